@@ -1,0 +1,60 @@
+"""convc: a compiler for convolutional networks. ONNX or a Python DSL in, one runtime module that needs no compiler out.
+
+    import convc
+    convc.compile("resnet50.onnx").export("resnet50.so")
+    module = convc.load("resnet50.so")
+    y = module(x)
+
+Names are imported when first used, so that `convc.load` needs neither TVM's compiler nor onnx.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from convc.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from convc.compiler import CompiledModel, compile, explain, load_graph
+    from convc.frontend import dsl
+    from convc.frontend.onnx import from_onnx
+    from convc.ir import ConvSpec, Graph
+    from convc.runtime import Module, load
+    from convc.target import Target
+
+__all__ = [
+    "CompiledModel",
+    "ConvSpec",
+    "Graph",
+    "Module",
+    "Target",
+    "__version__",
+    "compile",
+    "dsl",
+    "explain",
+    "from_onnx",
+    "load",
+    "load_graph",
+]
+
+_HOMES = {
+    "CompiledModel": "convc.compiler",
+    "ConvSpec": "convc.ir",
+    "Graph": "convc.ir",
+    "Module": "convc.runtime",
+    "Target": "convc.target",
+    "compile": "convc.compiler",
+    "explain": "convc.compiler",
+    "from_onnx": "convc.frontend.onnx",
+    "load": "convc.runtime",
+    "load_graph": "convc.compiler",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "dsl":
+        return import_module("convc.frontend.dsl")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'convc' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,104 @@
+"""The command line: `convc VERB`. Every verb is one file; nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from convc.cli import (
+    bench,
+    check,
+    compile,
+    doctor,
+    explain,
+    inspect,
+    ops,
+    run,
+    targets,
+    verify,
+)
+from convc.cli.exits import INTERRUPTED, REPORTED, install_bug_report, report_error
+from convc.version import VERSION
+
+__all__ = ["VERBS", "invoke", "main"]
+
+# In the order of a user's work; the verb is the function's name.
+VERBS: Final = (
+    check.check,
+    inspect.inspect,
+    compile.compile,
+    run.run,
+    bench.bench,
+    verify.verify,
+    explain.explain,
+    ops.ops,
+    targets.targets,
+    doctor.doctor,
+)
+
+_SHORT_HELP: Final = """\
+convc compiles convolution networks: an ONNX model in, one module that needs no compiler out.
+
+  convc compile resnet50.onnx -o resnet50.so     compile for this machine, and check the result
+  convc run resnet50.so -i random --print-top 5  run it once
+  convc bench resnet50.so --profile              time it, layer by layer
+  convc explain resnet50.onnx                    which algorithm each layer gets, and why
+
+Verbs: {verbs}.
+`convc --help` says what they do, `convc VERB --help` lists a verb's flags."""
+
+_app = typer.Typer(
+    name="convc",
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _verb in VERBS:
+    _app.command()(_verb)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"convc {VERSION}")
+        raise typer.Exit
+
+
+@_app.callback(invoke_without_command=True)
+def _convc(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Compile convolution networks: an ONNX model in, one module that needs no compiler out."""
+    if context.invoked_subcommand is None:
+        typer.echo(_SHORT_HELP.format(verbs=", ".join(v.__name__ for v in VERBS)))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are shown, bugs propagate."""
+    as_json = "--json" in arguments
+    verbose = bool({"-v", "--verbose"} & set(arguments))
+    command = typer.main.get_command(_app)
+    try:
+        code = command.main(args=list(arguments), prog_name="convc", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except REPORTED as error:
+        return report_error(error, as_json=as_json, verbose=verbose)
+    if code == INTERRUPTED:
+        typer.echo("interrupted", err=True)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Run the command line's own arguments and exit."""
+    arguments = sys.argv[1:]
+    install_bug_report(
+        as_json="--json" in arguments, verbose=bool({"-v", "--verbose"} & set(arguments))
+    )
+    sys.exit(invoke(arguments))

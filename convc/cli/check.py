@@ -1,0 +1,43 @@
+"""`convc check`: can this model be compiled? Import only; all problems at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from convc.cli.parameters import JsonOption, ModelArgument, QuietOption, ShapeOption, VerboseOption
+from convc.cli.render import Output, console, print_json
+from convc.cli.sources import open_graph
+
+__all__ = ["check"]
+
+
+def check(
+    model: ModelArgument,
+    shape: ShapeOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Import a model and list everything that convc does not take; exit 3 if there is anything."""
+    output = Output(json, quiet, verbose)
+    graph = open_graph(model, shape)
+    ops = dict(Counter(node.op for node in graph.compute_nodes).most_common())
+    if output.json:
+        print_json(
+            {
+                "ok": True,
+                "model": str(model),
+                "graph": graph.name,
+                "inputs": {n.name: str(n.type) for n in graph.inputs},
+                "outputs": {o.name: str(graph[o.value].type) for o in graph.outputs},
+                "ops": ops,
+            }
+        )
+    elif not output.quiet:
+        inputs = ", ".join(f"{n.name}: {n.type}" for n in graph.inputs)
+        outputs = ", ".join(f"{o.name}: {graph[o.value].type}" for o in graph.outputs)
+        console().print(
+            f"{model} can be compiled: {sum(ops.values())} nodes, {len(ops)} ops\n  inputs   {inputs}\n  outputs  {outputs}\n"
+            f"  ops      {', '.join(f'{n} x {op}' for op, n in ops.items())}",
+            markup=False,
+        )

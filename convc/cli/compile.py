@@ -1,0 +1,177 @@
+"""`convc compile`: a model in, one module out, its result checked before the file appears."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convc.cli.parameters import (
+    AlgoForOption,
+    AlgoOption,
+    JsonOption,
+    McpuOption,
+    ModelArgument,
+    QuietOption,
+    SeedOption,
+    ShapeOption,
+    TargetOption,
+    ThreadsOption,
+    VerboseOption,
+    parse_algo_for,
+)
+from convc.cli.progress import StageProgress
+from convc.cli.render import Output, console, count, mebibytes, print_json, seconds
+from convc.cli.sources import model_file, shapes_of
+from convc.errors import AccuracyError
+
+if TYPE_CHECKING:
+    from convc.compiler import CompiledModel
+
+    from convc.verify import VerifyReport
+
+__all__ = ["compile"]
+
+
+def compile(
+    model: ModelArgument,
+    out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.so", help="The module; default: the model's name with .so, in this folder.", show_default=False)] = None,
+    shape: ShapeOption = None,
+    target: TargetOption = "llvm",
+    mcpu: McpuOption = "host",
+    threads: ThreadsOption = None,
+    algo: AlgoOption = "auto",
+    algo_for: AlgoForOption = None,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the module with the float64 reference on one random input.")] = True,
+    tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="Greatest max |error| / max |reference| that passes.")] = 1e-4,
+    seed: SeedOption = 0,
+    dump: Annotated[Path | None, typer.Option("--dump", metavar="DIR", help="Write the graph's text form after each pass.", show_default=False)] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:  # fmt: skip
+    """Compile a model to a module that runs without a compiler, and check its result."""
+    from convc.compiler import compile as compile_model
+
+    output = Output(json, quiet, verbose)
+    source = model_file(model)
+    path = _output_file(out or Path(f"{model.stem}.so"))
+    began = time.perf_counter()
+    with StageProgress(output) as progress:
+        compiled = compile_model(
+            source,
+            target=target,
+            mcpu=mcpu,
+            threads=threads,
+            shapes=shapes_of(source, shape),
+            algo=algo,
+            algo_for=parse_algo_for(algo_for),
+            progress=progress,
+            dump=dump,
+        )
+        report = _write(compiled, path, progress, verify, tolerance, seed)
+    total = time.perf_counter() - began
+    if output.json:
+        print_json(_document(model, path, compiled, report, progress.seconds, total))
+    elif not output.quiet:
+        _show(path, compiled, report, progress.seconds, total)
+
+
+def _output_file(path: Path) -> Path:
+    if path.suffix != ".so":
+        raise typer.BadParameter(f"-o must name a file that ends in .so; got '{path}'.")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"-o must be in a folder that exists; got '{path}'.")
+    return path
+
+
+def _write(
+    compiled: CompiledModel,
+    path: Path,
+    progress: StageProgress,
+    verify: bool,
+    tolerance: float,
+    seed: int,
+) -> VerifyReport | None:
+    """Export beside `path`, check that file, and give it its name only if it is right: no wrong module is ever left."""
+    from convc.runtime import load
+    from convc.verify import verify as verify_module
+
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.so")
+    try:
+        progress("export", 0, 1)
+        compiled.export(partial)
+        report = None
+        if verify:
+            progress("verify", 0, 1)
+            report = verify_module(load(partial), compiled.source, seed=seed, tolerance=tolerance)
+            try:
+                report.raise_if_failed()
+            except AccuracyError as error:
+                error.add_note(f"'{path}' is not written. With --no-verify it is.")
+                raise
+            progress("verify", 1, 1)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return report
+
+
+def _document(
+    model: Path,
+    path: Path,
+    compiled: CompiledModel,
+    report: VerifyReport | None,
+    stages: dict[str, float],
+    total: float,
+) -> dict[str, object]:
+    manifest = compiled.manifest
+    return {
+        "model": str(model),
+        "module": str(path),
+        "module_bytes": path.stat().st_size,
+        "target": manifest.target,
+        "threads": manifest.threads,
+        "steps": len(manifest.steps),
+        "algorithms": _algorithms(compiled),
+        "flops": sum(s.flops for s in manifest.steps),
+        "weights_bytes": manifest.weights_bytes,
+        "arena_bytes": manifest.arena_bytes,
+        "max_relative_error": report.max_relative_error if report else None,
+        "reference": report.reference if report else None,
+        "stages_seconds": stages,
+        "seconds": total,
+    }
+
+
+def _algorithms(compiled: CompiledModel) -> dict[str, int]:
+    return dict(Counter(s.algorithm for s in compiled.manifest.steps if s.algorithm).most_common())
+
+
+def _show(
+    path: Path,
+    compiled: CompiledModel,
+    report: VerifyReport | None,
+    stages: dict[str, float],
+    total: float,
+) -> None:
+    manifest = compiled.manifest
+    flops = sum(s.flops for s in manifest.steps)
+    rows = [
+        ("module", f"{path} ({mebibytes(path.stat().st_size)}), {manifest.target.kind} {manifest.target.mcpu}, {manifest.threads} threads"),
+        ("layers", f"{len(compiled.source.compute_nodes)} in the model, {len(manifest.steps)} steps after fusion, {count(flops)}FLOP"),
+        ("algorithms", ", ".join(f"{n} x {a}" for a, n in _algorithms(compiled).items()) or "no choice to make"),
+        ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
+        ("time", f"{seconds(total)}: " + ", ".join(f"{stage} {seconds(s)}" for stage, s in stages.items())),
+    ]  # fmt: skip
+    if report:
+        verdict = f"max error {report.max_relative_error:.2g} of the output's magnitude, against {report.reference} on one random input"
+        rows.append(("verified", verdict))
+    else:
+        rows.append(("verified", "no (--no-verify)"))
+    for name, value in rows:
+        console().print(f"{name:<10}  {value}", markup=False)

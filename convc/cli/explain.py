@@ -1,0 +1,75 @@
+"""`convc explain`: per layer every algorithm, with its reason for or against."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Annotated
+
+import typer
+
+from convc.cli.parameters import (
+    AlgoForOption,
+    AlgoOption,
+    JsonOption,
+    McpuOption,
+    ModelArgument,
+    QuietOption,
+    ShapeOption,
+    TargetOption,
+    ThreadsOption,
+    VerboseOption,
+    parse_algo_for,
+)
+from convc.cli.render import Column, Output, console, print_json, seconds, table
+from convc.cli.sources import model_file, shapes_of
+
+__all__ = ["explain"]
+
+
+def explain(
+    model: ModelArgument,
+    layer: Annotated[
+        str, typer.Option("--layer", metavar="GLOB", help="Only layers whose name matches.")
+    ] = "*",
+    shape: ShapeOption = None,
+    target: TargetOption = "llvm",
+    mcpu: McpuOption = "host",
+    threads: ThreadsOption = None,
+    algo: AlgoOption = "auto",
+    algo_for: AlgoForOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show which algorithm each layer gets and why, and why not the others. Nothing is compiled."""
+    from convc.compiler import explain as explain_model
+
+    from convc.errors import unknown_name
+
+    output = Output(json, quiet, verbose)
+    reports = explain_model(
+        model_file(model),
+        target=target,
+        mcpu=mcpu,
+        threads=threads,
+        shapes=shapes_of(model, shape),
+        algo=algo,
+        algo_for=parse_algo_for(algo_for),
+    )
+    chosen = [r for r in reports if fnmatch.fnmatchcase(r.node, layer)]
+    if not chosen and reports:
+        raise unknown_name("layer", layer, [r.node for r in reports])
+    if output.json:
+        print_json({"model": str(model), "layers": chosen})
+        return
+    screen = console()
+    columns = (Column(""), Column("algorithm"), Column("estimate", True), Column("reason"))
+    for report in chosen:
+        screen.print(f"{report.node}  {report.op}  {report.key}", markup=False, style="bold")
+        rows = [
+            ("*" if c.chosen else "", c.algorithm, "" if c.estimate_seconds is None else seconds(c.estimate_seconds), c.reason)
+            for c in report.candidates
+        ]  # fmt: skip
+        screen.print(table(None, columns, rows))
+    if not reports:
+        screen.print(f"{model} has no layer with a choice of algorithms.", markup=False)

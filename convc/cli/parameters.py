@@ -1,0 +1,182 @@
+"""The flags that verbs share, and the small languages of their values: shapes, durations, inputs, pinned algorithms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+__all__ = [
+    "AlgoForOption",
+    "AlgoOption",
+    "JsonOption",
+    "McpuOption",
+    "ModelArgument",
+    "QuietOption",
+    "SeedOption",
+    "ShapeOption",
+    "TargetOption",
+    "ThreadsOption",
+    "VerboseOption",
+    "existing_file",
+    "parse_algo_for",
+    "parse_duration",
+    "parse_shape",
+    "parse_shapes",
+    "split_assignment",
+]
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx model, or a graph's text form (.cvc).", show_default=False)]  # fmt: skip
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="Fix an input's shape; repeatable. NAME may be left out if there is one input.", show_default=False),
+]  # fmt: skip
+TargetOption = Annotated[
+    str, typer.Option("--target", help="What to build for; `llvm` in this version.")
+]
+McpuOption = Annotated[str, typer.Option("--mcpu", help="CPU: `host`, x86-64-v2..v4, or LLVM's name (`convc targets`).")]  # fmt: skip
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads to use; default: as many as this process may.", show_default=False),
+]  # fmt: skip
+AlgoOption = Annotated[
+    str, typer.Option("--algo", help="Algorithm for every convolution, or `auto`.")
+]
+AlgoForOption = Annotated[
+    list[str] | None,
+    typer.Option("--algo-for", metavar="NODE=ALGO", help="Algorithm for the layers whose name matches a glob; repeatable.", show_default=False),
+]  # fmt: skip
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of random inputs.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="More detail; full tracebacks.")
+]
+
+_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def existing_file(path: Path, what: str) -> Path:
+    """Return `path` if it is a file.
+
+    Raises:
+        BadParameter: if it is not.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise typer.BadParameter(f"{what} must be a file; got '{path}': {found}.")
+    return path
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds.
+
+    Raises:
+        BadParameter: if there is no number with a unit.
+
+    Example:
+        >>> parse_duration("500ms"), parse_duration("1.5m")
+        (0.5, 90.0)
+    """
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(us|ms|s|m|h)", text.strip())
+    if not found:
+        raise typer.BadParameter(
+            f"a duration must be a number with a unit ({', '.join(_UNITS)}), as in 500ms; got '{text}'."
+        )
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def parse_shape(text: str) -> tuple[str | None, tuple[int, ...]]:
+    """Return (input's name or None, shape). The name ends at the last colon, so that `Input:0:1x3` names `Input:0`.
+
+    Raises:
+        BadParameter: if the extents are not positive integers joined by x.
+
+    Example:
+        >>> parse_shape("Input:0:1x3x224x224"), parse_shape("8x10")
+        (('Input:0', (1, 3, 224, 224)), (None, (8, 10)))
+    """
+    name, colon, extents = text.rpartition(":")
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", extents) or (colon and not name):
+        raise typer.BadParameter(f"--shape must look like NAME:1x3x224x224; got '{text}'.")
+    return (name if colon else None), tuple(map(int, extents.split("x")))
+
+
+def parse_shapes(
+    texts: Sequence[str] | None, input_names: Callable[[], Sequence[str]]
+) -> dict[str, tuple[int, ...]] | None:
+    """Return shapes by input name, or None if none are given.
+
+    Args:
+        texts: the flag's values.
+        input_names: looks the model's inputs up; called only if a name is left out.
+
+    Raises:
+        BadParameter: if a name is left out and there are several inputs, or one comes twice.
+
+    Example:
+        >>> parse_shapes(["1x3x8x8"], lambda: ["x"])
+        {'x': (1, 3, 8, 8)}
+    """
+    if not texts:
+        return None
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, shape = parse_shape(text)
+        if name is None:
+            names = input_names()
+            if len(names) != 1:
+                raise typer.BadParameter(
+                    f"--shape must name its input, one of {', '.join(names)}; got '{text}'."
+                )
+            name = names[0]
+        if name in shapes:
+            raise typer.BadParameter(f"--shape must be given once per input; got '{name}' twice.")
+        shapes[name] = shape
+    return shapes
+
+
+def parse_algo_for(texts: Sequence[str] | None) -> dict[str, str]:
+    """Return algorithms by layer glob, in order.
+
+    Raises:
+        BadParameter: if one has no `=`.
+
+    Example:
+        >>> parse_algo_for(["layer3.*=direct", "fc=dense"])
+        {'layer3.*': 'direct', 'fc': 'dense'}
+    """
+    pinned: dict[str, str] = {}
+    for text in texts or ():
+        glob, equals, algorithm = text.rpartition("=")
+        if not (equals and glob and algorithm):
+            raise typer.BadParameter(f"--algo-for must look like 'layer3.*=direct'; got '{text}'.")
+        pinned[glob] = algorithm
+    return pinned
+
+
+def split_assignment(text: str, names: Sequence[str], flag: str) -> tuple[str, str]:
+    """Return (name, value) of `name=value`; the name may be left out if there is only one.
+
+    Names are looked for first, so that values and names may contain `=`.
+
+    Raises:
+        BadParameter: if no known name leads and there are several.
+
+    Example:
+        >>> split_assignment("x=a=b.npy", ["x", "y"], "-i"), split_assignment("ones", ["x"], "-i")
+        (('x', 'a=b.npy'), ('x', 'ones'))
+    """
+    for name in sorted(names, key=len, reverse=True):
+        if text.startswith(f"{name}="):
+            return name, text[len(name) + 1 :]
+    if len(names) == 1 and "=" not in text:
+        return names[0], text
+    raise typer.BadParameter(
+        f"{flag} must look like NAME=VALUE with NAME one of {', '.join(names)}; got '{text}'."
+    )

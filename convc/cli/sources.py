@@ -1,0 +1,57 @@
+"""What a verb is given: a model to import, or a module to load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from convc.cli.parameters import existing_file, parse_shapes
+
+if TYPE_CHECKING:
+    from convc.ir import Graph
+
+__all__ = ["MODEL_SUFFIXES", "model_file", "module_file", "open_graph", "shapes_of"]
+
+MODEL_SUFFIXES = (".onnx", ".cvc")
+
+
+def model_file(path: Path) -> Path:
+    """Return `path` if it is a model's file, by its suffix."""
+    if path.suffix not in MODEL_SUFFIXES:
+        raise typer.BadParameter(f"MODEL must end in {' or '.join(MODEL_SUFFIXES)}; got '{path}'.")
+    return existing_file(path, "MODEL")
+
+
+def module_file(path: Path) -> Path:
+    """Return `path` if it is a module's file, by its suffix."""
+    if path.suffix != ".so":
+        raise typer.BadParameter(
+            f"MODULE must end in .so; got '{path}'. Make one with `convc compile`."
+        )
+    return existing_file(path, "MODULE")
+
+
+def _input_names(path: Path) -> Sequence[str]:
+    from convc.frontend.onnx.model_file import read_model
+
+    graph = read_model(path).proto.graph
+    constants = {t.name for t in graph.initializer}
+    return [i.name for i in graph.input if i.name not in constants]
+
+
+def shapes_of(path: Path, texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """Return `--shape` values by input name."""
+    if texts and path.suffix != ".onnx":
+        raise typer.BadParameter(f"--shape must be for an .onnx model; got '{path}'.")
+    return parse_shapes(texts, lambda: _input_names(path))
+
+
+def open_graph(path: Path, texts: list[str] | None = None) -> Graph:
+    """Return the imported graph of a model's file."""
+    shapes = shapes_of(model_file(path), texts)
+    from convc.compiler import load_graph
+
+    return load_graph(path, shapes=shapes)

@@ -1,0 +1,268 @@
+"""The stages, in order: load -> passes -> select -> emit -> build. The only file that sees every layer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from convc.errors import FrontendError, InvalidModelError
+from convc.ir import text
+from convc.ir.graph import Graph
+from convc.ir.passes import PIPELINE, run_passes
+from convc.ir.types import Shape
+from convc.lowering.build import Built, build
+from convc.lowering.emit import emit
+from convc.runtime import Module, load
+from convc.runtime.host import usable_threads
+from convc.runtime.manifest import Manifest
+from convc.schedules.plan import Plan
+from convc.schedules.select import AUTO, select
+from convc.target import Target, parse_target
+from convc.toolchain import check_toolchain
+from convc.version import VERSION
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = [
+    "CandidateReport",
+    "CompiledModel",
+    "LayerReport",
+    "Progress",
+    "compile",
+    "explain",
+    "load_graph",
+]
+
+Source: TypeAlias = "str | os.PathLike[str] | Graph | onnx.ModelProto"
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def load_graph(source: Source, *, shapes: Mapping[str, Shape] | None = None) -> Graph:
+    """Return the graph of a model.
+
+    Args:
+        source: a path to an `.onnx` model or a `.cvc` graph, a graph, or an ONNX model in memory.
+        shapes: input name -> shape, for inputs whose shape the ONNX model leaves open.
+
+    Raises:
+        FrontendError: if the model cannot be read or uses what convc does not take.
+        TextError: if a `.cvc` file does not parse.
+    """
+    if isinstance(source, Graph):
+        return source
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.suffix == ".cvc":
+            return text.load(path)
+        if not path.exists():
+            raise InvalidModelError(f"model must be a file; got '{path}', which does not exist.")
+    from convc.frontend.onnx import from_onnx
+
+    return from_onnx(source, shapes=shapes)
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A compiled model in memory: `export` it, or call it.
+
+    Attributes:
+        source: the graph as it came in.
+        graph: the graph after all passes.
+        plan: the algorithm of every convolution, and why.
+    """
+
+    source: Graph
+    graph: Graph
+    plan: Plan
+    _built: Built = field(repr=False)
+    _loaded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the packaged module will say about itself."""
+        return self._built.manifest
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write the runtime module, one file that needs no compiler, and return its path.
+
+        Raises:
+            ToolchainError: if there is no g++ to link it.
+        """
+        destination = Path(path)
+        self._built.export(destination)
+        return destination
+
+    def load(self, threads: int | None = None, nan: str = "allow") -> Module:
+        """Return the model ready to run in this process; linked into a temporary folder that lives as long as this object."""
+        if "folder" not in self._loaded:
+            folder = TemporaryDirectory(prefix="convc-")
+            self.export(Path(folder.name) / "model.so")
+            self._loaded["folder"] = folder
+        folder = self._loaded["folder"]
+        assert isinstance(folder, TemporaryDirectory)
+        return load(Path(folder.name) / "model.so", threads=threads, nan=nan)
+
+    def _module(self) -> Module:
+        if "module" not in self._loaded:
+            self._loaded["module"] = self.load()
+        module = self._loaded["module"]
+        assert isinstance(module, Module)
+        return module
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        return self._module().run(inputs)
+
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Return the output (or a tuple of them) for the inputs in order."""
+        return self._module()(*inputs)
+
+
+def compile(
+    source: Source,
+    *,
+    target: str | Target = "llvm",
+    mcpu: str = "host",
+    threads: int | None = None,
+    shapes: Mapping[str, Shape] | None = None,
+    algo: str = AUTO,
+    algo_for: Mapping[str, str] | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """Compile a model for one machine.
+
+    Args:
+        source: as `load_graph`.
+        target: "llvm".
+        mcpu: the CPU; "host" is this machine's.
+        threads: how many threads to plan for; the module runs with any number. Default: the cores this process may use.
+        shapes: as `load_graph`.
+        algo: one algorithm for every convolution that it applies to; "auto" chooses per layer.
+        algo_for: node name pattern -> algorithm that must be used there.
+        dump: folder to write the graph into after each pass, as text.
+        progress: called with (stage, done, total).
+
+    Raises:
+        FrontendError, ShapeError, DTypeError, TextError: if the model is not one that convc takes.
+        ScheduleError: for an algorithm that does not exist or does not apply.
+        ToolchainError: if TVM is not the pinned one, or the CPU is unknown.
+
+    Example:
+        >>> from convc.ir.text import parse
+        >>> graph = parse("graph @g { %x = input : f32[1,4]  %y = relu(%x) : f32[1,4]  return %y }")
+        >>> compile(graph)(np.array([[-1, 2, -3, 4]], np.float32))
+        array([[0., 2., 0., 4.]], dtype=float32)
+    """
+    check_toolchain()
+    report = progress or _silent
+    report("import", 0, 1)
+    graph = load_graph(source, shapes=shapes)
+    machine = parse_target(target, mcpu, threads or usable_threads())
+    report("passes", 0, 1)
+    reduced = run_passes(graph, PIPELINE, dump=_dumper(dump))
+    report("choose", 0, 1)
+    plan = select(reduced, machine, algo=algo, algo_for=algo_for)
+    program = emit(reduced, plan, machine)
+    options = {"algo": algo, **{f"algo_for.{k}": v for k, v in (algo_for or {}).items()}}
+    built = build(
+        program,
+        machine,
+        graph_sha256=_graph_hash(graph),
+        options=options,
+        convc_version=VERSION,
+        progress=lambda done, total: report("build", done, total),
+    )
+    return CompiledModel(graph, reduced, plan, built)
+
+
+def _dumper(folder: str | os.PathLike[str] | None) -> Callable[[str, Graph], None] | None:
+    if folder is None:
+        return None
+    directory = Path(folder)
+    directory.mkdir(parents=True, exist_ok=True)
+    count = iter(range(1000))
+
+    def write(name: str, graph: Graph) -> None:
+        file = directory / f"{next(count):02d}_{name}.cvc"
+        file.write_text(text.print_graph(graph))
+
+    return write
+
+
+def _graph_hash(graph: Graph) -> str:
+    """Return a hash of structure and constants: the same model gives the same one on every machine."""
+    digest = hashlib.sha256(text.print_graph(graph).encode())
+    for node in graph.constants:
+        value = node.value
+        # A splat is hashed as its one element: a light model's splats would be hundreds of megabytes.
+        flat = value.reshape(-1)[:1] if node.attributes.is_splat else np.ascontiguousarray(value)  # type: ignore[attr-defined]
+        digest.update(flat.view(np.uint8).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateReport:
+    """One algorithm for one layer: chosen or not, its estimate, and the reason."""
+
+    algorithm: str
+    chosen: bool
+    estimate_seconds: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One convolution and every algorithm's answer to it."""
+
+    node: str
+    op: str
+    key: str
+    candidates: tuple[CandidateReport, ...]
+
+
+def explain(
+    source: Source,
+    *,
+    target: str | Target = "llvm",
+    mcpu: str = "host",
+    threads: int | None = None,
+    shapes: Mapping[str, Shape] | None = None,
+    algo: str = AUTO,
+    algo_for: Mapping[str, str] | None = None,
+) -> tuple[LayerReport, ...]:
+    """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
+    from convc.schedules.select import is_convolution, problem_of
+
+    check_toolchain()
+    graph = run_passes(load_graph(source, shapes=shapes), PIPELINE)
+    machine = parse_target(target, mcpu, threads or usable_threads())
+    plan = select(graph, machine, algo=algo, algo_for=algo_for)
+    reports = []
+    for node in graph.nodes:
+        if not is_convolution(node):
+            continue
+        choice = plan[node.name]
+        rows = tuple(
+            CandidateReport(
+                row.algorithm,
+                row.algorithm == choice.algorithm,
+                row.seconds,
+                choice.reason if row.algorithm == choice.algorithm else row.reason,
+            )
+            for row in choice.candidates
+        )
+        reports.append(LayerReport(node.name, node.op, problem_of(graph, node).spec.key, rows))
+    return tuple(reports)

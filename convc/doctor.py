@@ -1,0 +1,211 @@
+"""Look at this machine and say what convc can do on it, one row per fact, with the command that repairs what is wrong."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from convc.toolchain import PINS, check_toolchain, installed_version
+
+__all__ = ["CHECKS", "Check", "diagnose"]
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One fact about this machine.
+
+    Attributes:
+        name: what was looked at.
+        status: "fail" stops convc, "warn" costs a feature or speed.
+        detail: what was found.
+        fix: what to do about it; empty if nothing must be done.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Check("python", "ok", f"{version}, {sys.executable}")
+    return Check("python", "fail", version, "use Python 3.11, 3.12 or 3.13")
+
+
+def _pinned(index: int) -> Callable[[], Check]:
+    pin = PINS[index]
+
+    def check() -> Check:
+        found = installed_version(pin.package)
+        if found == pin.version:
+            return Check(pin.package, "ok", pin.version)
+        detail = f"{found or 'not installed'}; must be {pin.version}: {pin.reason}"
+        return Check(pin.package, "fail", detail, f"pip install '{pin.package}=={pin.version}'")
+
+    return check
+
+
+def _package(
+    name: str, *, needed_for: str, required: bool = True, extra: str = ""
+) -> Callable[[], Check]:
+    def check() -> Check:
+        found = installed_version(name)
+        if found:
+            return Check(name, "ok", found)
+        fix = f"pip install '{extra or name}'"
+        return Check(name, "fail" if required else "warn", f"not installed; {needed_for}", fix)
+
+    return check
+
+
+def _pins_hold() -> bool:
+    return all(installed_version(pin.package) == pin.version for pin in PINS)
+
+
+def _llvm() -> Check:
+    if not _pins_hold():
+        return Check("llvm", "warn", "not looked at: apache-tvm is missing or at a wrong version")
+    check_toolchain()
+    from tvm.support import libinfo
+    from tvm.target import codegen
+
+    if str(libinfo().get("USE_LLVM", "OFF")).upper() in ("OFF", "NOT-FOUND"):
+        fix = "pip install --force-reinstall apache-tvm"
+        return Check("llvm", "fail", "this TVM is built without LLVM", fix)
+    return Check("llvm", "ok", f"version {codegen.llvm_version_major()}, in apache-tvm")
+
+
+# What kernels are written for, most capable first: feature -> what it means here.
+_FEATURES: Final = ("avx512f", "avx512vnni", "avx512bf16", "avx2", "fma", "neon", "sve")
+
+
+def _cpu() -> Check:
+    if not _pins_hold():
+        return Check("cpu", "warn", f"{platform.machine()}; features not looked at without TVM")
+    import tvm
+    from tvm.target import codegen
+
+    cpu, triple = str(codegen.llvm_get_system_cpu()), str(codegen.llvm_get_system_triple())
+    target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, "mtriple": triple})
+    found = [f for f in _FEATURES if codegen.target_has_features(f, target)]
+    detail = f"{cpu}, {codegen.llvm_get_vector_width(target)}-bit vectors; {', '.join(found) or 'no vector features'}"
+    if "x86_64" in triple and "avx2" not in found:
+        return Check("cpu", "warn", detail, "kernels are slow below AVX2 and FMA")
+    return Check("cpu", "ok", detail)
+
+
+def _cxx() -> Check:
+    path = shutil.which("g++")
+    if path is None:
+        detail = "not found; `convc compile` links modules with it (running them needs none)"
+        return Check(
+            "g++", "fail", detail, "install it: apt-get install g++, or dnf install gcc-c++"
+        )
+    shown = subprocess.run(
+        [path, "-dumpfullversion", "-dumpversion"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+    return Check("g++", "ok", f"{shown.stdout.strip() or 'unknown version'}, {path}")
+
+
+def _cores() -> Check:
+    # The runtime is importable wherever tvm-ffi is; `host` itself needs neither.
+    from convc.runtime.host import cpu_quota, describe_threads
+
+    quota = cpu_quota(Path("/"))
+    detail = f"usable threads: {describe_threads()}"
+    if quota is not None and quota < 1:
+        return Check(
+            "cores", "warn", detail, "less than one core is granted: timings will be throttled"
+        )
+    return Check("cores", "ok", detail)
+
+
+def _memory() -> Check:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    detail = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB available"
+    if memory.available < 2 * 2**30:
+        return Check("memory", "warn", detail, "large models take about 2 GiB to compile")
+    return Check("memory", "ok", detail)
+
+
+def _governor() -> Check:
+    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    if not path.exists():
+        return Check("cpu governor", "ok", "not visible (a virtual machine, or not Linux)")
+    governor = path.read_text().strip()
+    if governor == "performance":
+        return Check("cpu governor", "ok", governor)
+    return Check(
+        "cpu governor", "warn", f"{governor}; timings vary", "cpupower frequency-set -g performance"
+    )
+
+
+def _nvcc() -> Check:
+    # The CUDA target is not built yet, so a machine without CUDA lacks nothing.
+    path = shutil.which("nvcc")
+    return Check(
+        "nvcc", "ok", path or "absent (only for target cuda, which this version does not have)"
+    )
+
+
+def _shared_library(name: str) -> Callable[[], Check]:
+    def check() -> Check:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            return Check(
+                name, "ok", "absent (only for target cuda, which this version does not have)"
+            )
+        return Check(name, "ok", "present")
+
+    return check
+
+
+CHECKS: Final[tuple[Callable[[], Check], ...]] = (
+    _python,
+    _pinned(0),
+    _pinned(1),
+    _llvm,
+    _cpu,
+    _cxx,
+    _cores,
+    _memory,
+    _governor,
+    _package("numpy", needed_for="everything needs it"),
+    _package("onnx", needed_for=".onnx models cannot be read"),
+    _package("networkx", needed_for="graph passes need it"),
+    _package("msgspec", needed_for="modules' manifests are read with it"),
+    _package("typer", needed_for="the command line needs it"),
+    _package("rich", needed_for="the command line needs it"),
+    _package(
+        "onnxruntime",
+        needed_for="`verify --reference onnxruntime` and `bench --vs onnxruntime` need it",
+        required=False,
+        extra="convc[verify]",
+    ),
+    _nvcc,
+    _shared_library("libcuda.so.1"),
+    _shared_library("libcudart.so.13"),
+)
+
+
+def diagnose() -> tuple[Check, ...]:
+    """Return all checks' results, in order; nothing is changed or installed."""
+    return tuple(check() for check in CHECKS)

@@ -1,0 +1,243 @@
+"""Layers with weights: convolutions, dense, matrix product, batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from convc.errors import ShapeError
+from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
+from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
+from convc.ir.epilogue import Step
+from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
+from convc.ir.ops.definition import Array
+from convc.ir.ops.shape import ReshapeAttributes
+
+__all__ = [
+    "batch_norm",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "dense",
+    "matmul",
+]
+
+
+class Conv(Protocol):
+    """A convolution (cross-correlation): data (N, C, *spatial), weight (K, C/group, *kernel), bias (K,) -> (N, K, *spatial')."""
+
+    def __call__(
+        self,
+        x: Operand,
+        weight: Operand,
+        bias: Operand | None = None,
+        *,
+        strides: Axes = 1,
+        pads: Axes = 0,
+        dilations: Axes = 1,
+        group: int = 1,
+        filter_flip: bool = False,
+        name: str | None = None,
+    ) -> Tensor: ...
+
+
+class ConvTranspose(Protocol):
+    """A transposed convolution: data (N, C, *spatial), weight (C, K/group, *kernel), bias (K,) -> (N, K, *spatial')."""
+
+    def __call__(
+        self,
+        x: Operand,
+        weight: Operand,
+        bias: Operand | None = None,
+        *,
+        strides: Axes = 1,
+        pads: Axes = 0,
+        dilations: Axes = 1,
+        group: int = 1,
+        output_padding: Axes = 0,
+        name: str | None = None,
+    ) -> Tensor: ...
+
+
+def _with_bias(
+    operands: Sequence[Operand], bias: Operand | None
+) -> tuple[list[Operand], tuple[Step, ...]]:
+    return ([*operands], ()) if bias is None else ([*operands, bias], (Step("bias"),))
+
+
+def _flipped(weight: Operand) -> Array:
+    """Return a filter with every spatial axis reversed; it must be known now."""
+    if isinstance(weight, Tensor):
+        raise ShapeError(f"filter_flip must have an array as weight; got {weight!r}.")
+    return np.flip(weight, tuple(range(2, np.ndim(weight))))
+
+
+def _check_rank(x: Tensor, rank: int) -> None:
+    # The op takes any rank; the function's name promises one.
+    if len(x.shape) != rank + 2:
+        raise ShapeError(
+            f"data must have rank {rank + 2} for {rank} spatial axes; got {x.node.type}."
+        )
+
+
+def _conv(rank: int) -> Conv:
+    def function(
+        x: Operand,
+        weight: Operand,
+        bias: Operand | None = None,
+        *,
+        strides: Axes = 1,
+        pads: Axes = 0,
+        dilations: Axes = 1,
+        group: int = 1,
+        filter_flip: bool = False,
+        name: str | None = None,
+    ) -> Tensor:
+        x = as_tensor(x)
+        _check_rank(x, rank)
+        operands, epilogue = _with_bias([x, _flipped(weight) if filter_flip else weight], bias)
+        attributes = ConvAttributes(
+            per_axis("strides", strides, rank, default=1),
+            both_sides("pads", pads, rank, default=0),
+            per_axis("dilations", dilations, rank, default=1),
+            group,
+            epilogue,
+        )
+        return apply("conv", operands, attributes, name=name)
+
+    function.__name__ = function.__qualname__ = f"conv{rank}d"
+    function.__doc__ = f"""Return a convolution over {rank} spatial axes.
+
+    Cross-correlation, as in every deep-learning library; `filter_flip=True` reverses the filter: convolution in the textbook's sense.
+
+    Shapes:
+        data (N, C, *spatial), weight (K, C/group, *kernel), bias (K,) -> (N, K, *spatial')
+
+    Raises:
+        ShapeError, DTypeError: if operands and attributes do not fit each other.
+    """
+    return building(function)
+
+
+def _conv_transpose(rank: int) -> ConvTranspose:
+    def function(
+        x: Operand,
+        weight: Operand,
+        bias: Operand | None = None,
+        *,
+        strides: Axes = 1,
+        pads: Axes = 0,
+        dilations: Axes = 1,
+        group: int = 1,
+        output_padding: Axes = 0,
+        name: str | None = None,
+    ) -> Tensor:
+        x = as_tensor(x)
+        _check_rank(x, rank)
+        operands, epilogue = _with_bias([x, weight], bias)
+        attributes = ConvTransposeAttributes(
+            per_axis("strides", strides, rank, default=1),
+            both_sides("pads", pads, rank, default=0),
+            per_axis("dilations", dilations, rank, default=1),
+            group,
+            per_axis("output_padding", output_padding, rank, default=0),
+            epilogue,
+        )
+        return apply("conv_transpose", operands, attributes, name=name)
+
+    function.__name__ = function.__qualname__ = f"conv_transpose{rank}d"
+    function.__doc__ = f"""Return a transposed convolution over {rank} spatial axes.
+
+    Shapes:
+        data (N, C, *spatial), weight (C, K/group, *kernel), bias (K,) -> (N, K, *spatial')
+
+    Raises:
+        ShapeError, DTypeError: if operands and attributes do not fit each other.
+    """
+    return building(function)
+
+
+conv1d, conv2d, conv3d = map(_conv, (1, 2, 3))
+conv_transpose1d, conv_transpose2d, conv_transpose3d = map(_conv_transpose, (1, 2, 3))
+
+
+@building
+def dense(
+    x: Operand, weight: Operand, bias: Operand | None = None, *, name: str | None = None
+) -> Tensor:
+    """Return x weight^T + bias.
+
+    Shapes:
+        data (M, C), weight (K, C), bias (K,) -> (M, K)
+    """
+    operands, epilogue = _with_bias([x, weight], bias)
+    return apply("dense", operands, DenseAttributes(epilogue), name=name)
+
+
+@building
+def matmul(a: Operand, b: Operand, *, name: str | None = None) -> Tensor:
+    """Return the matrix product over the last two axes, the others broadcast.
+
+    Shapes:
+        (..., M, K), (..., K, N) -> (..., M, N)
+    """
+    return apply("matmul", [a, b], name=name)
+
+
+def _normalisation(
+    scale: Operand, bias: Operand, mean: Operand, variance: Operand, epsilon: float, dtype: str
+) -> tuple[Operand, Operand]:
+    """Return a, b with a x + b = scale (x - mean) / sqrt(variance + epsilon) + bias: arrays if all four are, else tensors."""
+    four = (scale, bias, mean, variance)
+    if not any(isinstance(p, Tensor) for p in four):
+        # Known now: float64, rounded once when they become constants.
+        s, b, m, v = (np.asarray(p, np.float64) for p in four)
+        factor = s / np.sqrt(v + epsilon)
+        return factor, b - m * factor
+    s, b, m, v = (as_tensor(p, dtype) for p in four)
+    ratio = s / apply("sqrt", [v + epsilon])
+    return ratio, b - m * ratio
+
+
+@building
+def batch_norm(
+    x: Operand,
+    scale: Operand,
+    bias: Operand,
+    mean: Operand,
+    variance: Operand,
+    *,
+    epsilon: float = 1e-5,
+    name: str | None = None,
+) -> Tensor:
+    """Return scale (x - mean) / sqrt(variance + epsilon) + bias, per channel.
+
+    It is one mul and one add, which fold into a convolution before them.
+
+    Shapes:
+        data (N, C, ...), the others (C,)
+    """
+    x = as_tensor(x)
+    _, *rest = x.shape or (0,)
+    channels = rest[0] if rest else None
+    for label, value in (("scale", scale), ("bias", bias), ("mean", mean), ("variance", variance)):
+        shape = value.shape if isinstance(value, Tensor) else np.shape(value)
+        if channels is None or shape != (channels,):
+            raise ShapeError(
+                f"batch_norm {label} must have shape (C,) for data (N, C, ...); got {shape} for {x.node.type}."
+            )
+    factor, shift = _normalisation(scale, bias, mean, variance, epsilon, x.dtype)
+    per_channel = ReshapeAttributes((1, *rest[:1], *(1,) * len(rest[1:])))
+
+    def along_channels(value: Operand) -> Operand:
+        if isinstance(value, Tensor):
+            return apply("reshape", [value], per_channel)
+        return np.reshape(value, per_channel.shape)
+
+    scaled = apply("mul", [x, along_channels(factor)])
+    return apply("add", [scaled, along_channels(shift)], name=name)

@@ -1,0 +1,49 @@
+"""Functions that move elements without computing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
+from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
+from convc.ir.ops.shape import (
+    ConcatAttributes,
+    PadAttributes,
+    ReshapeAttributes,
+    ResizeAttributes,
+)
+
+__all__ = ["concat", "flatten", "pad", "resize_nearest"]
+
+
+@building
+def flatten(x: Operand, axis: int = 1, *, name: str | None = None) -> Tensor:
+    """Return a matrix: axes before `axis` become rows, the others columns."""
+    x = as_tensor(x)
+    shape = (math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+    return apply("reshape", [x], ReshapeAttributes(shape), name=name)
+
+
+@building
+def concat(tensors: Sequence[Operand], axis: int = 1, *, name: str | None = None) -> Tensor:
+    """Return the tensors one after the other along `axis`; a negative axis counts from the end."""
+    rank = max((len(as_tensor(t).shape) for t in tensors), default=0)
+    attributes = ConcatAttributes(axis + rank if axis < 0 else axis)
+    return apply("concat", list(tensors), attributes, name=name)
+
+
+@building
+def pad(x: Operand, pads: Axes, value: float = 0.0, *, name: str | None = None) -> Tensor:
+    """Return the tensor with a border of `value`: pads for every axis, batch and channels included."""
+    x = as_tensor(x)
+    attributes = PadAttributes(both_sides("pads", pads, len(x.shape)), float(value))
+    return apply("pad", [x], attributes, name=name)
+
+
+@building
+def resize_nearest(x: Operand, factors: Axes, *, name: str | None = None) -> Tensor:
+    """Return data (N, C, *spatial) with every point repeated: `factors` for the spatial axes."""
+    x = as_tensor(x)
+    spatial = per_axis("factors", factors, max(len(x.shape) - 2, 0))
+    return apply("resize", [x], ResizeAttributes((1, 1, *spatial)), name=name)

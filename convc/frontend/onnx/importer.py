@@ -1,0 +1,208 @@
+"""from_onnx: walk the nodes of a checked model, fold what is constant, convert the rest, report all that is refused at once.
+
+file -> ModelSource -> inputs bound -> skeleton: onnx.checker, onnx.shape_inference
+     -> per node: fold | convert | refuse -> types cross-checked -> Graph
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto
+
+from convc.errors import ConvcError, DTypeError, InvalidModelError
+from convc.frontend.onnx.attributes import AttributeReader
+from convc.frontend.onnx.converter import Converter, Unsupported
+from convc.frontend.onnx.folding import ConstantFolder
+from convc.frontend.onnx.inference import (
+    check_model,
+    check_type,
+    infer_types,
+    may_be_misinferred,
+    skeleton,
+)
+from convc.frontend.onnx.input_shapes import bind_inputs
+from convc.frontend.onnx.model_file import ModelSource, normal_domain, read_model, since_version
+from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.operators import find_converter
+from convc.frontend.onnx.report import RefusalReport
+from convc.frontend.onnx.values import Refused, ValueTable
+from convc.ir import Graph, GraphBuilder
+from convc.ir.ops.definition import Array
+from convc.ir.types import SHORT_NAMES
+
+__all__ = ["from_onnx"]
+
+
+def from_onnx(
+    model: str | os.PathLike[str] | ModelProto,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    name: str | None = None,
+) -> Graph:
+    """Return the graph of an ONNX model, opsets 7 to the newest that the installed onnx knows.
+
+    Inputs, outputs and values keep their ONNX names. What only depends on constants is computed here.
+
+    Args:
+        model: path of a file, or a model in memory, which is not changed.
+        shapes: input name -> static shape; every symbolic dimension needs one, a fixed one cannot be changed.
+        name: the graph's name; the file's stem by default.
+
+    Raises:
+        InvalidModelError: if the model cannot be read, contradicts the specification, or keeps a symbolic dimension.
+        UnsupportedModelError: listing every operator and attribute that convc does not take.
+        ShapeError: if the operands of a node do not fit each other.
+
+    Source:
+        github.com/onnx/onnx, docs/IR.md and docs/Operators.md.
+
+    Example:
+        >>> import onnx
+        >>> text = '<ir_version: 8, opset_import: ["": 18]> g (float[1, 4] x) => (float[1, 4] y) { y = Relu(x) }'
+        >>> from_onnx(onnx.parser.parse_model(text)).compute_nodes[0].op
+        'relu'
+    """
+    return _Import(read_model(model), shapes, name).run()
+
+
+class _Import:
+    """The state of one import."""
+
+    def __init__(
+        self, source: ModelSource, shapes: Mapping[str, Sequence[int]] | None, name: str | None
+    ) -> None:
+        self.source = source
+        self.graph = source.proto.graph
+        self.inputs = bind_inputs(self.graph, shapes)
+        self.builder = GraphBuilder(name or source.stem)
+        self.values = ValueTable(self.builder, source.tensors)
+        self.folder = ConstantFolder(source.opsets)
+        self.report = RefusalReport()
+        self.read_names = set(_names_read(self.graph))
+        bones = skeleton(source, self.inputs)
+        if all(self._schema_version(n) for n in self.graph.node if not normal_domain(n.domain)):
+            check_model(bones, source.label)
+        # else: the checker would stop at the first operator that onnx lacks; the report lists them all.
+        self.inferred = infer_types(bones, source.label)
+        self.unchecked: set[str] = set()
+
+    def run(self) -> Graph:
+        for name, type in self.inputs.items():
+            self.values.define(name, self.builder.input(name, type))
+        for tensor in self.graph.initializer:
+            self.values.define(tensor.name, tensor)
+        for node in self.graph.node:
+            try:
+                self._import_node(node)
+            except ConvcError as error:
+                opset = self.source.opsets.get(normal_domain(node.domain))
+                error.add_note(
+                    f"while importing {node.op_type} node '{_node_name(node)}' (opset {opset}) from {self.source.label}"
+                )
+                raise
+        self.report.raise_if_any(self.source.label)
+        return self.builder.finish({o.name: self.values.operand(o.name) for o in self.graph.output})
+
+    def _schema_version(self, node: NodeProto) -> int | None:
+        domain = normal_domain(node.domain)
+        opset = self.source.opsets.get(domain)
+        return None if opset is None else since_version(domain, node.op_type, opset)
+
+    def _import_node(self, proto: NodeProto) -> None:
+        domain = normal_domain(proto.domain)
+        version = self._schema_version(proto)
+        row = find_converter(domain, proto.op_type, version)
+        if isinstance(row, Unsupported):
+            shown = version or self.source.opsets.get(domain)
+            self._refuse(proto, shown, row.reason, is_operator=True)
+            return
+        if any(self.values.is_refused(name) for name in proto.input if name):
+            self._define(proto, [Refused() for _ in proto.output])
+            return
+        assert version is not None, "a row was found for it"
+        try:
+            self._define(proto, self._results(proto, row, version))
+        except Unsupported as no:
+            self._refuse(proto, version, no.reason, is_operator=False)
+        except DTypeError as error:
+            self._refuse(proto, version, str(error).rstrip("."), is_operator=False)
+
+    def _results(
+        self, proto: NodeProto, row: Converter, version: int
+    ) -> Sequence[Array | str | None]:
+        """Return an array or a value of the graph for each output that is read."""
+        given = [name for name in proto.input if name]
+        if row.folds and all(self.values.is_constant(name) for name in given):
+            folded = self._fold(proto)
+            if folded is not None:
+                return folded
+        attributes = AttributeReader(proto.op_type, proto.attribute, self.source.tensors)
+        node = OperatorNode(proto, version, self.values, attributes)
+        converted = row.convert(node)
+        attributes.finish()
+        results = converted if isinstance(converted, tuple) else (converted,)
+        for index, name in enumerate(proto.output[len(results) :], len(results)):
+            if name in self.read_names:
+                raise Unsupported(f"output {index} ('{name}') is used")
+        return results
+
+    def _fold(self, proto: NodeProto) -> Sequence[Array | None] | None:
+        operands = [self.values.constant(name) if name else None for name in proto.input]
+        return self.folder.fold(proto, operands)
+
+    def _define(self, proto: NodeProto, results: Sequence[Array | str | Refused | None]) -> None:
+        for name, result in zip(proto.output, results, strict=False):
+            if not name or result is None:
+                continue
+            self.values.define(name, result)
+            known = not isinstance(result, np.ndarray) or result.dtype.name in SHORT_NAMES
+            if known and not isinstance(result, Refused):
+                self._cross_check(proto, name)
+
+    def _cross_check(self, proto: NodeProto, name: str) -> None:
+        """Compare a value's type with what onnx inferred, unless that follows from a mistake of onnx's."""
+        version = self._schema_version(proto)
+        if not self.unchecked.isdisjoint(proto.input):
+            self.unchecked.add(name)
+            return
+        ours, theirs = self.values.type(name), self.inferred.get(name)
+        try:
+            check_type(name, ours, theirs)
+        except InvalidModelError:
+            if version is None or not may_be_misinferred(proto, version):
+                raise
+            self.unchecked.add(name)
+
+    def _refuse(
+        self, proto: NodeProto, version: int | None, reason: str, *, is_operator: bool
+    ) -> None:
+        self.report.add(
+            proto.domain and normal_domain(proto.domain),
+            proto.op_type,
+            version,
+            _node_name(proto),
+            reason,
+            is_operator=is_operator,
+        )
+        self._define(proto, [Refused() for _ in proto.output])
+
+
+def _node_name(node: NodeProto) -> str:
+    """Return a node's name, that of its first output if it has none."""
+    return node.name or next((o for o in node.output if o), node.op_type)
+
+
+def _names_read(graph: GraphProto) -> Iterator[str]:
+    """Yield every value that a node, a subgraph or the graph's outputs read."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _names_read(attribute.g)
+            for inner in attribute.graphs:
+                yield from _names_read(inner)
+    for output in graph.output:
+        yield output.name

@@ -1,0 +1,133 @@
+"""Graph inputs: element type and static shape of each, with symbolic dimensions bound by the caller."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import GraphProto, TypeProto, ValueInfoProto
+
+from convc.errors import InvalidModelError, UnsupportedModelError
+from convc.ir.types import SHORT_NAMES, Shape, TensorType
+
+__all__ = ["Dimension", "bind_inputs", "dimensions", "element_type"]
+
+Dimension = int | str  # a str is symbolic: the dim_param, or "?"
+
+
+def element_type(code: int, subject: str) -> str:
+    """Return convc's name of an ONNX element type.
+
+    Raises:
+        UnsupportedModelError: naming `subject`, if convc has no such type.
+
+    Example:
+        >>> element_type(onnx.TensorProto.BFLOAT16, "input 'x'")
+        'bfloat16'
+    """
+    name = onnx.TensorProto.DataType.Name(code).lower()  # type: ignore[arg-type]
+    name = {"float": "float32", "double": "float64"}.get(name, name)
+    if name not in SHORT_NAMES:
+        raise UnsupportedModelError(
+            f"{subject} must have an element type of {', '.join(SHORT_NAMES)}; got {name}."
+        )
+    return name
+
+
+def dimensions(type: TypeProto) -> tuple[Dimension, ...] | None:
+    """Return the dimensions of a tensor type, None if even its rank is unknown."""
+    if not type.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        int(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?"
+        for d in type.tensor_type.shape.dim
+    )
+
+
+def _text(dims: Sequence[Dimension] | None) -> str:
+    return "any shape" if dims is None else f"[{', '.join(map(str, dims))}]"
+
+
+def _example(name: str, dims: Sequence[Dimension] | None) -> str:
+    """Return a `--shape` argument that would bind the input: 1 for the batch, 224 for the rest."""
+    guesses = (
+        d if isinstance(d, int) else 1 if axis == 0 else 224
+        for axis, d in enumerate(dims or ("N", 3, "H", "W"))
+    )
+    return f"--shape {name}:{'x'.join(map(str, guesses))}"
+
+
+def _bind(
+    info: ValueInfoProto, given: Sequence[int] | None, symbols: dict[str, tuple[int, str]]
+) -> Shape | str:
+    """Return the static shape, or the line that says why there is none."""
+    dims = dimensions(info.type)
+    if given is None:
+        symbolic = [d for d in dims or () if isinstance(d, str)]
+        if dims is None or symbolic:
+            what = f"symbolic dimensions {', '.join(symbolic)}" if symbolic else "no rank"
+            return (
+                f"input '{info.name}' must have a static shape; got {_text(dims)} with {what}. "
+                f"Bind it with `{_example(info.name, dims)}`."
+            )
+        return tuple(d for d in dims if isinstance(d, int))
+    shape = tuple(int(d) for d in given)
+    if any(d < 1 for d in shape):
+        return f"input '{info.name}' must be bound to positive extents; got {_text(shape)}."
+    if dims is None:
+        return shape
+    fits = len(shape) == len(dims) and all(
+        isinstance(d, str) or d == s for d, s in zip(dims, shape, strict=True)
+    )
+    if not fits:
+        return f"input '{info.name}' must fit its shape in the model, {_text(dims)}; got {_text(shape)}."
+    for dim, extent in zip(dims, shape, strict=True):
+        if isinstance(dim, str) and dim != "?":
+            first, owner = symbols.setdefault(dim, (extent, info.name))
+            if first != extent:
+                return (
+                    f"dimension {dim} must have one extent; got {first} in input '{owner}' and "
+                    f"{extent} in input '{info.name}'."
+                )
+    return shape
+
+
+def bind_inputs(
+    graph: GraphProto, shapes: Mapping[str, Sequence[int]] | None
+) -> dict[str, TensorType]:
+    """Return the type of every graph input that is not an initializer, in order.
+
+    Raises:
+        InvalidModelError: one line for each input that stays symbolic or contradicts the shape given for it.
+        UnsupportedModelError: if an input is no tensor, or has an element type convc lacks.
+    """
+    constants = {t.name for t in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in constants]
+    names = [i.name for i in inputs]
+    problems: list[str] = []
+    for name in shapes or {}:
+        if name in constants:
+            problems.append(f"input '{name}' must not be bound to a shape; it is an initializer.")
+        elif name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            problems.append(f"unknown input '{name}'; known: {', '.join(names) or 'none'}.{hint}")
+    result: dict[str, TensorType] = {}
+    symbols: dict[str, tuple[int, str]] = {}
+    for info in inputs:
+        kind = info.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise UnsupportedModelError(
+                f"input '{info.name}' must be a tensor; got {kind or 'no type'}."
+            )
+        bound = _bind(info, (shapes or {}).get(info.name), symbols)
+        if isinstance(bound, str):
+            problems.append(bound)
+            continue
+        result[info.name] = TensorType(
+            bound, element_type(info.type.tensor_type.elem_type, f"input '{info.name}'")
+        )
+    if problems:
+        raise InvalidModelError("\n".join(problems))
+    return result

@@ -1,0 +1,97 @@
+"""CONVERTERS: every ONNX operator version that convc takes. A new operator is one function and one row in one family file."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from convc.frontend.onnx.converter import Converter, Unsupported, display_domain
+from convc.frontend.onnx.operators import (
+    activations,
+    arithmetic,
+    blocks,
+    constants,
+    conv,
+    join_split,
+    linear,
+    normalization,
+    pool,
+    reduce,
+    reshape,
+    resize,
+    softmax,
+)
+
+__all__ = ["CONVERTERS", "FAMILIES", "SupportedOperator", "find_converter", "supported_operators"]
+
+FAMILIES: Final = (
+    activations,
+    arithmetic,
+    blocks,
+    constants,
+    conv,
+    join_split,
+    linear,
+    normalization,
+    pool,
+    reduce,
+    reshape,
+    resize,
+    softmax,
+)
+
+CONVERTERS: Final[tuple[Converter, ...]] = tuple(row for family in FAMILIES for row in family.ROWS)
+
+_BY_VERSION: Final = {(r.domain, r.op_type, since): r for r in CONVERTERS for since in r.since}
+
+
+def find_converter(domain: str, op_type: str, version: int | None) -> Converter | Unsupported:
+    """Return the row of an operator at a since_version (None: onnx has no such operator), or why there is none.
+
+    Example:
+        >>> find_converter("", "Conv", 11).op_type, find_converter("acme", "Relu", 1).reason
+        ('Conv', 'no rule for domain "acme"')
+    """
+    if version is not None and (domain, op_type, version) in _BY_VERSION:
+        return _BY_VERSION[domain, op_type, version]
+    if all(row.domain != domain for row in CONVERTERS):
+        return Unsupported(f'no rule for domain "{domain}"')
+    if version is None:
+        return Unsupported(f"{display_domain(domain)} has no such operator at the model's opset")
+    known = [v for d, op, v in _BY_VERSION if (d, op) == (domain, op_type)]
+    if not known:
+        return Unsupported("not implemented")
+    if version > max(known):
+        return Unsupported(
+            f"convc knows {op_type} up to version {max(known)}; the model uses {version}"
+        )
+    return Unsupported(
+        f"convc knows {op_type} at versions {sorted(known)}; the model uses {version}"
+    )
+
+
+class SupportedOperator(NamedTuple):
+    """One line of `convc ops`."""
+
+    domain: str
+    op_type: str
+    since: tuple[int, ...]
+    note: str
+
+
+def supported_operators() -> list[SupportedOperator]:
+    """Return every operator with all its versions, sorted by domain and name.
+
+    Example:
+        >>> supported_operators()[0]
+        SupportedOperator(domain='ai.onnx', op_type='Abs', since=(6, 13), note='floats; any type if constant')
+    """
+    versions: dict[tuple[str, str], list[int]] = {}
+    notes: dict[tuple[str, str], str] = {}
+    for row in CONVERTERS:
+        key = (display_domain(row.domain), row.op_type)
+        versions.setdefault(key, []).extend(row.since)
+        notes.setdefault(key, row.note)
+    return [
+        SupportedOperator(*key, tuple(sorted(versions[key])), notes[key])
+        for key in sorted(versions)
+    ]

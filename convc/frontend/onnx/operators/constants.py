@@ -1,0 +1,118 @@
+"""Operators that are always constants, or that convc takes only of constants: the arithmetic of shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from convc.errors import InvalidModelError
+from convc.frontend.onnx.converter import Converter, Result, Unsupported
+from convc.frontend.onnx.input_shapes import element_type
+from convc.frontend.onnx.operator_node import OperatorNode
+from convc.ir.ops.definition import Array
+
+__all__ = ["ROWS"]
+
+
+def constant(node: OperatorNode) -> Array:
+    """Return the array of a Constant; exactly one of its attributes is given."""
+    a = node.attributes
+    readers = {
+        "value": a.tensor,
+        "value_float": lambda name: np.asarray(a.real(name), np.float32),
+        "value_floats": lambda name: np.asarray(a.reals(name), np.float32),
+        "value_int": lambda name: np.asarray(a.integer(name), np.int64),
+        "value_ints": lambda name: np.asarray(a.integers(name), np.int64),
+    }
+    given = [name for name in readers if name in a]
+    if len(given) > 1:
+        raise InvalidModelError(f"Constant must have one value; got {', '.join(given)}.")
+    if not given:
+        a.finish()
+        raise InvalidModelError("Constant must have a value; it has none.")
+    return readers[given[0]](given[0])
+
+
+def constant_of_shape(node: OperatorNode) -> Array:
+    """Return a splat: one stored element, however large the shape."""
+    a = node.attributes
+    value = a.tensor("value") if "value" in a else np.zeros(1, np.float32)
+    if value.size != 1:
+        raise InvalidModelError(
+            f"ConstantOfShape value must have one element; got shape {list(value.shape)}."
+        )
+    shape = node.constant_integers(0)
+    if min(shape, default=0) < 0:
+        raise InvalidModelError(f"ConstantOfShape shape must not be negative; got {list(shape)}.")
+    return np.broadcast_to(value.reshape(()), shape)
+
+
+def shape(node: OperatorNode) -> Array:
+    """Return the static shape, from `start` to `end` since version 15."""
+    extents = node.type().shape
+    start = node.attributes.integer("start", 0)
+    end = node.attributes.integer("end", len(extents))
+    return np.asarray(extents[slice(start, end)], np.int64)
+
+
+def size(node: OperatorNode) -> Array:
+    """Return the static element count."""
+    return np.asarray(math.prod(node.type().shape), np.int64)
+
+
+def cast(node: OperatorNode) -> Result:
+    """Pass the value on if it has the wanted type already."""
+    a = node.attributes
+    a.ignore("saturate", "round_mode")  # both only matter to casts that are not taken
+    if node.op_type == "CastLike":
+        wanted = node.type(1).dtype
+    else:
+        wanted = element_type(a.integer("to"), f"output '{node.outputs[0]}'")
+    dtype = node.type().dtype
+    if dtype != wanted:
+        raise Unsupported(
+            f"depends on runtime values of '{node.inputs[0]}' (cast from {dtype} to {wanted})"
+        )
+    return node.value()
+
+
+def only_constants(node: OperatorNode) -> Result:
+    """Refuse the node: its operands are not all constants, else it would have been folded."""
+    for index, name in enumerate(node.inputs):
+        if node.has(index) and not node.is_constant(index):
+            raise Unsupported(f"depends on runtime values of '{name}'")
+    raise Unsupported("result too large to be computed at import")
+
+
+ALWAYS: Final = (13, 19, 21, 23, 24, 25)
+NOTE: Final = "constants only"
+
+ROWS: Final = (
+    Converter("Constant", (1, 9, 11, 12, *ALWAYS), constant, "dense numbers"),
+    Converter("ConstantOfShape", (9, 20, 21, 23, 24, 25), constant_of_shape, "constant shape"),
+    Converter("Shape", (1, 13, 15, 19, 21, 23, 24, 25), shape),
+    Converter("Size", (1, *ALWAYS), size),
+    Converter("Cast", (6, 9, *ALWAYS, 28), cast, "constants, or to the same type", folds=True),
+    Converter(
+        "CastLike", (15, 19, 21, 23, 24, 25), cast, "constants, or to the same type", folds=True
+    ),
+    Converter("Gather", (1, 11, 13), only_constants, NOTE, folds=True),
+    Converter("GatherElements", (11, 13), only_constants, NOTE, folds=True),
+    Converter("GatherND", (11, 12, 13), only_constants, NOTE, folds=True),
+    Converter("ScatterND", (11, 13, 16, 18), only_constants, NOTE, folds=True),
+    Converter("Range", (11, 27), only_constants, NOTE, folds=True),
+    Converter("Tile", (6, 13), only_constants, NOTE, folds=True),
+    Converter("Where", (9, 16), only_constants, NOTE, folds=True),
+    Converter("Equal", (7, 11, 13, 19), only_constants, NOTE, folds=True),
+    Converter("Less", (7, 9, 13), only_constants, NOTE, folds=True),
+    Converter("Greater", (7, 9, 13), only_constants, NOTE, folds=True),
+    Converter("Not", (1,), only_constants, NOTE, folds=True),
+    Converter("And", (7,), only_constants, NOTE, folds=True),
+    Converter("Or", (7,), only_constants, NOTE, folds=True),
+    Converter("Mod", (10, 13, 28), only_constants, NOTE, folds=True),
+    Converter("Sign", (9, 13), only_constants, NOTE, folds=True),
+    Converter("NonZero", (9, 13), only_constants, NOTE, folds=True),
+    Converter("ReduceProd", (1, 11, 13, 18), only_constants, NOTE, folds=True),
+)

@@ -1,0 +1,84 @@
+"""What each ONNX name stands for during an import: a constant, a value of the graph, or nothing because its node was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from convc.errors import InvalidModelError
+from convc.frontend.onnx.converter import Unsupported
+from convc.frontend.onnx.tensors import TensorReader
+from convc.ir import GraphBuilder, TensorType
+from convc.ir.ops.definition import Array
+from convc.ir.types import dtype_name
+
+__all__ = ["Refused", "ValueTable", "is_splat"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The value of a node that could not be imported; what depends on it is skipped, not reported again."""
+
+
+def is_splat(array: Array) -> bool:
+    """Return whether an array is one stored element, repeated by strides of 0."""
+    return array.size > 0 and not any(array.strides)
+
+
+class ValueTable:
+    """ONNX name -> value. A constant becomes a node only when an op reads it."""
+
+    def __init__(self, builder: GraphBuilder, tensors: TensorReader) -> None:
+        self.builder = builder
+        self._tensors = tensors
+        self._known: dict[str, Array | TensorProto | str | Refused] = {}
+        self._emitted: dict[str, str] = {}
+
+    def define(self, name: str, value: Array | TensorProto | str | Refused) -> None:
+        """Give a name its meaning: an array, a tensor not read yet, or a value of the builder."""
+        self._known[name] = value
+
+    def _look_up(self, name: str) -> Array | TensorProto | str | Refused:
+        if name not in self._known:
+            raise InvalidModelError(f"value '{name}' must be defined before its use; it is not.")
+        return self._known[name]
+
+    def is_refused(self, name: str) -> bool:
+        return isinstance(self._look_up(name), Refused)
+
+    def is_constant(self, name: str) -> bool:
+        return isinstance(self._look_up(name), np.ndarray | TensorProto)
+
+    def constant(self, name: str) -> Array:
+        """Return a constant's array; Unsupported if the value is only known at run time."""
+        value = self._look_up(name)
+        if isinstance(value, TensorProto):
+            value = self._known[name] = self._tensors.array(value)
+        if not isinstance(value, np.ndarray):
+            raise Unsupported(f"depends on runtime values of '{name}'")
+        return value
+
+    def type(self, name: str) -> TensorType:
+        """Return a value's shape and element type."""
+        value = self._look_up(name)
+        if isinstance(value, str):
+            return self.builder.type(value)
+        array = self.constant(name)
+        return TensorType(array.shape, dtype_name(array.dtype))
+
+    def operand(self, name: str) -> str:
+        """Return the builder's value, adding a constant node under its ONNX name at first use."""
+        value = self._look_up(name)
+        if isinstance(value, str):
+            return value
+        if name not in self._emitted:
+            self._emitted[name] = self.emit_constant(self.constant(name), name)
+        return self._emitted[name]
+
+    def emit_constant(self, array: Array, name: str) -> str:
+        """Add a constant node; a splat stays one stored element, anything else is made contiguous."""
+        if not is_splat(array) and not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
+        return self.builder.constant(array, name)

@@ -1,0 +1,109 @@
+"""Epilogue: the elementwise steps that run on a convolution's (or dense layer's) accumulators before they are stored.
+
+Each step is either an operand step, which takes the node's next extra operand, or a scalar function of `ops.elementwise.UNARY`:
+
+    bias            + b[k], b of shape (K,)
+    add             + r, r of the result's shape (a residual)
+    relu, silu, clip(0, 6), leaky_relu(0.1) ...
+
+    Rewrite:
+        %y = conv(%x, %w);  %z = add(%y, %r);  %o = relu(%z)
+        -->
+        %o = conv(%x, %w, %r) {epilogue = [add, relu]}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from convc.errors import ShapeError, unknown_name
+from convc.ir.ops.definition import Array
+from convc.ir.ops.elementwise import UNARY
+from convc.ir.types import TensorType
+
+__all__ = ["OPERAND_STEPS", "Step", "apply_epilogue", "check_epilogue"]
+
+OPERAND_STEPS: Final = ("bias", "add")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One elementwise step; `arguments` are the scalar function's parameters, in order, all of them.
+
+    Example:
+        >>> print(Step("clip", (0.0, 6.0)), Step.parse("relu"))
+        clip(0.0, 6.0) relu
+    """
+
+    name: str
+    arguments: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in OPERAND_STEPS and self.name not in UNARY:
+            raise unknown_name("epilogue step", self.name, (*OPERAND_STEPS, *UNARY))
+        wanted = 0 if self.takes_operand else len(UNARY[self.name].attributes.__dataclass_fields__)
+        if len(self.arguments) != wanted:
+            raise ShapeError(
+                f"epilogue step {self.name} must have {wanted} arguments; got {self.arguments}."
+            )
+
+    @property
+    def takes_operand(self) -> bool:
+        return self.name in OPERAND_STEPS
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}({', '.join(map(repr, self.arguments))})" if self.arguments else self.name
+        )
+
+    @staticmethod
+    def parse(text: str) -> Step:
+        """Return the step that `str` printed."""
+        found = re.fullmatch(r"\s*(\w+)\s*(?:\(([^)]*)\))?\s*", text)
+        if not found:
+            raise ShapeError(f"epilogue step must look like 'clip(0.0, 6.0)'; got '{text}'.")
+        arguments = found[2].split(",") if found[2] else ()
+        return Step(found[1], tuple(float(a) for a in arguments))
+
+
+def check_epilogue(
+    op: str,
+    steps: Sequence[Step],
+    extras: Sequence[TensorType],
+    result: TensorType,
+    channel_axis: int,
+) -> None:
+    """Raise ShapeError unless `extras` are exactly the operands that `steps` take from a result of type `result`."""
+    wanted = [s.name for s in steps if s.takes_operand]
+    if len(wanted) != len(extras):
+        raise ShapeError(
+            f"{op} must have one extra operand per operand step of its epilogue; got {len(extras)} for {wanted}."
+        )
+    for name, extra in zip(wanted, extras, strict=True):
+        shape = (result.shape[channel_axis],) if name == "bias" else result.shape
+        if extra != TensorType(shape, result.dtype):
+            raise ShapeError(
+                f"{op} {name} operand must be {TensorType(shape, result.dtype)}; got {extra}."
+            )
+
+
+def apply_epilogue(
+    y: Array, steps: Sequence[Step], extras: Sequence[Array], channel_axis: int
+) -> Array:
+    """Return `y` after all steps: the reference."""
+    operands = iter(extras)
+    for step in steps:
+        if step.name == "bias":
+            shape = [1] * y.ndim
+            shape[channel_axis] = -1
+            y = y + np.reshape(next(operands), shape)
+        elif step.name == "add":
+            y = y + next(operands)
+        else:
+            y = UNARY[step.name].function(y, *step.arguments)
+    return y

@@ -1,0 +1,22 @@
+"""OPS: the closed set of ops. A new op is one row in one family file (meaning) and one row in `schedules.lower` (computation)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from convc.errors import unknown_name
+from convc.ir.ops import conv, elementwise, linear, pool, shape
+from convc.ir.ops.definition import Attributes, OpDef
+
+__all__ = ["OPS", "Attributes", "OpDef", "op_named"]
+
+OPS: Final[dict[str, OpDef]] = {
+    row.name: row for family in (conv, linear, pool, elementwise, shape) for row in family.ROWS
+}
+
+
+def op_named(name: str) -> OpDef:
+    """Return the op called `name`, or raise UnknownNameError."""
+    if name not in OPS:
+        raise unknown_name("op", name, OPS)
+    return OPS[name]

@@ -1,0 +1,110 @@
+"""Fuse what follows a layer element by element into its epilogue, where it costs no memory traffic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from convc.ir.epilogue import Step
+from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.ops.elementwise import UNARY
+from convc.ir.ops.shape import ReshapeAttributes
+from convc.ir.passes.channels import LAYERS, is_layer_attributes, is_per_channel
+from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.uniform import splat, uniform_element
+
+__all__ = ["fuse_epilogue"]
+
+_BIAS: Final = Step("bias")
+_ADD: Final = Step("add")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fusion:
+    """A step to append to a layer, and its operand in the new graph, if it takes one."""
+
+    layer: Node
+    step: Step
+    operand: Node | None = None
+
+
+def _channel_vector(r: Rewriter, bias: Node, channels: int) -> Node:
+    """Return a bias as a (K,) value: itself, a reshaped or broadcast constant, or a new reshape node."""
+    if bias.type.shape == (channels,):
+        return bias
+    if bias.op == CONSTANT:
+        element = uniform_element(bias)
+        value = splat(element, (channels,)) if element is not None else bias.value.reshape(channels)
+        return r.constant(f"{bias.name}_vector", value)
+    return r.add(r.unique(f"{bias.name}_vector"), "reshape", [bias], ReshapeAttributes((channels,)))
+
+
+def _addition(r: Rewriter, layer: Node, other: Node) -> _Fusion | None:
+    """Return how a layer takes the other operand of the addition that follows it."""
+    if is_per_channel(other.type.shape, layer.type) and layer.type.size:
+        channels = layer.type.shape[1]
+        # A scalar that is computed would have to be broadcast by a node of its own.
+        if other.op == CONSTANT or other.type.size == channels:
+            return _Fusion(layer, _BIAS, _channel_vector(r, other, channels))
+    return _Fusion(layer, _ADD, other) if other.type == layer.type else None
+
+
+def _fusion(r: Rewriter, node: Node, order: dict[str, int]) -> _Fusion | None:
+    """Return how `node` becomes a step of a layer that it reads; None if it does not."""
+    operands = r.operands(node)
+
+    def is_open(value: Node) -> bool:
+        """Whether a value is a layer's that nothing but `node` reads, so that it may vanish."""
+        graph = r.graph
+        return (
+            value.op in LAYERS
+            and value.type == node.type
+            and len(graph.users[value.name]) == 1
+            and value.name not in graph.output_values
+        )
+
+    if node.op in UNARY and is_open(operands[0]):
+        row = UNARY[node.op].attributes
+        arguments = (getattr(node.attributes, name) for name in row.__dataclass_fields__)
+        return _Fusion(operands[0], Step(node.op, tuple(map(float, arguments))))
+    if node.op == "add" and operands[0] is not operands[1]:
+        # The layer that runs last finds the other operand ready, and in cache.
+        pairs = [(a, b) for a, b in (operands, operands[::-1]) if is_open(a)]
+        if pairs:
+            layer, other = max(pairs, key=lambda pair: order[pair[0].name])
+            return _addition(r, layer, other)
+    return None
+
+
+def fuse_epilogue(graph: Graph) -> Graph:
+    """Return the graph with biases, residuals and activations in the epilogue of the layer before them.
+
+    Layers are conv, conv_transpose and dense; a bias is added per channel, a residual has the type of the result.
+
+    A fused layer stands where the last fused node stood, under that node's name. Of two layers that are added, the one that runs
+    last takes the other as its residual.
+
+    Rewrite:
+        %y = conv(%x, %w);  %a = add(%y, %b);  %z = add(%a, %r);  %o = relu(%z)
+        -->
+        %b_vector = reshape(%b) {shape = [4]};  %o = conv(%x, %w, %b_vector, %r) {epilogue = [bias, add, relu]}
+    Unless:
+        a value in between has another user or is a graph output; the added operand is neither per channel nor of the result's
+        type.
+    """
+    r = Rewriter(graph)
+    order: dict[str, int] = {}
+    for position, node in enumerate(graph.nodes):
+        order[node.name] = position
+        fusion = _fusion(r, node, order)
+        if fusion is None:
+            r.keep(node)
+            continue
+        layer = fusion.layer
+        a = layer.attributes
+        assert is_layer_attributes(a)
+        extras = [] if fusion.operand is None else [fusion.operand]
+        operands = [*(r.written[i] for i in layer.inputs), *extras]
+        r.remove(layer.name)
+        r.add(node.name, layer.op, operands, replace(a, epilogue=(*a.epilogue, fusion.step)))
+    return r.finish()

@@ -1,0 +1,56 @@
+"""The oracle: run a graph with NumPy, floats in float64. Short, slow, and it knows nothing of the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from convc.errors import InputError
+from convc.ir.graph import CONSTANT, INPUT, Graph
+from convc.ir.ops import OPS
+from convc.ir.ops.definition import Array
+from convc.ir.types import FLOATS, numpy_dtype
+
+__all__ = ["interpret"]
+
+
+def _widen(array: Array, dtype: str) -> Array:
+    """Return the array as the oracle computes with it: by the node's element type, whatever type the caller's array has."""
+    return array.astype(np.float64 if dtype in FLOATS else numpy_dtype(dtype))
+
+
+def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+    """Return the graph's outputs by name, floats as float64; with `keep`, every value by its value name instead.
+
+    Raises:
+        InputError: if an input is missing or has another shape than the graph says.
+
+    Example:
+        >>> from convc.ir.text import parse
+        >>> graph = parse("graph @g { %x = input : f32[2]  %y = relu(%x) : f32[2]  return %y }")
+        >>> interpret(graph, {"x": np.array([-1.0, 2.0])})["y"]
+        array([0., 2.])
+    """
+    values: dict[str, Array] = {}
+    last_use = {operand: node.name for node in graph.nodes for operand in node.inputs}
+    for node in graph.nodes:
+        if node.op == INPUT:
+            if node.name not in inputs:
+                raise InputError(f"input '{node.name}' must be given; got {', '.join(inputs)}.")
+            array = np.asarray(inputs[node.name])
+            if array.shape != node.type.shape:
+                raise InputError(
+                    f"input '{node.name}' must have shape {node.type.shape}; got {array.shape}."
+                )
+            values[node.name] = _widen(array, node.type.dtype)
+        elif node.op == CONSTANT:
+            values[node.name] = _widen(node.value, node.type.dtype)
+        else:
+            operands = [values[i] for i in node.inputs]
+            values[node.name] = OPS[node.op].reference(operands, node.attributes)
+            if not keep:
+                for operand in set(node.inputs):
+                    if last_use[operand] == node.name and operand not in graph.output_values:
+                        del values[operand]
+    return values if keep else {o.name: values[o.value] for o in graph.outputs}

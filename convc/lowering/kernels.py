@@ -1,0 +1,195 @@
+"""Kernels: the scheduled PrimFunc of every kind of unit, for given views of its operands."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+from tvm import te, tirx
+
+from convc.ir.epilogue import Step
+from convc.ir.graph import CONSTANT, Graph
+from convc.ir.types import Shape, TensorType
+from convc.lowering.partition import Unit
+from convc.lowering.program import Kernel
+from convc.schedules import dense
+from convc.schedules.algorithm import Algorithm, Problem
+from convc.schedules.layout import View
+from convc.schedules.llvm import elementwise
+from convc.schedules.llvm.convolutions import SCHEDULES
+from convc.schedules.operators import OPERATORS
+from convc.schedules.plan import Knobs
+from convc.target import Target
+
+__all__ = ["border_kernel", "conv_kernel", "dense_kernel", "reorder_kernel", "unit_kernel"]
+
+
+def _kernel(
+    stem: str, parts: Sequence[object], views: Sequence[View], make: Callable[[], tirx.PrimFunc]
+) -> Kernel:
+    """Return the kernel whose code depends on `parts` and the views (but for where they begin)."""
+    shapes = [(v.shape, v.strides, v.dtype, v.alignment) for v in views]
+    key = f"{stem}|{'|'.join(map(str, parts))}|{shapes}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:10]
+    symbol = f"{re.sub(r'[^A-Za-z0-9]+', '_', stem).strip('_')}_{digest}"
+
+    def made() -> tirx.PrimFunc:
+        return _with_views(make(), views).with_attr("global_symbol", symbol)
+
+    return Kernel(key, symbol, made)
+
+
+def _with_views(func: tirx.PrimFunc, views: Sequence[View]) -> tirx.PrimFunc:
+    """Return the function with each parameter's strides and alignment as its view has them.
+
+    Rewrite:
+        y: Buffer((1, 4, 56, 56, 16))
+        -->
+        y: Buffer((1, 4, 56, 56, 16), strides=(215296, 53824, 928, 16, 1))     (a view inside a halo)
+    """
+    for index, view in enumerate(views):
+        old = func.params[index]
+        if view.is_compact and view.alignment >= old.ty.data_alignment:
+            continue
+        new = tirx.decl_buffer(
+            view.shape,
+            view.dtype,
+            name=old.name,
+            strides=list(view.strides),
+            data_alignment=view.alignment,
+        )
+
+        def renamed(var: Any, old: Any = old, new: Any = new) -> Any:
+            return new if var.same_as(old) else var
+
+        body = tvm_ffi.structural_map(func.body, (type(old), renamed))
+        params = [*func.params[:index], new, *func.params[index + 1 :]]
+        func = tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+    return func
+
+
+def conv_kernel(
+    algorithm: Algorithm, problem: Problem, target: Target, knobs: Knobs, views: Sequence[View]
+) -> Kernel:
+    """Return a convolution's kernel."""
+
+    def make() -> tirx.PrimFunc:
+        func = te.create_prim_func(list(algorithm.compute(problem, target, knobs)))
+        return SCHEDULES[algorithm.name](func, knobs, target)
+
+    spec = problem.spec
+    stem = f"{algorithm.name}_{spec.key.split('-pd')[0]}"
+    parts = (spec.key, *problem.epilogue, sorted(knobs.items()), problem.constant_weight)
+    return _kernel(stem, parts, views, make)
+
+
+def dense_kernel(
+    data: Shape,
+    outputs: int,
+    dtype: str,
+    epilogue: Sequence[Step],
+    target: Target,
+    knobs: Knobs,
+    views: Sequence[View],
+) -> Kernel:
+    """Return a dense layer's kernel, for packed weights."""
+
+    def make() -> tirx.PrimFunc:
+        func = te.create_prim_func(dense.compute(data, outputs, dtype, epilogue, knobs))
+        return SCHEDULES["dense"](func, knobs, target)
+
+    stem = f"dense_m{data[0]}c{data[1]}k{outputs}"
+    return _kernel(stem, (*epilogue, sorted(knobs.items())), views, make)
+
+
+def unit_kernel(
+    graph: Graph,
+    unit: Unit,
+    block: int,
+    target: Target,
+    views: Sequence[View],
+    literals: dict[str, float],
+) -> Kernel:
+    """Return the kernel of a unit that is no convolution; `literals` are constants of one element, written into the code."""
+    operands = [i for i in unit.operands if i not in literals]
+
+    def make() -> tirx.PrimFunc:
+        tensors = {
+            name: te.placeholder(view.shape, view.dtype, name=f"x{i}")
+            for i, (name, view) in enumerate(zip(operands, views, strict=False))
+        }
+        arguments = list(tensors.values())
+        for name, value in literals.items():
+            dtype, rank = graph[name].type.dtype, graph[name].type.rank
+            shape = (1,) * max(rank, 5 if block else rank)
+            tensors[name] = _fill(shape, value, dtype, "literal")
+        for node in unit.nodes:
+            types = [graph[i].type for i in node.inputs]
+            tensors[node.name] = OPERATORS[node.op].compute(
+                [tensors[i] for i in node.inputs], node, types, block
+            )
+        func = te.create_prim_func([*arguments, tensors[unit.result.name]])
+        return elementwise.schedule(func, target)
+
+    names = {name: f"%{i}" for i, name in enumerate(unit.operands)}
+    steps = []
+    for i, node in enumerate(unit.nodes):
+        inputs = [names[x] + str(literals.get(x, "")) for x in node.inputs]
+        steps.append(f"%n{i}={node.op}({inputs}){node.attributes}{node.type}")
+        names[node.name] = f"%n{i}"
+    stem = "_".join(n.op for n in unit.nodes[:4])
+    return _kernel(stem, (block, *steps, [str(graph[i].type) for i in operands]), views, make)
+
+
+def reorder_kernel(
+    type: TensorType, source: int, result: int, target: Target, views: Sequence[View]
+) -> Kernel:
+    """Return the copy of an image from one block to another (0: plain); channels beyond the last are zeros."""
+
+    def make() -> tirx.PrimFunc:
+        x = te.placeholder(views[0].shape, type.dtype, name="x")
+
+        def read(n: Any, c: Any, *at: Any) -> Any:
+            return x(n, c // source, *at, c % source) if source else x(n, c, *at)
+
+        def blocked(n: Any, c: Any, h: Any, w: Any, lane: Any) -> Any:
+            channel = c * result + lane
+            if type.shape[1] % result == 0:
+                return read(n, channel, h, w)
+            zero = tirx.const(0, type.dtype)
+            return tirx.if_then_else(channel < type.shape[1], read(n, channel, h, w), zero)
+
+        if not source and not result:
+            y = te.compute(type.shape, lambda *i: x(*i), name="copy")
+        else:
+            y = te.compute(views[1].shape, blocked if result else read, name="reorder")
+        return elementwise.schedule(te.create_prim_func([x, y]), target)
+
+    return _kernel(f"reorder_{source}_{result}", (type,), views, make)
+
+
+def border_kernel(views: Sequence[View], target: Target) -> Kernel:
+    """Return the kernel that writes zeros into the bands of a halo."""
+
+    def make() -> tirx.PrimFunc:
+        bands = [_fill(view.shape, 0, view.dtype, f"band{i}") for i, view in enumerate(views)]
+        return elementwise.schedule(te.create_prim_func(bands), target)
+
+    return _kernel("border", (), views, make)
+
+
+def _fill(shape: Shape, value: float, dtype: str, name: str) -> te.Tensor:
+    return te.compute(shape, lambda *i: tirx.const(value, dtype), name=name)
+
+
+def literals_of(graph: Graph, unit: Unit) -> dict[str, float]:
+    """Return the operands of an elementwise unit that are constants of one element."""
+    return {
+        i: float(np.asarray(graph[i].value).reshape(-1)[0])
+        for i in unit.operands
+        if graph[i].op == CONSTANT and graph[i].type.size == 1 and graph[i].type.is_float
+    }

@@ -1,0 +1,60 @@
+"""Partition: which nodes run as one kernel.
+
+Rewrite:
+    %a = mul(%x, %s);  %b = add(%a, %t);  %y = relu(%b)      (three nodes)
+    -->
+    [%a %b %y]                                               (one unit)
+Unless:
+    an inner value has another user, is a graph output, or has another shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convc.ir.graph import Graph, Node
+from convc.ir.ops import OPS
+
+__all__ = ["Unit", "partition"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Nodes that run as one kernel, in order; the last one's value is the kernel's result."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def result(self) -> Node:
+        return self.nodes[-1]
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Values the kernel reads, each once, in order of first use."""
+        inside = {n.name for n in self.nodes}
+        return tuple(dict.fromkeys(i for n in self.nodes for i in n.inputs if i not in inside))
+
+
+def partition(graph: Graph) -> tuple[Unit, ...]:
+    """Return the graph's compute nodes as units, in an order in which every unit comes after its operands."""
+    unit_of: dict[str, list[Node]] = {}
+    for node in graph.compute_nodes:
+        merged: list[Node] = []
+        if OPS[node.op].elementwise:
+            for operand in dict.fromkeys(node.inputs):
+                if operand in unit_of and _joins(graph, graph[operand], node):
+                    merged += unit_of.pop(operand)
+        unit_of[node.name] = [*merged, node]
+    order = {n.name: i for i, n in enumerate(graph.nodes)}
+    return tuple(
+        Unit(tuple(sorted(nodes, key=lambda n: order[n.name]))) for nodes in unit_of.values()
+    )
+
+
+def _joins(graph: Graph, inner: Node, user: Node) -> bool:
+    return (
+        OPS[inner.op].elementwise
+        and inner.type.shape == user.type.shape
+        and graph.users[inner.name] == (user,)
+        and inner.name not in graph.output_values
+    )

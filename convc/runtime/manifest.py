@@ -1,0 +1,243 @@
+"""The manifest of a packaged module: what it computes, for which machine, and its steps one by one.
+
+The manifest is UTF-8 JSON in the ELF section `.convc.manifest` of the module's file, so it is read without running any of the
+module's code. Unknown fields are ignored and new fields get defaults, so that a file of the same `FORMAT` stays readable.
+
+CALLING CONVENTION of the entry function and of every step, all arguments contiguous and 64-byte aligned DLTensors:
+
+    entry(weights: uint8[max(weights_bytes, 64)], arena: uint8[max(arena_bytes, 64)], input_0, ..., output_0, ...)
+    step(argument_0, ..., argument_n)          with each argument a typed window into one of those buffers
+
+Where the manifest gives a window strides, or an offset that is no multiple of 64, its kernel was built for exactly that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from convc.errors import DTypeError, PackageError
+from convc.ir.types import numpy_dtype
+
+__all__ = [
+    "ALIGNMENT",
+    "FORMAT",
+    "Argument",
+    "Knob",
+    "Manifest",
+    "Step",
+    "TargetInfo",
+    "Tensor",
+    "buffer_bytes",
+    "check",
+    "decode",
+    "encode",
+]
+
+FORMAT: Final = 1
+# Every buffer a kernel sees: one cache line, one AVX-512 register. TVM emits aligned vector loads for it.
+ALIGNMENT: Final = 64
+SPACES: Final = ("input", "output", "weights", "arena")
+
+Knob: TypeAlias = int | float | str | bool
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A named input or output of the module."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
+
+
+class Argument(msgspec.Struct, frozen=True):
+    """One argument of a step: a typed window into an input, an output, the weights or the arena.
+
+    `offset` is in bytes; `strides` are in elements and empty for a compact window.
+    """
+
+    space: str
+    shape: tuple[int, ...]
+    dtype: str
+    index: int = 0
+    offset: int = 0
+    strides: tuple[int, ...] = ()
+
+    @property
+    def extent(self) -> int:
+        """Number of bytes from the window's first element to behind its last."""
+        if 0 in self.shape:
+            return 0
+        itemsize = numpy_dtype(self.dtype).itemsize
+        if not self.strides:
+            return math.prod(self.shape) * itemsize
+        steps = zip(self.shape, self.strides, strict=True)
+        return (1 + sum((size - 1) * stride for size, stride in steps)) * itemsize
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One kernel call, in the order of execution, and why it is this kernel."""
+
+    symbol: str
+    node: str
+    op: str
+    algorithm: str = ""
+    reason: str = ""
+    knobs: dict[str, Knob] = {}
+    key: str = ""
+    flops: int = 0
+    nbytes: int = 0
+    arguments: tuple[Argument, ...] = ()
+
+
+class TargetInfo(msgspec.Struct, frozen=True):
+    """The machine that the code was made for; `features` are LLVM's names of what its instructions need."""
+
+    kind: str
+    triple: str
+    mcpu: str
+    features: tuple[str, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a packaged module except its code and its weights."""
+
+    format: int = FORMAT
+    name: str
+    convc: str
+    tvm: str
+    tvm_ffi: str
+    target: TargetInfo
+    entry: str = "main"
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    arena_bytes: int = 0
+    weights_bytes: int = 0
+    weights_sha256: str = ""
+    graph_sha256: str = ""
+    threads: int = 1
+    steps: tuple[Step, ...] = ()
+    options: dict[str, str] = {}
+
+
+class _Header(msgspec.Struct, frozen=True):
+    """The one field that every format has, past and future."""
+
+    format: int
+
+
+def buffer_bytes(nbytes: int) -> int:
+    """Return the size of the weights or arena buffer: never empty, so that it always has an address."""
+    return max(nbytes, ALIGNMENT)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON; equal manifests give equal bytes, whatever order their dicts were filled in."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1)
+
+
+def decode(data: bytes | memoryview) -> Manifest:
+    """Return the manifest in `data`, checked.
+
+    Raises:
+        PackageError: if the text is not a manifest, its format is newer than this convc, or it contradicts itself.
+    """
+    header = _decode(data, _Header)
+    if header.format > FORMAT or header.format < 1:
+        raise PackageError(
+            f"module must have a format from 1 to {FORMAT}; got {header.format}."
+            + (" Upgrade convc to read it." if header.format > FORMAT else "")
+        )
+    manifest = _decode(data, Manifest)
+    check(manifest)
+    return manifest
+
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def _decode(data: bytes | memoryview, kind: type[_Struct]) -> _Struct:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    # msgspec lets a wrong UTF-8 sequence and deep nesting through as Python's own errors.
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PackageError(
+            f"module's manifest must be JSON of format {FORMAT}; got {error}."
+        ) from None
+
+
+def check(manifest: Manifest) -> None:
+    """Raise if the manifest contradicts itself: a wrong size, an unknown type, a window outside its buffer.
+
+    Raises:
+        PackageError: names the field, the rule and the value.
+    """
+    _check_count("arena_bytes", manifest.arena_bytes)
+    _check_count("weights_bytes", manifest.weights_bytes)
+    _check_count("threads", manifest.threads, least=1)
+    for kind, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
+        names = [tensor.name for tensor in tensors]
+        if len(set(names)) != len(names):
+            raise PackageError(f"{kind} names must differ; got {', '.join(names)}.")
+        for tensor in tensors:
+            _check_type(f"{kind} '{tensor.name}'", tensor.shape, tensor.dtype)
+    sizes = {
+        "input": [tensor.nbytes for tensor in manifest.inputs],
+        "output": [tensor.nbytes for tensor in manifest.outputs],
+        "weights": [buffer_bytes(manifest.weights_bytes)],
+        "arena": [buffer_bytes(manifest.arena_bytes)],
+    }
+    for step in manifest.steps:
+        for position, argument in enumerate(step.arguments):
+            _check_argument(f"argument {position} of step '{step.symbol}'", argument, sizes)
+
+
+def _check_argument(subject: str, argument: Argument, sizes: Mapping[str, list[int]]) -> None:
+    if argument.space not in SPACES:
+        raise PackageError(
+            f"{subject} must be in one of {', '.join(SPACES)}; got '{argument.space}'."
+        )
+    _check_type(subject, argument.shape, argument.dtype)
+    if argument.strides and (
+        len(argument.strides) != len(argument.shape) or min(argument.strides) < 0
+    ):
+        raise PackageError(
+            f"{subject} must have one stride >= 0 per dimension of {argument.shape}; got {argument.strides}."
+        )
+    buffers = sizes[argument.space]
+    if not 0 <= argument.index < len(buffers):
+        raise PackageError(
+            f"{subject} must name one of {len(buffers)} {argument.space} buffers; got index {argument.index}."
+        )
+    # A window inside a halo begins between two aligned addresses.
+    itemsize = numpy_dtype(argument.dtype).itemsize
+    if argument.offset < 0 or argument.offset % itemsize:
+        raise PackageError(
+            f"{subject} must start at a multiple of {itemsize} bytes; got {argument.offset}."
+        )
+    end, size = argument.offset + argument.extent, buffers[argument.index]
+    if end > size:
+        raise PackageError(
+            f"{subject} must end within {size} bytes of {argument.space}; got {end}."
+        )
+
+
+def _check_type(subject: str, shape: tuple[int, ...], dtype: str) -> None:
+    try:
+        numpy_dtype(dtype)
+    except DTypeError as error:
+        raise PackageError(f"{subject}: {error}") from None
+    if any(size < 0 for size in shape):
+        raise PackageError(f"{subject} must have sizes >= 0; got shape {shape}.")
+
+
+def _check_count(field: str, value: int, least: int = 0) -> None:
+    if value < least:
+        raise PackageError(f"module's {field} must be at least {least}; got {value}.")

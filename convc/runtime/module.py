@@ -1,0 +1,281 @@
+"""Load a packaged module and run it.
+
+    module = convc.load("resnet50.so", threads=2)
+    y = module(x)                                     # one output: an array; several: a tuple
+    out = module.run({"data": x})                     # by name
+    module.run({"data": x}, outputs={"prob": buffer}) # into the caller's memory
+
+A module may be used from several threads at once: the weights are shared, each thread has its own arena.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, TypeAlias
+
+import tvm_ffi
+from numpy.typing import NDArray
+
+from convc.errors import InputError, PackageError, TargetMismatchError
+from convc.runtime import host
+from convc.runtime.library import runtime_library
+from convc.runtime.manifest import Manifest, TargetInfo, Tensor, buffer_bytes
+from convc.runtime.memory import Window, allocate_arena, array_window
+from convc.runtime.package import map_weights, open_package
+from convc.runtime.ports import ArrayLike, InputPort, OutputPort, Staging
+from convc.runtime.profile import StepTimes, time_steps
+from convc.runtime.threads import ThreadPool, check_threads
+
+__all__ = ["Module", "NanPolicy", "load"]
+
+NanPolicy: TypeAlias = Literal["allow", "error"]
+_NAN_POLICIES: Final = ("allow", "error")
+
+
+def load(
+    path: str | os.PathLike[str], *, threads: int | None = None, nan: NanPolicy = "allow"
+) -> Module:
+    """Return the module at `path`, ready to run on this machine.
+
+    Args:
+        path: a packaged module.
+        threads: how many threads a run uses; None means all cores that this process may use.
+        nan: "error" refuses inputs and outputs that contain NaN.
+
+    Raises:
+        PackageError: if the file is no convc module or is damaged.
+        TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
+        ToolchainError: if TVM's runtime library is missing.
+        InputError: if `threads` or `nan` is out of range.
+    """
+    if nan not in _NAN_POLICIES:
+        raise InputError(f"nan must be one of {', '.join(_NAN_POLICIES)}; got {nan!r}.")
+    count = check_threads(threads)
+    package = open_package(path)
+    _check_target(package.manifest.target)
+    runtime = runtime_library(package.path.absolute().parent)
+    try:
+        # Not kept alive for ever: its memory goes with the last Module that uses it.
+        library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)
+        package.check_unchanged()
+        entry = library.get_function(package.manifest.entry)
+    except (RuntimeError, OSError, AttributeError) as error:
+        raise PackageError(f"module file '{package.path}' must load; got {error}.") from None
+    return Module(
+        package.manifest,
+        library,
+        entry,
+        array_window(map_weights(package)),
+        ThreadPool(runtime, count),
+        nan,
+    )
+
+
+def _check_target(target: TargetInfo) -> None:
+    cpu = host.cpu()
+    machine = target.triple.partition("-")[0]
+    if machine != cpu.machine:
+        raise TargetMismatchError(
+            f"module must run on its target {machine} ({target.triple}); got {cpu.machine} ({cpu.name})."
+        )
+    if missing := host.missing_features(target):
+        raise TargetMismatchError(
+            f"module for {target.mcpu} must run on a CPU with {', '.join(missing)}; got {cpu.name} without."
+            " Compile it for this machine."
+        )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+class _Context:
+    """What one thread needs to itself while it runs the module."""
+
+    __slots__ = ("arena", "staging")
+
+    def __init__(self, arena_bytes: int) -> None:
+        self.arena: Window = array_window(allocate_arena(buffer_bytes(arena_bytes)))
+        self.staging: Staging = {}
+
+
+class Module:
+    """A loaded module; made by `load`."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        library: tvm_ffi.Module,
+        entry: tvm_ffi.Function,
+        weights: Window,
+        pool: ThreadPool,
+        nan: NanPolicy,
+    ) -> None:
+        self.manifest: Final = manifest
+        self._library = library
+        self._entry = entry
+        self._weights = weights
+        self._pool = pool
+        self._refuse_nan = nan == "error"
+        self._inputs = tuple(InputPort(tensor) for tensor in manifest.inputs)
+        self._outputs = tuple(OutputPort(tensor) for tensor in manifest.outputs)
+        self._input_names = tuple(port.name for port in self._inputs)
+        self._local = threading.local()
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self.manifest.outputs
+
+    @property
+    def threads(self) -> int:
+        """How many threads a run uses."""
+        return self._pool.threads
+
+    def __call__(self, *arrays: ArrayLike, **named: ArrayLike) -> NDArray | tuple[NDArray, ...]:
+        """Return the output, or the tuple of outputs; inputs in order, or by name where the name is an identifier.
+
+        Raises:
+            InputError: if an input is missing, unknown, or of the wrong dtype, shape, order or device.
+        """
+        names = self._input_names
+        if len(arrays) > len(names):
+            raise InputError(
+                f"inputs must be at most {len(names)} ({_quoted(names)}); got {len(arrays)}."
+            )
+        if named:
+            given = dict(zip(names, arrays, strict=False))
+            if twice := [name for name in named if name in given]:
+                raise InputError(f"inputs must be given once; got {_quoted(twice)} twice.")
+            arrays = self._in_order(given | named)
+        elif len(arrays) < len(names):
+            self._in_order(dict(zip(names, arrays, strict=False)))
+        results = self._run(arrays, [port.empty() for port in self._outputs])
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Mapping[str, NDArray] | None = None,
+    ) -> dict[str, NDArray]:
+        """Return the outputs by name.
+
+        Args:
+            inputs: every input, by name. Memory that is 64-byte aligned is used as it is.
+            outputs: arrays to write into, for some or all outputs; 64-byte aligned (`convc.runtime.aligned_empty`).
+
+        Raises:
+            InputError: if a name is missing or unknown, or an array has the wrong dtype, shape, order, device or alignment.
+        """
+        arrays = self._in_order(inputs)
+        if outputs:
+            targets = self._targets(arrays, outputs)
+        else:
+            targets = [port.empty() for port in self._outputs]
+        results = self._run(arrays, targets)
+        return {port.name: array for port, array in zip(self._outputs, results, strict=True)}
+
+    def profile(self, inputs: Mapping[str, ArrayLike], repeats: int = 10) -> tuple[StepTimes, ...]:
+        """Return how long each step takes, run one by one in order.
+
+        The steps read and write the same memory as in a normal run. Each time includes about 1 us of call overhead, which a
+        normal run does not have.
+
+        Args:
+            inputs: every input, by name.
+            repeats: how many times the whole sequence is timed, after one run to warm up.
+
+        Raises:
+            InputError: as `run`, or if repeats is below 1.
+        """
+        if repeats < 1:
+            raise InputError(f"repeats must be at least 1; got {repeats}.")
+        arrays = self._in_order(inputs)
+        context = self._context()
+        keep: list[object] = []
+        bound = [
+            port.bind(array, keep, context.staging)
+            for port, array in zip(self._inputs, arrays, strict=True)
+        ]
+        addresses = {
+            "input": [tensor.data_ptr() for tensor in bound],
+            "output": [],
+            "weights": [self._weights.tensor.data_ptr()],
+            "arena": [context.arena.tensor.data_ptr()],
+        }
+        for port in self._outputs:
+            window = array_window(port.empty())
+            keep.append(window)
+            addresses["output"].append(window.tensor.data_ptr())
+        self._pool.activate()
+        return time_steps(self.manifest.steps, self._library, addresses, (keep, bound), repeats)
+
+    def _run(self, arrays: Sequence[ArrayLike], targets: list[NDArray]) -> list[NDArray]:
+        context = self._context()
+        keep: list[object] = []
+        arguments = [self._weights.tensor, context.arena.tensor]
+        for port, value in zip(self._inputs, arrays, strict=True):
+            arguments.append(port.bind(value, keep, context.staging))
+            if self._refuse_nan:
+                port.check_no_nan(port.array(value, keep))
+        for port, array in zip(self._outputs, targets, strict=True):
+            arguments.append(port.bind(array, keep))
+        self._pool.activate()
+        self._entry(*arguments)
+        if self._refuse_nan:
+            for port, array in zip(self._outputs, targets, strict=True):
+                port.check_no_nan(array)
+        return targets
+
+    def _context(self) -> _Context:
+        context = getattr(self._local, "context", None)
+        if context is None:
+            context = self._local.context = _Context(self.manifest.arena_bytes)
+        return context
+
+    def _in_order(self, inputs: Mapping[str, ArrayLike]) -> tuple[ArrayLike, ...]:
+        names = self._input_names
+        if len(inputs) != len(names) or any(name not in inputs for name in names):
+            missing = [f"'{name}'" for name in names if name not in inputs]
+            unknown = [f"'{name}'" for name in inputs if name not in names]
+            parts = (("missing", missing), ("unknown", unknown))
+            wrong = "; ".join(f"{word} {', '.join(which)}" for word, which in parts if which)
+            raise InputError(
+                f"inputs must be exactly {_quoted(names)}; got {_quoted(inputs)} ({wrong})."
+            )
+        return tuple(inputs[name] for name in names)
+
+    def _targets(
+        self, arrays: Sequence[ArrayLike], outputs: Mapping[str, NDArray]
+    ) -> list[NDArray]:
+        """Return an array per output: the caller's where given, checked, else a new one."""
+        names = [port.name for port in self._outputs]
+        if unknown := [f"'{name}'" for name in outputs if name not in names]:
+            raise InputError(f"outputs must be among {_quoted(names)}; got {', '.join(unknown)}.")
+        keep: list[object] = []
+        taken = [
+            (str(port), port.array(value, keep))
+            for port, value in zip(self._inputs, arrays, strict=True)
+        ]
+        targets = []
+        for port in self._outputs:
+            array = outputs.get(port.name)
+            if array is None:
+                array = port.empty()
+            else:
+                port.check_given(array, taken)
+                taken.append((str(port), array))
+            targets.append(array)
+        return targets
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return (
+            f"<convc module '{manifest.name}' for {manifest.target.mcpu}, {self.threads} threads>"
+        )

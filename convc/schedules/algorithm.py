@@ -1,0 +1,98 @@
+"""What an algorithm for convolutions is, and the problem it is asked to solve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from convc.ir.epilogue import Step
+from convc.ir.spec import ConvSpec
+from convc.schedules.layout import Halo, Layout
+from convc.schedules.plan import Knobs, Unsupported
+from convc.target import Target
+
+if TYPE_CHECKING:
+    from tvm import te
+
+__all__ = ["Algorithm", "Operands", "Problem", "channel_block", "gathered_halo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One convolution with its epilogue; `constant_weight` says whether weights can be packed at compile time."""
+
+    spec: ConvSpec
+    epilogue: tuple[Step, ...] = ()
+    constant_weight: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """How an algorithm wants its data and leaves its result.
+
+    Attributes:
+        data: block of the data's layout; its halo is at least `border`.
+        border: the part of the halo that the kernel's view of the data includes.
+        result: layout of the result and of a residual.
+        split: (rows, cols) into which the kernel splits H and W of result and residual, see `View.split`.
+    """
+
+    data: Layout
+    border: Halo
+    result: Layout
+    split: tuple[int, int] = (1, 1)
+
+
+class Algorithm(Protocol):
+    """A way to compute a convolution. THE ALGORITHM is here; THE SCHEDULE is in the target's folder under the same name."""
+
+    name: str
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        ...
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return the knobs that the analytic model thinks best."""
+        ...
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return the estimated cycles on one core."""
+        ...
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return the layouts."""
+        ...
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return the weights as the kernel reads them; done at compile time."""
+        ...
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> Sequence[te.Tensor]:
+        """Return the tensor expressions: data, weight, extras..., result."""
+        ...
+
+
+def channel_block(channels: int, target: Target) -> int:
+    """Return the block that wastes least: whole vectors, or half vectors where the last one would be at most half full.
+
+    On Zen 4 two 256-bit FMAs a cycle equal one 512-bit FMA, so a half-wide block costs nothing: 24 channels are 3 blocks of 8,
+    not 2 of 16.
+    """
+    lanes = target.lanes
+    if lanes >= 16 and 0 < channels % lanes <= lanes // 2:
+        return lanes // 2
+    return lanes
+
+
+def gathered_halo(spec: ConvSpec) -> Halo:
+    """Return the border that a 2-D convolution reads around its data."""
+    top, left = spec.pads[:2]
+    extents = []
+    for axis, begin in enumerate((top, left)):
+        reach = (spec.output[2 + axis] - 1) * spec.strides[axis] + spec.effective_kernel[axis]
+        extents.append(max(0, reach - spec.data[2 + axis] - begin))
+    return Halo(top, left, *extents)

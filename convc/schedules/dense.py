@@ -1,0 +1,64 @@
+"""Dense layers: y[m, k] = sum over c of x[m, c] w[k, c], weights packed as [K/(v b)][C][v b].
+
+For one row (M = 1) each weight is used once, so this runs at the speed of memory; for more rows the register tile's rule holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import te
+
+from convc.ir.epilogue import Step
+from convc.ir.types import Shape
+from convc.schedules.plan import Knobs
+from convc.schedules.register_tile import best_tile
+from convc.schedules.scalar import apply_steps
+from convc.target import Target
+
+__all__ = ["compute", "knobs", "pack"]
+
+
+def knobs(data: Shape, outputs: int, target: Target) -> Knobs:
+    """Return the tile for data (M, C): rows of the batch times vectors of outputs."""
+    vectors = -(-outputs // target.lanes)
+    # With one row the tile is a single chain per vector: 4 vectors cover the FMA latency.
+    tile = best_tile(target, 1, data[0], vectors)
+    return {"block": target.lanes, "rows": tile.cols, "vectors": tile.vectors}
+
+
+def pack(weight: np.ndarray, knobs: Knobs) -> np.ndarray:
+    """Return weights (K, C) as [K/(v b)][C][v b], padded with zeros."""
+    k, c = weight.shape
+    wide = knobs["vectors"] * knobs["block"]
+    padded = np.zeros((-(-k // wide) * wide, c), weight.dtype)
+    padded[:k] = weight
+    return np.ascontiguousarray(padded.reshape(-1, wide, c).transpose(0, 2, 1))
+
+
+def compute(
+    data: Shape, outputs: int, dtype: str, epilogue: Sequence[Step], knobs: Knobs
+) -> list[te.Tensor]:
+    """Return data, weight, extras..., result (M, K)."""
+    M, C = data
+    wide = knobs["vectors"] * knobs["block"]
+    x = te.placeholder((M, C), dtype, name="data")
+    w = te.placeholder((-(-outputs // wide), C, wide), dtype, name="weight")
+    extras = []
+    for step in epilogue:
+        if step.takes_operand:
+            shape = (outputs,) if step.name == "bias" else (M, outputs)
+            extras.append(te.placeholder(shape, dtype, name=step.name))
+    c = te.reduce_axis((0, C), "c")
+    acc = te.compute(
+        (M, -(-outputs // wide), wide),
+        lambda m, k, lane: te.sum(x[m, c] * w[k, c, lane], axis=c),
+        name="acc",
+    )
+    y = te.compute((M, outputs), lambda m, k: acc[m, k // wide, k % wide], name="unpack")
+
+    def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return te.compute(y.shape, lambda m, k: y[m, k] + b[k], name="bias_add")
+
+    return [x, w, *extras, apply_steps(y, epilogue, extras, bias)]

@@ -1,0 +1,171 @@
+"""Direct convolution on channel blocks: no transform, no copy, every stride, dilation, pad and channel count.
+
+THE ALGORITHM   y[n, k, p, q] = sum over c, r, s of x[n, c, p stride + r dilation, q stride + s dilation] w[k, c, r, s]
+                on x as NCHW[a]c (a = 1 for the first layer), y as NCHW[b]c, w as [K/(v b)][C/a][R][S][a][v b]
+WHEN            2-D, weights constant; groups only if C/group and K/group are whole blocks
+COST            C/group R S FMAs an output point; tails of the register tile and of the last channel block
+ACCURACY        one chain of C R S fused multiply-adds: |error| <= C R S eps (|x| * |w|)
+SOURCE          Georganas et al., SC'18 (loop order, layouts); Liu et al., ATC'19 (NCHW[x]c in TVM)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import te
+
+from convc.schedules.algorithm import Operands, Problem, channel_block, gathered_halo
+from convc.schedules.layout import Layout
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.scalar import apply_steps
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "Direct", "blocked_extras", "blocked_result"]
+
+# Up to this many input channels the data stays NCHW: a block of 8 or 16 would be mostly padding (RGB images: 3 of 16).
+_FEW_CHANNELS = 4
+
+
+def blocked_extras(
+    problem: Problem, blocks: int, block: int, result: tuple[int, ...]
+) -> list[te.Tensor]:
+    """Return placeholders of an epilogue's operands: bias as (blocks, block), residual like the result."""
+    extras = []
+    for step in problem.epilogue:
+        if step.takes_operand:
+            shape = (blocks, block) if step.name == "bias" else result
+            extras.append(te.placeholder(shape, problem.spec.dtype, name=step.name))
+    return extras
+
+
+def blocked_result(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) -> te.Tensor:
+    """Return the epilogue of `y` (N, K/b, ..., b)."""
+
+    def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return te.compute(y.shape, lambda n, k, *i: y(n, k, *i) + b[k, i[-1]], name="bias_add")
+
+    return apply_steps(y, problem.epilogue, extras, bias)
+
+
+class Direct:
+    """See the module's text."""
+
+    name = "direct"
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        if spec.rank != 2:
+            return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
+        if spec.transposed:
+            return Unsupported("convolution must not be transposed")
+        if not problem.constant_weight:
+            return Unsupported("weights must be constant, to be packed at compile time")
+        if spec.dtype != "float32":
+            return Unsupported(f"element type must be float32; got {spec.dtype}")
+        if spec.group > 1:
+            c, k = spec.in_channels // spec.group, spec.out_channels // spec.group
+            if c % target.lanes or k % target.lanes:
+                return Unsupported(
+                    f"channels per group must be multiples of {target.lanes}; got C/group = {c}, K/group = {k}"
+                )
+        return None
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return tile and blocks."""
+        spec = problem.spec
+        block = channel_block(spec.out_channels, target)
+        c = spec.in_channels
+        data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
+        vectors = -(-spec.out_channels // spec.group // block)
+        _, _, rows, cols = spec.output
+        widest = 4 if spec.group == 1 else _greatest_divisor(vectors, 4)
+        tile = best_tile(target, rows, cols, vectors, max_vectors=widest)
+        if spec.group > 1 and vectors % tile.vectors:
+            tile = best_tile(target, rows, cols, 1)
+        return {
+            "data_block": data_block,
+            "block": block,
+            "rows": tile.rows,
+            "cols": tile.cols,
+            "vectors": tile.vectors,
+        }
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return FMA cycles of all tiles, or the weights' way from memory if that takes longer."""
+        spec = problem.spec
+        tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
+        vectors = -(-spec.out_channels // knobs["block"])
+        c = -(-spec.in_channels // spec.group // knobs["data_block"]) * knobs["data_block"]
+        steps = spec.data[0] * c * spec.kernel[0] * spec.kernel[1]
+        # Half-wide vectors issue twice a cycle.
+        width = knobs["block"] / max(target.lanes, knobs["block"])
+        compute = steps * tile_cycles(tile, *spec.output[2:], vectors) * width
+        stream = spec.nbytes / 8  # bytes a cycle and core from beyond L2, Zen 4 estimate
+        return max(compute, stream)
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return the layouts."""
+        border = gathered_halo(problem.spec)
+        return Operands(Layout(knobs["data_block"], border), border, Layout(knobs["block"]))
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return w as [K/(v b)][C/a][R][S][a][v b], padded with zeros."""
+        k, c, r, s = weight.shape
+        a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
+        kp, cp = -(-k // wide) * wide, -(-c // a) * a
+        padded = np.zeros((kp, cp, r, s), weight.dtype)
+        padded[:k, :c] = weight
+        blocked = padded.reshape(kp // wide, wide, cp // a, a, r, s)
+        return np.ascontiguousarray(blocked.transpose(0, 2, 4, 5, 3, 1))
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result; blocks named `acc` (the reduction) and the epilogue after it."""
+        spec = problem.spec
+        a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
+        (sh, sw), (dh, dw), (R, S) = spec.strides, spec.dilations, spec.kernel
+        N, K, P, Q = spec.output
+        border = gathered_halo(spec)
+        height = spec.data[2] + border.top + border.bottom
+        width = spec.data[3] + border.left + border.right
+        blocks = -(-K // b)
+        wide = -(-blocks // v)
+        group_c, group_k = (
+            -(-spec.in_channels // spec.group // a),
+            -(-(K // spec.group) // (v * b)),
+        )
+        x = te.placeholder(
+            (N, -(-spec.in_channels // a), height, width, a), spec.dtype, name="data"
+        )
+        w = te.placeholder((wide, group_c, R, S, a, v * b), spec.dtype, name="weight")
+        extras = blocked_extras(problem, blocks, b, (N, blocks, P, Q, b))
+        co, ci = te.reduce_axis((0, group_c), "co"), te.reduce_axis((0, a), "ci")
+        r, s = te.reduce_axis((0, R), "r"), te.reduce_axis((0, S), "s")
+
+        def first(k):  # the input block at which output block k's group begins
+            return k // group_k * group_c if spec.group > 1 else 0
+
+        acc = te.compute(
+            (N, wide, P, Q, v * b),
+            lambda n, k, p, q, lane: te.sum(
+                x[n, first(k) + co, p * sh + r * dh, q * sw + s * dw, ci]
+                * w[k, co, r, s, ci, lane],
+                axis=[co, r, s, ci],
+            ),
+            name="acc",
+        )
+        y = te.compute(
+            (N, blocks, P, Q, b),
+            lambda n, k, p, q, lane: acc[n, k // v, p, q, k % v * b + lane],
+            name="unpack",
+        )
+        return [x, w, *extras, blocked_result(y, problem, extras)]
+
+
+def _greatest_divisor(n: int, limit: int) -> int:
+    return max(d for d in range(1, limit + 1) if n % d == 0)
+
+
+ALGORITHM = Direct()

@@ -1,0 +1,1 @@
+"""How each algorithm is scheduled for CPUs, through LLVM."""

@@ -1,0 +1,67 @@
+"""S-TIR to machine code for CPUs: TVM's own pipeline with two settings and one pass of ours.
+
+Rewrite (KeepOnStack):
+    tile = TVMBackendAllocWorkspace(1792)   # TVM's choice for anything local, a call per tile
+    -->
+    tile = alloca(1792)                     # which LLVM then promotes to registers
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, Final
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+from convc.target import Target
+
+__all__ = ["build"]
+
+PIPELINE: Final = "convc"
+
+# One stack frame of a worker thread must hold it; larger scratch goes to TVM's workspace pool.
+_STACK_BYTES: Final = 64 << 10
+
+
+def _keep(statement: Any) -> Any:
+    size = math.prod(int(d) for d in statement.buffer.shape)
+    if size * tvm.DataType(statement.buffer.dtype).itemsize > _STACK_BYTES:
+        return statement
+    annotations = dict(statement.annotations) if statement.annotations else {}
+    annotations["disable_lower_builtin"] = tirx.IntImm("int32", 1)
+    return tirx.AllocBuffer(statement.buffer, annotations)
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="convc.KeepOnStack")
+def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _keep)))
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    base, _, device = tirx.get_tir_pipeline("s_tir")
+
+    def host() -> tvm.transform.Pass:
+        return tvm.ir.transform.Sequential(
+            [_keep_on_stack, tirx.transform.LowerTVMBuiltin(), tirx.transform.LowerIntrin()]
+        )
+
+    return base, host, device
+
+
+@cache
+def _register() -> None:
+    # TVM takes only the name of a registered pipeline; the name is ours alone.
+    tirx.register_tir_pipeline(PIPELINE, _pipeline)
+
+
+def build(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
+    """Return the machine code of a module whose functions are all scheduled.
+
+    Loops of constant extent are partitioned too, since every extent here is constant: that is what peels the tails.
+    """
+    _register()
+    with tvm.transform.PassContext(config={"s_tir.LoopPartition": {"partition_const_loop": True}}):
+        return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)

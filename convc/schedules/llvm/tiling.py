@@ -1,0 +1,91 @@
+"""The moves that every CPU kernel with accumulators shares: inline the epilogue, keep the tile in registers, split off tails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import s_tir
+
+__all__ = ["accumulate", "blocks_of", "inline_between", "parallelize", "split_tail"]
+
+Loop = Any  # s_tir's handles of loops and blocks have no public classes
+Block = Any
+
+
+def blocks_of(sch: s_tir.Schedule) -> list[Block]:
+    """Return all blocks but the root, producers first."""
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def inline_between(sch: s_tir.Schedule, keep: Sequence[str]) -> Block:
+    """Inline every elementwise block but the named ones and the last; return the last.
+
+    Rewrite:
+        acc = ...;  unpack = acc;  bias_add = unpack + b;  relu = max(bias_add, 0)
+        -->
+        acc = ...;  relu = max(acc + b, 0)
+    """
+    *earlier, last = blocks_of(sch)
+    for block in earlier:
+        if sch.get(block).name_hint not in keep:
+            sch.compute_inline(block)
+    return last
+
+
+def split_tail(sch: s_tir.Schedule, loop: Loop, extent: int, factor: int) -> tuple[Loop, Loop]:
+    """Split a loop; when `factor` does not divide `extent` the tail becomes code of its own.
+
+    The hint makes TVM's LoopPartition peel the last iteration, so that the main part has no test in it, and the tail, once
+    unrolled, has only constant ones.
+    """
+    outer, inner = sch.split(loop, [None, factor])
+    if extent % factor:
+        sch.annotate(outer, "pragma_loop_partition_hint", 1)
+    return outer, inner
+
+
+def accumulate(
+    sch: s_tir.Schedule, acc: Block, at: Loop, reductions: int, lanes: int, *, unroll: int = 0
+) -> Loop:
+    """Compute `acc` at a tile loop in registers.
+
+    Rewrite:
+        for tile: acc[all] = sum(...)
+        -->
+        for tile:
+            local[points, vectors] = 0
+            for reductions: for points (unrolled): for vectors (unrolled): local[...] += ... (one vector instruction)
+
+    Args:
+        sch: the schedule.
+        acc: the block, its last spatial axis a multiple of `lanes`.
+        at: the loop that one tile is one iteration of.
+        reductions: how many reduction axes it has.
+        lanes: elements of one vector.
+        unroll: how many of the innermost reductions to unroll as well.
+
+    Returns:
+        The outermost reduction loop, before which the accumulators are zeroed.
+    """
+    sch.compute_at(acc, at, preserve_unit_loops=True)
+    sch.set_scope(acc, 0, "local")
+    # compute_at puts the block's own loops below the tile's, spatial first, then reductions.
+    loops = sch.get_loops(acc)
+    axes = sch.get(acc).iter_vars
+    own = loops[len(loops) - len(axes) :]
+    spatial, reduced = own[:-reductions], own[-reductions:]
+    sch.reorder(*reduced, *spatial)
+    outer, inner = sch.split(spatial[-1], [None, lanes])
+    for loop in (*spatial[:-1], outer, *(reduced[-unroll:] if unroll else ())):
+        sch.unroll(loop)
+    sch.vectorize(inner)
+    return reduced[0]
+
+
+def parallelize(sch: s_tir.Schedule, loops: Sequence[Loop]) -> None:
+    """Fuse the outermost loops and run them on all threads.
+
+    Comes before `decompose_reduction`: an update block without its init is no reduction to TVM, and cannot run in parallel.
+    """
+    sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])

@@ -1,0 +1,52 @@
+"""Plan: per layer the algorithm, its knobs, and why. Pure data: what tuning makes, logs store and reports show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Candidate", "Choice", "Knobs", "Plan", "Unsupported"]
+
+Knobs: TypeAlias = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """Why an algorithm does not take a convolution."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One algorithm's answer for one layer: an estimate with knobs, or the reason it cannot."""
+
+    algorithm: str
+    reason: str
+    knobs: Knobs
+    seconds: float | None
+
+    @property
+    def applies(self) -> bool:
+        return self.seconds is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one layer will run, and every candidate that was considered."""
+
+    algorithm: str
+    knobs: Knobs
+    reason: str
+    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Choices by node name."""
+
+    choices: Mapping[str, Choice]
+
+    def __getitem__(self, node: str) -> Choice:
+        return self.choices[node]

@@ -1,0 +1,130 @@
+"""Tensor-expression forms of the scalar functions of `ir.ops.elementwise`, and of epilogues.
+
+Transcendental functions on float32 go through TOPI's polynomials: LLVM turns `exp` on a vector into sixteen calls of libm (2 ns
+an element, measured), and these into straight vector code. Every function here is elementwise, so a schedule can inline it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from tvm import te, tirx, topi
+
+from convc.ir.epilogue import Step
+
+__all__ = ["BINARY", "UNARY", "apply_steps", "map_elements"]
+
+Tensor = te.Tensor
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+def map_elements(x: Tensor, function: Callable[[Expr], Expr]) -> Tensor:
+    """Return the tensor of `function` of each element."""
+    return te.compute(x.shape, lambda *i: function(x(*i)), name="map")
+
+
+def _const(value: float, x: Tensor) -> Expr:
+    return tirx.const(value, x.dtype)
+
+
+def _exp(x: Tensor) -> Tensor:
+    return topi.fast_exp(x) if x.dtype == "float32" else topi.exp(x)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    return topi.fast_tanh(x) if x.dtype == "float32" else topi.tanh(x)
+
+
+def _erf(x: Tensor) -> Tensor:
+    return topi.fast_erf(x) if x.dtype == "float32" else topi.erf(x)
+
+
+def _clip(x: Tensor, low: float, high: float) -> Tensor:
+    if low != float("-inf"):
+        x = map_elements(x, lambda v: tirx.max(v, _const(low, x)))
+    if high != float("inf"):
+        x = map_elements(x, lambda v: tirx.min(v, _const(high, x)))
+    return x
+
+
+def _leaky_relu(x: Tensor, alpha: float) -> Tensor:
+    return map_elements(x, lambda v: tirx.Select(v < _const(0, x), v * _const(alpha, x), v))
+
+
+def _elu(x: Tensor, alpha: float) -> Tensor:
+    e = _exp(x)
+    return te.compute(
+        x.shape,
+        lambda *i: tirx.Select(
+            x(*i) < _const(0, x), _const(alpha, x) * (e(*i) - _const(1, x)), x(*i)
+        ),
+        name="elu",
+    )
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    e = _exp(topi.negative(x))
+    return map_elements(e, lambda v: _const(1, x) / (_const(1, x) + v))
+
+
+def _hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
+    line = map_elements(x, lambda v: v * _const(alpha, x) + _const(beta, x))
+    return _clip(line, 0.0, 1.0)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    # max(x, 0) + log(1 + exp(-|x|)) does not overflow.
+    e = topi.log(map_elements(_exp(topi.negative(topi.abs(x))), lambda v: v + _const(1, x)))
+    return te.compute(x.shape, lambda *i: tirx.max(x(*i), _const(0, x)) + e(*i), name="softplus")
+
+
+UNARY: Final[dict[str, Callable[..., Tensor]]] = {
+    "relu": lambda x: _clip(x, 0.0, float("inf")),
+    "clip": _clip,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "sigmoid": _sigmoid,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": lambda x: topi.multiply(x, _hard_sigmoid(x, 1 / 6, 0.5)),
+    "silu": lambda x: topi.multiply(x, _sigmoid(x)),
+    "tanh": _tanh,
+    "softplus": _softplus,
+    "exp": _exp,
+    "log": topi.log,
+    "sqrt": topi.sqrt,
+    "reciprocal": lambda x: map_elements(x, lambda v: _const(1, x) / v),
+    "erf": _erf,
+    "abs": topi.abs,
+    "neg": topi.negative,
+    "floor": topi.floor,
+    "ceil": topi.ceil,
+}
+
+BINARY: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "add": topi.add,
+    "sub": topi.subtract,
+    "mul": topi.multiply,
+    "div": topi.divide,
+    "pow": topi.power,
+    "maximum": topi.maximum,
+    "minimum": topi.minimum,
+}
+
+
+def apply_steps(
+    y: Tensor,
+    steps: Sequence[Step],
+    extras: Sequence[Tensor],
+    bias: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return `y` after an epilogue; `bias(y, b)` adds a packed bias, whose axes the algorithm alone knows."""
+    operands: Iterator[Tensor] = iter(extras)
+    for step in steps:
+        if step.name == "bias":
+            y = bias(y, next(operands))
+        elif step.name == "add":
+            y = topi.add(y, next(operands))
+        else:
+            y = UNARY[step.name](y, *step.arguments)
+    return y

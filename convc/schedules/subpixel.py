@@ -1,0 +1,156 @@
+"""Transposed convolution by phases: each residue of the output position modulo the stride is a small stride-1 convolution.
+
+THE ALGORITHM   with u = p + pad, i = u div stride, phase = u mod stride:
+                y[n, k, p, q] = sum over c, t of x[n, c, i - t] w[c, k, phase + t stride]   (both axes alike)
+                on x as NCHW[a]c, y as NCHW[b]c, w as [K/(v b)][phases][C/a][T][T][a][v b], T = ceil(R / stride)
+WHEN            2-D, transposed, dilations 1, group 1, weights constant
+COST            T^2 C FMAs an output point: no zero is inserted; taps beyond R are zeros, at most stride - 1 of R an axis
+ACCURACY        one chain of C T^2 fused multiply-adds
+SOURCE          Shi et al., arXiv:1609.07009 (sub-pixel equivalence)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import te
+
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import Operands, Problem, channel_block
+from convc.schedules.direct import blocked_extras, blocked_result
+from convc.schedules.layout import Halo, Layout
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "Subpixel"]
+
+
+def _taps(spec: ConvSpec) -> tuple[int, ...]:
+    return tuple(-(-r // s) for r, s in zip(spec.kernel, spec.strides, strict=True))
+
+
+def _border(spec: ConvSpec) -> Halo:
+    """Return how far the phases read around the data: T - 1 before, and after as far as the last output point reaches."""
+    before = [t - 1 for t in _taps(spec)]
+    after = []
+    for axis in range(2):
+        last = (spec.output[2 + axis] - 1 + spec.pads[axis]) // spec.strides[axis]
+        after.append(max(0, last - (spec.data[2 + axis] - 1)))
+    return Halo(before[0], before[1], after[0], after[1])
+
+
+class Subpixel:
+    """See the module's text."""
+
+    name = "subpixel"
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        if not spec.transposed:
+            return Unsupported("convolution must be transposed")
+        if spec.rank != 2:
+            return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
+        if max(spec.dilations) > 1:
+            return Unsupported(f"dilations must be (1, 1); got {spec.dilations}")
+        if spec.group > 1:
+            return Unsupported(f"group must be 1; got {spec.group}")
+        if any(p % s for p, s in zip(spec.output[2:], spec.strides, strict=True)):
+            return Unsupported(
+                f"output {spec.output[2:]} must be a multiple of the strides {spec.strides}"
+            )
+        if not problem.constant_weight:
+            return Unsupported("weights must be constant, to be packed at compile time")
+        if spec.dtype != "float32":
+            return Unsupported(f"element type must be float32; got {spec.dtype}")
+        return None
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return tile and blocks; the tile lies in one phase."""
+        spec = problem.spec
+        block = channel_block(spec.out_channels, target)
+        rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
+        tile = best_tile(target, rows, cols, -(-spec.out_channels // block))
+        return {
+            "data_block": channel_block(spec.in_channels, target),
+            "block": block,
+            "rows": tile.rows,
+            "cols": tile.cols,
+            "vectors": tile.vectors,
+        }
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return FMA cycles of all tiles of all phases."""
+        spec = problem.spec
+        tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
+        rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
+        phases, taps = spec.strides[0] * spec.strides[1], _taps(spec)
+        steps = spec.data[0] * spec.in_channels * taps[0] * taps[1] * phases
+        width = knobs["block"] / max(target.lanes, knobs["block"])
+        vectors = -(-spec.out_channels // knobs["block"])
+        return max(steps * tile_cycles(tile, rows, cols, vectors) * width, spec.nbytes / 8)
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return the layouts."""
+        border = _border(problem.spec)
+        data, result = Layout(knobs["data_block"], border), Layout(knobs["block"])
+        sh, sw = problem.spec.strides
+        return Operands(data, border, result, split=(sh, sw))
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return w as [K/(v b)][sh][sw][C/a][T][T][a][v b]; tap t of phase f is w[f + t stride], zero beyond the filter."""
+        spec = problem.spec
+        c, k, R, S = weight.shape
+        (sh, sw), (tr, ts) = spec.strides, _taps(spec)
+        a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
+        kp, cp = -(-k // wide) * wide, -(-c // a) * a
+        padded = np.zeros((cp, kp, tr * sh, ts * sw), weight.dtype)
+        padded[:c, :k, :R, :S] = weight
+        parts = padded.reshape(cp // a, a, kp // wide, wide, tr, sh, ts, sw)
+        return np.ascontiguousarray(parts.transpose(2, 5, 7, 0, 4, 6, 1, 3))
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result (N, K/b, P/sh, sh, Q/sw, sw, b), which is NCHW[b]c with H and W split."""
+        spec = problem.spec
+        a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
+        (sh, sw), (tr, ts) = spec.strides, _taps(spec)
+        top, left = spec.pads[:2]
+        N, K, P, Q = spec.output
+        border = _border(spec)
+        c_blocks, blocks = -(-spec.in_channels // a), -(-K // b)
+        height = spec.data[2] + border.top + border.bottom
+        width = spec.data[3] + border.left + border.right
+        x = te.placeholder((N, c_blocks, height, width, a), spec.dtype, name="data")
+        w = te.placeholder(
+            (-(-blocks // v), sh, sw, c_blocks, tr, ts, a, v * b), spec.dtype, name="weight"
+        )
+        result = (N, blocks, P // sh, sh, Q // sw, sw, b)
+        extras = blocked_extras(problem, blocks, b, result)
+        co, ci = te.reduce_axis((0, c_blocks), "co"), te.reduce_axis((0, a), "ci")
+        r, s = te.reduce_axis((0, tr), "r"), te.reduce_axis((0, ts), "s")
+
+        # Output row p = i sh + f; it reads data row (p + top) div sh - t = i + (f + top) div sh - t in phase (f + top) mod sh.
+        acc = te.compute(
+            (N, -(-blocks // v), sh, sw, P // sh, Q // sw, v * b),
+            lambda n, k, f, g, i, j, lane: te.sum(
+                x[
+                    n,
+                    co,
+                    i + (f + top) // sh - r + border.top,
+                    j + (g + left) // sw - s + border.left,
+                    ci,
+                ]
+                * w[k, (f + top) % sh, (g + left) % sw, co, r, s, ci, lane],
+                axis=[co, r, s, ci],
+            ),
+            name="acc",
+        )
+        y = te.compute(
+            result,
+            lambda n, k, i, f, j, g, lane: acc[n, k // v, f, g, i, j, k % v * b + lane],
+            name="unpack",
+        )
+        return [x, w, *extras, blocked_result(y, problem, extras)]
+
+
+ALGORITHM = Subpixel()

@@ -1,0 +1,26 @@
+"""ALGORITHMS: the rows, in order of preference on ties. A new algorithm is one file, one row here and one schedule per target."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from convc.errors import unknown_name
+from convc.schedules import depthwise, direct, generic, subpixel
+from convc.schedules.algorithm import Algorithm
+
+__all__ = ["ALGORITHMS", "algorithm_named"]
+
+ALGORITHMS: Final[tuple[Algorithm, ...]] = (
+    depthwise.ALGORITHM,
+    direct.ALGORITHM,
+    subpixel.ALGORITHM,
+    generic.ALGORITHM,
+)
+
+
+def algorithm_named(name: str) -> Algorithm:
+    """Return the algorithm called `name`, or raise UnknownNameError."""
+    for row in ALGORITHMS:
+        if row.name == name:
+            return row
+    raise unknown_name("algorithm", name, [row.name for row in ALGORITHMS])

@@ -1,0 +1,231 @@
+"""Compare a compiled module with a reference that knows nothing of the compiler.
+
+The metric is one number per output: the largest absolute error divided by the reference's largest magnitude,
+
+    error = max |y - reference| / max |reference|
+
+so that one tolerance serves outputs of any scale, and elements that cancel to nearly nothing do not count as wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from convc.errors import AccuracyError, InputError, unknown_name
+from convc.inputs import ArraySignature, random_inputs
+from convc.ir.graph import Graph
+from convc.ir.reference import interpret
+from convc.npz import save_npz
+
+__all__ = ["REFERENCES", "OutputError", "Runnable", "VerifyReport", "compare", "verify"]
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Runnable(Protocol):
+    """What is verified: a loaded module, or anything that runs like one."""
+
+    @property
+    def inputs(self) -> Sequence[ArraySignature]: ...
+
+    def run(self, inputs: Mapping[str, np.ndarray], /) -> Mapping[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutputError:
+    """How far one output is from its reference, over all runs.
+
+    Attributes:
+        max_absolute_error: max |y - reference| over the elements where both are finite.
+        max_relative_error: THE metric, max |y - reference| / max |reference|; infinite when a value that must be finite is not.
+        mismatches: elements whose own error is above tolerance * max |reference|.
+        elements: elements compared.
+        nan, infinite: counts in the module's output.
+    """
+
+    name: str
+    max_absolute_error: float
+    max_relative_error: float
+    mismatches: int
+    elements: int
+    nan: int
+    infinite: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        outputs: one row per output.
+        reference: the name of the reference.
+        tolerance: greatest error that passes.
+        runs: how many inputs were tried.
+        seconds: time for all of it.
+        failing_inputs: the inputs of the first run that failed, or None.
+    """
+
+    outputs: tuple[OutputError, ...]
+    reference: str
+    tolerance: float
+    runs: int
+    seconds: float
+    failing_inputs: Arrays | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output is within the tolerance."""
+        return self.max_relative_error <= self.tolerance
+
+    @property
+    def max_relative_error(self) -> float:
+        return max(o.max_relative_error for o in self.outputs)
+
+    def raise_if_failed(self) -> None:
+        """Raise AccuracyError with one line per output that is wrong."""
+        if self.ok:
+            return
+        lines = [
+            f"output '{o.name}' must be within {self.tolerance:g} of {self.reference}; got {o.max_relative_error:.3g} "
+            f"(max |error| {o.max_absolute_error:.3g}, {o.mismatches} of {o.elements} elements, "
+            f"{o.nan} NaN, {o.infinite} infinite)."
+            for o in self.outputs
+            if not o.max_relative_error <= self.tolerance
+        ]
+        raise AccuracyError("\n".join(lines))
+
+    def save_failing(self, folder: str | os.PathLike[str]) -> Path | None:
+        """Write the first failing run's inputs to `folder`/inputs.npz and return its path, or None if all passed."""
+        if self.failing_inputs is None:
+            return None
+        path = Path(folder) / "inputs.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_npz(path, self.failing_inputs)
+        return path
+
+
+def compare(name: str, y: np.ndarray, reference: np.ndarray, tolerance: float) -> OutputError:
+    """Return how far `y` is from `reference`.
+
+    A NaN, or an infinity of the same sign, that the reference has too is no error; any other one is an infinite error.
+
+    Raises:
+        AccuracyError: if the shapes differ.
+
+    Example:
+        >>> compare("y", np.array([1.0, 2.1]), np.array([1.0, 2.0]), 1e-4).max_relative_error
+        0.05000000000000004
+    """
+    if y.shape != reference.shape:
+        raise AccuracyError(
+            f"output '{name}' must have the reference's shape {reference.shape}; got {y.shape}."
+        )
+    wide, exact = y.astype(np.float64), reference.astype(np.float64)
+    both = np.isfinite(wide) & np.isfinite(exact)
+    same = both | (np.isnan(wide) & np.isnan(exact)) | (wide == exact)
+    difference = np.abs(np.where(both, wide, 0) - np.where(both, exact, 0))
+    scale = float(np.max(np.abs(exact), initial=0, where=np.isfinite(exact)))
+    absolute = float(np.max(difference, initial=0))
+    relative = absolute / scale if scale > 0 else (0.0 if absolute == 0 else float("inf"))
+    return OutputError(
+        name=name,
+        max_absolute_error=absolute,
+        max_relative_error=relative if bool(same.all()) else float("inf"),
+        mismatches=int(np.count_nonzero(~same | (difference > tolerance * scale))),
+        elements=int(y.size),
+        nan=int(np.count_nonzero(np.isnan(wide))),
+        infinite=int(np.count_nonzero(np.isinf(wide))),
+    )
+
+
+def _merge(first: OutputError, second: OutputError) -> OutputError:
+    return OutputError(
+        first.name,
+        max(first.max_absolute_error, second.max_absolute_error),
+        max(first.max_relative_error, second.max_relative_error),
+        first.mismatches + second.mismatches,
+        first.elements + second.elements,
+        first.nan + second.nan,
+        first.infinite + second.infinite,
+    )
+
+
+def _float64(graph: Graph, model_path: str | os.PathLike[str] | None) -> Callable[[Arrays], Arrays]:
+    return lambda inputs: interpret(graph, inputs)
+
+
+def _onnxruntime(
+    graph: Graph, model_path: str | os.PathLike[str] | None
+) -> Callable[[Arrays], Arrays]:
+    if model_path is None or Path(model_path).suffix != ".onnx":
+        raise InputError(
+            f"reference onnxruntime must have an .onnx model; got {model_path or 'a graph without a file'}."
+        )
+    # An optional package: only this reference needs it.
+    from convc.onnxruntime_peer import OnnxRuntimePeer
+
+    return OnnxRuntimePeer(model_path).run
+
+
+# name -> (graph, model path) -> inputs -> outputs. "auto" is the first: exact to double precision, and it needs nothing.
+REFERENCES: Final = {"float64": _float64, "onnxruntime": _onnxruntime}
+
+
+def verify(
+    module: Runnable,
+    graph: Graph,
+    *,
+    reference: str = "auto",
+    model_path: str | os.PathLike[str] | None = None,
+    inputs: Arrays | None = None,
+    n: int = 1,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+) -> VerifyReport:
+    """Run `module` on `n` inputs and compare every output with a reference.
+
+    Args:
+        module: a loaded module.
+        graph: the source graph, as imported: before any pass, so that a wrong pass is found too.
+        reference: "float64" (NumPy, every float in double precision), "onnxruntime", or "auto" (float64).
+        model_path: the .onnx file; needed by reference "onnxruntime".
+        inputs: use these arrays instead of random ones, once.
+        n: how many random inputs to try; run i uses seed + i.
+        seed: of the first random input: standard normal floats, integers over their range.
+        tolerance: greatest max |y - reference| / max |reference| that passes.
+
+    Raises:
+        InputError: if inputs do not fit, or the module and the graph name different outputs.
+        UnknownNameError: if there is no such reference.
+    """
+    if reference != "auto" and reference not in REFERENCES:
+        raise unknown_name("reference", reference, ("auto", *REFERENCES))
+    if n < 1:
+        raise InputError(f"verification must have at least 1 run; got {n}.")
+    name = next(iter(REFERENCES)) if reference == "auto" else reference
+    expected_of = REFERENCES[name](graph, model_path)
+    began = time.perf_counter()
+    found: dict[str, OutputError] = {}
+    failing: Arrays | None = None
+    runs = 1 if inputs is not None else n
+    for run in range(runs):
+        fed = inputs if inputs is not None else random_inputs(module.inputs, seed + run)
+        actual, expected = module.run(fed), expected_of(fed)
+        if set(actual) != set(expected):
+            raise InputError(
+                f"module and reference must name the same outputs; got {', '.join(actual)} and {', '.join(expected)}."
+            )
+        for output in actual:
+            row = compare(output, np.asarray(actual[output]), expected[output], tolerance)
+            if failing is None and not row.max_relative_error <= tolerance:
+                failing = {k: np.array(v) for k, v in fed.items()}
+            found[output] = _merge(found[output], row) if output in found else row
+    seconds = time.perf_counter() - began
+    return VerifyReport(tuple(found.values()), name, tolerance, runs, seconds, failing)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import typer
+
+from convc import errors
+from convc.cli.exits import EXIT_CODES, exit_code
+
+CODES = {
+    errors.UnsupportedModelError: 3,
+    errors.InvalidModelError: 3,
+    errors.ShapeError: 3,
+    errors.DTypeError: 3,
+    errors.TextError: 3,
+    errors.UnsupportedConvError: 3,
+    errors.FrontendError: 3,
+    errors.ScheduleError: 3,
+    errors.UnknownNameError: 2,
+    errors.InvalidKnobsError: 2,
+    errors.InputError: 2,
+    errors.AccuracyError: 4,
+    errors.ToolchainError: 5,
+    errors.PackageError: 5,
+    errors.TargetMismatchError: 5,
+    errors.VerifyError: 1,
+    errors.LoweringError: 1,
+    errors.ConvcError: 1,
+}
+
+
+@pytest.mark.parametrize(("kind", "code"), CODES.items(), ids=lambda v: getattr(v, "__name__", v))
+def test_every_class_of_error_has_its_exit_code(kind: type[Exception], code: int) -> None:
+    assert exit_code(kind("x")) == code
+
+
+def test_no_class_of_error_is_forgotten() -> None:
+    classes = {c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)}
+    assert classes == set(CODES)
+    assert {c for c in EXIT_CODES if c.__module__ == "convc.errors"} <= classes
+
+
+def test_files_and_flags_are_usage_and_the_rest_is_a_bug() -> None:
+    assert exit_code(FileNotFoundError("x")) == 2
+    assert exit_code(typer.BadParameter("x")) == 2
+    assert exit_code(KeyError("x")) == 1

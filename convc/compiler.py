@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -57,20 +59,30 @@ def load_graph(source: Source, *, shapes: Mapping[str, Shape] | None = None) -> 
         shapes: input name -> shape, for inputs whose shape the ONNX model leaves open.
 
     Raises:
-        FrontendError: if the model cannot be read or uses what convc does not take.
+        FrontendError: if the model cannot be read or uses what convc does not take, or `shapes` are given for what is no ONNX
+            model.
         TextError: if a `.cvc` file does not parse.
     """
     if isinstance(source, Graph):
+        _check_no_shapes(shapes, f"graph '{source.name}'")
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if path.suffix == ".cvc":
-            return text.load(path)
         if not path.exists():
             raise InvalidModelError(f"model must be a file; got '{path}', which does not exist.")
+        if path.suffix == ".cvc":
+            _check_no_shapes(shapes, f"'{path}'")
+            return text.load(path)
     from convc.frontend.onnx import from_onnx
 
     return from_onnx(source, shapes=shapes)
+
+
+def _check_no_shapes(shapes: Mapping[str, Shape] | None, what: str) -> None:
+    if shapes:
+        raise InvalidModelError(
+            f"shapes must be given for ONNX models alone; got {dict(shapes)} for {what}, whose shapes are fixed."
+        )
 
 
 @dataclass(frozen=True)
@@ -106,13 +118,14 @@ class CompiledModel:
 
     def load(self, threads: int | None = None, nan: str = "allow") -> Module:
         """Return the model ready to run in this process; linked into a temporary folder that lives as long as this object."""
-        if "folder" not in self._loaded:
-            folder = TemporaryDirectory(prefix="convc-")
-            self.export(Path(folder.name) / "model.so")
-            self._loaded["folder"] = folder
-        folder = self._loaded["folder"]
-        assert isinstance(folder, TemporaryDirectory)
-        return load(Path(folder.name) / "model.so", threads=threads, nan=nan)
+        if "file" not in self._loaded:
+            folder = Path(mkdtemp(prefix="convc-"))
+            # Not a TemporaryDirectory: that one warns when it is cleaned up together with its owner.
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._loaded["file"] = self.export(folder / "model.so")
+        file = self._loaded["file"]
+        assert isinstance(file, Path)
+        return load(file, threads=threads, nan=nan)
 
     def _module(self) -> Module:
         if "module" not in self._loaded:

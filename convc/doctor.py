@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import importlib
 import platform
 import shutil
 import subprocess
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from convc.toolchain import PINS, check_toolchain, installed_version
+from convc.toolchain import PINS, installed_version
 
 __all__ = ["CHECKS", "Check", "diagnose"]
 
@@ -69,14 +71,23 @@ def _package(
     return check
 
 
-def _pins_hold() -> bool:
-    return all(installed_version(pin.package) == pin.version for pin in PINS)
+@functools.cache
+def _tvm_problem() -> str | None:
+    """Return why TVM cannot be asked, or None."""
+    if any(installed_version(pin.package) != pin.version for pin in PINS):
+        # Importing it could crash the process.
+        return "not looked at: apache-tvm is missing or at a wrong version"
+    try:
+        importlib.import_module("tvm")
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"TVM does not import: {error}"
+    return None
 
 
 def _llvm() -> Check:
-    if not _pins_hold():
-        return Check("llvm", "warn", "not looked at: apache-tvm is missing or at a wrong version")
-    check_toolchain()
+    problem = _tvm_problem()
+    if problem is not None:
+        return Check("llvm", "fail", problem, "see the rows above")
     from tvm.support import libinfo
     from tvm.target import codegen
 
@@ -86,23 +97,21 @@ def _llvm() -> Check:
     return Check("llvm", "ok", f"version {codegen.llvm_version_major()}, in apache-tvm")
 
 
-# What kernels are written for, most capable first: feature -> what it means here.
-_FEATURES: Final = ("avx512f", "avx512vnni", "avx512bf16", "avx2", "fma", "neon", "sve")
-
-
 def _cpu() -> Check:
-    if not _pins_hold():
+    if _tvm_problem() is not None:
         return Check("cpu", "warn", f"{platform.machine()}; features not looked at without TVM")
-    import tvm
-    from tvm.target import codegen
+    from convc.target import parse_target
 
-    cpu, triple = str(codegen.llvm_get_system_cpu()), str(codegen.llvm_get_system_triple())
-    target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, "mtriple": triple})
-    found = [f for f in _FEATURES if codegen.target_has_features(f, target)]
-    detail = f"{cpu}, {codegen.llvm_get_vector_width(target)}-bit vectors; {', '.join(found) or 'no vector features'}"
-    if "x86_64" in triple and "avx2" not in found:
+    host = parse_target("llvm", "host")
+    shown = [f for f in host.features if f in _FEATURES]
+    detail = f"{host.mcpu}, {host.lanes} float32 lanes; {', '.join(shown) or 'no vector features'}"
+    if host.triple.startswith("x86_64") and "avx2" not in host.features:
         return Check("cpu", "warn", detail, "kernels are slow below AVX2 and FMA")
     return Check("cpu", "ok", detail)
+
+
+# Those of a target's features that make kernels fast.
+_FEATURES: Final = ("avx2", "fma", "avx512f", "avx512vnni", "avx512bf16")
 
 
 def _cxx() -> Check:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from convc.compiler import CompiledModel, compile, load_graph
 from onnx import numpy_helper
 from rich.console import Console
 
 from convc.bench import bench
 from convc.cli.layer_table import layer_rows, layer_table
 from convc.cli.render import count, seconds
+from convc.compiler import CompiledModel, compile, load_graph
 from convc.inputs import random_inputs
 from convc.ir.randomise import randomise
 from convc.verify import compare, verify

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from convc import doctor, toolchain
@@ -10,6 +12,13 @@ def versions(monkeypatch: pytest.MonkeyPatch, **found: str | None) -> None:
     table = {name.replace("_", "-"): version for name, version in found.items()}
     monkeypatch.setattr(toolchain, "installed_version", table.get)
     monkeypatch.setattr(doctor, "installed_version", table.get)
+    doctor._tvm_problem.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    yield
+    doctor._tvm_problem.cache_clear()
 
 
 def test_the_installed_toolchain_is_right() -> None:

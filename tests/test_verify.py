@@ -92,7 +92,9 @@ def test_shapes_and_names_must_agree() -> None:
     assert str(caught.value) == "output 'y' must have the reference's shape (3, 2); got (2, 3)."
     with pytest.raises(InputError) as caught_input:
         verify(Fake(output="z"), GRAPH)
-    assert str(caught_input.value) == "module and reference must name the same outputs; got z and y."
+    assert (
+        str(caught_input.value) == "module and reference must name the same outputs; got z and y."
+    )
 
 
 def test_the_request_must_make_sense() -> None:

@@ -77,7 +77,10 @@ def bench(
     output = Output(json, quiet, verbose)
     warmup_seconds, duration_seconds = parse_duration(warmup), parse_duration(duration)
     rival = _rival(file, model) if vs else None
-    with StageProgress(output) as progress, tempfile.TemporaryDirectory(prefix="convc-") as folder:
+    with (
+        StageProgress(output, animate=False) as progress,
+        tempfile.TemporaryDirectory(prefix="convc-") as folder,
+    ):
         if file.suffix in MODEL_SUFFIXES:
             from convc.compiler import compile as compile_model
 

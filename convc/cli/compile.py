@@ -31,7 +31,6 @@ from convc.errors import AccuracyError
 
 if TYPE_CHECKING:
     from convc.compiler import CompiledModel
-
     from convc.verify import VerifyReport
 
 __all__ = ["compile"]

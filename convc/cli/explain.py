@@ -43,7 +43,6 @@ def explain(
 ) -> None:
     """Show which algorithm each layer gets and why, and why not the others. Nothing is compiled."""
     from convc.compiler import explain as explain_model
-
     from convc.errors import unknown_name
 
     output = Output(json, quiet, verbose)

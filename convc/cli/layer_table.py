@@ -41,7 +41,14 @@ def layer_rows(times: Sequence[StepTimes], peak: Peak | None) -> tuple[LayerTime
         percent = 100 * rate / peak.gflops_per_second if rate is not None and peak else None
         rows.append(
             LayerTime(
-                step.node, step.op, step.algorithm, median, 100 * median / total, step.flops, rate, percent
+                step.node,
+                step.op,
+                step.algorithm,
+                median,
+                100 * median / total,
+                step.flops,
+                rate,
+                percent,
             )
         )
     return tuple(rows)

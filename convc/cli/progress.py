@@ -18,8 +18,10 @@ __all__ = ["StageProgress"]
 class StageProgress:
     """Called with (stage, done, total); draws on stderr if that is a terminal, and keeps seconds per stage either way."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, *, animate: bool = True) -> None:
+        """Draw by a thread, ten times a second, or with `animate` off only when called: a thread would disturb timings."""
         self._output = output
+        self._animate = animate
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._stage = ""
@@ -44,6 +46,7 @@ class StageProgress:
                 TimeElapsedColumn(),
                 console=console(sys.stderr),
                 transient=True,
+                auto_refresh=self._animate,
             )
             self._bar.start()
         return self
@@ -58,7 +61,7 @@ class StageProgress:
                     self._bar.remove_task(self._task)
                 self._task = self._bar.add_task(stage, total=total)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total)
+            self._bar.update(self._task, completed=done, total=total, refresh=not self._animate)
 
     def _close_stage(self) -> None:
         now = time.perf_counter()

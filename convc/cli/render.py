@@ -53,9 +53,10 @@ def console(stream: TextIO | None = None) -> Console:
     """Return a rich console on a stream (stdout); it honours NO_COLOR."""
     from rich.console import Console
 
-    stream = stream if stream is not None else sys.stdout
-    width = None if stream.isatty() else _UNLIMITED
-    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+    target: TextIO = sys.stdout if stream is None else stream
+    is_terminal = target.isatty()
+    width = None if is_terminal else _UNLIMITED
+    return Console(file=target, width=width, highlight=False, soft_wrap=not is_terminal)
 
 
 def print_json(document: object) -> None:

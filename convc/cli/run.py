@@ -91,7 +91,9 @@ def run(
             f"{k} {facts[k]:.6g}" for k in ("min", "max", "mean") if facts[k] is not None
         )
         shape = "x".join(map(str, value.shape))
-        screen.print(f"{name}: {value.dtype} {shape}, {range_text}, {facts['nan']} NaN", markup=False)
+        screen.print(
+            f"{name}: {value.dtype} {shape}, {range_text}, {facts['nan']} NaN", markup=False
+        )
         top = _top(value, print_top)
         if top:
             columns = (Column("index", right=True), Column("value", right=True))

@@ -1,7 +1,7 @@
 """Give a graph seeded random weights: for models that ship without any, whose constants are all one number.
 
     Rewrite:
-        %w = splat 0.02 : f32[64,3,7,7];  %y = conv(%x, %w)
+        %w = constant splat(0.02) : f32[64,3,7,7];  %y = conv(%x, %w)
         -->
         %w = N(0, s) : f32[64,3,7,7];     %y = conv(%x, %w)        with s such that %y has standard deviation 1
 
@@ -73,7 +73,7 @@ def randomise(graph: Graph, seed: int = 0) -> Graph:
 
     Example:
         >>> from convc.ir.text import parse
-        >>> text = "graph @g { %x = input : f32[1,8]  %w = splat 0.5 : f32[4,8]  %y = dense(%x, %w) : f32[1,4]  return %y }"
+        >>> text = "graph @g { %x = input : f32[1,8]  %w = constant splat(0.5) : f32[4,8]  %y = dense(%x, %w)  return %y }"
         >>> weight = randomise(parse(text))["w"].value
         >>> weight.shape, len(set(weight.ravel().tolist()))
         ((4, 8), 32)

@@ -120,6 +120,12 @@ class ConvSpec:
             )
         self._check_channels(name)
         for axis, extent in enumerate(self.output[2:]):
+            if extent < 1 and self.transposed:
+                cut = self.pads[axis] + self.pads[n + axis]
+                raise ShapeError(
+                    f"{name} pads must leave an output; got {cut} of {extent + cut} points cut off on spatial axis {axis} "
+                    f"(data {self.data}, weight {self.weight}, pads {self.pads})."
+                )
             if extent < 1:
                 raise ShapeError(
                     f"{name} filter must fit the padded data; got dilated filter {self.effective_kernel[axis]} for padded extent "

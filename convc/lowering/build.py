@@ -11,7 +11,7 @@ import numpy as np
 import tvm
 
 from convc.lowering import package
-from convc.lowering.entry import ENTRY, entry_function
+from convc.lowering.entry import ENTRY, Offsets, entry_function, offset_of
 from convc.lowering.memory import Lifetime, plan_arena
 from convc.lowering.program import Kernel, Program
 from convc.runtime import manifest as form
@@ -68,9 +68,10 @@ def build(
         convc_version: for the manifest.
         progress: called with (kernels scheduled, kernels in all).
     """
-    offsets, arena_bytes = _place_buffers(program)
+    arena_offsets, arena_bytes = _place_buffers(program)
     weight_offsets, weights_bytes = _place_weights(program)
-    offsets |= weight_offsets
+    # A space of names each: an arena buffer may be called like a weight, an input or an output.
+    offsets = {"arena": arena_offsets, "weights": weight_offsets}
     kernels: dict[str, Kernel] = {c.kernel.symbol: c.kernel for c in program.calls}
     functions = {}
     for done, (symbol, kernel) in enumerate(kernels.items()):
@@ -126,7 +127,7 @@ def _place_weights(program: Program) -> tuple[dict[str, int], int]:
     return offsets, end
 
 
-def _steps(program: Program, offsets: Mapping[str, int]) -> list[form.Step]:
+def _steps(program: Program, offsets: Offsets) -> list[form.Step]:
     steps = []
     for call in program.calls:
         arguments = []
@@ -138,7 +139,7 @@ def _steps(program: Program, offsets: Mapping[str, int]) -> list[form.Step]:
                     view.shape,
                     view.dtype,
                     buffer.index,
-                    offsets.get(buffer.name, 0) + view.offset,
+                    offset_of(buffer, offsets) + view.offset,
                     () if view.is_compact else view.strides,
                 )
             )

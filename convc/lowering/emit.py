@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 
@@ -19,11 +19,12 @@ from convc.lowering.kernels import (
     unit_kernel,
 )
 from convc.lowering.layouts import Layouts, assign_layouts
+from convc.lowering.legality import check_graph
 from convc.lowering.partition import Unit, partition
 from convc.lowering.program import Argument, Buffer, Call, Kernel, Program
 from convc.schedules import dense
 from convc.schedules.layout import PLAIN, Halo, Layout, View
-from convc.schedules.plan import Knobs, Plan
+from convc.schedules.plan import Plan
 from convc.schedules.select import is_convolution, problem_of
 from convc.schedules.table import algorithm_named
 from convc.target import Target
@@ -35,7 +36,12 @@ _PARALLEL_CYCLES = 30_000
 
 
 def emit(graph: Graph, plan: Plan, target: Target) -> Program:
-    """Return the program of a graph."""
+    """Return the program of a graph.
+
+    Raises:
+        DTypeError, ShapeError: if a value is none that kernels can have, see `legality`.
+    """
+    check_graph(graph)
     return _Emitter(graph, plan, target).run()
 
 
@@ -48,6 +54,7 @@ class _Emitter:
         self.layouts: Layouts = assign_layouts(graph, self.units, plan, target)
         self.calls: list[Call] = []
         self.weights: dict[str, np.ndarray] = {}
+        self.buffers = 0
         self.places: dict[str, dict[int, Buffer]] = {}
         self.outputs = {
             o.value: Buffer(f"output{i}", "output", graph[o.value].type.nbytes, i)
@@ -108,7 +115,7 @@ class _Emitter:
         result = self._write(node)
         arguments.append(Argument(result.buffer, result.view.split(*wants.split)))
         kernel = conv_kernel(algorithm, problem, self.target, knobs, [a.view for a in arguments])
-        self.calls.append(
+        self._call(
             Call(
                 kernel,
                 tuple(arguments),
@@ -121,6 +128,11 @@ class _Emitter:
                 problem.spec.flops,
             )
         )
+
+    def _call(self, call: Call) -> None:
+        """Append a call, unless its result has no elements: then there is nothing to compute."""
+        if math.prod(call.arguments[-1].view.shape):
+            self.calls.append(call)
 
     def _packs(self, node: Node) -> bool:
         return self.graph[node.inputs[1]].op == CONSTANT and node.type.dtype == "float32"
@@ -150,7 +162,7 @@ class _Emitter:
         call = Call(
             kernel, tuple(arguments), node.name, node.op, "dense", "the only one", knobs, "", flops
         )
-        self.calls.append(call)
+        self._call(call)
 
     def _other(self, unit: Unit) -> None:
         block = self.layouts.block[unit.result.name]
@@ -162,7 +174,7 @@ class _Emitter:
         views = [a.view for a in arguments]
         kernel = unit_kernel(self.graph, unit, block, self.target, views, literals)
         op = "+".join(n.op for n in unit.nodes)
-        self.calls.append(Call(kernel, tuple(arguments), unit.result.name, op))
+        self._call(Call(kernel, tuple(arguments), unit.result.name, op))
 
     def _reshape(self, node: Node) -> None:
         """A reshape of plain data is the same bytes under another shape."""
@@ -190,10 +202,15 @@ class _Emitter:
         if layout == PLAIN and node.name in self.outputs:
             buffer = self.outputs[node.name]
         else:
-            buffer = Buffer(node.name, "arena", layout.nbytes(shape, dtype))
+            buffer = self._arena(node.name, layout.nbytes(shape, dtype))
             self._zero_border(node, layout, buffer)
         self.places[node.name] = {layout.block: buffer}
         return Argument(buffer, layout.view(shape, dtype))
+
+    def _arena(self, stem: str, nbytes: int) -> Buffer:
+        """Return a new buffer; the number keeps a value apart from another one's copy that is called like it."""
+        self.buffers += 1
+        return Buffer(f"{stem}#{self.buffers}", "arena", nbytes)
 
     def _convert(self, node: Node, block: int) -> None:
         """Bring a value from the block it was written in to another one."""
@@ -203,9 +220,10 @@ class _Emitter:
         if source.same_bytes(result, shape):
             places[block] = places[source.block]
             return
-        buffer = Buffer(f"{node.name}:{result}", "arena", result.nbytes(shape, dtype))
         if block == 0 and node.name in self.outputs:
             buffer = self.outputs[node.name]
+        else:
+            buffer = self._arena(f"{node.name}:{result}", result.nbytes(shape, dtype))
         self._zero_border(node, result, buffer)
         arguments = (
             Argument(places[source.block], source.view(shape, dtype)),
@@ -217,7 +235,7 @@ class _Emitter:
         places[block] = buffer
 
     def _zero_border(self, node: Node, layout: Layout, buffer: Buffer) -> None:
-        views = _bands(layout, node.type.shape, node.type.dtype)
+        views = layout.bands(node.type.shape, node.type.dtype)
         if views:
             arguments = tuple(Argument(buffer, view) for view in views)
             self._move(border_kernel(views, self.target), arguments, node, f"halo {layout.halo}")
@@ -226,7 +244,7 @@ class _Emitter:
         self, kernel: Kernel, arguments: tuple[Argument, ...], node: Node, reason: str
     ) -> None:
         op = "border" if kernel.symbol.startswith("border") else "reorder"
-        self.calls.append(Call(kernel, arguments, node.name, op, reason=reason))
+        self._call(Call(kernel, arguments, node.name, op, reason=reason))
 
     def _deliver(self, node: Node, index: int) -> None:
         """Copy an output that was not written into the caller's memory: an input, a constant, a reshape, a second name."""
@@ -241,7 +259,7 @@ class _Emitter:
     # ---- constants ----------------------------------------------------------------------------------------------
 
     def _weight(self, name: str, array: np.ndarray) -> Argument:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # ascontiguousarray would make one dimension of none
         buffer = Buffer(name, "weights", array.nbytes)
         self.weights.setdefault(name, array)
         return Argument(buffer, PLAIN.view(array.shape, str(array.dtype)))
@@ -276,9 +294,7 @@ class _Emitter:
         """Copy a bias that is known only at run time into whole blocks: the same move as for an image of one point."""
         image = type(node.type)((1, node.type.shape[0], 1, 1), node.type.dtype)
         layout = Layout(block)
-        buffer = Buffer(
-            f"{node.name}:bias{block}", "arena", layout.nbytes(image.shape, image.dtype)
-        )
+        buffer = self._arena(f"{node.name}:bias{block}", layout.nbytes(image.shape, image.dtype))
         arguments = (
             Argument(source.buffer, PLAIN.view(image.shape, image.dtype)),
             Argument(buffer, layout.view(image.shape, image.dtype)),
@@ -287,26 +303,3 @@ class _Emitter:
         self._move(kernel, arguments, node, "bias to blocks")
         return Argument(buffer, View((blocks, block), (block, 1), 0, node.type.dtype))
 
-
-def _bands(layout: Layout, shape: Sequence[int], dtype: str) -> list[View]:
-    """Return the views of a halo's bands: whole rows above and below, then what is left beside the rows between."""
-    halo = layout.halo
-    if not halo:
-        return []
-    whole = layout.view(tuple(shape), dtype, halo)
-    n, c, height, width, b = whole.shape
-    rows, cols = height - halo.top - halo.bottom, width - halo.left - halo.right
-    boxes = (
-        (0, 0, halo.top, width),
-        (height - halo.bottom, 0, halo.bottom, width),
-        (halo.top, 0, rows, halo.left),
-        (halo.top, halo.left + cols, rows, halo.right),
-    )
-    size = numpy_dtype(dtype).itemsize
-    alignment = np.gcd(64, b * size)
-    views = []
-    for top, left, h, w in boxes:
-        if h and w:
-            offset = (top * whole.strides[2] + left * whole.strides[3]) * size
-            views.append(View((n, c, h, w, b), whole.strides, offset, dtype, int(alignment)))
-    return views

@@ -13,7 +13,7 @@ weights at load (Relax holds them twice), and one arena whose size is known befo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import tirx
 from tvm.script import tirx as T
@@ -21,19 +21,28 @@ from tvm.script import tirx as T
 from convc.lowering.program import Argument, Buffer, Program
 from convc.runtime.manifest import buffer_bytes
 
-__all__ = ["ENTRY", "entry_function"]
+__all__ = ["ENTRY", "Offsets", "entry_function", "offset_of"]
 
 ENTRY = "main"
 
 
+# Space ("weights" or "arena") -> buffer name -> bytes from the space's start.
+Offsets: TypeAlias = Mapping[str, Mapping[str, int]]
+
+
+def offset_of(buffer: Buffer, offsets: Offsets) -> int:
+    """Return where a buffer begins in its space; inputs and outputs are spaces of their own."""
+    return offsets[buffer.space][buffer.name] if buffer.space in offsets else 0
+
+
 def entry_function(
-    program: Program, offsets: Mapping[str, int], weights_bytes: int, arena_bytes: int
+    program: Program, offsets: Offsets, weights_bytes: int, arena_bytes: int
 ) -> tirx.PrimFunc:
     """Return `main(weights, arena, inputs..., outputs...)`.
 
     Args:
         program: the calls.
-        offsets: buffer name -> bytes from the start of the weights or the arena.
+        offsets: of the buffers in the weights and the arena.
         weights_bytes: size of the weights.
         arena_bytes: size of the arena.
     """
@@ -58,7 +67,7 @@ def entry_function(
         """Return a DLTensor on the stack; its address carries the offset, since kernels take none."""
         view = argument.view
         data = tirx.buffer_data(memory(argument.buffer))
-        offset = offsets.get(argument.buffer.name, 0) + view.offset
+        offset = offset_of(argument.buffer, offsets) + view.offset
         if offset:
             data = T.handle_add_byte_offset(data, offset)
         shape = T.tvm_stack_make_shape(*view.shape, dtype="handle")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import tvm_ffi
 from tvm import te, tirx
 
 from convc.ir.epilogue import Step
-from convc.ir.graph import CONSTANT, Graph
+from convc.ir.graph import Graph
+from convc.ir.ops import OPS
 from convc.ir.types import Shape, TensorType
-from convc.lowering.partition import Unit
+from convc.lowering.partition import Unit, is_literal
 from convc.lowering.program import Kernel
 from convc.schedules import dense
 from convc.schedules.algorithm import Algorithm, Problem
@@ -23,6 +24,7 @@ from convc.schedules.llvm import elementwise
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Knobs
+from convc.schedules.scalar import zero_beyond
 from convc.target import Target
 
 __all__ = ["border_kernel", "conv_kernel", "dense_kernel", "reorder_kernel", "unit_kernel"]
@@ -132,8 +134,10 @@ def unit_kernel(
             tensors[node.name] = OPERATORS[node.op].compute(
                 [tensors[i] for i in node.inputs], node, types, block
             )
-        func = te.create_prim_func([*arguments, tensors[unit.result.name]])
-        return elementwise.schedule(func, target)
+        result = tensors[unit.result.name]
+        if block and not _keeps_zeros(unit, literals):
+            result = zero_beyond(result, unit.result.type.shape[1], block)
+        return elementwise.schedule(te.create_prim_func([*arguments, result]), target)
 
     names = {name: f"%{i}" for i, name in enumerate(unit.operands)}
     steps = []
@@ -143,6 +147,18 @@ def unit_kernel(
         names[node.name] = f"%n{i}"
     stem = "_".join(n.op for n in unit.nodes[:4])
     return _kernel(stem, (block, *steps, [str(graph[i].type) for i in operands]), views, make)
+
+
+def _keeps_zeros(unit: Unit, literals: Mapping[str, float]) -> bool:
+    """Whether zeros beyond the operands' last channel give zeros there; ops that are not elementwise follow only if so."""
+    if not all(OPS[node.op].elementwise for node in unit.nodes):
+        return True
+    values = {i: np.full((1,), literals.get(i, 0.0)) for i in unit.operands}
+    with np.errstate(all="ignore"):
+        for node in unit.nodes:
+            operands = [values[i] for i in node.inputs]
+            values[node.name] = OPS[node.op].reference(operands, node.attributes)
+    return not np.any(values[unit.result.name])
 
 
 def reorder_kernel(
@@ -191,5 +207,5 @@ def literals_of(graph: Graph, unit: Unit) -> dict[str, float]:
     return {
         i: float(np.asarray(graph[i].value).reshape(-1)[0])
         for i in unit.operands
-        if graph[i].op == CONSTANT and graph[i].type.size == 1 and graph[i].type.is_float
+        if is_literal(graph[i])
     }

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convc.ir.graph import CONSTANT, INPUT, Graph
-from convc.lowering.partition import Unit
+from convc.ir.graph import CONSTANT, INPUT, Graph, Node
+from convc.ir.ops import OPS
+from convc.lowering.partition import Unit, is_literal
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Plan
@@ -57,11 +58,7 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             written[node.name] = block[node.name] = wants.result.block
         else:
             written[node.name] = block[node.name] = _followed(graph, unit, written)
-    fixed = graph.output_values | {n.name for n in graph.inputs}
-    primary = {
-        value: Layout(b, Halo() if value in fixed else halos.get((value, b), Halo()))
-        for value, b in written.items()
-    }
+    primary = {value: Layout(b, halos.get((value, b), Halo())) for value, b in written.items()}
     return Layouts(primary, halos, block)
 
 
@@ -72,10 +69,14 @@ def _followed(graph: Graph, unit: Unit, written: dict[str, int]) -> int:
     if any(n.type.rank != 4 for n in (*values, unit.result)):
         return 0
     for block in sorted({written[n.name] for n in values}, reverse=True):
-        if block and all(
-            node.op in OPERATORS
-            and OPERATORS[node.op].follows(node, [graph[i].type for i in node.inputs], block)
-            for node in unit.nodes
-        ):
+        if block and all(_follows(graph, node, block) for node in unit.nodes):
             return block
     return 0
+
+
+def _follows(graph: Graph, node: Node, block: int) -> bool:
+    operands = [graph[i] for i in node.inputs]
+    if OPS[node.op].elementwise:
+        operands = [n for n in operands if not is_literal(n)]
+    types = [n.type for n in operands]
+    return node.op in OPERATORS and OPERATORS[node.op].follows(node, types, block)

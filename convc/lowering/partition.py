@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convc.ir.graph import Graph, Node
+from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import OPS
 
-__all__ = ["Unit", "partition"]
+__all__ = ["Unit", "is_literal", "partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ def partition(graph: Graph) -> tuple[Unit, ...]:
     return tuple(
         Unit(tuple(sorted(nodes, key=lambda n: order[n.name]))) for nodes in unit_of.values()
     )
+
+
+def is_literal(node: Node) -> bool:
+    """Whether an elementwise kernel writes this operand into its code: a constant of one float element."""
+    return node.op == CONSTANT and node.type.size == 1 and node.type.is_float
 
 
 def _joins(graph: Graph, inner: Node, user: Node) -> bool:

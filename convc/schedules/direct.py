@@ -19,7 +19,7 @@ from convc.schedules.algorithm import Operands, Problem, channel_block, gathered
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, best_tile, tile_cycles
-from convc.schedules.scalar import apply_steps
+from convc.schedules.scalar import apply_steps, zero_beyond
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Direct", "blocked_extras", "blocked_result"]
@@ -46,7 +46,8 @@ def blocked_result(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) 
     def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
         return te.compute(y.shape, lambda n, k, *i: y(n, k, *i) + b[k, i[-1]], name="bias_add")
 
-    return apply_steps(y, problem.epilogue, extras, bias)
+    y = apply_steps(y, problem.epilogue, extras, bias)
+    return zero_beyond(y, problem.spec.out_channels, int(y.shape[-1]))
 
 
 class Direct:

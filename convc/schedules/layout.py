@@ -1,7 +1,7 @@
 """Layout: how a value of logical shape (N, C, H, W) lies in memory.
 
     plain            the logical shape, row-major
-    blocked          NCHW[b]c: (N, ceil(C/b), H, W, b); channels beyond C are padding whose contents mean nothing
+    blocked          NCHW[b]c: (N, ceil(C/b), H, W, b); channels beyond C are zeros
     blocked + halo   the same inside a border of zeros, so that a padded convolution reads without a test and without a copy
 
 A kernel never sees a halo as such: it gets a strided view of the buffer, larger or smaller than the value.
@@ -145,6 +145,29 @@ class Layout:
         alignment = ALIGNMENT if seen == whole else math.gcd(ALIGNMENT, b * size)
         offset = (top * strides[2] + left * strides[3]) * size
         return View(seen, strides, offset, dtype, alignment)
+
+    def bands(self, shape: Shape, dtype: str) -> list[View]:
+        """Return the views of the halo: whole rows above and below, then what is left beside the rows between."""
+        if not self.halo:
+            return []
+        whole = self.view(shape, dtype, self.halo)
+        n, c, height, width, b = whole.shape
+        halo = self.halo
+        rows, cols = height - halo.top - halo.bottom, width - halo.left - halo.right
+        boxes = (
+            (0, 0, halo.top, width),
+            (height - halo.bottom, 0, halo.bottom, width),
+            (halo.top, 0, rows, halo.left),
+            (halo.top, halo.left + cols, rows, halo.right),
+        )
+        size = numpy_dtype(dtype).itemsize
+        alignment = math.gcd(ALIGNMENT, b * size)
+        views = []
+        for top, left, h, w in boxes:
+            if h and w:
+                offset = (top * whole.strides[2] + left * whole.strides[3]) * size
+                views.append(View((n, c, h, w, b), whole.strides, offset, dtype, alignment))
+        return views
 
     def with_halo(self, halo: Halo) -> Layout:
         """Return the layout with another halo."""

@@ -30,7 +30,8 @@ class Operator:
 
     Attributes:
         compute: (operand tensors, node, operand types, block) -> result; block 0 means plain tensors.
-        follows: (node, operand types, block) -> whether it works on operands in that block and leaves its result so.
+        follows: (node, operand types without literals, block) -> whether it works on operands in that block, leaves its result
+            so, and makes zeros of the zeros beyond the last channel (elementwise ops need not).
     """
 
     compute: Callable[[Tensors, Node, Types, int], te.Tensor]
@@ -38,7 +39,7 @@ class Operator:
 
 
 def _is_image(types: Types) -> bool:
-    return types[0].rank == 4
+    return bool(types) and types[0].rank == 4
 
 
 def _follow_images(node: Node, types: Types, block: int) -> bool:
@@ -58,9 +59,8 @@ def _unary(name: str) -> Operator:
 
 
 def _broadcasts_in_blocks(node: Node, types: Types, block: int) -> bool:
-    """Whether all operands are images with all channels, or single elements: then blocks broadcast like channels."""
-    channels = node.type.shape[1] if node.type.rank == 4 else -1
-    return all(math.prod(t.shape) == 1 or (t.rank == 4 and t.shape[1] == channels) for t in types)
+    """Whether all operands are images with all channels: then blocks broadcast like channels."""
+    return all(t.rank == 4 and t.shape[1] == node.type.shape[1] for t in types)
 
 
 def _binary(name: str) -> Operator:
@@ -207,6 +207,8 @@ def _spatial_reduction(node: Node, types: Types, block: int) -> bool:
 def _reduce(function: Callable[..., te.Tensor], mean: bool = False) -> Operator:
     def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
         a: Any = node.attributes
+        if not a.axes:
+            return scalar.map_elements(tensors[0], lambda v: v)
         y = function(tensors[0], axis=list(a.axes), keepdims=a.keepdims)
         if not mean:
             return y
@@ -252,8 +254,9 @@ def _pad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
 
 def _pads_in_plane(node: Node, types: Types, block: int) -> bool:
-    pads: tuple[int, ...] = node.attributes.pads  # type: ignore[attr-defined]
-    return _is_image(types) and not any((*pads[:2], *pads[4:6]))
+    a: Any = node.attributes
+    whole = a.value == 0 or (_is_image(types) and types[0].shape[1] % block == 0)
+    return _is_image(types) and whole and not any((*a.pads[:2], *a.pads[4:6]))
 
 
 def _slice(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -273,7 +276,9 @@ def _slice(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
 def _slices_whole_blocks(node: Node, types: Types, block: int) -> bool:
     a: Any = node.attributes
-    return _is_image(types) and a.begins[1] % block == 0 and a.steps[1] == 1
+    if not _is_image(types) or a.begins[1] % block or a.steps[1] != 1:
+        return False
+    return a.ends[1] % block == 0 or a.ends[1] == types[0].shape[1]
 
 
 def _resize(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:

@@ -13,7 +13,7 @@ from tvm import te, tirx, topi
 
 from convc.ir.epilogue import Step
 
-__all__ = ["BINARY", "UNARY", "apply_steps", "map_elements"]
+__all__ = ["BINARY", "UNARY", "apply_steps", "map_elements", "zero_beyond"]
 
 Tensor = te.Tensor
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
@@ -24,27 +24,48 @@ def map_elements(x: Tensor, function: Callable[[Expr], Expr]) -> Tensor:
     return te.compute(x.shape, lambda *i: function(x(*i)), name="map")
 
 
+def zero_beyond(x: Tensor, channels: int, block: int) -> Tensor:
+    """Return NCHW[b]c data with zeros in the lanes beyond the last channel.
+
+    Every blocked value keeps zeros there. A reader multiplies them with zero weights, and 0 * inf or 0 * nan would not be 0.
+    """
+    if channels % block == 0:
+        return x
+
+    def masked(n: Expr, c: Expr, *at: Expr) -> Expr:
+        return tirx.Select(c * block + at[-1] < channels, x(n, c, *at), _const(0, x))
+
+    return te.compute(x.shape, masked, name="masked")
+
+
 def _const(value: float, x: Tensor) -> Expr:
     return tirx.const(value, x.dtype)
 
 
-def _exp(x: Tensor) -> Tensor:
-    return topi.fast_exp(x) if x.dtype == "float32" else topi.exp(x)
+def _by_precision(
+    fast: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """Return the function that uses the polynomial for float32, also for narrower types, and libm for float64."""
+
+    def function(x: Tensor) -> Tensor:
+        if x.dtype == "float64":
+            return exact(x)
+        return fast(x) if x.dtype == "float32" else topi.cast(fast(topi.cast(x, "float32")), x.dtype)
+
+    return function
 
 
-def _tanh(x: Tensor) -> Tensor:
-    return topi.fast_tanh(x) if x.dtype == "float32" else topi.tanh(x)
-
-
-def _erf(x: Tensor) -> Tensor:
-    return topi.fast_erf(x) if x.dtype == "float32" else topi.erf(x)
+_exp = _by_precision(topi.fast_exp, topi.exp)
+_tanh = _by_precision(topi.fast_tanh, topi.tanh)
+_erf = _by_precision(topi.fast_erf, topi.erf)
 
 
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
+    # In this order a NaN stays one, as it does in the reference; it is the order of maxps and minps, one instruction each.
     if low != float("-inf"):
-        x = map_elements(x, lambda v: tirx.max(v, _const(low, x)))
+        x = map_elements(x, lambda v: tirx.Select(v < _const(low, x), _const(low, x), v))
     if high != float("inf"):
-        x = map_elements(x, lambda v: tirx.min(v, _const(high, x)))
+        x = map_elements(x, lambda v: tirx.Select(v > _const(high, x), _const(high, x), v))
     return x
 
 

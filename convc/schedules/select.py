@@ -68,6 +68,11 @@ def _choose(node: Node, rows: tuple[Candidate, ...], wanted: str, pinned_by: str
     return Choice(best.algorithm, best.knobs, reason, rows)
 
 
+def _matches(name: str, pattern: str) -> bool:
+    # A name may hold brackets itself, which a pattern would read as a set of characters.
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
 def select(
     graph: Graph, target: Target, *, algo: str = AUTO, algo_for: Mapping[str, str] | None = None
 ) -> Plan:
@@ -89,7 +94,7 @@ def select(
             algorithm_named(name)
     nodes = [n for n in graph.nodes if is_convolution(n)]
     for pattern in pins:
-        if not any(fnmatch.fnmatchcase(n.name, pattern) for n in nodes):
+        if not any(_matches(n.name, pattern) for n in nodes):
             raise unknown_name("convolution", pattern, [n.name for n in nodes])
     known: dict[Problem, tuple[Candidate, ...]] = {}
     choices = {}
@@ -98,7 +103,7 @@ def select(
         if problem not in known:
             known[problem] = candidates(problem, target)
         rows = known[problem]
-        pattern = next((p for p in pins if fnmatch.fnmatchcase(node.name, p)), None)
+        pattern = next((p for p in pins if _matches(node.name, p)), None)
         if pattern is not None:
             choices[node.name] = _choose(node, rows, pins[pattern], f"--algo-for {pattern}")
         elif algo != AUTO and any(r.algorithm == algo and r.applies for r in rows):

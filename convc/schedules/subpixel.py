@@ -98,7 +98,7 @@ class Subpixel:
         return Operands(data, border, result, split=(sh, sw))
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
-        """Return w as [K/(v b)][sh][sw][C/a][T][T][a][v b]; tap t of phase f is w[f + t stride], zero beyond the filter."""
+        """Return w as [K/(v b)][sh][sw][C/a][T][T][a][v b]; output residue f has taps w[(f + pad) mod stride + t stride]."""
         spec = problem.spec
         c, k, R, S = weight.shape
         (sh, sw), (tr, ts) = spec.strides, _taps(spec)
@@ -107,7 +107,10 @@ class Subpixel:
         padded = np.zeros((cp, kp, tr * sh, ts * sw), weight.dtype)
         padded[:c, :k, :R, :S] = weight
         parts = padded.reshape(cp // a, a, kp // wide, wide, tr, sh, ts, sw)
-        return np.ascontiguousarray(parts.transpose(2, 5, 7, 0, 4, 6, 1, 3))
+        # Phases in the order of the output's residue f, so that the kernel indexes them with f itself.
+        order = [[(f + p) % n for f in range(n)] for p, n in zip(spec.pads, spec.strides)]  # noqa: B905 (pads has the ends too)
+        residues = parts[:, :, :, :, :, order[0]][:, :, :, :, :, :, :, order[1]]
+        return np.ascontiguousarray(residues.transpose(2, 5, 7, 0, 4, 6, 1, 3))
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result (N, K/b, P/sh, sh, Q/sw, sw, b), which is NCHW[b]c with H and W split."""
@@ -129,7 +132,7 @@ class Subpixel:
         co, ci = te.reduce_axis((0, c_blocks), "co"), te.reduce_axis((0, a), "ci")
         r, s = te.reduce_axis((0, tr), "r"), te.reduce_axis((0, ts), "s")
 
-        # Output row p = i sh + f; it reads data row (p + top) div sh - t = i + (f + top) div sh - t in phase (f + top) mod sh.
+        # Output row p = i sh + f reads data row (p + top) div sh - t = i + (f + top) div sh - t.
         acc = te.compute(
             (N, -(-blocks // v), sh, sw, P // sh, Q // sw, v * b),
             lambda n, k, f, g, i, j, lane: te.sum(
@@ -140,7 +143,7 @@ class Subpixel:
                     j + (g + left) // sw - s + border.left,
                     ci,
                 ]
-                * w[k, (f + top) % sh, (g + left) % sw, co, r, s, ci, lane],
+                * w[k, f, g, co, r, s, ci, lane],
                 axis=[co, r, s, ci],
             ),
             name="acc",

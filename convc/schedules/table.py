@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from convc.errors import unknown_name
-from convc.schedules import depthwise, direct, generic, subpixel
+from convc.schedules import depthwise, direct, generic, subpixel, winograd
 from convc.schedules.algorithm import Algorithm
 
 __all__ = ["ALGORITHMS", "algorithm_named"]
@@ -13,6 +13,7 @@ __all__ = ["ALGORITHMS", "algorithm_named"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     depthwise.ALGORITHM,
     direct.ALGORITHM,
+    winograd.ALGORITHM,
     subpixel.ALGORITHM,
     generic.ALGORITHM,
 )

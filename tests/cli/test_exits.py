@@ -36,7 +36,9 @@ def test_every_class_of_error_has_its_exit_code(kind: type[Exception], code: int
 
 
 def test_no_class_of_error_is_forgotten() -> None:
-    classes = {c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)}
+    classes = {
+        c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)
+    }
     assert classes == set(CODES)
     assert {c for c in EXIT_CODES if c.__module__ == "convc.errors"} <= classes
 

@@ -70,4 +70,6 @@ def test_an_assignment_finds_the_longest_name_first() -> None:
     assert split_assignment("ones", ["x"], "-i") == ("x", "ones")
     with pytest.raises(typer.BadParameter) as caught:
         split_assignment("z=ones", ["x", "y"], "-i")
-    assert caught.value.message == "-i must look like NAME=VALUE with NAME one of x, y; got 'z=ones'."
+    assert (
+        caught.value.message == "-i must look like NAME=VALUE with NAME one of x, y; got 'z=ones'."
+    )

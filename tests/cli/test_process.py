@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,17 +11,34 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cli.command_line import NET
 
-HEAVY = ("tvm", "tvm_ffi", "onnx", "numpy", "msgspec", "networkx", "onnxruntime", "ml_dtypes", "psutil")
+HEAVY = (
+    "tvm",
+    "tvm_ffi",
+    "onnx",
+    "numpy",
+    "msgspec",
+    "networkx",
+    "onnxruntime",
+    "ml_dtypes",
+    "psutil",
+)
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["compile", "--help"], ["--version"], ["bogus"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], [], ["compile", "--help"], ["--version"], ["bogus"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from convc.cli import invoke; invoke(sys.argv[1:]);"
@@ -38,7 +56,10 @@ def test_a_bug_says_where_its_traceback_is() -> None:
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
     assert first == "error: convc has a bug: ZeroDivisionError: division by zero"
-    prefix, suffix = "The full traceback is in ", " (-v shows it); please report it with the model, or its `convc inspect --text`."
+    prefix, suffix = (
+        "The full traceback is in ",
+        " (-v shows it); please report it with the model, or its `convc inspect --text`.",
+    )
     assert second.startswith(prefix)
     assert second.endswith(suffix)
     trace = Path(second.removeprefix(prefix).removesuffix(suffix))
@@ -84,4 +105,39 @@ def test_python_dash_m_is_the_same_command() -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("convc compiles convolution networks: an ONNX model in, ")
-    assert "Verbs: check, inspect, compile, run, bench, verify, explain, ops, targets, doctor." in done.stdout
+    assert (
+        "Verbs: check, inspect, compile, run, bench, verify, explain, ops, targets, doctor."
+        in done.stdout
+    )
+
+
+def test_a_terminal_sees_progress_and_a_pipe_does_not(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    model = tmp_path / "net.cvc"
+    model.write_text(NET)
+    command = [sys.executable, "-m", "convc", "compile", str(model), "-o", str(tmp_path / "net.so")]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    # Linux answers EIO, not an end of file, once the other side of a terminal is closed.
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 65536):
+            seen += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert b"build" in seen
+    assert (
+        b"build"
+        not in subprocess.run([*command, "-q"], capture_output=True, timeout=60, check=True).stderr
+    )
+
+
+@pytest.mark.slow
+def test_the_demo_runs() -> None:
+    demo = Path(__file__).parents[2] / "examples" / "demo.py"
+    done = subprocess.run(
+        [sys.executable, str(demo)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "ok"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Result  # pyright: ignore[reportMissingImports]
+from tests.cli.command_line import Result
 
 from convc.npz import load_npz
 
@@ -78,7 +78,9 @@ def test_check_takes_a_shape_for_a_symbolic_dimension(convc: Convc, models: Path
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
 )  # fmt: skip
-def test_wrong_usage(convc: Convc, arguments: list[str], code: int, kind: str, message: str) -> None:
+def test_wrong_usage(
+    convc: Convc, arguments: list[str], code: int, kind: str, message: str
+) -> None:
     assert error_of(convc(*arguments, "--json")) == (code, kind, message)
     text = convc(*arguments)
     assert (text.code, text.out) == (code, "")
@@ -199,7 +201,9 @@ def test_the_old_target_string_is_understood(convc: Convc, models: Path, tmp_pat
 def test_run_feeds_files_and_saves_outputs(convc: Convc, module: Path, tmp_path: Path) -> None:
     x, y = tmp_path / "x.npy", tmp_path / "y.npz"
     np.save(x, np.ones((1, 4, 8, 8), np.float32))
-    result = convc("run", module, "-i", f"x={x}", "-o", y, "--print-top", "2", "--json", "--threads", "1")
+    result = convc(
+        "run", module, "-i", f"x={x}", "-o", y, "--print-top", "2", "--json", "--threads", "1"
+    )
     (row,) = result.document["outputs"]
     # 36 products of 0.25 and a bias of 0.5 inside, 24 on an edge, 16 in a corner: the mean over 6x6, 4x6 and 4 points.
     expected = 0.5 + 0.25 * (36 * 36 + 24 * 24 + 16 * 4) / 64
@@ -251,7 +255,9 @@ def test_bench_reports_latency_and_layers(convc: Convc, module: Path) -> None:
     latency = document["latency_seconds"]
     assert latency["iterations"] == 5
     assert 0 < latency["min"] <= latency["median"] <= latency["p90"] <= latency["p99"]
-    assert document["gflops_per_second"] == pytest.approx(document["flops"] / latency["median"] / 1e9)
+    assert document["gflops_per_second"] == pytest.approx(
+        document["flops"] / latency["median"] / 1e9
+    )
     assert document["peak_gflops_per_second"] is None
     assert sum(row["share"] for row in document["layers"]) == pytest.approx(100)
     assert document["peer"] is None
@@ -314,7 +320,9 @@ def test_verify_needs_an_onnx_model_for_onnxruntime(
         "InputError",
         f"reference onnxruntime must have an .onnx model; got {models / 'tiny.cvc'}.",
     )
-    assert error_of(convc("verify", module, models / "tiny.cvc", "--reference", "torch", "--json")) == (
+    assert error_of(
+        convc("verify", module, models / "tiny.cvc", "--reference", "torch", "--json")
+    ) == (
         2,
         "UnknownNameError",
         "unknown reference 'torch'; known: auto, float64, onnxruntime.",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runtime_modules
+from tests.runtime import runtime_modules
 
 
 @pytest.fixture(scope="session")

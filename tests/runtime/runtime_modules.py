@@ -15,7 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as builder
 
 from convc.lowering.package import link
-from convc.runtime import Argument, Manifest, Step, TargetInfo, Tensor
+from convc.runtime import Argument, Manifest, Step, TargetInfo, Tensor, aligned_empty
 from convc.runtime.manifest import buffer_bytes
 
 TARGET = TargetInfo("llvm", "x86_64-linux-gnu", "x86-64-v3", ("avx2", "fma"))
@@ -220,7 +220,7 @@ def unary(
     def compute(a: te.Tensor) -> te.Tensor:
         return te.compute(shape, lambda *i: function(a(*i)), name="result")
 
-    kernels = (Kernel(f"{name}_kernel", ends, compute, vectorize=False),)
+    kernels = (Kernel(f"{name}_kernel", ends, compute, vectorize=dtype == "float32"),)
     manifest = manifest_of(name, kernels, [Tensor("x", shape, dtype)], [Tensor("y", shape, dtype)])
     return build(folder, kernels, manifest)
 
@@ -265,3 +265,26 @@ def burn(folder: Path) -> Path:
     kernels = (Kernel("work", ends, compute, parallel=True, vectorize=False),)
     ports = [Tensor("x", (64,), "float32")], [Tensor("y", (64,), "float32")]
     return build(folder, kernels, manifest_of("burn", kernels, *ports))
+
+
+def placed(array: NDArray, offset: int) -> NDArray:
+    """Return a copy of the array that starts `offset` bytes behind a 64-byte boundary."""
+    memory = aligned_empty((array.nbytes + 64,), np.uint8)
+    copy = memory[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    assert copy.ctypes.data % 64 == offset % 64
+    return copy
+
+
+class Foreign:
+    """A tensor of another library: memory reached through DLPack alone."""
+
+    def __init__(self, array: NDArray, device: tuple[int, int] = (1, 0)) -> None:
+        self.array, self.device, self.exports = array, device, 0
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, **options: object) -> object:
+        self.exports += 1
+        return self.array.__dlpack__(**options)

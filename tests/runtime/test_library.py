@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runtime_modules
+from tests.runtime import runtime_modules
 
 from convc.errors import ToolchainError
 from convc.runtime import library

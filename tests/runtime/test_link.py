@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-import runtime_modules
+from tests.runtime import runtime_modules
 
 from convc.errors import LoweringError, PackageError, ToolchainError
 from convc.lowering.package import link, write_weights

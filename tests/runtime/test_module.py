@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,8 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
-import runtime_modules
+from tests.runtime import runtime_modules
+import tvm_ffi
 from numpy.typing import NDArray
 
 from convc.errors import ConvcError, InputError, PackageError, TargetMismatchError
@@ -24,34 +26,6 @@ def affine(affine_file: Path) -> Module:
 @pytest.fixture(scope="module")
 def concatenation(concatenation_file: Path) -> Module:
     return load(concatenation_file, threads=1)
-
-
-def placed(array: NDArray, offset: int) -> NDArray:
-    """Return a copy of the array that starts `offset` bytes behind a 64-byte boundary."""
-    memory = aligned_empty((array.nbytes + 64,), np.uint8)
-    copy = memory[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    assert copy.ctypes.data % 64 == offset % 64
-    return copy
-
-
-class Foreign:
-    """A tensor of another library: memory reached through DLPack alone."""
-
-    def __init__(self, array: NDArray, device: tuple[int, int] = (1, 0)) -> None:
-        self.array, self.device, self.exports = array, device, 0
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.device
-
-    def __dlpack__(self, **options: object) -> object:
-        self.exports += 1
-        return self.array.__dlpack__(**options)
-
-
-class RequiresGradient(Foreign):
-    def __dlpack__(self, **options: object) -> object:
-        raise BufferError("Can't export tensors that require gradient")
 
 
 def check(outputs: tuple[NDArray, NDArray], x: NDArray) -> None:
@@ -101,10 +75,31 @@ def test_describes_itself(affine: Module) -> None:
 
 
 @pytest.mark.parametrize("offset", [4, 8, 16, 32, 60])
-def test_unaligned_inputs(affine: Module, x: NDArray, offset: int) -> None:
-    """TVM's aligned vector loads end the process on such memory, so it must be copied."""
-    check(affine(placed(x, offset)), x)
-    check(affine(Foreign(placed(x, offset))), x)
+def test_unaligned_inputs(
+    affine: Module, x: NDArray, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TVM's aligned vector loads may end the process on such memory, so it must be copied."""
+    entry, addresses = affine._entry, []
+
+    def spy(*arguments: tvm_ffi.Tensor) -> None:
+        addresses.extend(argument.data_ptr() for argument in arguments)
+        entry(*arguments)
+
+    monkeypatch.setattr(affine, "_entry", spy)
+    check(affine(runtime_modules.placed(x, offset)), x)
+    check(affine(runtime_modules.Foreign(runtime_modules.placed(x, offset))), x)
+    affine.run({"x": runtime_modules.placed(x, offset)})
+    assert len(addresses) == 3 * 5
+    assert [address % 64 for address in addresses] == [0] * 15
+
+
+def test_unaligned_input_of_a_kernel_that_would_crash(double_file: Path) -> None:
+    """Its vmovaps faults on such memory; without the copy this ends the test run."""
+    module = load(double_file, threads=1)
+    x = np.arange(64, dtype=np.float32)
+    for offset in (4, 16, 20):
+        np.testing.assert_array_equal(module(runtime_modules.placed(x, offset)), 2 * x)
+    assert module.profile({"x": runtime_modules.placed(x, 4)}, repeats=1)
 
 
 def test_aligned_inputs_are_not_copied(affine: Module, x: NDArray) -> None:
@@ -112,20 +107,20 @@ def test_aligned_inputs_are_not_copied(affine: Module, x: NDArray) -> None:
     context = affine._context()
     context.staging.clear()
     affine(x)
-    affine(Foreign(x))
-    frozen = x.copy() if x.copy().ctypes.data % 64 == 0 else placed(x, 0)
+    affine(runtime_modules.Foreign(x))
+    frozen = x.copy() if x.copy().ctypes.data % 64 == 0 else runtime_modules.placed(x, 0)
     frozen.flags.writeable = False
     check(affine(frozen), x)
     assert context.staging == {}
-    affine(placed(x, 16))
+    affine(runtime_modules.placed(x, 16))
     assert list(context.staging) == ["x"]
 
 
 def test_dlpack(affine: Module, x: NDArray) -> None:
-    tensor = Foreign(x)
+    tensor = runtime_modules.Foreign(x)
     check(affine(tensor), x)
     assert tensor.exports == 1
-    check(affine(Foreign(x, device=(3, 0))), x)  # pinned host memory
+    check(affine(runtime_modules.Foreign(x, device=(3, 0))), x)  # pinned host memory
 
 
 def test_subclass_and_memory_map(affine: Module, x: NDArray, tmp_path: Path) -> None:
@@ -137,7 +132,7 @@ def test_bfloat16(bfloat16_file: Path) -> None:
     module = load(bfloat16_file)
     x = np.arange(64).astype(ml_dtypes.bfloat16)
     for offset in (0, 2):
-        y = module(placed(x, offset))
+        y = module(runtime_modules.placed(x, offset))
         assert y.dtype == ml_dtypes.bfloat16
         np.testing.assert_array_equal(y, x)
 
@@ -158,118 +153,10 @@ def test_strided_windows(concatenation: Module) -> None:
 ONES = np.ones((8, 16), np.float32)
 
 
-@pytest.mark.parametrize(
-    ("arrays", "named", "message"),
-    [
-        ((), {}, "inputs must be exactly 'a', 'b'; got none (missing 'a', 'b')."),
-        ((ONES,), {}, "inputs must be exactly 'a', 'b'; got 'a' (missing 'b')."),
-        (
-            (ONES,),
-            {"c": ONES},
-            "inputs must be exactly 'a', 'b'; got 'a', 'c' (missing 'b'; unknown 'c').",
-        ),
-        ((ONES, ONES, ONES), {}, "inputs must be at most 2 ('a', 'b'); got 3."),
-        ((ONES, ONES), {"a": ONES}, "inputs must be given once; got 'a' twice."),
-    ],
-)
-def test_names(
-    concatenation: Module, arrays: tuple[NDArray, ...], named: dict[str, NDArray], message: str
-) -> None:
-    with pytest.raises(InputError) as caught:
-        concatenation(*arrays, **named)
-    assert str(caught.value) == message
-
-
-X = np.zeros((8, 64), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (
-            X.astype(np.float64),
-            "input 'x' must have dtype float32; got float64. Convert it with .astype('float32').",
-        ),
-        (
-            X.astype(">f4"),
-            "input 'x' must have dtype float32; got >f4. Convert it with .astype('float32').",
-        ),
-        (X[None], "input 'x' must have shape (8, 64); got (1, 8, 64)."),
-        (
-            np.zeros((64, 8), np.float32).T,
-            "input 'x' must be C-contiguous; got strides (4, 32) in bytes for shape (8, 64). Use np.ascontiguousarray(array).",
-        ),
-        (
-            X.tolist(),
-            "input 'x' must be a NumPy array or a CPU tensor with __dlpack__; got list. Convert it with np.asarray(value, 'float32').",
-        ),
-        (
-            None,
-            "input 'x' must be a NumPy array or a CPU tensor with __dlpack__; got NoneType. Convert it with np.asarray(value, 'float32').",
-        ),
-        (
-            Foreign(X, device=(2, 1)),
-            "input 'x' must be in CPU memory; got a tensor on cuda:1. Copy it to the CPU first.",
-        ),
-        (
-            Foreign(X, device=(99, 0)),
-            "input 'x' must be in CPU memory; got a tensor on device type 99:0. Copy it to the CPU first.",
-        ),
-        (
-            RequiresGradient(X),
-            "input 'x' must export its memory through DLPack; got Can't export tensors that require gradient.",
-        ),
-        (
-            Foreign(X.astype(np.int32)),
-            "input 'x' must have dtype float32; got int32. Convert it to float32 first.",
-        ),
-        (Foreign(X[:, :32].copy()), "input 'x' must have shape (8, 64); got (8, 32)."),
-        (
-            Foreign(np.zeros((8, 128), np.float32)[:, ::2]),
-            "input 'x' must be C-contiguous; got strides (128, 2) in elements for shape (8, 64). Make it contiguous first.",
-        ),
-    ],
-)
-def test_wrong_inputs(affine: Module, value: NDArray, message: str) -> None:
-    for use in (affine, lambda x: affine.run({"x": x}), lambda x: affine.profile({"x": x})):
-        with pytest.raises(InputError) as caught:
-            use(value)
-        assert str(caught.value) == message
-
-
-def test_wrong_outputs(affine: Module, x: NDArray) -> None:
-    def message(**outputs: object) -> str:
-        with pytest.raises(InputError) as caught:
-            affine.run({"x": x}, outputs=outputs)  # pyright: ignore[reportArgumentType]
-        return str(caught.value)
-
-    y = aligned_empty((8, 64), np.float32)
-    y[...] = 0
-    frozen = y[:]
-    frozen.flags.writeable = False
-    z = x.reshape(-1)[:8]
-    hint = "Make it with convc.runtime.aligned_empty(shape, dtype)."
-    assert message(w=y) == "outputs must be among 'y', 'z'; got 'w'."
-    assert message(y=[1]) == "output 'y' must be a NumPy array; got list."
-    assert message(y=y[:4]) == "output 'y' must have shape (8, 64); got (4, 64)."
-    assert message(y=y.astype(np.float16)) == "output 'y' must have dtype float32; got float16."
-    assert message(y=frozen) == "output 'y' must be writable; got a read-only array."
-    assert (
-        message(y=placed(X, 16))
-        == f"output 'y' must start at a multiple of 64 bytes; got 16 bytes behind one. {hint}"
-    )
-    assert message(y=x) == "output 'y' must not overlap other arrays; got the memory of input 'x'."
-    assert message(z=z) == "output 'z' must not overlap other arrays; got the memory of input 'x'."
-    assert (
-        message(y=y, z=y.reshape(-1)[:8])
-        == "output 'z' must not overlap other arrays; got the memory of output 'y'."
-    )
-
-
 def test_nan_policy(affine_file: Path, x: NDArray) -> None:
     strict = load(affine_file, threads=1, nan="error")
     check(strict(x), x)
-    for value in (placed(x, 0), placed(x, 16)):
+    for value in (runtime_modules.placed(x, 0), runtime_modules.placed(x, 16)):
         value[0, :3] = np.nan
         assert np.isnan(load(affine_file, threads=1)(value)[0]).sum() == 3
         with pytest.raises(InputError) as caught:
@@ -298,6 +185,18 @@ def test_unknown_nan_policy(affine_file: Path) -> None:
     assert str(caught.value) == "nan must be one of allow, error; got 'ignore'."
 
 
+def test_a_module_leaves_no_trace(tmp_path: Path) -> None:
+    path = runtime_modules.unary(tmp_path, "transient", "float32", lambda a: a)
+    for _ in range(20):
+        module = load(path)
+        y = module(np.ones(64, np.float32))
+        assert str(path) in Path("/proc/self/maps").read_text()
+        del module
+        gc.collect()
+        assert str(path) not in Path("/proc/self/maps").read_text()
+    assert y.sum() == 64
+
+
 def test_eight_threads_run_one_module(affine_file: Path) -> None:
     module = load(affine_file)
     barrier = threading.Barrier(8)
@@ -308,7 +207,7 @@ def test_eight_threads_run_one_module(affine_file: Path) -> None:
         barrier.wait()
         for round_number in range(50):
             x = rng.integers(-8, 9, (8, 64)).astype(np.float32)
-            check(module(x if round_number % 2 else placed(x, 16)), x)
+            check(module(x if round_number % 2 else runtime_modules.placed(x, 16)), x)
             arenas.add(module._context().arena.tensor.data_ptr())
         (arena,) = arenas
         return arena

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runtime_modules
+from tests.runtime import runtime_modules
 
 from convc.errors import PackageError
 from convc.runtime import read_manifest

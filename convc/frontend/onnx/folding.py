@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.inference import SMALL_ELEMENTS
+from convc.frontend.onnx.values import is_splat
 from convc.ir.ops.definition import Array
 
 __all__ = ["LIMIT_BYTES", "ConstantFolder"]
@@ -105,4 +106,4 @@ class ConstantFolder:
 
 
 def _stored_bytes(array: Array) -> int:
-    return array.itemsize if array.size and not any(array.strides) else array.nbytes
+    return array.itemsize if is_splat(array) else array.nbytes

@@ -63,6 +63,9 @@ def _bind(
 ) -> Shape | str:
     """Return the static shape, or the line that says why there is none."""
     dims = dimensions(info.type)
+    if dims is not None:
+        # Exporters write -1 or 0 for an extent that they leave open.
+        dims = tuple("?" if isinstance(d, int) and d < 1 else d for d in dims)
     if given is None:
         symbolic = [d for d in dims or () if isinstance(d, str)]
         if dims is None or symbolic:

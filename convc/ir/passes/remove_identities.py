@@ -7,6 +7,7 @@ from typing import Final
 from convc.ir.graph import Graph, Node
 from convc.ir.ops import Attributes
 from convc.ir.ops.elementwise import ClipAttributes
+from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.shape import (
     PadAttributes,
     ReshapeAttributes,
@@ -31,6 +32,8 @@ def _moves_nothing(node: Node, data: Node) -> bool:
             return node.type == data.type
         case ClipAttributes():
             return (a.min, a.max) == (float("-inf"), float("inf"))
+        case MaxPoolAttributes() | AveragePoolAttributes():
+            return max(a.kernel) == 1 and not any(a.pads) and node.type == data.type
     return False
 
 
@@ -78,7 +81,7 @@ def remove_identities(graph: Graph) -> Graph:
     """Return the graph without ops that give back their operand, and with one reshape or transpose for two in a row.
 
     Identities: reshape, concat, resize to the operand's own type; transpose in order; slice of everything; pad by nothing; clip
-    without bounds; + 0, - 0, * 1, / 1, pow 1 (which turn -0.0 into 0.0 at most).
+    without bounds; pool of single points; + 0, - 0, * 1, / 1, pow 1 (which turn -0.0 into 0.0 at most).
 
     Rewrite:
         %t = transpose(%x) {perm = [0, 2, 1]};  %u = transpose(%t) {perm = [1, 2, 0]};  %y = relu(%u)

@@ -51,7 +51,8 @@ class Cursor:
     def listed(
         self, item: Callable[[], _Item], subject: str, opening: str = "[", closing: str = "]"
     ) -> list[_Item]:
-        self.expect(opening, subject)
+        if not self.found(opening):
+            raise self.error(f"{subject} must begin with '{opening}'; got {self.next}.", self.next)
         items: list[_Item] = []
         while not self.found(closing):
             if items and not self.found(","):

@@ -29,7 +29,7 @@ def print_element(element: Array) -> str:
     if dtype not in FLOATS:
         return str(int(element))
     # The type's own shortest form may round twice on its way back through a double: then the exact one is printed.
-    for text in (str(element[()]), repr(float(element))):
+    for text in (repr(float(str(element[()]))), repr(float(element))):
         if _bits(parse_element(text, dtype)) == _bits(element):
             return text
     return f"nan(0x{_bits(element)})"

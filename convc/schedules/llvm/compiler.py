@@ -58,10 +58,6 @@ def _register() -> None:
 
 
 def build(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
-    """Return the machine code of a module whose functions are all scheduled.
-
-    Loops of constant extent are partitioned too, since every extent here is constant: that is what peels the tails.
-    """
+    """Return the machine code of a module whose functions are all scheduled."""
     _register()
-    with tvm.transform.PassContext(config={"s_tir.LoopPartition": {"partition_const_loop": True}}):
-        return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)
+    return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)

@@ -10,6 +10,7 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
+from convc.schedules.llvm import winograd
 from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
@@ -48,7 +49,7 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
-    parallelize(sch, [n, ko] if pe % knobs["rows"] else [n, ko, po])
+    parallelize(sch, [n, ko] if pe % knobs["rows"] else [n, ko, po], knobs)
     sch.decompose_reduction(acc, first)
     return sch.mod["main"]
 
@@ -68,7 +69,7 @@ def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFun
     sch.unroll(pi)
     sch.unroll(qi)
     sch.vectorize(lane)
-    parallelize(sch, [n, k] if pe % knobs["rows"] else [n, k, po])
+    parallelize(sch, [n, k] if pe % knobs["rows"] else [n, k, po], knobs)
     sch.decompose_reduction(acc, first)
     return sch.mod["main"]
 
@@ -88,7 +89,7 @@ def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
-    parallelize(sch, [n, ko, f, g])
+    parallelize(sch, [n, ko, f, g], knobs)
     sch.decompose_reduction(acc, first)
     return sch.mod["main"]
 
@@ -115,10 +116,10 @@ def generic(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     sch.unroll(spatial[1])
     sch.unroll(ki)
     sch.vectorize(qi)
-    parallelize(sch, [n, ko, *middle])
+    parallelize(sch, [n, ko, *middle], knobs)
     for block in blocks_of(sch):
         if sch.get(block).name_hint == "pad":
-            parallelize(sch, sch.get_loops(block)[:-1])
+            parallelize(sch, sch.get_loops(block)[:-1], knobs)
     sch.decompose_reduction(acc, reduced[0])
     return sch.mod["main"]
 
@@ -148,6 +149,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "direct": direct,
     "depthwise": depthwise,
     "subpixel": subpixel,
+    "winograd": winograd.schedule,
     "generic": generic,
     "dense": dense,
 }

@@ -44,6 +44,8 @@ def _inline_producers(sch: s_tir.Schedule) -> None:
 def _schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> None:
     info = sch.get(block)
     loops = sch.get_loops(block)
+    if not loops:  # a single element
+        return
     kinds = [v.iter_type for v in info.iter_vars]
     spatial = [x for x, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.DataPar]
     reduced = [x for x, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.CommReduce]

@@ -7,6 +7,8 @@ from typing import Any
 
 from tvm import s_tir
 
+from convc.schedules.plan import Knobs
+
 __all__ = ["accumulate", "blocks_of", "inline_between", "parallelize", "split_tail"]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
@@ -83,9 +85,10 @@ def accumulate(
     return reduced[0]
 
 
-def parallelize(sch: s_tir.Schedule, loops: Sequence[Loop]) -> None:
-    """Fuse the outermost loops and run them on all threads.
+def parallelize(sch: s_tir.Schedule, loops: Sequence[Loop], knobs: Knobs) -> None:
+    """Fuse the outermost loops and run them on all threads, unless the knob `parallel` is 0: a launch would take longer.
 
     Comes before `decompose_reduction`: an update block without its init is no reduction to TVM, and cannot run in parallel.
     """
-    sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])
+    if knobs.get("parallel", 1):
+        sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])

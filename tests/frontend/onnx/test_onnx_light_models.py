@@ -42,7 +42,7 @@ def test_output_is_the_expected_one(name: str) -> None:
     got = interpret(graph, {x.name: data})[NAMES[name]]
     wanted = numpy_helper.to_array(onnx.load_tensor(FOLDER / f"light_{name}_output_0.pb"))
     assert got.shape == wanted.shape
-    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("name", ["vgg19", "resnet50"])

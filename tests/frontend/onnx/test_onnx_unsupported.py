@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from onnx_models import make_model
+from tests.frontend.onnx.onnx_models import make_model
 
 from convc.errors import UnsupportedModelError
 from convc.frontend.onnx import from_onnx
@@ -40,10 +40,10 @@ def test_the_whole_report() -> None:
     )
     assert refusal(model) == (
         "net cannot be compiled: 3 operators and 1 use of operators are not supported\n"
-        '  acme::Relu       v3   x1  foreign               no rule for domain "acme"\n'
-        "  ai.onnx::Det     v11  x4  det0, det1, d2, ...   not implemented\n"
-        "  ai.onnx::Foo     v18  x1  e                     ai.onnx has no such operator at the model's opset\n"
-        "  ai.onnx::Resize  v18  x1  up                    attribute antialias=1 (only 0)\n"
+        '  acme::Relu       v3   x1  foreign              no rule for domain "acme"\n'
+        "  ai.onnx::Det     v11  x4  det0, det1, d2, ...  not implemented\n"
+        "  ai.onnx::Foo     v18  x1  e                    ai.onnx has no such operator at the model's opset\n"
+        "  ai.onnx::Resize  v18  x1  up                   attribute antialias=1 (only 0)\n"
         "help: `convc ops` lists what is supported"
     )
 
@@ -78,7 +78,6 @@ def test_attribute_nobody_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 MASK = node("Dropout", ["x"], ["y", "mask"])
 X = (1, 2, 4, 4)
-INT64 = np.array([1])
 REASONS = [
     (
         node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]),
@@ -127,8 +126,10 @@ REASONS = [
         ),
         {"s": np.array([1, 1, 2, 2], np.float32)},
         ["y"],
-        "attribute coordinate_transformation_mode=asymmetric with nearest_mode=ceil at factor 2 "
-        "(only where each element is repeated in place)",
+        (
+            "attribute coordinate_transformation_mode=asymmetric with nearest_mode=ceil at factor 2 "
+            "(only where each element is repeated in place)"
+        ),
     ),
     (
         node("BatchNormalization", ["x", "s", "s", "s", "s"], ["y", "m", "v"], training_mode=1),

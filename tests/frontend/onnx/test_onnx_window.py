@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper
-from onnx_models import check_against_onnx, make_model, random_inputs, run_onnxruntime
+from tests.frontend.onnx.onnx_models import check_against_onnx, make_model, random_inputs, run_onnxruntime
 
 from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx import from_onnx

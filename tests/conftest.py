@@ -1,0 +1,29 @@
+"""Markers: `slow` runs only when asked for, `isa` only where the CPU has the feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from convc.runtime import host
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # A test that is named on the command line is asked for, too.
+    named = any("::" in str(argument) for argument in config.args)
+    if "slow" not in config.option.markexpr and not named:
+        chosen = [item for item in items if item.get_closest_marker("slow") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("isa"):
+        missing = missing_features(marker.args)
+        if missing:
+            pytest.skip(f"this CPU has no {', '.join(missing)}")
+
+
+def missing_features(names: Sequence[str]) -> list[str]:
+    return sorted(set(names) - host.cpu().features)

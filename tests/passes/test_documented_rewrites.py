@@ -1,0 +1,68 @@
+"""Every pass's `Rewrite:` block is run: parsed before, transformed, compared with the parsed after."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import convc.ir.passes
+from convc.ir import Graph
+from convc.ir.passes import PASSES, PIPELINE
+from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
+from convc.ir.text import parse, print_graph
+
+# The values that the blocks leave free.
+FREE = {
+    "fold_constants": "%x = input : f32[1]",
+    "remove_identities": "%x = input : f32[2,3,4]",
+    "fuse_activations": "%x = input : f32[2,3]",
+    "merge_pads": "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3]",
+    "replace_global_pools": "%x = input : f32[1,3,4,4]",
+    "fold_channel_affine": "%x = input : f32[1,1,3,3]",
+    "fuse_epilogue": (
+        "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3] %b = input : f32[1,4,1,1] %r = input : f32[1,4,3,3]"
+    ),
+    "deduplicate_nodes": "%x = input : f32[2]",
+    "eliminate_dead_nodes": "%x = input : f32[2]",
+}
+
+
+def rewrites(name: str) -> list[tuple[str, str]]:
+    """Return the (before, after) pairs of a pass's docstring."""
+    function = next(p.function for p in PASSES if p.name == name)
+    doc = inspect.cleandoc(function.__doc__ or "")
+    block = re.search(r"^Rewrite:\n(.*?)(?=^\w+:|\Z)", doc, re.DOTALL | re.MULTILINE)
+    assert block, f"{name} must document a rewrite"
+    pairs = []
+    for part in re.split(r"\n\s*\n", block[1].strip()):
+        before, after = part.split("-->")
+        pairs.append((before.strip(), after.strip()))
+    return pairs
+
+
+def graph_of(name: str, body: str) -> Graph:
+    last = re.findall(r"(%\w+) =", body)[-1]
+    return parse(f"graph @{name} {{ {FREE[name]} {body} return {last} }}")
+
+
+CASES = [(p, before, after) for p in PASSES for before, after in rewrites(p.name)]
+
+
+@pytest.mark.parametrize(("step", "before", "after"), CASES, ids=[c[0].name for c in CASES])
+def test_documented_rewrite(step, before, after):
+    graph = step.function(graph_of(step.name, before))
+    if step.function is not eliminate_dead_nodes:
+        # The blocks leave out what is dead afterwards.
+        graph = eliminate_dead_nodes(graph)
+    assert print_graph(graph) == print_graph(graph_of(step.name, after))
+
+
+def test_every_pass_has_its_file_and_runs():
+    folder = Path(convc.ir.passes.__file__).parent
+    files = {f.stem for f in folder.glob("*.py")}
+    tools = {"__init__", "rewrite", "uniform", "channels"}
+    assert {p.name for p in PIPELINE} == files - tools
+    assert set(PASSES) == set(PIPELINE)

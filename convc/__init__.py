@@ -13,14 +13,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from convc.version import VERSION as __version__
+from convc.version import __version__
 
 if TYPE_CHECKING:
-    from convc.compiler import CompiledModel, compile, explain, load_graph
+    from convc.compiler import CompiledModel, compile, explain
     from convc.frontend import dsl
     from convc.frontend.onnx import from_onnx
     from convc.ir import ConvSpec, Graph
     from convc.runtime import Module, load
+    from convc.source import load_graph
     from convc.target import Target
 
 __all__ = [
@@ -48,7 +49,7 @@ _HOMES = {
     "explain": "convc.compiler",
     "from_onnx": "convc.frontend.onnx",
     "load": "convc.runtime",
-    "load_graph": "convc.compiler",
+    "load_graph": "convc.source",
 }
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from convc.errors import FrontendError, InvalidModelError
 from convc.ir import text
 from convc.ir.graph import Graph
 from convc.ir.passes import PIPELINE, run_passes
@@ -25,13 +24,14 @@ from convc.runtime import Module, load
 from convc.runtime.host import usable_threads
 from convc.runtime.manifest import Manifest
 from convc.schedules.plan import Plan
-from convc.schedules.select import AUTO, select
+from convc.schedules.select import AUTO, is_convolution, problem_of, select
+from convc.source import Source, load_graph
 from convc.target import Target, parse_target
 from convc.toolchain import check_toolchain
 from convc.version import VERSION
 
 if TYPE_CHECKING:
-    import onnx
+    from convc.runtime.module import NanPolicy
 
 __all__ = [
     "CandidateReport",
@@ -43,46 +43,11 @@ __all__ = [
     "load_graph",
 ]
 
-Source: TypeAlias = "str | os.PathLike[str] | Graph | onnx.ModelProto"
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 def _silent(stage: str, done: int, total: int) -> None:
     """Report nothing."""
-
-
-def load_graph(source: Source, *, shapes: Mapping[str, Shape] | None = None) -> Graph:
-    """Return the graph of a model.
-
-    Args:
-        source: a path to an `.onnx` model or a `.cvc` graph, a graph, or an ONNX model in memory.
-        shapes: input name -> shape, for inputs whose shape the ONNX model leaves open.
-
-    Raises:
-        FrontendError: if the model cannot be read or uses what convc does not take, or `shapes` are given for what is no ONNX
-            model.
-        TextError: if a `.cvc` file does not parse.
-    """
-    if isinstance(source, Graph):
-        _check_no_shapes(shapes, f"graph '{source.name}'")
-        return source
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if not path.exists():
-            raise InvalidModelError(f"model must be a file; got '{path}', which does not exist.")
-        if path.suffix == ".cvc":
-            _check_no_shapes(shapes, f"'{path}'")
-            return text.load(path)
-    from convc.frontend.onnx import from_onnx
-
-    return from_onnx(source, shapes=shapes)
-
-
-def _check_no_shapes(shapes: Mapping[str, Shape] | None, what: str) -> None:
-    if shapes:
-        raise InvalidModelError(
-            f"shapes must be given for ONNX models alone; got {dict(shapes)} for {what}, whose shapes are fixed."
-        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +81,7 @@ class CompiledModel:
         self._built.export(destination)
         return destination
 
-    def load(self, threads: int | None = None, nan: str = "allow") -> Module:
+    def load(self, threads: int | None = None, nan: NanPolicy = "allow") -> Module:
         """Return the model ready to run in this process; linked into a temporary folder that lives as long as this object."""
         if "file" not in self._loaded:
             folder = Path(mkdtemp(prefix="convc-"))
@@ -257,8 +222,6 @@ def explain(
     algo_for: Mapping[str, str] | None = None,
 ) -> tuple[LayerReport, ...]:
     """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
-    from convc.schedules.select import is_convolution, problem_of
-
     check_toolchain()
     graph = run_passes(load_graph(source, shapes=shapes), PIPELINE)
     machine = parse_target(target, mcpu, threads or usable_threads())

@@ -1,9 +1,9 @@
 """CONV_GRID: the convolutions that every algorithm is tested on, in groups, each row with the reason it is there.
 
-    tiny    every field of ConvSpec varied alone, from one small convolution
-    edges   where code for tiles, blocks, borders and groups goes wrong
-    nets    layers of known networks, scaled down in H and W (and K), with their own channels, filters, strides and pads
-    large   the same layers at full size; only under the `slow` marker
+tiny    every field of ConvSpec varied alone, from one small convolution
+edges   where code for tiles, blocks, borders and groups goes wrong
+nets    layers of known networks, scaled down in H and W (and K), with their own channels, filters, strides and pads
+large   the same layers at full size; only under the `slow` marker
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How far a compiled result may be from the float64 reference: the ONE place that knows numbers.
 
-    exact     sums of small whole numbers are exact in float32, in any order: equality, bit for bit
-    bounded   |y - reference| <= 4 eps * bound, element by element; `bound` is the same algorithm on absolute values, so that it grows
-              where the algorithm's intermediate values do (Winograd's transforms). Measured on signed normal data: at most 1.3 for
-              sums of 27 to 4608 products, 0.1 for Winograd F(2) to F(6); a constant of 4 leaves room for both and for nothing else.
-    scalar    the polynomials of exp, tanh and erf have an error of their own, see SCALAR_ERRORS
+exact     sums of small whole numbers are exact in float32, in any order: equality, bit for bit
+bounded   |y - reference| <= 4 eps * bound, element by element; `bound` is the same algorithm on absolute values, so that it grows
+          where the algorithm's intermediate values do (Winograd's transforms). Measured on signed normal data: at most 1.3 for
+          sums of 27 to 4608 products, 0.1 for Winograd F(2) to F(6); a constant of 4 leaves room for both and for nothing else.
+scalar    the polynomials of exp, tanh and erf have an error of their own, see SCALAR_ERRORS
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from convc.ir import ConvSpec, Step
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.schedules.winograd import transforms
 
-__all__ = ["EPS", "INEXACT", "SCALAR_ERRORS", "assert_bounded", "assert_exact", "error_bound", "scalar_error"]
+__all__ = [
+    "EPS",
+    "INEXACT",
+    "SCALAR_ERRORS",
+    "assert_bounded",
+    "assert_exact",
+    "error_bound",
+    "scalar_error",
+]
 
 EPS: Final = float(np.finfo(np.float32).eps)
 _FACTOR: Final = 4

@@ -48,7 +48,7 @@ def compile(
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the module with the float64 reference on one random input.")] = True,
     tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="Greatest max |error| / max |reference| that passes.")] = 1e-4,
     seed: SeedOption = 0,
-    dump: Annotated[Path | None, typer.Option("--dump", metavar="DIR", help="Write the graph's text form after each pass.", show_default=False)] = None,
+    dump: Annotated[Path | None, typer.Option("--dump", metavar="DIR", help="Write the graph as text after each pass (structure and small constants; large ones by name only).", show_default=False)] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,

@@ -52,6 +52,6 @@ def shapes_of(path: Path, texts: list[str] | None) -> dict[str, tuple[int, ...]]
 def open_graph(path: Path, texts: list[str] | None = None) -> Graph:
     """Return the imported graph of a model's file."""
     shapes = shapes_of(model_file(path), texts)
-    from convc.compiler import load_graph
+    from convc.source import load_graph
 
     return load_graph(path, shapes=shapes)

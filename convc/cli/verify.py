@@ -72,7 +72,7 @@ def _graph(model: Path, shape: list[str] | None, loaded: Module) -> Graph:
     """Import the model; one with symbolic dimensions takes them from the module unless told otherwise."""
     if shape or model.suffix != ".onnx":
         return open_graph(model, shape)
-    from convc.compiler import load_graph
+    from convc.source import load_graph
 
     return load_graph(model_file(model), shapes={t.name: t.shape for t in loaded.inputs})
 

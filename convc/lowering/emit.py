@@ -23,6 +23,7 @@ from convc.lowering.legality import check_graph
 from convc.lowering.partition import Unit, partition
 from convc.lowering.program import Argument, Buffer, Call, Kernel, Program
 from convc.schedules import dense
+from convc.schedules.algorithm import Operands
 from convc.schedules.layout import PLAIN, Halo, Layout, View
 from convc.schedules.plan import Plan
 from convc.schedules.select import is_convolution, problem_of
@@ -110,10 +111,8 @@ class _Emitter:
             if step.name == "bias":
                 arguments.append(self._bias(next(extras), block))
             elif step.takes_operand:
-                residual = self._read(next(extras), block)
-                arguments.append(Argument(residual.buffer, residual.view.split(*wants.split)))
-        result = self._write(node)
-        arguments.append(Argument(result.buffer, result.view.split(*wants.split)))
+                arguments.append(_split(self._read(next(extras), block), wants))
+        arguments.append(_split(self._write(node), wants))
         kernel = conv_kernel(algorithm, problem, self.target, knobs, [a.view for a in arguments])
         self._call(
             Call(
@@ -303,3 +302,8 @@ class _Emitter:
         self._move(kernel, arguments, node, "bias to blocks")
         return Argument(buffer, View((blocks, block), (block, 1), 0, node.type.dtype))
 
+
+def _split(argument: Argument, wants: Operands) -> Argument:
+    if wants.split is None:
+        return argument
+    return Argument(argument.buffer, argument.view.split(*wants.split))

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from tvm import tirx
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812 (TVM's own name for it)
 
 from convc.lowering.program import Argument, Buffer, Program
 from convc.runtime.manifest import buffer_bytes

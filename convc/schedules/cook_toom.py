@@ -110,9 +110,7 @@ class Factored:
 
 def _pairs(points: Sequence[Fraction]) -> list[tuple[int, int]]:
     """Return the positions (of +a, of -a)."""
-    return [
-        (i, points.index(-a)) for i, a in enumerate(points) if a > 0 and -a in points
-    ]
+    return [(i, points.index(-a)) for i, a in enumerate(points) if a > 0 and -a in points]
 
 
 @cache

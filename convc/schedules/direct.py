@@ -103,7 +103,8 @@ class Direct:
         steps = spec.data[0] * c * spec.kernel[0] * spec.kernel[1]
         # Half-wide vectors issue twice a cycle.
         width = knobs["block"] / max(target.lanes, knobs["block"])
-        compute = steps * tile_cycles(tile, *spec.output[2:], vectors) * width
+        rows, cols = spec.output[2:]
+        compute = steps * tile_cycles(tile, rows, cols, vectors) * width
         stream = spec.nbytes / 8  # bytes a cycle and core from beyond L2, Zen 4 estimate
         return max(compute, stream)
 

@@ -50,7 +50,9 @@ def _by_precision(
     def function(x: Tensor) -> Tensor:
         if x.dtype == "float64":
             return exact(x)
-        return fast(x) if x.dtype == "float32" else topi.cast(fast(topi.cast(x, "float32")), x.dtype)
+        return (
+            fast(x) if x.dtype == "float32" else topi.cast(fast(topi.cast(x, "float32")), x.dtype)
+        )
 
     return function
 

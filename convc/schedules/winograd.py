@@ -87,7 +87,9 @@ class Winograd:
         if spec.group > 1:
             return Unsupported(f"group must be 1; got {spec.group}")
         if max(spec.kernel) < 3 or not _fits(spec, 2):
-            return Unsupported(f"filter must have an axis of 3 to 7 taps and none above; got {spec.kernel}")
+            return Unsupported(
+                f"filter must have an axis of 3 to 7 taps and none above; got {spec.kernel}"
+            )
         if not problem.constant_weight:
             return Unsupported("weights must be constant, to be transformed at compile time")
         if spec.dtype != "float32":
@@ -163,7 +165,9 @@ class Winograd:
         lanes, a = knobs["vectors"] * knobs["block"], knobs["data_block"]
         kp, cp = -(-k // lanes) * lanes, -(-c // a) * a
         U = np.zeros((kp // lanes, high.alpha, wide.alpha, cp, lanes), weight.dtype)
-        for group in range(kp // lanes):  # one group at a time: U in float64 would be twice the greatest array
+        for group in range(
+            kp // lanes
+        ):  # one group at a time: U in float64 would be twice the greatest array
             part = weight[group * lanes : (group + 1) * lanes].astype(np.float64)
             transformed = np.einsum("ir,kcrs,js->ijck", G, part, H, optimize=True)
             U[group, :, :, :c, : part.shape[0]] = transformed
@@ -201,23 +205,17 @@ class Winograd:
         )
         d1 = te.compute(
             tile,
-            lambda n, c, t, e, f, lane: _combine(
-                B_h.outer, e, lambda i: d0[n, c, t, i, f, lane]
-            ),
+            lambda n, c, t, e, f, lane: _combine(B_h.outer, e, lambda i: d0[n, c, t, i, f, lane]),
             name="d1",
         )
         d2 = te.compute(
             tile,
-            lambda n, c, t, e, f, lane: _combine(
-                B_w.inner, f, lambda j: d1[n, c, t, e, j, lane]
-            ),
+            lambda n, c, t, e, f, lane: _combine(B_w.inner, f, lambda j: d1[n, c, t, e, j, lane]),
             name="d2",
         )
         V = te.compute(
             (high.alpha, wide.alpha, N, c_blocks, rows * cols, a),
-            lambda e, f, n, c, t, lane: _combine(
-                B_w.outer, f, lambda j: d2[n, c, t, e, j, lane]
-            ),
+            lambda e, f, n, c, t, lane: _combine(B_w.outer, f, lambda j: d2[n, c, t, e, j, lane]),
             name="V",
         )
         co, ci = te.reduce_axis((0, c_blocks), "co"), te.reduce_axis((0, a), "ci")
@@ -239,16 +237,12 @@ class Winograd:
         half = (N, blocks, rows * cols, high.m, wide.alpha, b)
         y1 = te.compute(
             half,
-            lambda n, k, t, p, f, lane: _combine(
-                A_h.outer, p, lambda i: y0[n, k, t, i, f, lane]
-            ),
+            lambda n, k, t, p, f, lane: _combine(A_h.outer, p, lambda i: y0[n, k, t, i, f, lane]),
             name="y1",
         )
         y2 = te.compute(
             half,
-            lambda n, k, t, p, f, lane: _combine(
-                A_w.inner, f, lambda j: y1[n, k, t, p, j, lane]
-            ),
+            lambda n, k, t, p, f, lane: _combine(A_w.inner, f, lambda j: y1[n, k, t, p, j, lane]),
             name="y2",
         )
         y = te.compute(
@@ -277,7 +271,8 @@ def _whole_tile(target: Target, points: int, vectors: int) -> Tile:
     ]
     # On ties more points: fewer, longer tiles stream U less often from L2.
     return min(
-        tiles, key=lambda t: (tile_cycles(t, 1, points, vectors), -t.accumulators, abs(t.vectors - 2))
+        tiles,
+        key=lambda t: (tile_cycles(t, 1, points, vectors), -t.accumulators, abs(t.vectors - 2)),
     )
 
 

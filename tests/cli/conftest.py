@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from tests.cli.command_line import DYNAMIC, NET, UNSUPPORTED, Result
 
 from convc.cli import invoke
+from tests.cli.command_line import DYNAMIC, NET, UNSUPPORTED, Result
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.cli.command_line import NET
 
 HEAVY = (

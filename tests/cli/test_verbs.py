@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cli.command_line import Result
 
 from convc.npz import load_npz
+from tests.cli.command_line import Result
 
 Convc = Callable[..., Result]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime import runtime_modules
 
 from convc.errors import ToolchainError
 from convc.runtime import library
+from tests.runtime import runtime_modules
 
 HINT = "Install it with `pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1`."
 

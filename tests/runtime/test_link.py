@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from tests.runtime import runtime_modules
 
 from convc.errors import LoweringError, PackageError, ToolchainError
 from convc.lowering.package import link, write_weights
 from convc.runtime import Manifest, Tensor, read_manifest
+from tests.runtime import runtime_modules
 
 MANIFEST = runtime_modules.manifest_of(
     "plain", (), [Tensor("x", (4,), "float32")], [Tensor("y", (4,), "float32")], weights_bytes=4096

@@ -9,13 +9,13 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
-from tests.runtime import runtime_modules
 import tvm_ffi
 from numpy.typing import NDArray
 
 from convc.errors import ConvcError, InputError, PackageError, TargetMismatchError
 from convc.lowering.package import link
 from convc.runtime import Module, TargetInfo, aligned_empty, host, load
+from tests.runtime import runtime_modules
 
 
 @pytest.fixture(scope="module")

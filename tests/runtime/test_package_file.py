@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime import runtime_modules
 
 from convc.errors import PackageError
 from convc.runtime import read_manifest
 from convc.runtime.elf import find_sections
 from convc.runtime.package import map_weights, open_package
+from tests.runtime import runtime_modules
 
 
 def failure(path: Path, **options: bool) -> str:

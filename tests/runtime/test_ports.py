@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.runtime.runtime_modules import Foreign, placed
 
 from convc.errors import InputError
 from convc.runtime import Module, aligned_empty, load
+from tests.runtime.runtime_modules import Foreign, placed
 
 
 @pytest.fixture(scope="module")

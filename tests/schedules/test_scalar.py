@@ -41,7 +41,9 @@ def test_accuracy_in_float32(float32):
         with np.errstate(all="ignore"):
             actual, exact = module.run({"x": x}), interpret(graph, {"x": x})
             for name in UNARY:
-                error = np.abs(actual[name] - exact[name]) / np.maximum(1, np.abs(exact[name])) / EPS
+                error = (
+                    np.abs(actual[name] - exact[name]) / np.maximum(1, np.abs(exact[name])) / EPS
+                )
                 assert np.array_equal(np.isnan(actual[name]), np.isnan(exact[name])), name
                 worst[name] = max(worst[name], float(np.nanmax(error[np.isfinite(exact[name])])))
     limits = {name: SCALAR_ERRORS.get(name, 1) for name in UNARY}

@@ -1,10 +1,10 @@
 """THE SCHEDULE of `schedules.winograd`: fused per block of tile rows, so that V and M never leave the L2 cache.
 
-    for batch, block of tile rows (parallel when there are enough):
-        for channel block, tile:      V = B_T d B           one vector of channels at a time, all factors in registers
-        for group of output channels:
-            for each of alpha^2:      M = U V             the register tile, tiles as its points
-            for vector, tile:         y = epilogue(A_T M A)
+for batch, block of tile rows (parallel when there are enough):
+for channel block, tile:      V = B_T d B           one vector of channels at a time, all factors in registers
+for group of output channels:
+for each of alpha^2:      M = U V             the register tile, tiles as its points
+for vector, tile:         y = epilogue(A_T M A)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     d0, d1, d2, V, acc, M, y0, y1, y2 = (sch.get_sblock(name) for name in _STAGES)
     m_h, m_w = _tile_size(sch, V, y1, out)
     n, k, p, q, lane = sch.get_loops(out)
-    channels, height, width = (int(sch.get(loop).extent) for loop in (k, p, q))
+    channels, height = (int(sch.get(loop).extent) for loop in (k, p))
     ko, ki = sch.split(k, [None, min(knobs["vectors"], channels)])
     po, pi = sch.split(p, [None, m_h])
     # No tail of its own: a test per row of results costs less than twice the code (F(5, 3) at 224: 10.5 ms against 14.0).

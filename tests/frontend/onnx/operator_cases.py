@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from onnx import ModelProto, helper
+
 from tests.frontend.onnx.onnx_models import NEWEST, make_model
 
 rng = np.random.default_rng(7)

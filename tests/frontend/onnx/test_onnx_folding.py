@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.frontend.onnx.onnx_models import NEWEST, check_against_onnx, make_model, random_inputs, run_onnx
 
 from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx import from_onnx
 from convc.frontend.onnx.folding import ConstantFolder
 from convc.frontend.onnx.operators import CONVERTERS
 from convc.ir.graph import ConstantAttributes
+from tests.frontend.onnx.onnx_models import (
+    NEWEST,
+    check_against_onnx,
+    make_model,
+    random_inputs,
+    run_onnx,
+)
 
 node = helper.make_node
 # operator -> (operands, attributes): computed by onnx.reference at every version in the rows.

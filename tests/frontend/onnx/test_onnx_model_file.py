@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from tests.frontend.onnx.onnx_models import make_model
 
 from convc.errors import InvalidModelError, ShapeError, UnsupportedModelError
 from convc.frontend.onnx import from_onnx
 from convc.ir.reference import interpret
+from tests.frontend.onnx.onnx_models import make_model
 
 WEIGHT = np.arange(8, dtype=np.float32).reshape(2, 4)
 

@@ -6,6 +6,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+
+import convc.frontend.onnx.operators as operators
+from convc.frontend.onnx import from_onnx
+from convc.frontend.onnx.operators import CONVERTERS, FAMILIES, supported_operators
+from convc.ir.reference import interpret
 from tests.frontend.onnx.onnx_models import (
     NEWEST,
     check_against_onnx,
@@ -15,11 +20,6 @@ from tests.frontend.onnx.onnx_models import (
     run_onnxruntime,
 )
 from tests.frontend.onnx.operator_cases import CASES, IMAGE, Case, floats
-
-import convc.frontend.onnx.operators as operators
-from convc.frontend.onnx import from_onnx
-from convc.frontend.onnx.operators import CONVERTERS, FAMILIES, supported_operators
-from convc.ir.reference import interpret
 
 SINCE = {op: since for _, op, since, _ in supported_operators()}
 RUNS = [(case, version) for case in CASES for version in case.versions(SINCE[case.op])]

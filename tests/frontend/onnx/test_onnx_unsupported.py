@@ -4,13 +4,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.frontend.onnx.onnx_models import make_model
 
 from convc.errors import UnsupportedModelError
 from convc.frontend.onnx import from_onnx
 from convc.frontend.onnx import operators as operator_table
 from convc.frontend.onnx.converter import Converter
 from convc.frontend.onnx.report import RefusalReport
+from tests.frontend.onnx.onnx_models import make_model
 
 node = helper.make_node
 

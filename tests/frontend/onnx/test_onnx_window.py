@@ -5,11 +5,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper
-from tests.frontend.onnx.onnx_models import check_against_onnx, make_model, random_inputs, run_onnxruntime
 
 from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx import from_onnx
 from convc.frontend.onnx.auto_pad import Window, same_pads
+from tests.frontend.onnx.onnx_models import (
+    check_against_onnx,
+    make_model,
+    random_inputs,
+    run_onnxruntime,
+)
 
 small = st.integers(1, 3)
 

@@ -1,0 +1,42 @@
+"""Every algorithm for every x86-64 level: other vector widths, other numbers of registers, other blocks."""
+
+from __future__ import annotations
+
+import pytest
+
+from convc.schedules.algorithm import Problem
+from convc.schedules.table import ALGORITHMS
+from convc.target import parse_target
+from tests.conv_grid import CONV_GRID
+from tests.schedules.conv_module import Case, ConvModule
+from tests.tolerance import assert_bounded, error_bound
+
+LEVELS = [
+    ("x86-64-v2", 4, 16),
+    pytest.param("x86-64-v3", 8, 16, marks=pytest.mark.isa("avx2", "fma")),
+    pytest.param("x86-64-v4", 16, 32, marks=pytest.mark.isa("avx512f", "avx512vl")),
+]
+# Rows that each algorithm runs on each level.
+ROWS = 3
+
+
+@pytest.mark.parametrize(("mcpu", "lanes", "registers"), LEVELS)
+def test_numbers_on_every_level(mcpu, lanes, registers):
+    target = parse_target("llvm", mcpu)
+    assert (target.lanes, target.registers) == (lanes, registers)
+    cases = []
+    for algorithm in ALGORITHMS:
+        rows = [
+            r for r in CONV_GRID if r.group != "tiny" and not algorithm.supports(Problem(r.spec), target)
+        ]
+        assert len(rows) > 10, f"{algorithm.name} takes too little of the grid"
+        # Spread over the rows: first, middle, last.
+        step = (len(rows) - 1) // (ROWS - 1)
+        cases += [Case(algorithm.name, row.spec) for row in rows[::step][:ROWS]]
+    module = ConvModule(cases, target)
+    assert module.manifest.target.mcpu == mcpu
+    for result in module.run(exact=False):
+        bound = error_bound(
+            result.case.algorithm, result.data, result.weight, result.case.spec, result.knobs
+        )
+        assert_bounded(result.actual, result.expected, bound)

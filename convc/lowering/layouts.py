@@ -23,6 +23,21 @@ __all__ = ["Layouts", "assign_layouts"]
 
 
 @dataclass(frozen=True, slots=True)
+class Home:
+    """A value that is written straight into an image of more channels.
+
+    Attributes:
+        image: the value that it is a part of, itself in no other.
+        channel: where it begins there.
+        by: the concatenation that wants it there, and as which operand.
+    """
+
+    image: str
+    channel: int
+    by: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Layouts:
     """Memory orders of a graph's values.
 
@@ -30,11 +45,13 @@ class Layouts:
         primary: value -> the layout its producer writes.
         halos: (value, block) -> the halo that some reader of that block wants.
         block: unit's result -> the block its kernel works in.
+        homes: value -> the image that it is written into, for operands of concatenations.
     """
 
     primary: dict[str, Layout]
     halos: dict[tuple[str, int], Halo]
     block: dict[str, int]
+    homes: dict[str, Home]
 
     def of(self, value: str, block: int) -> Layout:
         """Return the layout in which readers that want `block` find the value."""
@@ -58,8 +75,40 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             written[node.name] = block[node.name] = wants.result.block
         else:
             written[node.name] = block[node.name] = _followed(graph, unit, written)
-    primary = {value: Layout(b, halos.get((value, b), Halo())) for value, b in written.items()}
-    return Layouts(primary, halos, block)
+    homes = _homes(graph, units, block)
+    for value, home in homes.items():
+        # One image has one halo: as large as any reader of any of its parts wants.
+        key = (home.image, written[value])
+        halos[key] = halos.get(key, Halo()).union(halos.get((value, written[value]), Halo()))
+    primary = {}
+    for value, b in written.items():
+        image = homes[value].image if value in homes else value
+        primary[value] = Layout(b, halos.get((image, b), Halo()))
+    return Layouts(primary, halos, block, homes)
+
+
+def is_channel_concatenation(node: Node) -> bool:
+    """Whether the node puts images one behind the other along their channels."""
+    return node.op == "concat" and node.type.rank == 4 and node.attributes.axis == 1  # type: ignore[attr-defined]
+
+
+def _homes(graph: Graph, units: Sequence[Unit], block: dict[str, int]) -> dict[str, Home]:
+    """Return which values are written into a concatenation's result; the last concatenation of a chain holds them all."""
+    homes: dict[str, Home] = {}
+    for unit in reversed(units):
+        node = unit.result
+        b = block[node.name]
+        if not b or not is_channel_concatenation(node):
+            continue
+        outer = homes.get(node.name)
+        begin = outer.channel if outer else 0
+        for index, operand in enumerate(node.inputs):
+            # A value has one home; inputs, constants and values in another block must be copied.
+            if operand not in homes and block.get(operand) == b:
+                image = outer.image if outer else node.name
+                homes[operand] = Home(image, begin, (node.name, index))
+            begin += graph[operand].type.shape[1]
+    return homes
 
 
 def _followed(graph: Graph, unit: Unit, written: dict[str, int]) -> int:

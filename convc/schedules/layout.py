@@ -125,10 +125,23 @@ class Layout:
         """Return the buffer's size."""
         return math.prod(self.buffer_shape(shape)) * numpy_dtype(dtype).itemsize
 
-    def view(self, shape: Shape, dtype: str, border: Halo | None = None) -> View:
+    def view(
+        self,
+        shape: Shape,
+        dtype: str,
+        border: Halo | None = None,
+        *,
+        image: Shape | None = None,
+        channel: int = 0,
+    ) -> View:
         """Return the view of the value together with `border` of its halo (default: none of it).
 
-        `border` may reach beyond the halo on no side.
+        Args:
+            shape: the value's.
+            dtype: its element type.
+            border: part of the halo to see; reaches beyond the halo on no side.
+            image: the larger image (N, more channels, H, W) that the value is a part of, if it is.
+            channel: where in that image it begins, a multiple of the block.
         """
         whole = self.buffer_shape(shape)
         strides = _compact(whole)
@@ -142,6 +155,12 @@ class Layout:
         size = numpy_dtype(dtype).itemsize
         alignment = ALIGNMENT if seen == whole else math.gcd(ALIGNMENT, b * size)
         offset = (top * strides[2] + left * strides[3]) * size
+        if image is not None:
+            alignment = math.gcd(ALIGNMENT, b * size)
+            offset += channel // b * strides[1] * size
+            # The distance between images of a batch of one is free: as for a value of its own, so that kernels are shared.
+            if n != 1:
+                strides = (_compact(self.buffer_shape(image))[0], *strides[1:])
         return View(seen, strides, offset, dtype, alignment)
 
     def bands(self, shape: Shape, dtype: str) -> list[View]:

@@ -22,6 +22,7 @@ FREE = {
     "merge_pads": "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3]",
     "replace_global_pools": "%x = input : f32[1,3,4,4]",
     "fold_channel_affine": "%x = input : f32[1,1,3,3]",
+    "merge_affine": "%x = input : f32[1,2,3,3]",
     "fuse_epilogue": (
         "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3] %b = input : f32[1,4,1,1] %r = input : f32[1,4,3,3]"
     ),
@@ -43,9 +44,15 @@ def rewrites(name: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def graph_of(name: str, body: str) -> Graph:
-    last = re.findall(r"(%\w+) =", body)[-1]
-    return parse(f"graph @{name} {{ {FREE[name]} {body} return {last} }}")
+def last_value(body: str) -> str:
+    return re.findall(r"%(\w+) =", body)[-1]
+
+
+def graph_of(name: str, body: str, output: str) -> Graph:
+    """Return the graph of a block, whose last value is the output called `output`."""
+    return parse(
+        f'graph @{name} {{ {FREE[name]} {body} return %{last_value(body)} as "{output}" }}'
+    )
 
 
 CASES = [(p, before, after) for p in PASSES for before, after in rewrites(p.name)]
@@ -53,16 +60,17 @@ CASES = [(p, before, after) for p in PASSES for before, after in rewrites(p.name
 
 @pytest.mark.parametrize(("step", "before", "after"), CASES, ids=[c[0].name for c in CASES])
 def test_documented_rewrite(step, before, after):
-    graph = step.function(graph_of(step.name, before))
+    output = last_value(before)
+    graph = step.function(graph_of(step.name, before, output))
     if step.function is not eliminate_dead_nodes:
         # The blocks leave out what is dead afterwards.
         graph = eliminate_dead_nodes(graph)
-    assert print_graph(graph) == print_graph(graph_of(step.name, after))
+    assert print_graph(graph) == print_graph(graph_of(step.name, after, output))
 
 
 def test_every_pass_has_its_file_and_runs():
     folder = Path(convc.ir.passes.__file__).parent
     files = {f.stem for f in folder.glob("*.py")}
-    tools = {"__init__", "rewrite", "uniform", "channels"}
+    tools = {"__init__", "rewrite", "uniform", "channels", "affine"}
     assert {p.name for p in PIPELINE} == files - tools
     assert set(PASSES) == set(PIPELINE)

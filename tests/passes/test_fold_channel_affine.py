@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convc.ir import GraphBuilder, Step, TensorType
+from convc.ir import GraphBuilder, Output, Step, TensorType
 from convc.ir.ops.conv import (
     ConvAttributes,
     ConvTransposeAttributes,
@@ -83,7 +83,8 @@ def test_dense_layers_fold_along_their_rows():
         return %y }""")
     folded = fold_channel_affine(graph)
     np.testing.assert_array_equal(folded["w_scaled"].value, [[10, 20], [300, 400]])
-    assert folded["y"].attributes == DenseAttributes()
+    assert folded["d"].attributes == DenseAttributes()
+    assert folded.outputs == (Output("y", "d"),)
 
 
 def test_splats_stay_splats():
@@ -136,9 +137,9 @@ def test_a_chain_is_folded_up_to_the_first_other_node():
   %v = input : f32[2,1,1,1]
   %t = input : f32[2,1,1]
   %w_scaled = constant dense([2.0, 30.0]) : f32[2,1,1,1]
-  %m = conv(%x, %w_scaled) : f32[1,2,3,3]
-  %y = relu(%m) : f32[1,2,3,3]
-  return %y, %m as "inner"
+  %c = conv(%x, %w_scaled) : f32[1,2,3,3]
+  %y = relu(%c) : f32[1,2,3,3]
+  return %y, %c as "inner"
 }
 """
     )
@@ -149,5 +150,30 @@ def test_shared_weights_are_copied_for_the_layer_that_scales_them():
         f"graph @g {{ {HEAD} %c = conv(%x, %w) %m = mul(%c, %s) %d = conv(%x, %w) %y = add(%m, %d) return %y }}"
     )
     folded = fold_channel_affine(graph)
-    assert folded["m"].inputs == ("x", "w_scaled")
+    assert folded["c"].inputs == ("x", "w_scaled")
     assert folded["d"].inputs == ("x", "w")
+    assert folded["y"].inputs == ("c", "d")
+
+
+def test_two_layers_in_a_row_keep_their_names_and_name_their_constants():
+    graph = parse(
+        f"""graph @g {{ {HEAD} %v2 = constant splat(1.0) : f32[2,2,1,1] %d_bias = constant splat(1.0) : f32[2]
+        %c = conv(%x, %w) %m = mul(%c, %s) %a = add(%m, %s)
+        %d = conv(%a, %v2, %d_bias) {{epilogue = [bias]}} %y = mul(%s, %d) return %y, %y as "z" }}"""
+    )
+    folded = fold_channel_affine(graph)
+    assert [(n.name, n.inputs) for n in folded.compute_nodes] == [
+        ("c", ("x", "w_scaled", "c_bias")),
+        ("d", ("c", "v2_scaled", "d_bias_1")),
+    ]
+    assert folded.outputs == (Output("y", "d"), Output("z", "d"))
+
+
+def test_a_folded_layer_stands_where_its_chain_ended():
+    """It may only come earlier or later among nodes that do not depend on it: what reads it still comes after."""
+    graph = parse(
+        f"graph @g {{ {HEAD} %c = conv(%x, %w) %q = relu(%x) %m = mul(%c, %s) %y = add(%m, %q) return %y }}"
+    )
+    folded = fold_channel_affine(graph)
+    folded.verify()
+    assert [n.name for n in folded.compute_nodes] == ["q", "c", "y"]

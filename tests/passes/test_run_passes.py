@@ -76,9 +76,9 @@ def test_a_whole_block():
         == """graph @block {
   %x = input : f32[1,2,4,4]
   %w_scaled = constant ref("block.npz", "w_scaled") : f32[2,2,3,3]
-  %b_bias = constant dense([1.0, 3.0]) : f32[2]
-  %a = conv(%x, %w_scaled, %b_bias, %x) {pads = [1, 1, 1, 1], epilogue = [bias, add, silu]} : f32[1,2,4,4]
-  %q = reduce_mean(%a) {axes = [2, 3]} : f32[1,2,1,1]
+  %c_bias = constant dense([1.0, 3.0]) : f32[2]
+  %c = conv(%x, %w_scaled, %c_bias, %x) {pads = [1, 1, 1, 1], epilogue = [bias, add, silu]} : f32[1,2,4,4]
+  %q = reduce_mean(%c) {axes = [2, 3]} : f32[1,2,1,1]
   %h = reshape(%q) {shape = [1, 2]} : f32[1,2]
   return %h as "out"
 }

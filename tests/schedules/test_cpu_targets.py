@@ -27,7 +27,9 @@ def test_numbers_on_every_level(mcpu, lanes, registers):
     cases = []
     for algorithm in ALGORITHMS:
         rows = [
-            r for r in CONV_GRID if r.group != "tiny" and not algorithm.supports(Problem(r.spec), target)
+            r
+            for r in CONV_GRID
+            if r.group != "tiny" and not algorithm.supports(Problem(r.spec), target)
         ]
         assert len(rows) > 10, f"{algorithm.name} takes too little of the grid"
         # Spread over the rows: first, middle, last.

@@ -68,7 +68,10 @@ def test_epilogues_of_convolutions(name):
             # Each function here grows an error by 1.5 at most.
             error = error_bound(name, result.data, result.weight, spec, result.knobs)
             bound = bound + 1.5 * error
-        elif all(s.takes_operand or s.name in ("relu", "clip", "leaky_relu") for s in result.case.epilogue):
+        elif all(
+            s.takes_operand or s.name in ("relu", "clip", "leaky_relu")
+            for s in result.case.epilogue
+        ):
             bound = np.zeros(())
         assert_bounded(result.actual, result.expected, bound)
 

@@ -51,7 +51,11 @@ def grouped(draw) -> Case:
 
 @st.composite
 def depthwise(draw) -> Case:
-    knobs = {"block": draw(BLOCKS), "rows": draw(st.integers(1, 3)), "cols": draw(st.integers(1, 12))}
+    knobs = {
+        "block": draw(BLOCKS),
+        "rows": draw(st.integers(1, 3)),
+        "cols": draw(st.integers(1, 12)),
+    }
     return Case("depthwise", DEPTHWISE, (Step("bias"), Step("add")), tuple(knobs.items()))
 
 

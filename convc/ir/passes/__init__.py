@@ -1,7 +1,7 @@
 """Passes: `Graph -> Graph`, one file each; the PIPELINE runs them in order and checks the graph between them.
 
-A pass is pure and deterministic: same graph in, same graph out, names included. Graph inputs and the public names of
-outputs stay.
+A pass is pure and deterministic: same graph in, same graph out, names included. Graph inputs, the public names of outputs,
+and the names of layers stay: a conv that absorbs what follows it is still called what the model calls it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from convc.ir.passes.fold_channel_affine import fold_channel_affine
 from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.fuse_activations import fuse_activations
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
+from convc.ir.passes.merge_affine import merge_affine
 from convc.ir.passes.merge_pads import merge_pads
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
@@ -49,6 +50,7 @@ PIPELINE: Final = _named(
     replace_global_pools,
     # Layers absorb their surroundings: weights first, then the epilogue takes what is left.
     fold_channel_affine,
+    merge_affine,
     fuse_epilogue,
     # What became equal or dead on the way.
     deduplicate_nodes,
@@ -82,8 +84,8 @@ def run_passes(
         graph @g {
           %x = input : f32[1,3,4,4]
           %w = input : f32[2,3,3,3]
-          %y = conv(%x, %w) {epilogue = [relu]} : f32[1,2,2,2]
-          return %y
+          %c = conv(%x, %w) {epilogue = [relu]} : f32[1,2,2,2]
+          return %c as "y"
         }
     """
     graph.verify()

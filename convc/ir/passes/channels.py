@@ -27,7 +27,7 @@ def is_layer_attributes(attributes: object) -> TypeGuard[LayerAttributes]:
 
 
 def is_per_channel(shape: Shape, result: TensorType) -> bool:
-    """Whether broadcasting `shape` into a layer's result varies along channels at most.
+    """Whether broadcasting `shape` into a result varies along channels (axis 1, if it has one) at most.
 
     Example:
         >>> result = TensorType((1, 8, 5, 5))
@@ -37,7 +37,7 @@ def is_per_channel(shape: Shape, result: TensorType) -> bool:
     if len(shape) > result.rank:
         return False
     full = (1,) * (result.rank - len(shape)) + shape
-    return full[1] in (1, result.shape[1]) and all(n == 1 for i, n in enumerate(full) if i != 1)
+    return all(n == 1 or (i == 1 and n == result.shape[1]) for i, n in enumerate(full))
 
 
 def channel_shape(layer: Node, weight: Shape) -> tuple[Shape, Shape]:

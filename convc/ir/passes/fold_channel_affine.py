@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +9,8 @@ import numpy as np
 from convc.ir.epilogue import Step
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.definition import Array
-from convc.ir.passes.channels import LAYERS, is_layer_attributes, is_per_channel, scaled
+from convc.ir.passes.affine import Affine, follow, is_finite
+from convc.ir.passes.channels import LAYERS, is_layer_attributes, scaled
 from convc.ir.passes.rewrite import Rewriter
 from convc.ir.passes.uniform import splat, uniform_element
 from convc.ir.types import numpy_dtype
@@ -18,29 +18,6 @@ from convc.ir.types import numpy_dtype
 __all__ = ["fold_channel_affine"]
 
 _BIAS = (Step("bias"),)
-
-
-@dataclass(frozen=True, slots=True)
-class _Affine:
-    """y -> scale * y + shift, per channel, both (K,) in float64: a whole chain is rounded once, at its end."""
-
-    scale: Array
-    shift: Array
-
-    def then(self, op: str, c: Array, *, constant_first: bool) -> _Affine | None:
-        """Return this followed by an elementwise op with the constant `c`; None if that is not affine."""
-        match op, constant_first:
-            case "mul", _:
-                return _Affine(self.scale * c, self.shift * c)
-            case "div", False:
-                return _Affine(self.scale / c, self.shift / c)
-            case "add", _:
-                return _Affine(self.scale, self.shift + c)
-            case "sub", False:
-                return _Affine(self.scale, self.shift - c)
-            case "sub", True:
-                return _Affine(-self.scale, c - self.shift)
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +30,12 @@ class _Fold:
     bias: Array | None
 
 
-def _followed_by(
-    affine: _Affine, layer: Node, value: str, node: Node, operands: Sequence[Node]
-) -> _Affine | None:
-    """Return `affine`, whose result is `value`, followed by `node`; None unless the other operand is a per-channel constant."""
-    if len(operands) != 2 or node.type != layer.type or node.inputs[0] == node.inputs[1]:
-        return None
-    constant_first = node.inputs[1] == value
-    other = operands[0 if constant_first else 1]
-    if other.op != CONSTANT or not is_per_channel(other.type.shape, layer.type):
-        return None
-    c = np.broadcast_to(other.value.astype(np.float64).reshape(-1), affine.shift.shape)
-    return affine.then(node.op, c, constant_first=constant_first)
-
-
 def _new_weight(layer: Node, weight: Node, scale: Array) -> Array:
     dtype = numpy_dtype(weight.type.dtype)
     element = uniform_element(weight)
     if element is not None and (scale == scale[0]).all():
         return splat((element.astype(np.float64) * scale[0]).astype(dtype), weight.type.shape)
     return scaled(layer, weight.value, scale).astype(dtype)
-
-
-def _is_finite(array: Array | None) -> bool:
-    # A splat's elements are all its first one; bfloat16 has no isfinite of its own.
-    return array is None or bool(np.isfinite(array.astype(np.float64)).all())
 
 
 def _fold(graph: Graph, layer: Node) -> _Fold | None:
@@ -90,13 +48,13 @@ def _fold(graph: Graph, layer: Node) -> _Fold | None:
         return None
     channels = layer.type.shape[1]
     shift = biases[0].value.astype(np.float64) if biases else np.zeros(channels)
-    affine, absorbed, value = _Affine(np.ones(channels), shift), [], layer.name
-    while len(graph.users[value]) == 1 and value not in graph.output_values:
-        node = graph.users[value][0]
-        longer = _followed_by(affine, layer, value, node, graph.operands(node))
+    affine, absorbed, value = Affine(np.ones(channels), shift), [], layer
+    while len(graph.users[value.name]) == 1 and value.name not in graph.output_values:
+        node = graph.users[value.name][0]
+        longer = follow(graph, affine, value, node)
         if longer is None:
             break
-        affine, value = longer, node.name
+        affine, value = longer, node
         absorbed.append(node)
     if not absorbed:
         return None
@@ -104,12 +62,13 @@ def _fold(graph: Graph, layer: Node) -> _Fold | None:
     bias = (
         affine.shift.astype(numpy_dtype(layer.type.dtype)) if biases or affine.shift.any() else None
     )
-    if not _is_finite(new) or not _is_finite(bias):
+    if not all(is_finite(array) for array in (new, bias) if array is not None):
         return None
     return _Fold(layer, tuple(absorbed), new, bias)
 
 
-def _write(r: Rewriter, fold: _Fold, name: str) -> None:
+def _write(r: Rewriter, fold: _Fold) -> None:
+    name = fold.layer.name
     data, weight, *_ = r.operands(fold.layer)
     a = fold.layer.attributes
     assert is_layer_attributes(a)
@@ -121,6 +80,8 @@ def _write(r: Rewriter, fold: _Fold, name: str) -> None:
         operands.append(r.constant(f"{name}_bias", fold.bias))
     epilogue = () if fold.bias is None else _BIAS
     r.add(name, fold.layer.op, operands, replace(a, epilogue=epilogue))
+    # Nobody else reads what lies in between.
+    r.forward(fold.absorbed[-1], name)
 
 
 def fold_channel_affine(graph: Graph) -> Graph:
@@ -130,13 +91,15 @@ def fold_channel_affine(graph: Graph) -> Graph:
     broadcasts as (1, K, 1, 1). A whole chain is folded at once: its products and sums are float64 and rounded once. Only what
     follows a layer is folded, nothing before it: zero padding comes in between.
 
+    The layer keeps its name, by which users know it, and stands where the chain ended.
+
     Rewrite:
         %s = constant dense([2.0, 3.0]) : f32[1,2,1,1];  %t = constant dense([0.5, 1.0]) : f32[2,1,1]
         %w = constant dense([1.0, 10.0]) : f32[2,1,1,1]
         %c = conv(%x, %w);  %m = mul(%c, %s);  %y = add(%m, %t)
         -->
-        %w_scaled = constant dense([2.0, 30.0]) : f32[2,1,1,1];  %y_bias = constant dense([0.5, 1.0]) : f32[2]
-        %y = conv(%x, %w_scaled, %y_bias) {epilogue = [bias]}
+        %w_scaled = constant dense([2.0, 30.0]) : f32[2,1,1,1];  %c_bias = constant dense([0.5, 1.0]) : f32[2]
+        %c = conv(%x, %w_scaled, %c_bias) {epilogue = [bias]}
     Unless:
         a value in between has another user or is a graph output; the layer has more than a constant bias in its epilogue; weights
         or bias would overflow.
@@ -153,7 +116,7 @@ def fold_channel_affine(graph: Graph) -> Graph:
                 folds[fold.absorbed[-1].name] = fold
                 absorbed.update((node.name, *(n.name for n in fold.absorbed)))
         if node.name in folds:
-            _write(r, folds[node.name], node.name)
+            _write(r, folds[node.name])
         elif node.name not in absorbed:
             r.keep(node)
     return r.finish()

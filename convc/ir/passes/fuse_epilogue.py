@@ -20,6 +20,14 @@ _ADD: Final = Step("add")
 
 
 @dataclass(frozen=True, slots=True)
+class _End:
+    """The old node whose value a layer of the new graph computes by now, and that node's place in the old graph."""
+
+    node: Node
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Fusion:
     """A step to append to a layer, and its operand in the new graph, if it takes one."""
 
@@ -49,19 +57,16 @@ def _addition(r: Rewriter, layer: Node, other: Node) -> _Fusion | None:
     return _Fusion(layer, _ADD, other) if other.type == layer.type else None
 
 
-def _fusion(r: Rewriter, node: Node, order: dict[str, int]) -> _Fusion | None:
+def _fusion(r: Rewriter, node: Node, ends: dict[str, _End]) -> _Fusion | None:
     """Return how `node` becomes a step of a layer that it reads; None if it does not."""
     operands = r.operands(node)
 
     def is_open(value: Node) -> bool:
         """Whether a value is a layer's that nothing but `node` reads, so that it may vanish."""
-        graph = r.graph
-        return (
-            value.op in LAYERS
-            and value.type == node.type
-            and len(graph.users[value.name]) == 1
-            and value.name not in graph.output_values
-        )
+        if value.op not in LAYERS or value.type != node.type:
+            return False
+        end = ends[value.name].node.name
+        return len(r.graph.users[end]) == 1 and end not in r.graph.output_values
 
     if node.op in UNARY and is_open(operands[0]):
         row = UNARY[node.op].attributes
@@ -71,7 +76,7 @@ def _fusion(r: Rewriter, node: Node, order: dict[str, int]) -> _Fusion | None:
         # The layer that runs last finds the other operand ready, and in cache.
         pairs = [(a, b) for a, b in (operands, operands[::-1]) if is_open(a)]
         if pairs:
-            layer, other = max(pairs, key=lambda pair: order[pair[0].name])
+            layer, other = max(pairs, key=lambda pair: ends[pair[0].name].position)
             return _addition(r, layer, other)
     return None
 
@@ -81,24 +86,25 @@ def fuse_epilogue(graph: Graph) -> Graph:
 
     Layers are conv, conv_transpose and dense; a bias is added per channel, a residual has the type of the result.
 
-    A fused layer stands where the last fused node stood, under that node's name. Of two layers that are added, the one that runs
-    last takes the other as its residual.
+    A fused layer keeps its name, by which users know it, and stands where the last fused node stood. Of two layers that are added,
+    the one that runs last takes the other as its residual.
 
     Rewrite:
-        %y = conv(%x, %w);  %a = add(%y, %b);  %z = add(%a, %r);  %o = relu(%z)
+        %c = conv(%x, %w);  %a = add(%c, %b);  %z = add(%a, %r);  %o = relu(%z)
         -->
-        %b_vector = reshape(%b) {shape = [4]};  %o = conv(%x, %w, %b_vector, %r) {epilogue = [bias, add, relu]}
+        %b_vector = reshape(%b) {shape = [4]};  %c = conv(%x, %w, %b_vector, %r) {epilogue = [bias, add, relu]}
     Unless:
         a value in between has another user or is a graph output; the added operand is neither per channel nor of the result's
         type.
     """
     r = Rewriter(graph)
-    order: dict[str, int] = {}
+    ends: dict[str, _End] = {}
     for position, node in enumerate(graph.nodes):
-        order[node.name] = position
-        fusion = _fusion(r, node, order)
+        end = _End(node, position)
+        fusion = _fusion(r, node, ends)
         if fusion is None:
             r.keep(node)
+            ends[node.name] = end
             continue
         layer = fusion.layer
         a = layer.attributes
@@ -106,5 +112,7 @@ def fuse_epilogue(graph: Graph) -> Graph:
         extras = [] if fusion.operand is None else [fusion.operand]
         operands = [*(r.written[i] for i in layer.inputs), *extras]
         r.remove(layer.name)
-        r.add(node.name, layer.op, operands, replace(a, epilogue=(*a.epilogue, fusion.step)))
+        r.add(layer.name, layer.op, operands, replace(a, epilogue=(*a.epilogue, fusion.step)))
+        r.forward(node, layer.name)
+        ends[layer.name] = end
     return r.finish()

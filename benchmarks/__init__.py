@@ -1,0 +1,8 @@
+"""Benchmarks: convc beside its peers on whole models, and layer by layer against the machine's limit.
+
+    python -m benchmarks.models --vs onnxruntime,openvino,mnn,ncnn --threads 1,2
+    python -m benchmarks.layers --vs onnxruntime --classes 3x3s1,dw3
+    python -m benchmarks.zoo                                           # export the models first; needs torch
+
+No file in here is part of the installed package.
+"""

@@ -1,0 +1,124 @@
+"""Export the five models of the standard comparison, with random weights.
+
+    python -m benchmarks.zoo [--folder DIR] [NAME ...]
+
+Only the export needs torch; a folder of exported files serves every later run. The weights are random but not arbitrary: each
+layer keeps the size of its data, and batch normalisations have statistics that are not 0 and 1, so that folding them is exercised
+and errors mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.cache import cache_folder
+from convc.cli.exits import REPORTED, report_error
+from convc.errors import ToolchainError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["NAMES", "exported", "zoo_folder"]
+
+# Name -> input shape.
+_SHAPES = {
+    "resnet18": (1, 3, 224, 224),
+    "resnet50": (1, 3, 224, 224),
+    "vgg16": (1, 3, 224, 224),
+    "mobilenet_v2": (1, 3, 224, 224),
+    "unet": (1, 3, 256, 256),
+}
+NAMES = tuple(_SHAPES)
+
+
+def zoo_folder() -> Path:
+    """Return where exported models are kept."""
+    return cache_folder() / "zoo"
+
+
+def exported(name: str, folder: Path | None = None) -> Path:
+    """Return the path of a zoo model, exported now if the folder does not have it.
+
+    Raises:
+        UnknownNameError: if the zoo has no such model.
+        ToolchainError: if it must be exported and a package is missing.
+    """
+    if name not in _SHAPES:
+        raise unknown_name("zoo model", name, NAMES)
+    path = (folder or zoo_folder()) / f"{name}.onnx"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _export(name, path)
+    return path
+
+
+def _randomise(model: nn.Module) -> None:
+    import torch
+    from torch import nn
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                # A sum of n products of unit data has the size of the data with weights of variance 1/n; ReLU halves it.
+                fan_in = module.weight[0].numel()
+                if isinstance(module, nn.ConvTranspose2d):
+                    fan_in = module.in_channels
+                module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+                if module.bias is not None:
+                    module.bias.normal_(0, 0.1, generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                mean, variance = module.running_mean, module.running_var
+                assert mean is not None
+                assert variance is not None
+                mean.normal_(0, 0.1, generator=generator)
+                variance.uniform_(0.5, 1.5, generator=generator)
+
+
+def _export(name: str, path: Path) -> None:
+    try:
+        import torch
+
+        from benchmarks.architectures import ARCHITECTURES
+    except ImportError as error:
+        raise ToolchainError(
+            f"exporting '{name}' must have the package 'torch'; got no module '{error.name}'. "
+            "Run: pip install torch  (or give files with --model, or a folder of exported ones with --zoo)"
+        ) from None
+    model = ARCHITECTURES[name]().eval()
+    _randomise(model)
+    data = torch.zeros(_SHAPES[name])
+    scratch = path.with_suffix(".part")
+    with torch.no_grad(), warnings.catch_warnings():
+        # The exporter that traces, which torch calls old: the new one needs onnxscript and writes the weights to a second file.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            model, (data,), str(scratch), opset_version=18, input_names=["input"], output_names=["output"], dynamo=False
+        )  # fmt: skip
+    scratch.rename(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export the models named; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description="Export the models of the standard comparison with random weights.")  # fmt: skip
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all if left out"
+    )
+    parser.add_argument("--folder", type=Path, help=f"where to; default {zoo_folder()}")
+    given = parser.parse_args(arguments)
+    try:
+        for name in given.names or NAMES:
+            path = exported(name, given.folder)
+            print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+    except REPORTED as error:
+        return report_error(error, as_json=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

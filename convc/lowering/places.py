@@ -1,0 +1,210 @@
+"""Where every value lies: memory for results, conversions between memory orders, packed constants.
+
+A value is written once, in its primary layout, and converted once for every other block that a reader wants. The operands of a
+concatenation along channels are written straight into their part of its result, so that most concatenations run no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.types import Shape, numpy_dtype
+from convc.lowering.kernels import border_kernel, reorder_kernel
+from convc.lowering.layouts import Layouts
+from convc.lowering.program import Argument, Buffer, Call, Kernel
+from convc.schedules.layout import PLAIN, Halo, Layout, View
+from convc.target import Target
+
+__all__ = ["Places"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A value's memory: a buffer of its own, or channels of a larger image's."""
+
+    buffer: Buffer
+    image: Shape | None = None
+    channel: int = 0
+
+
+class Places:
+    """The memory of one program; calls that move data go to `emit`.
+
+    Attributes:
+        weights: packed constants by buffer name.
+    """
+
+    def __init__(
+        self, graph: Graph, layouts: Layouts, target: Target, emit: Callable[[Call], None]
+    ) -> None:
+        self.graph, self.layouts, self.target, self._emit = graph, layouts, target, emit
+        self.weights: dict[str, np.ndarray] = {}
+        self._buffers = 0
+        self._at: dict[str, dict[int, _Place]] = {}
+        self._images: dict[str, Buffer] = {}
+        self.outputs = {
+            o.value: Buffer(f"output{i}", "output", graph[o.value].type.nbytes, i)
+            for i, o in reversed(list(enumerate(graph.outputs)))
+        }
+        for index, node in enumerate(graph.inputs):
+            buffer = Buffer(f"input{index}", "input", node.type.nbytes, index)
+            self._at[node.name] = {0: _Place(buffer)}
+
+    def read(self, value: str, block: int, border: Halo | None = None) -> Argument:
+        """Return the value in the wanted block, converting it first if nobody did."""
+        node = self.graph[value]
+        if node.op == CONSTANT and value not in self._at:
+            return self._constant(node, block)
+        if block not in self._at[value]:
+            self._convert(node, block)
+        return self._seen(node, self._at[value][block], self.layouts.of(value, block), border)
+
+    def _seen(
+        self, node: Node, place: _Place, layout: Layout, border: Halo | None = None
+    ) -> Argument:
+        shape, dtype = node.type.shape, node.type.dtype
+        view = layout.view(shape, dtype, border, image=place.image, channel=place.channel)
+        return Argument(place.buffer, view)
+
+    def write(self, node: Node) -> Argument:
+        """Return fresh memory for a unit's result, its halo zeroed."""
+        layout = self.layouts.primary[node.name]
+        if layout == PLAIN and node.name in self.outputs:
+            place = _Place(self.outputs[node.name])
+        elif node.name in self.layouts.homes:
+            home = self.layouts.homes[node.name]
+            image = self.graph[home.image]
+            place = _Place(self._image(image), image.type.shape, home.channel)
+        else:
+            place = _Place(self._image(node))
+        self._at[node.name] = {layout.block: place}
+        return self._seen(node, place, layout)
+
+    def _image(self, node: Node) -> Buffer:
+        """Return the memory of a value in its primary layout, its halo zeroed when it is first asked for."""
+        if node.name not in self._images:
+            layout = self.layouts.primary[node.name]
+            buffer = self._arena(node.name, layout.nbytes(node.type.shape, node.type.dtype))
+            self._zero_border(node, layout, buffer)
+            self._images[node.name] = buffer
+        return self._images[node.name]
+
+    def concatenate(self, node: Node, block: int) -> None:
+        """Make a concatenation along channels in whole blocks: copy the operands that were not written into it."""
+        result, begin = self.write(node), 0
+        place = self._at[node.name][block]
+        layout = self.layouts.primary[node.name]
+        for index, operand in enumerate(map(self.graph.__getitem__, node.inputs)):
+            image = place.image or node.type.shape
+            part = _Place(result.buffer, image, place.channel + begin)
+            begin += operand.type.shape[1]
+            home = self.layouts.homes.get(operand.name)
+            if home is not None and home.by == (node.name, index):
+                continue
+            arguments = (self.read(operand.name, block), self._seen(operand, part, layout))
+            views = [a.view for a in arguments]
+            kernel = reorder_kernel(operand.type, block, block, self.target, views)
+            self._move(kernel, arguments, node, f"part {index} of {len(node.inputs)}")
+
+    def alias(self, node: Node, source: str) -> None:
+        """Let a reshape be its operand's plain bytes."""
+        self._at[node.name] = {0: _Place(self.read(source, 0).buffer)}
+        self.layouts.primary[node.name] = PLAIN
+
+    def _arena(self, stem: str, nbytes: int) -> Buffer:
+        """Return a new buffer; the number keeps a value apart from another one's copy that is called like it."""
+        self._buffers += 1
+        return Buffer(f"{stem}#{self._buffers}", "arena", nbytes)
+
+    def _convert(self, node: Node, block: int) -> None:
+        """Bring a value from the block it was written in to another one."""
+        shape, dtype = node.type.shape, node.type.dtype
+        source, result = self.layouts.primary[node.name], self.layouts.of(node.name, block)
+        places = self._at[node.name]
+        written = places[source.block]
+        if source.same_bytes(result, shape) and written.image is None:
+            places[block] = written
+            return
+        if block == 0 and node.name in self.outputs:
+            buffer = self.outputs[node.name]
+        else:
+            buffer = self._arena(f"{node.name}:{result}", result.nbytes(shape, dtype))
+        self._zero_border(node, result, buffer)
+        place = _Place(buffer)
+        arguments = (self._seen(node, written, source), self._seen(node, place, result))
+        views = [a.view for a in arguments]
+        kernel = reorder_kernel(node.type, source.block, block, self.target, views)
+        self._move(kernel, arguments, node, f"{source} -> {result}")
+        places[block] = place
+
+    def _zero_border(self, node: Node, layout: Layout, buffer: Buffer) -> None:
+        views = layout.bands(node.type.shape, node.type.dtype)
+        if views:
+            arguments = tuple(Argument(buffer, view) for view in views)
+            self._move(border_kernel(views, self.target), arguments, node, f"halo {layout.halo}")
+
+    def _move(
+        self, kernel: Kernel, arguments: tuple[Argument, ...], node: Node, reason: str
+    ) -> None:
+        op = "border" if kernel.symbol.startswith("border") else "reorder"
+        self._emit(Call(kernel, arguments, node.name, op, reason=reason))
+
+    def deliver(self, node: Node, index: int) -> None:
+        """Copy an output that was not written into the caller's memory: an input, a constant, a reshape, a second name."""
+        value = self.read(node.name, 0)
+        if value.buffer.space == "output" and value.buffer.index == index:
+            return
+        buffer = Buffer(f"output{index}", "output", node.type.nbytes, index)
+        result = Argument(buffer, PLAIN.view(node.type.shape, node.type.dtype))
+        kernel = reorder_kernel(node.type, 0, 0, self.target, [value.view, result.view])
+        self._move(kernel, (value, result), node, "copy to output")
+
+    def weight(self, name: str, array: np.ndarray) -> Argument:
+        """Return a packed constant; the same name is the same constant."""
+        array = np.asarray(array, order="C")  # ascontiguousarray would make one dimension of none
+        buffer = Buffer(name, "weights", array.nbytes)
+        self.weights.setdefault(name, array)
+        return Argument(buffer, PLAIN.view(array.shape, str(array.dtype)))
+
+    def _constant(self, node: Node, block: int) -> Argument:
+        if not block:
+            return self.weight(f"{node.name}:plain", node.value)
+        physical = Layout(block).physical(node.type.shape)
+        n, cb, h, w, b = physical
+        padded = np.zeros((n, cb * b, h, w), numpy_dtype(node.type.dtype))
+        padded[:, : node.type.shape[1]] = node.value
+        blocked = padded.reshape(n, cb, b, h, w).transpose(0, 1, 3, 4, 2)
+        return self.weight(f"{node.name}:{block}", blocked)
+
+    def bias(self, value: str, block: int) -> Argument:
+        """Return a bias as (blocks, block), or (K,) for plain kernels."""
+        node = self.graph[value]
+        if not block:
+            return self.read(value, 0)
+        channels = node.type.shape[0]
+        blocks = -(-channels // block)
+        if node.op == CONSTANT:
+            padded = np.zeros(blocks * block, numpy_dtype(node.type.dtype))
+            padded[:channels] = node.value
+            return self.weight(f"{value}:bias{block}", padded.reshape(blocks, block))
+        source = self.read(value, 0)
+        if channels % block == 0:
+            return Argument(source.buffer, View((blocks, block), (block, 1), 0, node.type.dtype))
+        return self._padded_bias(node, source, blocks, block)
+
+    def _padded_bias(self, node: Node, source: Argument, blocks: int, block: int) -> Argument:
+        """Copy a bias that is known only at run time into whole blocks: the same move as for an image of one point."""
+        image = type(node.type)((1, node.type.shape[0], 1, 1), node.type.dtype)
+        layout = Layout(block)
+        buffer = self._arena(f"{node.name}:bias{block}", layout.nbytes(image.shape, image.dtype))
+        arguments = (
+            Argument(source.buffer, PLAIN.view(image.shape, image.dtype)),
+            Argument(buffer, layout.view(image.shape, image.dtype)),
+        )
+        kernel = reorder_kernel(image, 0, block, self.target, [a.view for a in arguments])
+        self._move(kernel, arguments, node, "bias to blocks")
+        return Argument(buffer, View((blocks, block), (block, 1), 0, node.type.dtype))

@@ -1,0 +1,255 @@
+"""Convolution as a matrix product on panels of patches: the fast fallback for what no other algorithm takes.
+
+THE ALGORITHM   y[n, k, pixel] = sum over i of w[k, i] panel[i, pixel], i = (c, r...), per group, one block of pixels after another
+                planes[n, c, phase..., p...] = x[n, c, p stride + phase - pad], zero outside the data: a convolution of any stride and
+                dilation is one of stride 1 on these; its taps are runs of memory
+                panel[i, pixel] = planes[n, c, (r dilation) % stride, p + r dilation / stride]; a few hundred pixels, it lives in L2
+                and the whole matrix of patches never exists. With few output channels a panel costs more than it saves: then the
+                products read the planes themselves, computing a little that nobody reads where a row ends.
+WHEN            1-D, 2-D, 3-D, any stride, dilation, padding and group, on plain tensors; weights constant
+COST            C/group R S FMAs an output pixel; panels: C/group R S / (K/group) of that again
+ACCURACY        one chain of C/group R S fused multiply-adds: |error| <= C/group R S eps (|x| * |w|)
+SOURCE          Chellapilla et al. 2006 (im2col); Chetlur et al., arXiv:1410.0759 (implicit); Goto and van de Geijn 2008 (packing)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from tvm import te, tirx
+
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.scalar import apply_steps
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "Blocks", "Im2col"]
+
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a convolution is cut into blocks of pixels, and which part of the planes they read.
+
+    Attributes:
+        counts: blocks along each spatial axis.
+        size: pixels of a block along each spatial axis; only the last two are more than 1.
+        pitch: from one row of a block to the next, in pixels.
+        points: pixels in a block as computed, whole register tiles.
+        phases: phases of each axis that the filter reads.
+        extents: extent of one plane.
+    """
+
+    counts: tuple[int, ...]
+    size: tuple[int, ...]
+    pitch: int
+    points: int
+    phases: tuple[int, ...]
+    extents: tuple[int, ...]
+
+    @staticmethod
+    def of(spec: ConvSpec, knobs: Knobs) -> Blocks:
+        """Return the blocks of a convolution."""
+        rank, output = spec.rank, spec.output[2:]
+        size = (*(1,) * (rank - 2), knobs["rows"], knobs["cols"])[-rank:]
+        counts = tuple(-(-o // s) for o, s in zip(output, size, strict=True))
+        axes = list(zip(spec.kernel, spec.strides, spec.dilations, strict=True))
+        phases = tuple(max(r * d % s for r in range(k)) + 1 for k, s, d in axes)
+        reach = [(k - 1) * d // s for k, s, d in axes]
+        extents = [n * b + far for n, b, far in zip(counts, size, reach, strict=True)]
+        pitch = knobs["cols"] if knobs["panel"] else extents[-1]
+        seen = (knobs["rows"] - 1) * pitch + knobs["cols"]
+        tile = knobs["vectors"] * knobs["lanes"]
+        points = -(-seen // tile) * tile
+        if not knobs["panel"]:
+            # The last tile of the last block reads beyond its pixels; that memory must exist.
+            row = math.prod(extents[1:])
+            extents[0] += -(-(points - seen) // row)
+        return Blocks(counts, size, pitch, points, phases, tuple(extents))
+
+    @property
+    def rows(self) -> int:
+        return self.size[-2] if len(self.size) > 1 else 1
+
+    @property
+    def cols(self) -> int:
+        return self.size[-1]
+
+    def are_data(self, spec: ConvSpec) -> bool:
+        """Whether the planes are the data as they are."""
+        return max(spec.strides) == 1 and not any(spec.pads) and self.extents == spec.data[2:]
+
+
+class Im2col:
+    """See the module's text."""
+
+    name = "im2col"
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        if spec.transposed:
+            return Unsupported("convolution must not be transposed")
+        if not problem.constant_weight:
+            return Unsupported("weights must be constant, to be packed at compile time")
+        if spec.dtype != "float32":
+            return Unsupported(f"element type must be float32; got {spec.dtype}")
+        return None
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return the block of pixels and the register tile that the model finds fastest."""
+        options = _options(problem.spec, target)
+        return min(options, key=lambda knobs: self.cycles(problem, target, knobs))
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return the cycles of planes, panels, products and results."""
+        raise NotImplementedError
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return plain layouts."""
+        return Operands(PLAIN, Halo(), PLAIN)
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return w as [group][K/group/t][C/group R S][t], t the channels of a register tile, padded with zeros."""
+        group, t = problem.spec.group, knobs["channels"]
+        per_group, taps = weight.shape[0] // group, weight[0].size
+        tiles = -(-per_group // t)
+        padded = np.zeros((group, tiles * t, taps), weight.dtype)
+        padded[:, :per_group] = weight.reshape(group, per_group, taps)
+        return np.ascontiguousarray(padded.reshape(group, tiles, t, taps).transpose(0, 1, 3, 2))
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result; blocks `planes`, `panel`, `acc` (the reduction) and `tile` (its result)."""
+        spec, t = problem.spec, knobs["channels"]
+        rank, N, K = spec.rank, spec.data[0], spec.out_channels
+        blocks = Blocks.of(spec, knobs)
+        group_c, group_k = spec.in_channels // spec.group, K // spec.group
+        tiles = -(-group_k // t)
+        taps = math.prod(spec.kernel)
+        x = te.placeholder(spec.data, spec.dtype, name="data")
+        w = te.placeholder((spec.group, tiles, group_c * taps, t), spec.dtype, name="weight")
+        extras = [
+            te.placeholder((K,) if s.name == "bias" else spec.output, spec.dtype, name=s.name)
+            for s in problem.epilogue
+            if s.takes_operand
+        ]
+        planes = _planes(spec, blocks, x)
+        panel = _panel(spec, blocks, planes, bool(knobs["panel"]))
+        c = te.reduce_axis((0, group_c), "c")
+        r = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
+
+        def product(n, g, *at):
+            block, (o, k, f) = at[:rank], at[rank:]
+            return te.sum(
+                panel(n, g, *block, c, *r, f)
+                * w[g, o, _ravel((c, *r), (group_c, *spec.kernel)), k],
+                axis=[c, *r],
+            )
+
+        shape = (N, spec.group, *blocks.counts, tiles, t, blocks.points)
+        acc = te.compute(shape, product, name="acc")
+        tile = te.compute(shape, lambda *i: acc(*i), name="tile")
+
+        def unpack(n, k, *at):
+            block = [p // s for p, s in zip(at, blocks.size, strict=True)]
+            inside = at[-1] % blocks.cols
+            if rank > 1:
+                inside += at[-2] % blocks.rows * blocks.pitch
+            channel = k % group_k
+            return tile(n, k // group_k, *block, channel // t, channel % t, inside)
+
+        def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
+            return te.compute(y.shape, lambda n, k, *p: y(n, k, *p) + b[k], name="bias_add")
+
+        y = te.compute(spec.output, unpack, name="unpack")
+        return [x, w, *extras, apply_steps(y, problem.epilogue, extras, bias)]
+
+
+def _ravel(at: Sequence[Expr], extents: Sequence[int]) -> Expr:
+    """Return the row-major position of an index."""
+    position = at[0]
+    for index, extent in zip(at[1:], extents[1:], strict=True):
+        position = position * extent + index
+    return position
+
+
+def _unravel(position: Expr, extents: Sequence[int]) -> list[Expr]:
+    """Return the index at a row-major position."""
+    at = []
+    for extent in reversed(extents[1:]):
+        at.append(position % extent)
+        position = position // extent
+    return [position, *reversed(at)]
+
+
+def _planes(spec: ConvSpec, blocks: Blocks, x: te.Tensor) -> Any:
+    """Return the padded data by phases, a plane being one axis; the data's own elements if that is what they are."""
+    if blocks.are_data(spec):
+        return lambda n, c, *at: x(n, c, *_unravel(at[-1], blocks.extents))
+    rank, zero = spec.rank, tirx.const(0, spec.dtype)
+
+    def padded(n, c, *at):
+        conditions, index = [], []
+        for axis, p in enumerate(_unravel(at[-1], blocks.extents)):
+            stride, pad, extent = spec.strides[axis], spec.pads[axis], spec.data[2 + axis]
+            position = p * stride + at[axis] - pad
+            last = (blocks.extents[axis] - 1) * stride + blocks.phases[axis] - 1 - pad
+            conditions += [position >= 0] if pad else []
+            conditions += [position < extent] if last >= extent else []
+            index.append(position)
+        if not conditions:
+            return x(n, c, *index)
+        return tirx.if_then_else(tirx.all(*conditions), x(n, c, *index), zero)
+
+    assert len(blocks.phases) == rank
+    shape = (*spec.data[:2], *blocks.phases, math.prod(blocks.extents))
+    return te.compute(shape, padded, name="planes")
+
+
+def _panel(spec: ConvSpec, blocks: Blocks, planes: Any, packed: bool) -> te.Tensor:
+    """Return the patches of each block of pixels; not `packed`, the pixels are a run of the planes."""
+    rank, group_c = spec.rank, spec.in_channels // spec.group
+    last = blocks.rows * blocks.cols
+
+    def patch(n, g, *at):
+        block, c, r, f = at[:rank], at[rank], at[rank + 1 : -1], at[-1]
+        phases = [i * d % s for i, d, s in zip(r, spec.dilations, spec.strides, strict=True)]
+        first = [
+            b * size + i * d // s
+            for b, size, i, d, s in zip(
+                block, blocks.size, r, spec.dilations, spec.strides, strict=True
+            )
+        ]
+        if not packed:
+            return planes(n, g * group_c + c, *phases, _ravel(first, blocks.extents) + f)
+        first[-1] += f % blocks.cols
+        if rank > 1:
+            first[-2] += f // blocks.cols
+        value = planes(n, g * group_c + c, *phases, _ravel(first, blocks.extents))
+        if blocks.points == last:
+            return value
+        return tirx.if_then_else(f < last, value, tirx.const(0, spec.dtype))
+
+    shape = (
+        spec.data[0],
+        spec.group,
+        *blocks.counts,
+        group_c,
+        *spec.kernel,
+        blocks.points,
+    )
+    return te.compute(shape, patch, name="panel")
+
+
+def _options(spec: ConvSpec, target: Target) -> Iterator[dict[str, int]]:
+    raise NotImplementedError
+
+
+ALGORITHM = Im2col()

@@ -1,0 +1,228 @@
+"""THE SCHEDULE of `schedules.fft`: every transform is the straight-line program that computes its sum, on vectors of channels.
+
+for batch, block of tile rows (parallel when there are enough):
+    for channel block, tile, row:   S = row transforms          kept by columns: each column's part of all tiles is contiguous
+    for column h:                                               U is streamed once a block of tile rows
+        for channel block, tile:    V = column transforms
+        for group of output channels:
+            for each of t_h bins, each product: M = U V         the register tile, tiles as its points
+            for vector, tile:       Z = inverse column transforms
+    for vector, tile, row:          y = epilogue(inverse row transforms of Z)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+from tvm import s_tir, tirx
+
+from convc.schedules.fft_transform import (
+    Program,
+    column_forward,
+    column_inverse,
+    column_product,
+    evaluate,
+    row_forward,
+    row_inverse,
+)
+from convc.schedules.llvm.tiling import accumulate, inline_between, split_tail
+from convc.schedules.plan import Knobs
+from convc.target import Target
+
+__all__ = ["schedule"]
+
+_STAGES = ("S", "V", "acc", "M", "Z", "Y")
+
+_LINE = 16  # float32 elements of one cache line
+
+Loop = Any
+Block = Any
+
+
+def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
+    """Return the PrimFunc of `schedules.fft` scheduled."""
+    sch = s_tir.Schedule(func)
+    out = inline_between(sch, _STAGES)
+    Y = sch.get_sblock("Y")
+    m_h, m_w = (int(sch.get(loop).extent) for loop in sch.get_loops(Y)[3:5])
+    n, k, p, q, lane = sch.get_loops(out)
+    po, pi = sch.split(p, [None, m_h])
+    qo, qi = sch.split(q, [None, m_w])
+    block, row = sch.split(po, [None, knobs["rows"]])
+    sch.reorder(n, block, k, row, qo, pi, qi, lane)
+    sch.unroll(qi)
+    sch.vectorize(lane)
+    sch.compute_at(Y, pi, preserve_unit_loops=True)
+    sch.set_scope(Y, 0, "local")
+    is_dense = func.params and any(
+        sch.get(b).name_hint == "acc" for b in sch.get_child_blocks(sch.get_sblock("root"))
+    )
+    if is_dense:
+        programs = _dense(sch, n, block, k, knobs, target, m_h)
+    else:
+        sch.reorder(n, k, block)
+        programs = _depthwise(sch, [n, k, block], qo, knobs, m_h)
+    _as_program(sch, Y, (0, 1, 2, 3), (4, 5, 6, 7))
+    programs["Y"] = row_inverse(knobs["t_w"], m_w)
+    return _with_programs(sch.mod["main"], programs)
+
+
+def _dense(
+    sch: s_tir.Schedule, n: Loop, block: Loop, k: Loop, knobs: Knobs, target: Target, m_h: int
+) -> dict[str, Program]:
+    """Schedule everything before `Y` for group 1, and return the programs of its transforms."""
+    S, V, acc, M, Z = (sch.get_sblock(name) for name in _STAGES[:-1])
+    sch.compute_at(Z, block, preserve_unit_loops=True)
+    h, zn, zk, *inner = _own(sch, Z)
+    ko, ki = sch.split(zk, [None, min(knobs["vectors"], int(sch.get(zk).extent))])
+    sch.reorder(h, zn, ko, ki, *inner)
+    sch.compute_at(M, ko, preserve_unit_loops=True)
+    first = _product(sch, acc, M, knobs)
+    sch.compute_at(V, h, preserve_unit_loops=True)
+    sch.compute_at(S, block, preserve_unit_loops=True)
+    for stage in (V, M):
+        # A tile touches all planes of a column at once: an odd number of cache lines from plane to plane spreads them over L1.
+        sch.storage_align(stage, 0, axis=2, factor=2 * _LINE, offset=_LINE)
+    if knobs.get("parallel", 1):
+        blocks = int(sch.get(block).extent)
+        if blocks >= 2 * target.cores:
+            sch.parallel(sch.fuse(n, block))
+        else:
+            # Too few blocks to share out: the three parts of a block are shared out instead.
+            sch.parallel(_own(sch, S)[2])
+            sch.parallel(h)
+            sch.parallel(k)
+    sch.decompose_reduction(acc, first)
+    _as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
+    _as_program(sch, V, (0, 3, 4, 5), (1, 2, 6, 7, 8))
+    _as_program(sch, Z, (), (4, 5, 6, 7, 8))
+    t_h, products = knobs["t_h"], knobs["products"]
+    return {
+        "S": row_forward(knobs["t_w"]),
+        "V": column_forward(t_h, products),
+        "Z": column_inverse(t_h, m_h, products),
+    }
+
+
+def _depthwise(
+    sch: s_tir.Schedule, loops: list[Loop], tile: Loop, knobs: Knobs, m_h: int
+) -> dict[str, Program]:
+    """Schedule everything before `Y` for depthwise convolution: one tile of one block of channels from end to end."""
+    S, Z = sch.get_sblock("S"), sch.get_sblock("Z")
+    sch.compute_at(Z, tile, preserve_unit_loops=True)
+    sch.compute_at(S, tile, preserve_unit_loops=True)
+    for stage in (S, Z):
+        sch.set_scope(stage, 0, "local")
+    if knobs.get("parallel", 1):
+        sch.parallel(sch.fuse(*loops))
+    _as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
+    _as_program(sch, Z, (0, 1, 2, 3), (4, 5, 6, 7, 8, 9, 10))
+    return {"S": row_forward(knobs["t_w"]), "Z": column_product(knobs["t_h"], m_h)}
+
+
+def _own(sch: s_tir.Schedule, block: Block) -> list[Loop]:
+    """Return the loops of the block's own axes, innermost last."""
+    loops = sch.get_loops(block)
+    return list(loops[len(loops) - len(sch.get(block).iter_vars) :])
+
+
+def _product(sch: s_tir.Schedule, acc: Block, M: Block, knobs: Knobs) -> Loop:
+    """Schedule the products of matrices by the register tile, and return the first reduction loop."""
+    h, e, z, n, o, tiles, lane = _own(sch, M)
+    sch.reorder(h, n, o, e, z, tiles, lane)
+    count = int(sch.get(tiles).extent)
+    po, pi = split_tail(sch, tiles, count, min(knobs["points"], count))
+    vector, lanes = sch.split(lane, [None, knobs["block"]])
+    reductions = sum(axis.iter_type == tirx.IterVar.CommReduce for axis in sch.get(acc).iter_vars)
+    first = accumulate(sch, acc, po, reductions, knobs["block"])
+    sch.unroll(pi)
+    sch.unroll(vector)
+    sch.vectorize(lanes)
+    return first
+
+
+def _as_program(
+    sch: s_tir.Schedule, stage: Block, outer: tuple[int, ...], inner: tuple[int, ...]
+) -> None:
+    """Make one block of a stage's inner axes, to be replaced by `_with_programs`."""
+    own = _own(sch, stage)
+    first = own[inner[0]]
+    if outer:
+        sch.reorder(*(own[i] for i in (*outer, *inner)))
+    sch.blockize(first)
+
+
+def _with_programs(func: tirx.PrimFunc, programs: Mapping[str, Program]) -> tirx.PrimFunc:
+    """Return the function with the body of each stage's block replaced by its program.
+
+    Rewrite:
+        with sblock("S_o"): reads(x[i, j:j + 16, 0:16]); writes(S[0:8, i, 0:2, 0:16])
+            for h, s, lane, j: S[h, i, s, lane] += x[i, j, lane] * cos(...)
+        -->
+            v1 = x[i, j, 0:16]; v2 = x[i, j + 8, 0:16]; v3 = v1 * 0.98; ...;  S[0, i, 0, 0:16] = v3 - v4; ...
+    """
+
+    def replaced(block: Any) -> Any:
+        name = str(block.name_hint).removesuffix("_o")
+        if name not in programs or not str(block.name_hint).endswith("_o"):
+            return block
+        return s_tir.SBlock(
+            block.iter_vars,
+            block.reads,
+            block.writes,
+            block.name_hint,
+            _body(block, programs[name]),
+            None,
+            block.alloc_buffers,
+            block.match_buffers,
+            block.annotations,
+        )
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (s_tir.SBlock, replaced)))
+
+
+def _vectors(region: Any) -> list[tuple[Any, list[Any]]]:
+    """Return (buffer, indices) of every vector of a region, row-major; its last axis is the lanes."""
+    *axes, lanes = region.region
+    lane = tirx.Ramp(lanes.min, 1, int(lanes.extent))
+    shape = [int(axis.extent) for axis in axes]
+    return [
+        (region.source, [*(axis.min + int(i) for axis, i in zip(axes, at, strict=True)), lane])
+        for at in np.ndindex(*shape)
+    ]
+
+
+def _body(block: Any, program: Program) -> tirx.Stmt:
+    # The data before U, wherever analysis put them.
+    reads = sorted(block.reads, key=lambda region: region.source.name == "U")
+    inputs = [vector for region in reads for vector in _vectors(region)]
+    (writes,) = block.writes
+    outputs = _vectors(writes)
+    assert len(inputs) == program.inputs, (
+        f"{block.name_hint}: {len(inputs)} inputs, {program.inputs} wanted"
+    )
+    assert len(outputs) == len(program.outputs), f"{block.name_hint}: outputs"
+    lanes = int(outputs[0][1][-1].lanes)
+    dtype = f"{writes.source.dtype}x{lanes}"
+    statements: list[tirx.Stmt] = []
+
+    def bind(value: Any) -> Any:
+        variable = tirx.Var(f"v{len(statements)}", dtype)
+        statements.append(tirx.Bind(variable, value))
+        return variable
+
+    def read(index: int) -> Any:
+        buffer, indices = inputs[index]
+        return buffer.vload(indices, dtype)
+
+    def factor(value: float) -> Any:
+        return tirx.Broadcast(tirx.const(value, writes.source.dtype), lanes)
+
+    for (buffer, indices), value in zip(
+        outputs, evaluate(program, read, bind=bind, factor=factor), strict=True
+    ):
+        statements.append(buffer.vstore(indices, value))
+    return tirx.SeqStmt(statements)

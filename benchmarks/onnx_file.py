@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from benchmarks.cache import cache_folder, made_once
 from convc.errors import InvalidModelError
@@ -15,7 +16,7 @@ from convc.frontend.onnx.input_shapes import bind_inputs, dimensions
 from convc.ir.types import Shape
 from convc.runtime.manifest import Tensor
 
-__all__ = ["OnnxFile", "file_hash", "open_model"]
+__all__ = ["OnnxFile", "file_hash", "input_names", "open_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,48 +51,68 @@ def _model(path: Path) -> onnx.ModelProto:
         raise InvalidModelError(
             f"model must be an .onnx file, which every peer takes; got '{path}'."
         )
-    # Weights kept beside the model are not read: only names and shapes are wanted.
-    return onnx.load(path, load_external_data=False)
+    try:
+        # Weights kept beside the model are not read: only names and shapes are wanted.
+        return onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise InvalidModelError(
+            f"'{path}' must be an ONNX protobuf file; it does not parse ({error})."
+        ) from error
 
 
-def _has_open_shapes(model: onnx.ModelProto, names: set[str]) -> bool:
-    """Whether a graph input leaves an extent open."""
+def _constants(model: onnx.ModelProto) -> set[str]:
+    return {t.name for t in model.graph.initializer}
+
+
+def input_names(path: Path) -> list[str]:
+    """Return the names of the model's inputs, whatever their shapes.
+
+    Raises:
+        InvalidModelError: if there is no such file, or it is no ONNX model.
+    """
+    model = _model(path)
+    constants = _constants(model)
+    return [value.name for value in model.graph.input if value.name not in constants]
+
+
+def _is_fixed(model: onnx.ModelProto) -> bool:
+    """Whether every extent is given and no weight counts as an input."""
+    constants = _constants(model)
     for value in model.graph.input:
         extents = dimensions(value.type)
-        if value.name in names and (
-            extents is None or any(isinstance(e, str) or e < 1 for e in extents)
-        ):
-            return True
-    return False
+        if value.name in constants or extents is None:
+            return False
+        if any(isinstance(e, str) or e < 1 for e in extents):
+            return False
+    return True
 
 
 def _batch_of_one(model: onnx.ModelProto, shapes: Mapping[str, Shape] | None) -> dict[str, Shape]:
-    """Return the given shapes, and for every input that leaves only its first axis open a batch of 1."""
+    """Return the given shapes, and a batch of 1 for every other input that leaves only its first axis open."""
     known = dict(shapes or {})
-    constants = {t.name for t in model.graph.initializer}
+    constants = _constants(model)
     for value in model.graph.input:
         first, *rest = dimensions(value.type) or (1,)
         is_open = isinstance(first, str) or first < 1
         fixed = [e for e in rest if isinstance(e, int) and e >= 1]
-        if (
-            value.name not in known | dict.fromkeys(constants)
-            and is_open
-            and len(fixed) == len(rest)
-        ):
+        if value.name not in {*known, *constants} and is_open and len(fixed) == len(rest):
             known[value.name] = (1, *fixed)
     return known
 
 
 def _write_fixed(source: Path, destination: Path, inputs: tuple[Tensor, ...]) -> None:
-    """Write the model with the inputs' shapes filled in, its weights in the same file."""
+    """Write the model with the inputs' shapes filled in, its weights in the same file and no longer inputs."""
     model = onnx.load(source)
-    shapes = {t.name: t.shape for t in inputs}
-    for value in model.graph.input:
-        if value.name in shapes:
-            shape = value.type.tensor_type.shape
-            shape.ClearField("dim")
-            for extent in shapes[value.name]:
-                shape.dim.add().dim_value = extent
+    values = {value.name: value for value in model.graph.input}
+    model.graph.ClearField("input")
+    for tensor in inputs:
+        value = values[tensor.name]
+        value.type.tensor_type.shape.ClearField("dim")
+        for extent in tensor.shape:
+            value.type.tensor_type.shape.dim.add().dim_value = extent
+        model.graph.input.append(value)
+    # From version 4 on an initializer need not be an input.
+    model.ir_version = max(model.ir_version, 4)
     # What an exporter inferred for the open shape is not true of this one; every reader infers it anew.
     model.graph.ClearField("value_info")
     onnx.save(model, destination)
@@ -100,8 +121,9 @@ def _write_fixed(source: Path, destination: Path, inputs: tuple[Tensor, ...]) ->
 def open_model(path: Path, shapes: Mapping[str, Shape] | None = None) -> OnnxFile:
     """Return the model at `path`.
 
-    A model with open extents is copied into the cache with static ones, so that all engines see the same problem: `shapes`, and
-    1 for a batch axis that nothing says anything about.
+    So that all engines see the same problem, a model with open extents is copied into the cache with static ones: `shapes`, and 1
+    for a batch axis that nothing is said about. So is an old model whose weights are inputs with defaults: an engine that takes
+    them for inputs could not prepare them.
 
     Raises:
         InvalidModelError: if there is no such file, or an extent stays open.
@@ -111,7 +133,7 @@ def open_model(path: Path, shapes: Mapping[str, Shape] | None = None) -> OnnxFil
     inputs = tuple(Tensor(name, type.shape, type.dtype) for name, type in bound.items())
     outputs = tuple(o.name for o in model.graph.output)
     digest = file_hash(path)
-    if not _has_open_shapes(model, set(bound)):
+    if _is_fixed(model):
         return OnnxFile(path.stem, path, digest, inputs, outputs)
     key = hashlib.sha256(f"{digest} {inputs}".encode()).hexdigest()[:16]
     folder = made_once(

@@ -21,7 +21,7 @@ from convc.cli.exits import REPORTED, report_error
 from convc.errors import ToolchainError, unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import nn  # pyright: ignore[reportMissingImports]
 
 __all__ = ["NAMES", "exported", "zoo_folder"]
 
@@ -58,8 +58,8 @@ def exported(name: str, folder: Path | None = None) -> Path:
 
 
 def _randomise(model: nn.Module) -> None:
-    import torch
-    from torch import nn
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
 
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def _randomise(model: nn.Module) -> None:
 
 def _export(name: str, path: Path) -> None:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         from benchmarks.architectures import ARCHITECTURES
     except ImportError as error:

@@ -61,6 +61,11 @@ class Target:
         """Fp32 FLOPs of one core in one cycle, two 256-bit or one 512-bit FMA counted (Zen 4; performance recipes)."""
         return 2 * max(16, self.lanes) if self.lanes > 4 else 16
 
+    @property
+    def memory_crowding(self) -> float:
+        """By how much a core's memory bandwidth shrinks with all cores busy: two get 1.5 x of one (Zen 4 virtual machine)."""
+        return self.cores / min(1.5, self.cores)
+
     def with_cores(self, cores: int) -> Target:
         """Return the target planned for `cores` threads."""
         return replace(self, cores=cores)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.peers import mnn, ncnn, onnxruntime, openvino
+from benchmarks.peers import mnn_peer, ncnn_peer, onnxruntime_peer, openvino_peer
 from benchmarks.peers.peer import Array, Infer, Peer, PeerError, PeerMissingError
 from convc.errors import unknown_name
 
 __all__ = ["PEERS", "Array", "Infer", "Peer", "PeerError", "PeerMissingError", "peers_named"]
 
-PEERS: Final[tuple[Peer, ...]] = (onnxruntime.ROW, openvino.ROW, mnn.ROW, ncnn.ROW)
+PEERS: Final[tuple[Peer, ...]] = (
+    onnxruntime_peer.ROW,
+    openvino_peer.ROW,
+    mnn_peer.ROW,
+    ncnn_peer.ROW,
+)
 
 
 def peers_named(names: Sequence[str]) -> tuple[Peer, ...]:

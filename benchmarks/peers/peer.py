@@ -73,7 +73,8 @@ class Peer:
             )
         try:
             infer = self.load(model, threads)
-            return infer, [np.asarray(output) for output in infer(inputs)]
+            # Copies: an engine may hand out its own memory, which its next run overwrites.
+            return infer, [np.array(output) for output in infer(inputs)]
         except ConvcError:
             raise
         # Engines raise what they like, MNN plain `Exception`: this is the one boundary behind which all of it is a report.

@@ -14,8 +14,9 @@ Each step is either an operand step, which takes the node's next extra operand, 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,9 +27,24 @@ from convc.ir.ops.definition import Array
 from convc.ir.ops.elementwise import UNARY
 from convc.ir.types import TensorType
 
-__all__ = ["OPERAND_STEPS", "Step", "apply_epilogue", "check_epilogue"]
+__all__ = ["OPERAND_STEPS", "Step", "apply_epilogue", "check_epilogue", "is_small"]
 
 OPERAND_STEPS: Final = ("bias", "add")
+
+# Functions that a compiler writes out as a polynomial, which reads its argument about 20 times; other functions at most 3 times.
+_POLYNOMIALS: Final = frozenset({"elu", "erf", "exp", "sigmoid", "silu", "softplus", "tanh"})
+# softplus, then tanh in one kernel: 400 copies of the argument, and 7 s to compile it; one more function: minutes.
+_COPIES: Final = 64
+
+
+def is_small(functions: Iterable[str]) -> bool:
+    """Whether a chain of scalar functions, each written out inside the next, stays small enough for one kernel.
+
+    Example:
+        >>> is_small(["relu", "silu"]), is_small(["softplus", "tanh"])
+        (True, False)
+    """
+    return math.prod(20 if name in _POLYNOMIALS else 3 for name in functions) <= _COPIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,10 @@ def reorder_kernel(
             y = te.compute(type.shape, lambda *i: x(*i), name="copy")
         else:
             y = te.compute(views[1].shape, blocked if result else read, name="reorder")
-        return elementwise.schedule(te.create_prim_func([x, y]), target)
+        func = te.create_prim_func([x, y])
+        if type.rank == 4 and (source > 1) != (result > 1):
+            return elementwise.schedule_transpose(func, max(source, result))
+        return elementwise.schedule(func, target)
 
     return _kernel(f"reorder_{source}_{result}", (type,), views, make)
 

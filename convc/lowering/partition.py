@@ -5,13 +5,15 @@ Rewrite:
     -->
     [%a %b %y]                                               (one unit)
 Unless:
-    an inner value has another user, is a graph output, or has another shape.
+    an inner value has another user, is a graph output, or has another shape; the code would explode (`epilogue.is_small`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from convc.ir.epilogue import is_small
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import OPS
 
@@ -42,13 +44,20 @@ def partition(graph: Graph) -> tuple[Unit, ...]:
         merged: list[Node] = []
         if OPS[node.op].elementwise:
             for operand in dict.fromkeys(node.inputs):
-                if operand in unit_of and _joins(graph, graph[operand], node):
+                if operand not in unit_of or not _joins(graph, graph[operand], node):
+                    continue
+                if is_small(_functions([*merged, *unit_of[operand], node])):
                     merged += unit_of.pop(operand)
         unit_of[node.name] = [*merged, node]
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     return tuple(
         Unit(tuple(sorted(nodes, key=lambda n: order[n.name]))) for nodes in unit_of.values()
     )
+
+
+def _functions(nodes: Iterable[Node]) -> list[str]:
+    """Return the ops whose code may read an operand more than once."""
+    return [n.op for n in nodes if len(set(n.inputs)) == 1]
 
 
 def is_literal(node: Node) -> bool:

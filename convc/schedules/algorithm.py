@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +18,7 @@ from convc.target import Target
 if TYPE_CHECKING:
     from tvm import te
 
-__all__ = ["Algorithm", "Operands", "Problem", "channel_block", "gathered_halo"]
+__all__ = ["Algorithm", "Operands", "Problem", "channel_block", "gathered_halo", "row_chunks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,16 @@ def channel_block(channels: int, target: Target) -> int:
     if lanes >= 16 and 0 < channels % lanes <= lanes // 2:
         return lanes // 2
     return lanes
+
+
+def row_chunks(spec: ConvSpec, target: Target, tile_rows: int, rows: int) -> int:
+    """Return into how many parts the threads share out the rows: one each, or 1 to share out channels instead.
+
+    Rows, when they divide evenly and the weights, which every thread then reads whole, are the smaller part of what is read.
+    """
+    weights, data = math.prod(spec.weight), math.prod(spec.data)
+    even = rows % (tile_rows * target.cores) == 0
+    return target.cores if even and weights < data else 1
 
 
 def gathered_halo(spec: ConvSpec) -> Halo:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import te
 
-from convc.schedules.algorithm import Operands, Problem, channel_block, gathered_halo
+from convc.schedules.algorithm import Operands, Problem, channel_block, gathered_halo, row_chunks
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
@@ -49,7 +49,8 @@ class Depthwise:
         spec = problem.spec
         block = channel_block(spec.out_channels, target)
         cols = min(range(1, 15), key=lambda t: (-(-spec.output[3] // t) * (t + 2), -t))
-        return {"block": block, "rows": 1, "cols": min(cols, spec.output[3])}
+        chunks = row_chunks(spec, target, 1, spec.output[2])
+        return {"block": block, "rows": 1, "cols": min(cols, spec.output[3]), "chunks": chunks}
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles, or the loads' if more: a strip loads its row's points and the taps once."""

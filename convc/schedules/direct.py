@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from tvm import te
 
-from convc.schedules.algorithm import Operands, Problem, channel_block, gathered_halo
+from convc.schedules.algorithm import Operands, Problem, channel_block, gathered_halo, row_chunks
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, best_tile, tile_cycles
@@ -92,6 +92,7 @@ class Direct:
             "rows": tile.rows,
             "cols": tile.cols,
             "vectors": tile.vectors,
+            "chunks": row_chunks(spec, target, tile.rows, rows),
         }
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
@@ -105,7 +106,9 @@ class Direct:
         width = knobs["block"] / max(target.lanes, knobs["block"])
         rows, cols = spec.output[2:]
         compute = steps * tile_cycles(tile, rows, cols, vectors) * width
-        stream = spec.nbytes / 8  # bytes a cycle and core from beyond L2, Zen 4 estimate
+        stream = (
+            spec.nbytes / 8 * target.memory_crowding
+        )  # bytes a cycle from beyond L2, Zen 4 estimate
         return max(compute, stream)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:

@@ -296,5 +296,5 @@ def evaluate(
         right = factor(b) if operation == "*" else value(int(b))
         result = _OPERATIONS[operation](value(a), right)
         number = program.inputs + 1 + index
-        values[number] = bind(result) if uses[number] > 1 else result
+        values[number] = bind(result) if uses[number] > 1 or operation in '+-' else result
     return [value(v) if v > 0 else -value(-v) for v in program.outputs]

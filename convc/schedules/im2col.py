@@ -110,7 +110,8 @@ class Im2col:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the cycles of planes, panels, products and results."""
-        raise NotImplementedError
+        parts = _cycles(problem.spec, target, knobs)
+        return max(sum(parts), problem.spec.nbytes / 8)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""
@@ -145,15 +146,16 @@ class Im2col:
         c = te.reduce_axis((0, group_c), "c")
         r = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 
-        def product(n, g, *at):
-            block, (o, k, f) = at[:rank], at[rank:]
-            return te.sum(
-                panel(n, g, *block, c, *r, f)
-                * w[g, o, _ravel((c, *r), (group_c, *spec.kernel)), k],
-                axis=[c, *r],
-            )
+        # Pixels as (tiles, pixels of a tile): whole tiles are computed, also where only a part of one is read.
+        width = knobs["vectors"] * knobs["lanes"]
 
-        shape = (N, spec.group, *blocks.counts, tiles, t, blocks.points)
+        def product(n, g, *at):
+            block, (o, k, wide, lane) = at[:rank], at[rank:]
+            position = _ravel((c, *r), (group_c, *spec.kernel))
+            pixel = wide * width + lane
+            return te.sum(panel(n, g, *block, c, *r, pixel) * w[g, o, position, k], axis=[c, *r])
+
+        shape = (N, spec.group, *blocks.counts, tiles, t, blocks.points // width, width)
         acc = te.compute(shape, product, name="acc")
         tile = te.compute(shape, lambda *i: acc(*i), name="tile")
 
@@ -163,7 +165,8 @@ class Im2col:
             if rank > 1:
                 inside += at[-2] % blocks.rows * blocks.pitch
             channel = k % group_k
-            return tile(n, k // group_k, *block, channel // t, channel % t, inside)
+            at = (*block, channel // t, channel % t, inside // width, inside % width)
+            return tile(n, k // group_k, *at)
 
         def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
             return te.compute(y.shape, lambda n, k, *p: y(n, k, *p) + b[k], name="bias_add")
@@ -192,12 +195,12 @@ def _unravel(position: Expr, extents: Sequence[int]) -> list[Expr]:
 def _planes(spec: ConvSpec, blocks: Blocks, x: te.Tensor) -> Any:
     """Return the padded data by phases, a plane being one axis; the data's own elements if that is what they are."""
     if blocks.are_data(spec):
-        return lambda n, c, *at: x(n, c, *_unravel(at[-1], blocks.extents))
+        return lambda n, c, *at: x(n, c, *at[spec.rank :])
     rank, zero = spec.rank, tirx.const(0, spec.dtype)
 
     def padded(n, c, *at):
         conditions, index = [], []
-        for axis, p in enumerate(_unravel(at[-1], blocks.extents)):
+        for axis, p in enumerate(at[rank:]):
             stride, pad, extent = spec.strides[axis], spec.pads[axis], spec.data[2 + axis]
             position = p * stride + at[axis] - pad
             last = (blocks.extents[axis] - 1) * stride + blocks.phases[axis] - 1 - pad
@@ -208,8 +211,7 @@ def _planes(spec: ConvSpec, blocks: Blocks, x: te.Tensor) -> Any:
             return x(n, c, *index)
         return tirx.if_then_else(tirx.all(*conditions), x(n, c, *index), zero)
 
-    assert len(blocks.phases) == rank
-    shape = (*spec.data[:2], *blocks.phases, math.prod(blocks.extents))
+    shape = (*spec.data[:2], *blocks.phases, *blocks.extents)
     return te.compute(shape, padded, name="planes")
 
 
@@ -228,11 +230,12 @@ def _panel(spec: ConvSpec, blocks: Blocks, planes: Any, packed: bool) -> te.Tens
             )
         ]
         if not packed:
-            return planes(n, g * group_c + c, *phases, _ravel(first, blocks.extents) + f)
+            at = _unravel(_ravel(first, blocks.extents) + f, blocks.extents)
+            return planes(n, g * group_c + c, *phases, *at)
         first[-1] += f % blocks.cols
         if rank > 1:
             first[-2] += f // blocks.cols
-        value = planes(n, g * group_c + c, *phases, _ravel(first, blocks.extents))
+        value = planes(n, g * group_c + c, *phases, *first)
         if blocks.points == last:
             return value
         return tirx.if_then_else(f < last, value, tirx.const(0, spec.dtype))
@@ -248,8 +251,62 @@ def _panel(spec: ConvSpec, blocks: Blocks, planes: Any, packed: bool) -> te.Tens
     return te.compute(shape, patch, name="panel")
 
 
+def _cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> tuple[float, ...]:
+    """Return the cycles of products, panels, planes and results."""
+    blocks = Blocks.of(spec, knobs)
+    t, v, lanes = knobs["channels"], knobs["vectors"], knobs["lanes"]
+    width = lanes / max(target.lanes, lanes)
+    group_k = spec.out_channels // spec.group
+    taps = math.prod(spec.weight[1:])
+    count = spec.data[0] * spec.group * math.prod(blocks.counts)
+    tiles = -(-group_k // t) * blocks.points // (v * lanes)
+    if knobs["panel"]:
+        read, load = 4 * taps * blocks.points, 1.0
+    else:
+        read, load = 4 * taps // math.prod(spec.kernel) * math.prod(blocks.phases) * blocks.points, _UNALIGNED
+    if read > target.l2_bytes * 0.6:
+        load = max(load, _FROM_L3)
+    elif read > target.l1_bytes * 0.6:
+        load = max(load, _FROM_L2)
+    step = max(t * v * width, (t + v * load) * width, _LATENCY)
+    product = count * tiles * (taps * step + _TILE + _STORE * t * v * width)
+    rows = blocks.rows * -(-blocks.cols // target.lanes)
+    pack = count * taps * (rows * _PACK + 2) if knobs["panel"] else 0.0
+    planes = 0.0
+    if not blocks.are_data(spec):
+        elements = math.prod(spec.data[:2]) * math.prod(blocks.extents) * math.prod(blocks.phases)
+        planes = elements * (_PLANE_STRIDED if spec.strides[-1] > 1 else _PLANE)
+    results = count * group_k * rows * _RESULT
+    return product, pack, planes, results
+
+
+_UNALIGNED, _FROM_L2, _FROM_L3 = 1.8, 3.2, 14.0
+_LATENCY = 4
+_TILE, _STORE, _PACK, _RESULT = 20.0, 3.0, 2.5, 4.0
+_PLANE, _PLANE_STRIDED = 0.3, 1.3
+
+
 def _options(spec: ConvSpec, target: Target) -> Iterator[dict[str, int]]:
-    raise NotImplementedError
+    *lead, width = spec.output[2:]
+    height = lead[-1] if lead else 1
+    group_k = spec.out_channels // spec.group
+    shapes = {(-(-height // m), width) for m in range(1, height + 1)}
+    if width > 64:
+        shapes |= {(1, -(-width // m // 16) * 16) for m in range(2, width // 32)}
+    lanes_of = (target.lanes, target.lanes // 2) if target.lanes >= 16 else (target.lanes,)
+    for rows, cols in shapes:
+        if rows * cols > 4096 and (rows > 1 or width > cols):
+            continue
+        for panel in (0, 1):
+            for lanes in lanes_of:
+                for v in range(1, 13):
+                    if (v - 1) * lanes >= rows * cols: break
+                    most = (target.registers - 1 - v) // v
+                    if most < 1: break
+                    balanced = -(-group_k // -(-group_k // most))
+                    divisor = max(d for d in range(1, min(most, group_k) + 1) if group_k % d == 0)
+                    for t in {balanced, divisor}:
+                        yield {"rows": rows, "cols": cols, "channels": t, "vectors": v, "lanes": lanes, "panel": panel}
 
 
 ALGORITHM = Im2col()

@@ -167,9 +167,11 @@ def _lrn(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     base = scalar.map_elements(
         total, lambda v: v * tirx.const(a.alpha / a.size, dtype) + tirx.const(a.bias, dtype)
     )
-    # base >= bias > 0, so base^-beta = exp(-beta log(base)).
-    power = topi.power(base, tirx.const(-a.beta, dtype))
-    return topi.multiply(x, power)
+    if a.beta != 0.75:
+        return topi.multiply(x, topi.power(base, tirx.const(-a.beta, dtype)))
+    # The one beta that networks use: two square roots are vector instructions, a power is a call of libm an element.
+    root = topi.sqrt(base)
+    return topi.divide(x, topi.multiply(root, topi.sqrt(root)))
 
 
 # ---- linear ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 from tvm import te
 
 from convc.ir.spec import ConvSpec
-from convc.schedules.algorithm import Operands, Problem, channel_block
+from convc.schedules.algorithm import Operands, Problem, channel_block, row_chunks
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
@@ -77,6 +77,7 @@ class Subpixel:
             "rows": tile.rows,
             "cols": tile.cols,
             "vectors": tile.vectors,
+            "chunks": row_chunks(spec, target, tile.rows, rows),
         }
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:

@@ -137,8 +137,13 @@ class Winograd:
         product = alphas * C * tile_cycles(tile, 1, points, vectors) * width * blocks
         # Each block of tiles streams all of U: from memory the first time, then from where it fits.
         u_bytes, v_bytes = 4 * alphas * C * K, 4 * alphas * C * points
-        again = 32 if u_bytes < target.l2_bytes / 2 else 14 if u_bytes < target.l3_bytes / 2 else 6
-        stream = u_bytes / 9.2 + u_bytes * (blocks - 1) / again
+        memory = (
+            9.2 / target.memory_crowding
+        )  # bytes a cycle; 33 GB/s alone, measured on VGG's dense layers
+        again = 32 if u_bytes < target.l2_bytes / 2 else 14
+        if u_bytes > target.l3_bytes / 2:
+            again = memory * 2 / 3
+        stream = u_bytes / memory + u_bytes * (blocks - 1) / again
         # V of a block is read once per group of output channels; beyond half of L2 it comes from L3.
         groups = -(-vectors // knobs["vectors"])
         if v_bytes > 0.6 * target.l2_bytes:
@@ -167,9 +172,8 @@ class Winograd:
         lanes, a = knobs["vectors"] * knobs["block"], knobs["data_block"]
         kp, cp = -(-k // lanes) * lanes, -(-c // a) * a
         U = np.zeros((kp // lanes, high.alpha, wide.alpha, cp, lanes), weight.dtype)
-        for group in range(
-            kp // lanes
-        ):  # one group at a time: U in float64 would be twice the greatest array
+        # One group at a time: all of U in float64 would be twice the largest array of the compilation.
+        for group in range(kp // lanes):
             part = weight[group * lanes : (group + 1) * lanes].astype(np.float64)
             transformed = np.einsum("ir,kcrs,js->ijck", G, part, H, optimize=True)
             U[group, :, :, :c, : part.shape[0]] = transformed

@@ -349,7 +349,18 @@ def test_explain_gives_every_algorithm_a_reason(convc: Convc, models: Path) -> N
     assert layer["key"].startswith("conv2d-f32-n1c4h8w8-k8r3s3")
     assert sum(c["chosen"] for c in layer["candidates"]) == 1
     assert all(c["reason"] for c in layer["candidates"])
+    # The convolution's own name, not that of the relu it absorbed.
+    assert layer["node"] == "c"
     assert layer["key"] in convc("explain", models / "tiny.cvc").out
+
+
+def test_a_layer_is_pinned_by_its_own_name(convc: Convc, models: Path) -> None:
+    flags = ("--algo-for", "c=direct", "--layer", "c", "--json")
+    (layer,) = convc("explain", models / "tiny.cvc", *flags).document["layers"]
+    (chosen,) = (c for c in layer["candidates"] if c["chosen"])
+    assert (chosen["algorithm"], chosen["reason"]) == ("direct", "pinned by --algo-for c")
+    result = convc("explain", models / "tiny.cvc", "--algo-for", "r=direct", "--json")
+    assert error_of(result)[:2] == (2, "UnknownNameError")
 
 
 def test_explain_refuses_a_layer_that_nobody_has(convc: Convc, models: Path) -> None:

@@ -66,7 +66,7 @@ FUSED = {
         "%k = constant dense([1.0, 2.0]) : f32[1,2,1,1] %c = conv(%x, %w) %y = add(%c, %k) return %y",
         [
             "%k_vector = constant dense([1.0, 2.0]) : f32[2]",
-            "%d = conv(%x, %w, %k_vector) {epilogue = [bias]} : f32[1,2,5,5]",
+            "%c = conv(%x, %w, %k_vector) {epilogue = [bias]} : f32[1,2,5,5]",
         ],
     ),
     "the bias of a dense layer is a row": (

@@ -8,7 +8,6 @@ import pytest
 from convc.ir.passes.deduplicate_nodes import deduplicate_nodes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.fold_constants import fold_constants
-from convc.ir.passes.fuse_activations import fuse_activations
 from convc.ir.passes.merge_pads import merge_pads
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
@@ -157,32 +156,6 @@ def test_transposes_of_three_axes_compose_in_the_right_order():
     np.testing.assert_array_equal(
         interpret(after, inputs_of(graph))["v"], interpret(graph, inputs_of(graph))["v"]
     )
-
-
-# ---- fuse_activations -------------------------------------------------------------------------------------------
-
-
-def test_hard_swish_is_recognised_from_a_float32_sixth():
-    graph = graph_of(
-        "%x = input : f32[3]",
-        "%s = hard_sigmoid(%x) {alpha = 0.1666666716337204} %y = mul(%s, %x) return %y",
-    )
-    assert lines(fuse_activations(graph)) == ["%y = hard_swish(%x) : f32[3]"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "%s = sigmoid(%x) %y = mul(%x, %s) return %y, %s",
-        "%s = sigmoid(%x) %y = mul(%x, %s) %z = relu(%s) return %y, %z",
-        "%s = sigmoid(%x) %y = mul(%v, %s) return %y",
-        "%s = hard_sigmoid(%x) %y = mul(%x, %s) return %y",
-        "%s = sigmoid(%x) %y = mul(%s, %s) return %y",
-    ],
-)
-def test_other_products_stay(body):
-    graph = graph_of("%x = input : f32[3] %v = input : f32[3]", body)
-    assert fuse_activations(graph) is graph
 
 
 # ---- merge_pads, replace_global_pools ---------------------------------------------------------------------------

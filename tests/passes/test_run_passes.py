@@ -11,6 +11,7 @@ import pytest
 from convc.errors import VerifyError
 from convc.ir import GraphBuilder, TensorType
 from convc.ir.ops.conv import ConvAttributes
+from convc.ir.ops.pool import MaxPoolAttributes
 from convc.ir.passes import PIPELINE, Pass, run_passes
 from convc.ir.passes.rewrite import Rewriter
 from convc.ir.text import parse, print_graph
@@ -99,7 +100,7 @@ def test_a_rewriter_that_changes_nothing_returns_the_same_graph():
 
 
 def test_the_pipeline_is_linear():
-    """A thousand layers, 5000 nodes: a quadratic pass would take minutes."""
+    """A thousand layers, 7000 nodes: a quadratic pass would take minutes."""
     b = GraphBuilder("deep")
     value = b.input("x", TensorType((1, 2, 3, 3)))
     weight = np.ones((2, 2, 1, 1), "float32")
@@ -107,7 +108,13 @@ def test_the_pipeline_is_linear():
         conv = b.add("conv", [value, b.constant(weight * i)], ConvAttributes())
         scaled = b.add("mul", [conv, b.constant(np.float32([[[2]], [[3]]]))])
         value = b.add("add", [b.add("relu", [scaled]), value])
+    # Nothing absorbs these: one chain of scales and shifts.
+    value = b.add("tanh", [b.add("max_pool", [value], MaxPoolAttributes((1, 1), (2, 2)))])
+    for i in range(1000):
+        value = b.add("mul", [value, b.constant(np.float32(0.5 if i % 2 else 2.0))])
+        value = b.add("add", [value, b.constant(np.float32(1.0))])
     started = time.perf_counter()
     result = run_passes(b.finish({"y": value}))
     assert time.perf_counter() - started < 10
-    assert len(result.compute_nodes) == 1000
+    assert len(result.compute_nodes) == 1000 + 2 + 1
+    assert result.compute_nodes[-1].op == "add"

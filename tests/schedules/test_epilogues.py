@@ -33,7 +33,9 @@ EPILOGUES = (
     (RELU, ADD),
     (BIAS, LEAKY, ADD, CLIP),
     (ADD, ADD, BIAS, BIAS),
-    (Step("tanh"), Step("hard_sigmoid", (0.2, 0.5)), Step("elu", (1.5,)), Step("softplus")),
+    (Step("hard_sigmoid", (0.2, 0.5)), Step("tanh")),
+    (ADD, Step("elu", (1.5,))),
+    (Step("neg"), Step("softplus"), ADD),
 )
 
 # Odd channels and a tail of the tile everywhere; H differs from W.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from convc.ir.epilogue import Step
+from convc.ir.epilogue import Step, is_small
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.elementwise import UNARY
 from convc.ir.ops.shape import ReshapeAttributes
@@ -71,7 +71,12 @@ def _fusion(r: Rewriter, node: Node, ends: dict[str, _End]) -> _Fusion | None:
     if node.op in UNARY and is_open(operands[0]):
         row = UNARY[node.op].attributes
         arguments = (getattr(node.attributes, name) for name in row.__dataclass_fields__)
-        return _Fusion(operands[0], Step(node.op, tuple(map(float, arguments))))
+        layer = operands[0]
+        assert is_layer_attributes(layer.attributes)
+        earlier = [s.name for s in layer.attributes.epilogue if not s.takes_operand]
+        if not is_small([*earlier, node.op]):
+            return None
+        return _Fusion(layer, Step(node.op, tuple(map(float, arguments))))
     if node.op == "add" and operands[0] is not operands[1]:
         # The layer that runs last finds the other operand ready, and in cache.
         pairs = [(a, b) for a, b in (operands, operands[::-1]) if is_open(a)]
@@ -95,7 +100,7 @@ def fuse_epilogue(graph: Graph) -> Graph:
         %b_vector = reshape(%b) {shape = [4]};  %c = conv(%x, %w, %b_vector, %r) {epilogue = [bias, add, relu]}
     Unless:
         a value in between has another user or is a graph output; the added operand is neither per channel nor of the result's
-        type.
+        type; the epilogue would hold so many functions that its code explodes, see `epilogue.is_small`.
     """
     r = Rewriter(graph)
     ends: dict[str, _End] = {}

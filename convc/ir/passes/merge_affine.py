@@ -50,25 +50,30 @@ def _rounded(affine: Affine, type: TensorType) -> tuple[Array, Array] | None:
     return (scale, shift) if is_exact.all() else None
 
 
+def _chain_on(graph: Graph, data: Node, first: Node) -> _Chain | None:
+    """Return the longest chain from `data` through `first` whose scale and shift its element type can hold."""
+    affine, value, node, steps = IDENTITY, data, first, []
+    held, length = None, 0
+    while (longer := follow(graph, affine, value, node)) is not None:
+        # Beyond float64's range nothing comes back; beyond a smaller type's range a later step may lead back.
+        if not is_finite(longer.scale) or not is_finite(longer.shift):
+            break
+        steps.append(node)
+        rounded = _rounded(longer, node.type)
+        if rounded is not None:
+            held, length = rounded, len(steps)
+        if len(graph.users[node.name]) != 1 or node.name in graph.output_values:
+            break
+        affine, value, node = longer, node, graph.users[node.name][0]
+    return None if held is None else _Chain(data, tuple(steps[:length]), *held)
+
+
 def _chain(graph: Graph, first: Node) -> _Chain | None:
-    """Return the longest chain that starts with this node; None if the node neither scales nor shifts by a constant."""
+    """Return the chain that starts with this node; None if it neither scales nor shifts by a constant."""
     if not first.type.is_float or not first.type.size:
         return None
-    chain = None
-    for data in graph.operands(first)[:2]:
-        affine, value, node, steps = IDENTITY, data, first, []
-        while (longer := follow(graph, affine, value, node)) is not None:
-            rounded = _rounded(longer, node.type)
-            if rounded is None:
-                break
-            steps.append(node)
-            chain = _Chain(data, tuple(steps), *rounded)
-            if len(graph.users[node.name]) != 1 or node.name in graph.output_values:
-                break
-            affine, value, node = longer, node, graph.users[node.name][0]
-        if chain is not None:
-            break
-    return chain
+    chains = (_chain_on(graph, data, first) for data in graph.operands(first)[:2])
+    return next((chain for chain in chains if chain is not None), None)
 
 
 def _write(r: Rewriter, chain: _Chain) -> None:

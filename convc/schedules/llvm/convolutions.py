@@ -16,6 +16,7 @@ from convc.schedules.llvm.tiling import (
     blocks_of,
     inline_between,
     parallelize,
+    share_rows,
     split_tail,
 )
 from convc.schedules.plan import Knobs
@@ -43,13 +44,15 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     ko, ki = sch.split(k, [None, min(knobs["vectors"], ke)])
     po, pi = split_tail(sch, p, pe, knobs["rows"])
     qo, qi = split_tail(sch, q, qe, knobs["cols"])
-    sch.reorder(n, ko, po, qo, ki, pi, qi, lane)
+    part, po = share_rows(sch, po, knobs)
+    sch.reorder(n, *part, ko, po, qo, ki, pi, qi, lane)
     acc = sch.get_sblock("acc")
     first = accumulate(sch, acc, qo, 4, knobs["block"])
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
-    parallelize(sch, [n, ko] if pe % knobs["rows"] else [n, ko, po], knobs)
+    shared = [n, *part] if part else [n, ko] if pe % knobs["rows"] else [n, ko, po]
+    parallelize(sch, shared, knobs)
     sch.decompose_reduction(acc, first)
     return sch.mod["main"]
 
@@ -62,14 +65,16 @@ def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFun
     _, _, pe, qe, _ = _extents(sch, [n, k, p, q, lane])
     po, pi = split_tail(sch, p, pe, knobs["rows"])
     qo, qi = split_tail(sch, q, qe, knobs["cols"])
-    sch.reorder(n, k, po, qo, pi, qi, lane)
+    part, po = share_rows(sch, po, knobs)
+    sch.reorder(n, *part, k, po, qo, pi, qi, lane)
     acc = sch.get_sblock("acc")
     taps = int(sch.get(sch.get_loops(acc)[-1]).extent)
     first = accumulate(sch, acc, qo, 2, knobs["block"], unroll=1 if taps <= 16 else 0)
     sch.unroll(pi)
     sch.unroll(qi)
     sch.vectorize(lane)
-    parallelize(sch, [n, k] if pe % knobs["rows"] else [n, k, po], knobs)
+    shared = [n, *part] if part else [n, k] if pe % knobs["rows"] else [n, k, po]
+    parallelize(sch, shared, knobs)
     sch.decompose_reduction(acc, first)
     return sch.mod["main"]
 
@@ -83,13 +88,14 @@ def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     ko, ki = sch.split(k, [None, min(knobs["vectors"], ke)])
     po, pi = split_tail(sch, p, pe, knobs["rows"])
     qo, qi = split_tail(sch, q, qe, knobs["cols"])
-    sch.reorder(n, ko, f, g, po, qo, ki, pi, qi, lane)
+    part, po = share_rows(sch, po, knobs)
+    sch.reorder(n, *part, ko, f, g, po, qo, ki, pi, qi, lane)
     acc = sch.get_sblock("acc")
     first = accumulate(sch, acc, qo, 4, knobs["block"])
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
-    parallelize(sch, [n, ko, f, g], knobs)
+    parallelize(sch, [n, *part] if part else [n, ko, f, g], knobs)
     sch.decompose_reduction(acc, first)
     return sch.mod["main"]
 

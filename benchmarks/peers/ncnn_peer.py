@@ -66,7 +66,7 @@ def _check(model: OnnxFile) -> None:
 
 
 def _load(model: OnnxFile, threads: int) -> Infer:
-    import ncnn
+    import ncnn  # pyright: ignore[reportMissingImports]
 
     _check(model)
     versions = ROW.versions()

@@ -10,7 +10,7 @@ import onnx
 from onnx import AttributeProto
 
 from convc.errors import InvalidModelError
-from convc.frontend.onnx.converter import Unsupported
+from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.tensors import TensorReader
 
 __all__ = ["AttributeReader"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from convc.errors import InvalidModelError
-from convc.frontend.onnx.converter import Unsupported
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.types import Shape
 
 __all__ = ["AUTO_PADS", "Window", "read_window", "same_pads", "split_padding"]

@@ -11,18 +11,10 @@ from convc.ir.ops.definition import Array
 if TYPE_CHECKING:
     from convc.frontend.onnx.operator_node import OperatorNode
 
-__all__ = ["Converter", "Result", "Unsupported", "display_domain"]
+__all__ = ["Converter", "Result", "display_domain"]
 
 
 Result: TypeAlias = "str | Array | tuple[str | Array, ...]"
-
-
-class Unsupported(Exception):  # noqa: N818  # an answer, not an error: the importer collects them all and raises one error
-    """A node uses its operator in a way convc does not take; `reason` is one line of the report."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 from convc.errors import ConvcError, DTypeError, InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
-from convc.frontend.onnx.converter import Converter, Unsupported
+from convc.frontend.onnx.converter import Converter
 from convc.frontend.onnx.folding import ConstantFolder
 from convc.frontend.onnx.inference import (
     check_model,
@@ -27,6 +27,7 @@ from convc.frontend.onnx.input_shapes import bind_inputs
 from convc.frontend.onnx.model_file import ModelSource, normal_domain, read_model, since_version
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators import find_converter
+from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
 from convc.frontend.onnx.values import Refused, ValueTable
 from convc.ir import Graph, GraphBuilder

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from convc.frontend.onnx.attributes import AttributeReader
-from convc.frontend.onnx.converter import Unsupported
+from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.values import ValueTable
 from convc.ir import TensorType
 from convc.ir.ops import Attributes

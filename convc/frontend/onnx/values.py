@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from convc.errors import InvalidModelError
-from convc.frontend.onnx.converter import Unsupported
+from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.tensors import TensorReader
 from convc.ir import GraphBuilder, TensorType
 from convc.ir.ops.definition import Array

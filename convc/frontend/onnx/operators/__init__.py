@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from convc.frontend.onnx.converter import Converter, Unsupported, display_domain
+from convc.frontend.onnx.converter import Converter, display_domain
 from convc.frontend.onnx.operators import (
     activations,
     arithmetic,
@@ -20,6 +20,7 @@ from convc.frontend.onnx.operators import (
     resize,
     softmax,
 )
+from convc.frontend.onnx.refusal import Unsupported
 
 __all__ = ["CONVERTERS", "FAMILIES", "SupportedOperator", "find_converter", "supported_operators"]
 

@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 
 from convc.errors import InvalidModelError
-from convc.frontend.onnx.converter import Converter, Result, Unsupported
+from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.input_shapes import element_type
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.definition import Array
 
 __all__ = ["ROWS"]

@@ -6,8 +6,9 @@ from typing import Final
 
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.auto_pad import Window, read_window, same_pads, split_padding
-from convc.frontend.onnx.converter import Converter, Unsupported
+from convc.frontend.onnx.converter import Converter
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.refusal import Unsupported
 from convc.ir import Step
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
 from convc.ir.types import Shape

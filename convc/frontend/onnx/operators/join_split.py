@@ -7,9 +7,10 @@ from typing import Final
 import numpy as np
 
 from convc.errors import InvalidModelError, ShapeError
-from convc.frontend.onnx.converter import Converter, Result, Unsupported
+from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators.reshape import normalized_axes
+from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.shape import (
     ConcatAttributes,
     PadAttributes,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from convc.errors import InvalidModelError
-from convc.frontend.onnx.converter import Converter, Result, Unsupported
+from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.shape import ReshapeAttributes, TransposeAttributes
 from convc.ir.types import Shape
 

@@ -8,9 +8,10 @@ from fractions import Fraction
 from typing import Final
 
 from convc.errors import InvalidModelError
-from convc.frontend.onnx.converter import Converter, Result, Unsupported
+from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators.reshape import normalized_axes
+from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.shape import ResizeAttributes
 from convc.ir.types import Shape
 

@@ -33,6 +33,7 @@ _OPS: Final = ("conv", "conv_transpose")
 _REPEATS: Final = 3
 _CALL, _KERNEL, _ORT_KERNEL = "convc", "kernel", "onnxruntime kernel"
 _WRONG: Final = 1e-2
+_RULE: Final = f"must agree with float64 within {_WRONG:g} of the output's maximum"
 
 
 class AlgorithmResult(msgspec.Struct, frozen=True):
@@ -125,7 +126,9 @@ class _Candidates:
             self.chosen = name
         self.compiled[name], self.modules[name] = compiled, module
         self.samples[name] = []
-        self.accuracy[name] = largest_error([output], [self.model.reference])
+        error = self.accuracy[name] = largest_error([output], [self.model.reference])
+        if error > _WRONG:
+            self.errors[name] = f"{name} {_RULE}; got {error:.2g}."
 
     def add_others(self) -> None:
         """Compile with every algorithm that applies and is not the chosen one."""
@@ -206,9 +209,7 @@ def measure_layer(
                     continue
                 error = largest_error(outputs, [model.reference])
                 if error > _WRONG:
-                    errors[peer.name] = (
-                        f"{peer.name} must agree with float64 within {_WRONG:g} of the maximum; got {error:.2g}."
-                    )
+                    errors[peer.name] = f"{peer.name} {_RULE}; got {error:.2g}."
                     continue
                 contestants.append(Contestant(peer.name, lambda infer=infer: infer(inputs)))
                 if peer.name == "onnxruntime":

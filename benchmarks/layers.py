@@ -100,15 +100,15 @@ def _run(given: argparse.Namespace) -> int:
     if given.algorithms == "all":
         screen.print(algorithms_table(results))
         screen.print(str(choices(results)), markup=False)
-    failures = [f"failed: {r.layer}: {name}: {text}" for r in results for name, text in r.errors.items()]  # fmt: skip
+    failures = [f"error: {r.layer}: {name}: {text}" for r in results for name, text in r.errors.items()]  # fmt: skip
     for line in (*failures, *facts.lines()):
         screen.print(line, markup=False)
     # A peer may fail; convc may not.
-    return BUG if any(result.us is None for result in results) else 0
+    return BUG if any(r.us is None or r.algorithm in r.errors for r in results) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; return the exit code: 0 only if convc ran every layer."""
+    """Measure, print and write; return the exit code: 0 only if convc ran every layer and was right."""
     given = _parser().parse_args(arguments)
     try:
         return _run(given)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["models_table", "notes"]
 
 
-def _cell(result: ModelResult, peer: str) -> str:
-    """Return a peer's time, and convc's time over it."""
-    if peer not in result.ms:
-        return "failed" if peer in result.errors else ""
-    ratio = f" ({result.ratio[peer]:.2f})" if peer in result.ratio else ""
-    return f"{result.ms[peer]:.2f}{ratio}"
+def _cell(result: ModelResult, engine: str) -> str:
+    """Return an engine's time, and convc's time over it."""
+    if engine not in result.ms:
+        return "failed"
+    ratio = f" ({result.ratio[engine]:.2f})" if engine in result.ratio else ""
+    return f"{result.ms[engine]:.2f}{ratio if engine not in result.errors else ' wrong'}"
 
 
 def models_table(results: Sequence[ModelResult], peers: Sequence[Peer]) -> Table:
@@ -32,7 +32,7 @@ def models_table(results: Sequence[ModelResult], peers: Sequence[Peer]) -> Table
         (
             r.model,
             str(r.threads),
-            f"{r.ms[CONVC.name]:.2f}" if CONVC.name in r.ms else "failed",
+            _cell(r, CONVC.name),
             *(_cell(r, peer.name) for peer in peers),
             "" if r.ratio_to_best is None else f"{r.ratio_to_best:.2f} {r.best_peer}",
             "" if r.max_error is None else f"{r.max_error:.1e}",
@@ -45,9 +45,9 @@ def models_table(results: Sequence[ModelResult], peers: Sequence[Peer]) -> Table
 
 def notes(results: Sequence[ModelResult]) -> list[str]:
     """Return what the table's words mean, then every failure and every warning."""
-    lines = ["error: convc's largest difference from onnxruntime / the largest output"]
+    lines = ["under 'error': convc's largest difference from onnxruntime / the largest output"]
     for result in results:
         where = f"{result.model}, {result.threads} thread{'s' if result.threads > 1 else ''}"
-        lines += [f"failed: {where}: {text}" for text in result.errors.values()]
+        lines += [f"error: {where}: {text}" for text in result.errors.values()]
         lines += [f"warning: {where}: {text}" for text in result.warnings]
     return lines

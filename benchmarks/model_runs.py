@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -29,16 +29,16 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one comparison found; engines by name, "convc" among them.
 
     Attributes:
-        ms: median time of a call, in milliseconds; without the engines in `errors`.
+        ms: median time of a call, in milliseconds, of every engine that runs, wrong or right.
         fastest_ms: of the fastest call; on a busy machine it says more than the median.
         spread: half the distance between the quartiles, relative to the median.
         calls: how many were timed.
-        ratio: convc's time / the peer's: below 1, convc is faster.
-        best_peer: the fastest peer; None if none ran.
-        ratio_to_best: convc's time / the fastest peer's; None if convc or all peers failed.
+        ratio: convc's time / the peer's, where both are right: below 1, convc is faster.
+        best_peer: the fastest peer whose outputs are right; None if there is none.
+        ratio_to_best: convc's time / the fastest peer's; None if either failed.
         max_error: convc's largest difference from onnxruntime, relative to the output's maximum; None without onnxruntime.
         max_errors: the same for every engine.
-        errors: why an engine has no time.
+        errors: why an engine has no time, or one that does not count.
         warnings: why a time may mislead.
     """
 
@@ -80,18 +80,21 @@ def largest_error(outputs: Sequence[Array], reference: Sequence[Array]) -> float
     return worst
 
 
-def ratios(ms: Mapping[str, float]) -> tuple[dict[str, float], str | None, float | None]:
-    """Return (convc / each peer, the fastest peer, convc / the fastest peer).
+def ratios(
+    ms: Mapping[str, float], wrong: Collection[str] = ()
+) -> tuple[dict[str, float], str | None, float | None]:
+    """Return (convc / each peer, the fastest peer, convc / the fastest peer); engines in `wrong` do not count.
 
     Example:
         >>> ratios({"convc": 6.0, "mnn": 8.0, "ncnn": 12.0})
         ({'mnn': 0.75, 'ncnn': 0.5}, 'mnn', 0.75)
     """
-    peers = {name: time for name, time in ms.items() if name != CONVC.name}
-    best = min(peers, key=lambda name: peers[name], default=None)
-    if CONVC.name not in ms:
+    right = {name: time for name, time in ms.items() if name not in wrong}
+    ours = right.pop(CONVC.name, None)
+    best = min(right, key=lambda name: right[name], default=None)
+    if ours is None:
         return {}, best, None
-    ratio = {name: ms[CONVC.name] / time for name, time in peers.items()}
+    ratio = {name: ours / time for name, time in right.items()}
     return ratio, best, None if best is None else ratio[best]
 
 
@@ -148,13 +151,12 @@ def compare(
     max_errors: dict[str, float] = {}
     if reference is not None:
         max_errors = {name: largest_error(given, reference) for name, given in outputs.items()}
-    for name, error in max_errors.items():
-        if error > _WRONG:
-            del running[name]
-            errors[name] = (
-                f"{name} must agree with {_REFERENCE} within {_WRONG:g} of the output's maximum; got {error:.2g}. "
-                "Its time would mean nothing."
-            )
+    wrong = {name: error for name, error in max_errors.items() if error > _WRONG}
+    for name, error in wrong.items():
+        errors[name] = (
+            f"{name} must agree with {_REFERENCE} within {_WRONG:g} of the output's maximum; got {error:.2g}. "
+            "Its time is shown but not compared."
+        )
     timings = interleave(
         [Contestant(name, lambda infer=infer: infer(inputs)) for name, infer in running.items()],
         rounds,
@@ -162,7 +164,7 @@ def compare(
         progress=lambda done, total: say(f"round {done + 1} of {total}"),
     )
     ms = {name: 1e3 * timing.median for name, timing in timings.items()}
-    ratio, best, ratio_to_best = ratios(ms)
+    ratio, best, ratio_to_best = ratios(ms, wrong)
     return ModelResult(
         model=model.name,
         threads=threads,

@@ -120,7 +120,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare, print and write; return the exit code: 0 only if convc ran every model."""
+    """Compare, print and write; return the exit code: 0 only if convc ran every model and was right."""
     given = _parser().parse_args(arguments)
     try:
         return _run(given)

@@ -17,6 +17,7 @@ from convc.schedules.algorithm import Operands, Problem, channel_block, gathered
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.requirements import packed_images
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Depthwise"]
@@ -30,19 +31,12 @@ class Depthwise:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if spec.rank != 2:
-            return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
-        if spec.transposed:
-            return Unsupported("convolution must not be transposed")
-        if not (spec.group == spec.in_channels == spec.out_channels):
+        refusal = packed_images(problem)
+        if refusal is None and not spec.group == spec.in_channels == spec.out_channels:
             return Unsupported(
                 f"group must equal C and K; got group = {spec.group}, C = {spec.in_channels}, K = {spec.out_channels}"
             )
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
-        if spec.dtype != "float32":
-            return Unsupported(f"element type must be float32; got {spec.dtype}")
-        return None
+        return refusal
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return a strip of one row: 7 to 14 points keep the taps' loads shared and the chains covered."""

@@ -19,6 +19,7 @@ from convc.schedules.algorithm import Operands, Problem, channel_block, gathered
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.requirements import packed_images
 from convc.schedules.scalar import apply_steps, zero_beyond
 from convc.target import Target
 
@@ -58,21 +59,14 @@ class Direct:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if spec.rank != 2:
-            return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
-        if spec.transposed:
-            return Unsupported("convolution must not be transposed")
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
-        if spec.dtype != "float32":
-            return Unsupported(f"element type must be float32; got {spec.dtype}")
-        if spec.group > 1:
+        refusal = packed_images(problem)
+        if refusal is None and spec.group > 1:
             c, k = spec.in_channels // spec.group, spec.out_channels // spec.group
             if c % target.lanes or k % target.lanes:
                 return Unsupported(
                     f"channels per group must be multiples of {target.lanes}; got C/group = {c}, K/group = {k}"
                 )
-        return None
+        return refusal
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return tile and blocks."""

@@ -23,6 +23,7 @@ from tvm import te, tirx
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem, channel_block
 from convc.schedules.direct import blocked_extras, blocked_result
+from convc.schedules.fft_transform import column_forward, row_forward
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, tile_cycles
@@ -31,6 +32,15 @@ from convc.target import Target
 __all__ = ["ALGORITHM", "TILES", "Fft", "Tiling"]
 
 TILES: Final = (8, 12, 16, 20, 24, 32, 40, 48, 64)
+
+# Cycles of one step of a transform's program, by the longer axis: beyond 24 points values spill and tiles leave L1.
+# Measured on Zen 4 as whole depthwise kernels at 128 channels, 56 x 56.
+_CYCLES_PER_STEP: Final = {
+    1: 0.5, 2: 0.5, 8: 0.5, 12: 0.5, 16: 0.65, 20: 0.62, 24: 0.7, 32: 0.95, 40: 0.9, 48: 1.15, 64: 1.3,
+}  # fmt: skip
+
+# Dense transforms scatter their results over planes: times this. Measured on Zen 4 at 64 channels, 56 x 56.
+_STORED: Final = 1.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +130,64 @@ class Fft:
         return None
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
-        raise NotImplementedError
+        """Return the transforms' lengths, products a bin and block that the model finds fastest."""
+        spec = problem.spec
+        options = []
+        for t_h, t_w in _lengths(spec):
+            tiling = Tiling.of(spec, t_h, t_w)
+            for products in (3, 4) if spec.group == 1 else (4,):
+                for rows in _divisors(tiling.rows) if spec.group == 1 else (1,):
+                    knobs = self._with_tiling(spec, target, tiling, products, rows)
+                    cycles = self.cycles(problem, target, knobs)
+                    options.append((cycles, t_h * t_w, -rows, products, knobs))
+        return min(options, key=lambda option: option[:4])[4]
+
+    def _with_tiling(
+        self, spec: ConvSpec, target: Target, tiling: Tiling, products: int, rows: int
+    ) -> dict[str, int]:
+        block = channel_block(spec.out_channels, target)
+        knobs = {
+            "data_block": channel_block(spec.in_channels, target),
+            "block": block,
+            "t_h": tiling.t_h,
+            "t_w": tiling.t_w,
+            "products": products,
+            "rows": rows,
+        }
+        if spec.group == 1:
+            tile = _register_tile(target, rows * tiling.cols, -(-spec.out_channels // block))
+            knobs |= {"points": tile.cols, "vectors": tile.vectors}
+        return knobs
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
-        raise NotImplementedError
+        """Return the cycles of products and transforms, and of what the caches cannot hide."""
+        spec, tiling = problem.spec, _tiling(problem, knobs)
+        c_blocks = -(-spec.in_channels // knobs["data_block"])
+        k_blocks = -(-spec.out_channels // knobs["block"])
+        t_h, t_w = tiling.t_h, tiling.t_w
+        rows, column = len(row_forward(t_w).steps), len(column_forward(t_h, 4).steps)
+        forward = t_h * rows + tiling.bins * column
+        inverse = tiling.m_h * rows + tiling.bins * column
+        step = max(_CYCLES_PER_STEP[t] for t in (t_h, t_w))
+        bins = tiling.bins * t_h
+        if spec.group > 1:
+            per_tile = (forward + inverse + 6 * bins) * step
+            return spec.data[0] * k_blocks * tiling.tiles * per_tile
+        tiles, blocks = knobs["rows"] * tiling.cols, tiling.rows // knobs["rows"]
+        C, K = c_blocks * knobs["data_block"], k_blocks * knobs["block"]
+        width = knobs["block"] / max(target.lanes, knobs["block"])
+        tile = Tile(1, knobs["points"], knobs["vectors"])
+        products = knobs["products"] * bins * C * tile_cycles(tile, 1, tiles, k_blocks) * width
+        # Each block of tiles streams all of U: from memory the first time, then from where it fits.
+        u_bytes = 4 * bins * _planes(knobs) * C * K
+        again = 32 if u_bytes < target.l2_bytes / 2 else 14 if u_bytes < target.l3_bytes / 2 else 6
+        stream = u_bytes / 8 + u_bytes * (blocks - 1) / again
+        moved = tiling.tiles * step * _STORED * (forward * c_blocks + inverse * k_blocks)
+        # S and Z of a block are written and read again; beyond L2 that costs time of its own.
+        passed = 4 * tiles * t_w * (t_h * C + tiling.m_h * K)
+        if passed > target.l2_bytes / 2:
+            moved += 2 * blocks * passed / (14 if passed < target.l3_bytes / 2 else 6)
+        return spec.data[0] * (max(blocks * products, stream) + moved)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -299,6 +363,44 @@ def _wave(numerator: Any, denominator: int, quarters: Any) -> Any:
     """Return cos(2 pi numerator / denominator + pi / 2 quarters)."""
     step = (4 * numerator + quarters * denominator) % (4 * denominator)
     return tirx.cos(step.astype("float32") * tirx.const(math.pi / 2 / denominator, "float32"))
+
+
+def _lengths(spec: ConvSpec) -> list[tuple[int, int]]:
+    """Return the lengths (t_h, t_w) to choose among, alike on both axes where filter and result are."""
+    axes = []
+    for axis, (r, outputs) in enumerate(zip(spec.kernel, spec.output[2:], strict=True)):
+        if r == 1:
+            # One tap needs no transform; along a row two points make one complex number.
+            axes.append([1 + axis])
+            continue
+        lengths = [t for t in TILES if t > r or t == TILES[-1] >= r]
+        whole = [t for t in lengths if t - r + 1 >= outputs]
+        axes.append([t for t in lengths if t not in whole[1:]])
+    if spec.kernel[0] == spec.kernel[1] and spec.output[2] == spec.output[3]:
+        return [(t, t) for t in axes[0]]
+    return [(t_h, t_w) for t_h in axes[0] for t_w in axes[1]]
+
+
+def _register_tile(target: Target, points: int, vectors: int) -> Tile:
+    """Return the best register tile; one that leaves a tail costs more than its cycles, see `winograd`."""
+    tiles = [
+        Tile(1, p, v)
+        for v in range(1, min(4, vectors) + 1)
+        for p in range(1, min(points, target.registers // v) + 1)
+        if Tile(1, p, v).fits(target)
+    ]
+    return min(
+        tiles,
+        key=lambda tile: (
+            tile_cycles(tile, 1, points, vectors) * (1.2 if points % tile.cols else 1),
+            -tile.accumulators,
+            abs(tile.vectors - 2),
+        ),
+    )
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 ALGORITHM = Fft()

@@ -17,6 +17,7 @@ SOURCE  Duhamel and Hollmann 1984 (split radix); Frigo, PLDI'99 (programs as sha
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "row_forward",
     "row_inverse",
+    "slots",
 ]
 
 # Prime factors that a transform's length may have.
@@ -266,35 +268,83 @@ _OPERATIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 def evaluate(
     program: Program,
     read: Callable[[int], Any],
+    write: Callable[[int, Any], None],
     *,
-    bind: Callable[[Any], Any] = lambda value: value,
+    keep: Callable[[int, Any], Any] = lambda number, value: value,
     factor: Callable[[float], Any] = lambda value: value,
-) -> list[Any]:
-    """Return the outputs of a program.
+) -> None:
+    """Run a program on any kind of value.
 
     Args:
         program: what to run.
         read: position of an input -> its value; called once, before its first use.
-        bind: gives a value a name, where that is needed.
-        factor: a constant as the arithmetic of the values wants it.
+        write: takes position and value of an output, as soon as it is known.
+        keep: takes number and value of a result that is used more than once, and returns what stands for it.
+        factor: constant -> what values are multiplied with.
 
     Example:
-        >>> evaluate(row_forward(2), [3.0, 4.0].__getitem__)  # 3 - 4i
-        [3.0, -4.0]
+        >>> evaluate(row_forward(2), [3.0, 4.0].__getitem__, lambda *output: print(output))  # 3 - 4i
+        (0, 3.0)
+        (1, -4.0)
     """
+    uses = _uses(program)
+    positions: dict[int, list[tuple[int, int]]] = {}
+    for position, v in enumerate(program.outputs):
+        positions.setdefault(abs(v), []).append((position, v))
     values: dict[int, Any] = {}
-    uses = Counter(abs(v) for v in program.outputs)
-    for operation, a, b in program.steps:
-        uses.update((a,) if operation == "*" else (a, int(b)))
 
-    def value(number: Value) -> Any:
+    def define(number: int, value: Any) -> None:
+        values[number] = value = keep(number, value) if uses[number] > 1 else value
+        for position, v in positions.get(number, ()):
+            write(position, value if v > 0 else -value)
+
+    def operand(number: int) -> Any:
         if number not in values:
-            values[number] = bind(read(number - 1)) if uses[number] > 1 else read(number - 1)
+            define(number, read(number - 1))
         return values[number]
 
-    for index, (operation, a, b) in enumerate(program.steps):
-        right = factor(b) if operation == "*" else value(int(b))
-        result = _OPERATIONS[operation](value(a), right)
-        number = program.inputs + 1 + index
-        values[number] = bind(result) if uses[number] > 1 or operation in '+-' else result
-    return [value(v) if v > 0 else -value(-v) for v in program.outputs]
+    for number, (operation, a, b) in enumerate(program.steps, program.inputs + 1):
+        right = factor(b) if operation == "*" else operand(int(b))
+        define(number, _OPERATIONS[operation](operand(a), right))
+    for number in positions:
+        operand(number)  # inputs that are outputs, and nothing else
+
+
+def _operands(step: Step) -> tuple[int, ...]:
+    operation, a, b = step
+    return (a,) if operation == "*" else (a, int(b))
+
+
+def _uses(program: Program) -> Counter[int]:
+    uses = Counter(abs(v) for v in program.outputs)
+    for step in program.steps:
+        uses.update(_operands(step))
+    return uses
+
+
+def slots(program: Program) -> dict[int, int]:
+    """Return a place for each value that `evaluate` keeps; values that are needed at the same time have different ones.
+
+    Example:
+        >>> sorted(set(slots(row_forward(16)).values()))[-1] < 32
+        True
+    """
+    uses = _uses(program)
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for number in range(program.inputs + len(program.steps), program.inputs, -1):
+        # A result that is used once is computed where it is used: its operands must live until then.
+        moment = last.get(number, number) if uses[number] == 1 else number
+        for operand in _operands(program.steps[number - program.inputs - 1]):
+            first[operand] = number
+            last[operand] = max(last.get(operand, 0), moment)
+    born = {v: v if v > program.inputs else first.get(v, 0) for v in uses if uses[v] > 1 and v}
+    placed: dict[int, int] = {}
+    occupied: list[tuple[int, int]] = []
+    free: list[int] = []
+    for number in sorted(born, key=lambda v: (born[v], v)):
+        while occupied and occupied[0][0] < born[number]:
+            free.append(heapq.heappop(occupied)[1])
+        placed[number] = free.pop() if free else len(occupied)
+        heapq.heappush(occupied, (last.get(number, number), placed[number]))
+    return placed

@@ -20,6 +20,7 @@ from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.requirements import packed_images
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Subpixel"]
@@ -47,23 +48,14 @@ class Subpixel:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if not spec.transposed:
-            return Unsupported("convolution must be transposed")
-        if spec.rank != 2:
-            return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
-        if max(spec.dilations) > 1:
-            return Unsupported(f"dilations must be (1, 1); got {spec.dilations}")
-        if spec.group > 1:
-            return Unsupported(f"group must be 1; got {spec.group}")
-        if any(p % s for p, s in zip(spec.output[2:], spec.strides, strict=True)):
+        refusal = packed_images(problem, transposed=True, unit_dilations=True, one_group=True)
+        if refusal is None and any(
+            p % s for p, s in zip(spec.output[2:], spec.strides, strict=True)
+        ):
             return Unsupported(
                 f"output {spec.output[2:]} must be a multiple of the strides {spec.strides}"
             )
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
-        if spec.dtype != "float32":
-            return Unsupported(f"element type must be float32; got {spec.dtype}")
-        return None
+        return refusal
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return tile and blocks; the tile lies in one phase."""

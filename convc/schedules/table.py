@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from convc.errors import unknown_name
-from convc.schedules import depthwise, direct, generic, subpixel, winograd
+from convc.schedules import depthwise, direct, generic, im2col, subpixel, winograd
 from convc.schedules.algorithm import Algorithm
 
 __all__ = ["ALGORITHMS", "algorithm_named"]
@@ -15,6 +15,7 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     direct.ALGORITHM,
     winograd.ALGORITHM,
     subpixel.ALGORITHM,
+    im2col.ALGORITHM,
     generic.ALGORITHM,
 )
 

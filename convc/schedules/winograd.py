@@ -25,6 +25,7 @@ from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, tile_cycles
+from convc.schedules.requirements import packed_images
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Winograd", "transforms"]
@@ -76,25 +77,12 @@ class Winograd:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if spec.rank != 2:
-            return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
-        if spec.transposed:
-            return Unsupported("convolution must not be transposed")
-        if max(spec.strides) > 1:
-            return Unsupported(f"strides must be (1, 1); got {spec.strides}")
-        if max(spec.dilations) > 1:
-            return Unsupported(f"dilations must be (1, 1); got {spec.dilations}")
-        if spec.group > 1:
-            return Unsupported(f"group must be 1; got {spec.group}")
-        if max(spec.kernel) < 3 or not _fits(spec, 2):
+        refusal = packed_images(problem, unit_strides=True, unit_dilations=True, one_group=True)
+        if refusal is None and (max(spec.kernel) < 3 or not _fits(spec, 2)):
             return Unsupported(
                 f"filter must have an axis of 3 to 7 taps and none above; got {spec.kernel}"
             )
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be transformed at compile time")
-        if spec.dtype != "float32":
-            return Unsupported(f"element type must be float32; got {spec.dtype}")
-        return None
+        return refusal
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile size and block that the model finds fastest."""

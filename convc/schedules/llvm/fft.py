@@ -27,6 +27,7 @@ from convc.schedules.fft_transform import (
     evaluate,
     row_forward,
     row_inverse,
+    slots,
 )
 from convc.schedules.llvm.tiling import accumulate, inline_between, split_tail
 from convc.schedules.plan import Knobs
@@ -166,20 +167,8 @@ def _with_programs(func: tirx.PrimFunc, programs: Mapping[str, Program]) -> tirx
     """
 
     def replaced(block: Any) -> Any:
-        name = str(block.name_hint).removesuffix("_o")
-        if name not in programs or not str(block.name_hint).endswith("_o"):
-            return block
-        return s_tir.SBlock(
-            block.iter_vars,
-            block.reads,
-            block.writes,
-            block.name_hint,
-            _body(block, programs[name]),
-            None,
-            block.alloc_buffers,
-            block.match_buffers,
-            block.annotations,
-        )
+        stage, outer, _ = str(block.name_hint).partition("_o")
+        return _written_out(block, programs[stage]) if outer and stage in programs else block
 
     return func.with_body(tvm_ffi.structural_map(func.body, (s_tir.SBlock, replaced)))
 
@@ -187,42 +176,53 @@ def _with_programs(func: tirx.PrimFunc, programs: Mapping[str, Program]) -> tirx
 def _vectors(region: Any) -> list[tuple[Any, list[Any]]]:
     """Return (buffer, indices) of every vector of a region, row-major; its last axis is the lanes."""
     *axes, lanes = region.region
-    lane = tirx.Ramp(lanes.min, 1, int(lanes.extent))
-    shape = [int(axis.extent) for axis in axes]
+    ramp = tirx.Ramp(lanes.min, 1, int(lanes.extent))
     return [
-        (region.source, [*(axis.min + int(i) for axis, i in zip(axes, at, strict=True)), lane])
-        for at in np.ndindex(*shape)
+        (region.source, [*(axis.min + int(i) for axis, i in zip(axes, at, strict=True)), ramp])
+        for at in np.ndindex(*(int(axis.extent) for axis in axes))
     ]
 
 
-def _body(block: Any, program: Program) -> tirx.Stmt:
+def _written_out(block: Any, program: Program) -> Any:
+    """Return the block with the program as its body."""
     # The data before U, wherever analysis put them.
     reads = sorted(block.reads, key=lambda region: region.source.name == "U")
     inputs = [vector for region in reads for vector in _vectors(region)]
-    (writes,) = block.writes
-    outputs = _vectors(writes)
-    assert len(inputs) == program.inputs, (
-        f"{block.name_hint}: {len(inputs)} inputs, {program.inputs} wanted"
-    )
-    assert len(outputs) == len(program.outputs), f"{block.name_hint}: outputs"
-    lanes = int(outputs[0][1][-1].lanes)
-    dtype = f"{writes.source.dtype}x{lanes}"
+    outputs = _vectors(block.writes[0])
+    wanted, made = (program.inputs, len(program.outputs)), (len(inputs), len(outputs))
+    assert made == wanted, f"{block.name_hint} has {made} inputs and outputs for a program of {wanted}"
+    lanes, dtype = int(block.writes[0].region[-1].extent), block.writes[0].source.dtype
+    places = slots(program)
+    # A variable for each value would be the natural form, but TVM's passes take minutes for a thousand of those. LLVM promotes
+    # the elements of this array to registers all the same.
+    kept = tirx.decl_buffer((max(places.values(), default=0) + 1, lanes), dtype, "kept", scope="local")
     statements: list[tirx.Stmt] = []
 
-    def bind(value: Any) -> Any:
-        variable = tirx.Var(f"v{len(statements)}", dtype)
-        statements.append(tirx.Bind(variable, value))
-        return variable
+    def read(position: int) -> Any:
+        buffer, indices = inputs[position]
+        return buffer.vload(indices, f"{dtype}x{lanes}")
 
-    def read(index: int) -> Any:
-        buffer, indices = inputs[index]
-        return buffer.vload(indices, dtype)
+    def write(position: int, value: Any) -> None:
+        buffer, indices = outputs[position]
+        statements.append(buffer.vstore(indices, value))
+
+    def keep(number: int, value: Any) -> Any:
+        at = [places[number], tirx.Ramp(0, 1, lanes)]
+        statements.append(kept.vstore(at, value))
+        return kept.vload(at, f"{dtype}x{lanes}")
 
     def factor(value: float) -> Any:
-        return tirx.Broadcast(tirx.const(value, writes.source.dtype), lanes)
+        return tirx.Broadcast(tirx.const(value, dtype), lanes)
 
-    for (buffer, indices), value in zip(
-        outputs, evaluate(program, read, bind=bind, factor=factor), strict=True
-    ):
-        statements.append(buffer.vstore(indices, value))
-    return tirx.SeqStmt(statements)
+    evaluate(program, read, write, keep=keep, factor=factor)
+    return s_tir.SBlock(
+        block.iter_vars,
+        block.reads,
+        block.writes,
+        block.name_hint,
+        tirx.SeqStmt(statements),
+        None,
+        [*block.alloc_buffers, kept],
+        block.match_buffers,
+        block.annotations,
+    )

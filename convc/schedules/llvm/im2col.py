@@ -20,8 +20,8 @@ from convc.target import Target
 
 __all__ = ["schedule"]
 
-# A row of up to this many pixels is copied as one vector: LLVM makes whole and part registers of it, without loop or test.
-_LONGEST_VECTOR = 64
+# A row of up to so many registers is copied as one vector: LLVM makes whole and part registers of it, without loop or test.
+_LONGEST_ROW = 4
 
 # Reductions whose innermost axis is at most so long are unrolled along it.
 _UNROLLED_TAPS = 9
@@ -37,10 +37,10 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     out = inline_between(sch, stages)
     named = {sch.get(block).name_hint: block for block in blocks_of(sch)}
     n, k, *spatial = sch.get_loops(out)
-    width = _extent(sch, spatial[-1])
+    rank, width = len(spatial), _extent(sch, spatial[-1])
     g, k = sch.split(k, [_extent(sch, sch.get_loops(named["tile"])[1]), None])
     # A slice of three dimensions and a row of one are cut like the image of two.
-    sizes = [1, knobs["rows"], knobs["cols"]][-len(spatial) :]
+    sizes = [1, knobs["rows"], knobs["cols"]][-rank:]
     cuts = [sch.split(p, [None, size]) for p, size in zip(spatial, sizes, strict=True)]
     blocks, insides = [outer for outer, _ in cuts], [inner for _, inner in cuts]
     sch.reorder(n, g, *blocks, k, *insides)
@@ -49,12 +49,12 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     at = blocks[-1]
     sch.compute_at(named["tile"], at, preserve_unit_loops=True)
     shared = [sch.get_loops(named["tile"])[-4]]
-    first = _product(sch, named["acc"], named["tile"], knobs, len(spatial))
+    first = _product(sch, named["acc"], named["tile"], knobs, rank)
     if "panel" in named:
         sch.compute_at(named["panel"], at, preserve_unit_loops=True)
-        shared.append(_pack(sch, named["panel"], knobs, target))
+        shared.append(_pack(sch, named["panel"], knobs, target, rank))
     if "planes" in named:
-        parallelize(sch, sch.get_loops(named["planes"])[:2], knobs)
+        _pad(sch, named["planes"], knobs, rank)
     units = math.prod(_extent(sch, loop) for loop in (n, g, *blocks))
     if target.cores == 1 or units >= 2 * target.cores:
         parallelize(sch, [n, g, *blocks], knobs)
@@ -72,7 +72,7 @@ def _extent(sch: s_tir.Schedule, loop: Loop) -> int:
 
 def _copy(sch: s_tir.Schedule, cols: Loop, count: int, target: Target, *, whole: bool) -> None:
     """Copy a row of pixels: as one vector, or by vectors with a tail."""
-    if whole and count <= _LONGEST_VECTOR:
+    if whole and count <= _LONGEST_ROW * target.lanes:
         sch.vectorize(cols)
         return
     lanes = min(target.lanes, count)
@@ -95,20 +95,26 @@ def _product(sch: s_tir.Schedule, acc: Block, tile: Block, knobs: Knobs, rank: i
     sch.vectorize(lane)
     if not knobs["panel"]:
         return first
+    # On a panel all reductions together are one run of memory.
     loops = sch.get_loops(acc)
-    begin = next(
-        i for i, loop in enumerate(loops) if sch.get(loop).loop_var.same_as(sch.get(first).loop_var)
-    )
+    begin = len(loops) - len(sch.get(acc).iter_vars) - 1
     return sch.fuse(*loops[begin : begin + 1 + rank])
 
 
-def _pack(sch: s_tir.Schedule, panel: Block, knobs: Knobs, target: Target) -> Loop:
+def _pad(sch: s_tir.Schedule, planes: Block, knobs: Knobs, rank: int) -> None:
+    """Copy the data into their planes; a strided copy goes faster without tests in it."""
+    n, c, *loops = sch.get_loops(planes)
+    if _extent(sch, loops[rank - 1]) > 1:
+        sch.annotate(loops[-1], "pragma_loop_partition_hint", 1)
+    parallelize(sch, [n, c], knobs)
+
+
+def _pack(sch: s_tir.Schedule, panel: Block, knobs: Knobs, target: Target, rank: int) -> Loop:
     """Copy patches row by row; return the loop over input channels."""
     loops = sch.get_loops(panel)
-    channel = loops[len(loops) - (len(sch.get(panel).iter_vars) - 2) // 2 - 1]
     points, cols = _extent(sch, loops[-1]), knobs["cols"]
     row, col = sch.split(loops[-1], [None, cols])
     if points % cols:
         sch.annotate(row, "pragma_loop_partition_hint", 1)
     _copy(sch, col, cols, target, whole=True)
-    return channel
+    return loops[-2 - rank]

@@ -1,0 +1,41 @@
+"""What several algorithms require of a convolution, said once and in one order."""
+
+from __future__ import annotations
+
+from convc.schedules.algorithm import Problem
+from convc.schedules.plan import Unsupported
+
+__all__ = ["packed_images"]
+
+
+def packed_images(
+    problem: Problem,
+    *,
+    transposed: bool = False,
+    unit_strides: bool = False,
+    unit_dilations: bool = False,
+    one_group: bool = False,
+) -> Unsupported | None:
+    """Return why a problem is not a 2-D float32 convolution with constant weights and these properties, or None.
+
+    Example:
+        >>> from convc.ir.spec import ConvSpec
+        >>> packed_images(Problem(ConvSpec.of((1, 4, 9), (4, 4, 3))))
+        Unsupported(reason='data must have 2 spatial dimensions; got 1')
+    """
+    spec = problem.spec
+    if spec.transposed != transposed:
+        return Unsupported(f"convolution must {'' if transposed else 'not '}be transposed")
+    if spec.rank != 2:
+        return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
+    if unit_strides and max(spec.strides) > 1:
+        return Unsupported(f"strides must be (1, 1); got {spec.strides}")
+    if unit_dilations and max(spec.dilations) > 1:
+        return Unsupported(f"dilations must be (1, 1); got {spec.dilations}")
+    if one_group and spec.group > 1:
+        return Unsupported(f"group must be 1; got {spec.group}")
+    if not problem.constant_weight:
+        return Unsupported("weights must be constant, to be packed at compile time")
+    if spec.dtype != "float32":
+        return Unsupported(f"element type must be float32; got {spec.dtype}")
+    return None

@@ -1,0 +1,484 @@
+"""Graphs made by hand, each for one thing that emitting code can get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from convc.compiler import compile
+from convc.errors import DTypeError, ShapeError
+from convc.ir import Graph, GraphBuilder, Step, TensorType
+from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
+from convc.ir.ops.elementwise import ClipAttributes
+from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
+from convc.ir.ops.pool import AveragePoolAttributes, LRNAttributes, MaxPoolAttributes
+from convc.ir.ops.shape import (
+    ConcatAttributes,
+    PadAttributes,
+    ReshapeAttributes,
+    ResizeAttributes,
+    SliceAttributes,
+    TransposeAttributes,
+)
+from convc.ir.reference import interpret
+from convc.ir.text import parse
+from convc.ir.types import numpy_dtype
+from tests.lowering.module_steps import poison_arena
+from tests.lowering.small_tiles import compile_small, program_of
+from tests.tolerance import assert_exact
+
+Build = Callable[["Net"], dict[str, str] | str]
+BIAS, ADD, RELU = Step("bias"), Step("add"), Step("relu")
+
+
+class Net(GraphBuilder):
+    """A builder with short words for what these graphs are made of."""
+
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__("special")
+        self.dtype = dtype
+        self.rng = np.random.default_rng(0)
+
+    def array(self, *shape: int) -> np.ndarray:
+        return self.rng.integers(-2, 3, shape).astype(numpy_dtype(self.dtype))
+
+    def image(self, *shape: int, name: str = "x") -> str:
+        return self.input(name, TensorType(shape, self.dtype))
+
+    def conv(self, x: str, k: int, r: int = 1, p: int = 0, *, name=None, steps=(), extras=(), **more) -> str:
+        c, rank = self.type(x).shape[1], self.type(x).rank - 2
+        shape = (k, c // more.get("group", 1), *(r,) * rank)
+        attributes = ConvAttributes(pads=(p,) * (2 * rank), epilogue=tuple(steps), **more)
+        return self.add("conv", [x, self.constant(self.array(*shape), "w"), *extras], attributes, name)
+
+
+def finish(build: Build, dtype: str = "float32") -> Graph:
+    net = Net(dtype)
+    outputs = build(net)
+    return net.finish({"y": outputs} if isinstance(outputs, str) else outputs)
+
+
+def check(graph: Graph, module) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(2):
+        inputs = {
+            n.name: rng.integers(-3, 4, n.type.shape).astype(numpy_dtype(n.type.dtype))
+            for n in graph.inputs
+        }
+        actual, expected = module.run(inputs), interpret(graph, inputs)
+        for name in expected:
+            assert actual[name].shape == expected[name].shape
+            assert_exact(actual[name], expected[name])
+        poison_arena(module)
+
+
+# ---- where values lie -------------------------------------------------------------------------------------------
+
+
+def output_read_with_padding(n: Net):
+    a = n.conv(n.image(1, 16, 5, 5), 16, 3, 1)
+    return {"a": a, "b": n.conv(a, 16, 3, 1)}
+
+
+def readers_with_other_pads(n: Net):
+    a = n.conv(n.image(1, 5, 6, 7), 20, 3, 1)
+    return {
+        "three": n.conv(a, 3, 3, 1),
+        "five": n.conv(a, 17, 5, 2),
+        "none": n.conv(a, 9, 3),
+        "dilated": n.conv(a, 4, 3, 3, dilations=(3, 3)),
+        "strided": n.conv(a, 4, 3, 1, strides=(2, 2)),
+        "depthwise": n.conv(a, 20, 3, 1, group=20),
+        "generic": n.conv(a, 10, 3, 1, group=5),
+        "pool": n.add("max_pool", [a], MaxPoolAttributes((3, 3), (2, 2), (1, 1, 1, 1))),
+    }
+
+
+def readers_in_other_blocks(n: Net):
+    # 24 channels are blocks of 8, 32 of 16, groups of 3 plain.
+    a = n.conv(n.image(2, 3, 4, 5), 24, 3, 1)
+    b = n.conv(a, 32, 1)
+    return {"b": b, "c": n.conv(b, 24, 3, 1, steps=[ADD], extras=[a]), "d": n.conv(a, 24, 3, 1, group=8)}
+
+
+def residual_in_another_block(n: Net):
+    x = n.image(1, 8, 5, 5)
+    plain = n.conv(x, 24, 3, 1, group=4)
+    blocked = n.conv(x, 24, 3, 1)
+    return n.conv(blocked, 24, 3, 1, steps=[BIAS, ADD, RELU], extras=[n.constant(n.array(24)), plain])
+
+
+def residual_that_is_the_data(n: Net):
+    a = n.conv(n.image(1, 3, 5, 5), 16, 3, 1)
+    return n.conv(a, 16, 3, 1, steps=[ADD, ADD], extras=[a, a])
+
+
+def residual_that_is_an_input_or_a_constant(n: Net):
+    x = n.image(1, 5, 4, 4)
+    return n.conv(x, 5, 3, 1, steps=[ADD, ADD], extras=[x, n.constant(n.array(1, 5, 4, 4))])
+
+
+def residual_of_phases(n: Net):
+    x = n.image(1, 5, 3, 4)
+    r = n.conv(n.image(1, 5, 6, 8, name="big"), 7, 1)
+    attributes = ConvTransposeAttributes((2, 2), (1, 1, 1, 1), epilogue=(ADD,))
+    y = n.add("conv_transpose", [x, n.constant(n.array(5, 7, 4, 4)), r], attributes)
+    return {"y": y, "z": n.conv(y, 3, 3, 1), "r": n.conv(r, 3, 3, 2)}
+
+
+def input_read_in_several_ways(n: Net):
+    x = n.image(1, 3, 6, 6)
+    return {"a": n.conv(x, 8, 3, 1), "b": n.conv(x, 8, 3), "c": n.add("relu", [x]), "d": n.conv(x, 3, 3, 1, group=3)}
+
+
+# ---- outputs ----------------------------------------------------------------------------------------------------
+
+
+def outputs_that_nothing_computes(n: Net):
+    x = n.image(2, 3, 2, 2)
+    return {
+        "input": x,
+        "again": x,
+        "constant": n.constant(n.array(2, 3)),
+        "scalar": n.constant(np.float32(3.5).reshape(())),
+        "splat": n.constant(np.broadcast_to(np.float32(2), (3, 4))),
+        "flat": n.add("reshape", [x], ReshapeAttributes((6, 4))),
+        "whole": n.constant(np.arange(6).reshape(2, 3)),
+    }
+
+
+def one_value_as_several_outputs(n: Net):
+    a = n.conv(n.image(1, 5, 4, 4), 16, 3, 1)
+    flat = n.add("reshape", [a], ReshapeAttributes((1, 256)))
+    return {"a": a, "b": a, "flat": flat, "next": n.conv(a, 3), "flat2": flat}
+
+
+def reshape_of_an_output_is_read(n: Net):
+    a = n.add("relu", [n.image(1, 12, 2, 2)])
+    b = n.add("reshape", [a], ReshapeAttributes((1, 3, 4, 4)))
+    return {"a": a, "y": n.conv(b, 5, 3, 1)}
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+
+def values_called_like_buffers(n: Net):
+    a = n.conv(n.image(1, 5, 4, 4), 16, 3, 1, name="output1")
+    b = n.conv(a, 16, 3, 1, name="x.weight")
+    c = n.conv(b, 16, 3, 1, name="input0")
+    d = n.conv(c, 16, 3, 1, name="x:nchw8c")
+    return {"second": d, "first": n.conv(d, 16, 3, 1, name="output0")}
+
+
+def names_of_other_alphabets(n: Net):
+    a = n.conv(n.image(1, 3, 4, 4, name="gpu_0/data 0"), 4, 3, 1, name="a/b:0 ümlaut")
+    return {"out put/0": n.conv(a, 2, name='"quoted"')}
+
+
+# ---- operands known only at run time -----------------------------------------------------------------------------
+
+
+def weights_that_are_inputs(n: Net):
+    x, w = n.image(2, 4, 5, 5), n.image(6, 2, 3, 3, name="w")
+    attributes = ConvAttributes(pads=(1, 1, 1, 1), group=2, epilogue=(BIAS, RELU))
+    return n.add("conv", [x, w, n.image(6, name="b")], attributes)
+
+
+def weights_that_are_computed(n: Net):
+    x, w = n.image(1, 3, 4, 4), n.add("abs", [n.image(3, 5, 2, 2, name="w")])
+    return n.add("conv_transpose", [x, w], ConvTransposeAttributes((2, 2)))
+
+
+def bias_that_is_an_input(n: Net):
+    x = n.image(1, 5, 4, 4)
+    odd = n.conv(x, 19, 3, 1, steps=[BIAS], extras=[n.image(19, name="odd")])
+    whole = n.conv(odd, 16, 3, 1, steps=[BIAS], extras=[n.image(16, name="whole")])
+    return {"odd": odd, "whole": whole, "again": n.conv(x, 19, 1, steps=[BIAS], extras=["odd"])}
+
+
+def bias_that_is_computed(n: Net):
+    x = n.image(1, 5, 1, 1)
+    a = n.add("reshape", [n.conv(x, 24)], ReshapeAttributes((24,)))
+    b = n.add("reshape", [n.conv(x, 7)], ReshapeAttributes((7,)))
+    first = n.conv(x, 24, steps=[BIAS], extras=[a])
+    return {"first": first, "second": n.conv(x, 7, steps=[BIAS, BIAS], extras=[b, b])}
+
+
+def dense_weights_that_are_inputs(n: Net):
+    x = n.image(3, 5)
+    return n.add("dense", [x, n.image(4, 5, name="w"), n.image(4, name="b")], DenseAttributes((BIAS, RELU)))
+
+
+# ---- blocks and broadcasting -------------------------------------------------------------------------------------
+
+
+def gate_of_one_channel(n: Net):
+    a = n.conv(n.image(2, 3, 4, 4), 20, 3, 1)
+    gate = n.conv(n.add("reduce_sum", [a], ReduceAttributes((2, 3))), 1)
+    return n.add("mul", [a, gate])
+
+
+def gate_per_channel(n: Net):
+    a = n.conv(n.image(2, 3, 4, 4), 20, 3, 1)
+    gate = n.conv(n.add("reduce_max", [a], ReduceAttributes((2, 3))), 20)
+    return n.conv(n.add("mul", [a, n.add("sub", [gate, n.constant(np.float32(1).reshape(()))])]), 3)
+
+
+def gate_per_point(n: Net):
+    a = n.conv(n.image(2, 3, 4, 4), 20, 3, 1)
+    return n.conv(n.add("mul", [a, n.conv(a, 1)]), 3)
+
+
+def one_channel_everywhere(n: Net):
+    a = n.conv(n.image(1, 1, 4, 4), 1, 3, 1)
+    scaled = n.add("mul", [a, n.add("reduce_sum", [a], ReduceAttributes((2, 3)))])
+    return n.conv(n.add("add", [scaled, n.constant(n.array(1, 1, 4, 1))]), 1)
+
+
+def literals_of_every_rank(n: Net):
+    a = n.conv(n.image(1, 5, 3, 3), 5, 1)
+    for rank in range(5):
+        a = n.add("add", [n.constant(np.full((1,) * rank, rank + 1, np.float32)), a])
+    return n.conv(n.add("reshape", [a], ReshapeAttributes((1, 5, 9, 1))), 3)
+
+
+def slices_and_pads_of_channels(n: Net):
+    a = n.conv(n.image(1, 5, 4, 4), 33, 3, 1)
+    every = {}
+    for begin, end, step in ((0, 16, 1), (16, 33, 1), (0, 5, 1), (16, 20, 1), (3, 33, 2), (32, 33, 1)):
+        cut = SliceAttributes((0, begin, 1, 0), (1, end, 4, 4), (1, step, 1, 2))
+        every[f"{begin}:{end}:{step}"] = n.conv(n.add("slice", [a], cut), 2)
+    for value, pads in ((0.0, (0, 0, 1, 0, 0, 0, 0, 1)), (2.0, (0, 0, 1, 0, 0, 0, 0, 1)), (1.0, (0, 1, 0, 0, 0, 3, 0, 0))):
+        every[f"pad {value}"] = n.conv(n.add("pad", [a], PadAttributes(pads, value)), 2)
+    return every
+
+
+def concatenations(n: Net):
+    x = n.image(2, 3, 4, 4)
+    a, b, c = n.conv(x, 16, 3, 1), n.conv(x, 32), n.conv(x, 5, 3, 1)
+    whole = n.add("concat", [a, b], ConcatAttributes(1))
+    nested = n.add("concat", [whole, a, whole], ConcatAttributes(1))
+    odd = n.add("concat", [c, a], ConcatAttributes(1))
+    last = n.add("concat", [a, c], ConcatAttributes(1))
+    mixed = n.add("concat", [x, a, n.constant(n.array(2, 16, 4, 4))], ConcatAttributes(1))
+    rows = n.add("concat", [a, a], ConcatAttributes(2))
+    every = (whole, nested, odd, last, mixed, rows)
+    return {"whole": whole, **{f"{i}": n.conv(v, 3, 3, 1) for i, v in enumerate(every)}}
+
+
+def dense_net(n: Net):
+    """Each layer reads the concatenation of all before it, which lies in the memory that the layer writes into."""
+    x = n.conv(n.image(2, 3, 5, 5), 16, 3, 1)
+    for _ in range(3):
+        new = n.conv(x, 16, 3, 1, steps=[Step("clip", (-4.0, 4.0))])
+        x = n.add("concat", [x, new], ConcatAttributes(1))
+    return n.conv(n.add("relu", [x]), 3, 3, 1)
+
+
+def concatenated_constant_channels(n: Net):
+    a = n.conv(n.image(1, 3, 3, 3), 16)
+    ramp = n.constant(n.array(1, 16, 3, 3))
+    return n.conv(n.add("concat", [ramp, a], ConcatAttributes(1)), 5, 3, 1)
+
+
+def resized_and_pooled_odd_channels(n: Net):
+    a = n.conv(n.image(2, 3, 4, 4), 7, 3, 1)
+    up = n.add("resize", [a], ResizeAttributes((1, 1, 2, 3)))
+    channels = n.add("resize", [a], ResizeAttributes((1, 2, 1, 1)))
+    mean = n.add("average_pool", [up], AveragePoolAttributes((2, 2), (2, 2), (1, 0, 1, 0)))
+    turned = n.add("transpose", [a], TransposeAttributes((0, 2, 3, 1)))
+    return {"up": n.conv(up, 3), "channels": n.conv(channels, 3), "mean": mean, "turned": turned}
+
+
+def reductions_of_blocks(n: Net):
+    a = n.conv(n.image(2, 3, 4, 4), 7, 3, 1)
+    every = {}
+    for axes, keep in (((2, 3), True), ((2, 3), False), ((1,), True), ((0, 1, 2, 3), False), ((2,), True), ((), True)):
+        every[f"{axes} {keep}"] = n.add("reduce_sum", [a], ReduceAttributes(axes, keep))
+    every["max"] = n.conv(n.add("reduce_min", [n.add("clip", [a], ClipAttributes(1, 9))], ReduceAttributes((2, 3))), 2)
+    return every
+
+
+WHERE = [
+    output_read_with_padding, readers_with_other_pads, readers_in_other_blocks, residual_in_another_block,
+    residual_that_is_the_data, residual_that_is_an_input_or_a_constant, residual_of_phases, input_read_in_several_ways,
+    outputs_that_nothing_computes, one_value_as_several_outputs, reshape_of_an_output_is_read,
+    values_called_like_buffers, names_of_other_alphabets,
+    weights_that_are_inputs, weights_that_are_computed, bias_that_is_an_input, bias_that_is_computed,
+    dense_weights_that_are_inputs,
+    gate_of_one_channel, gate_per_channel, gate_per_point, one_channel_everywhere, literals_of_every_rank,
+    slices_and_pads_of_channels, concatenations, dense_net, concatenated_constant_channels,
+    resized_and_pooled_odd_channels, reductions_of_blocks,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", WHERE, ids=lambda build: build.__name__)
+def test_numbers(build):
+    graph = finish(build)
+    check(graph, compile_small(graph))
+
+
+# ---- other element types and ranks -------------------------------------------------------------------------------
+
+
+def small_net(rank: int) -> Build:
+    def build(n: Net):
+        a = n.conv(n.image(2, 4, *(5,) * rank), 6, 3, 1, group=2, steps=[BIAS, RELU], extras=[n.constant(n.array(6))])
+        b = n.conv(a, 6, 2, 0, dilations=(2,) * rank, strides=(1,) * rank)
+        c = n.add("max_pool", [b], MaxPoolAttributes((2,) * rank))
+        w = n.constant(n.array(6, 3, *(2,) * rank))
+        d = n.add("conv_transpose", [c, w], ConvTransposeAttributes((2,) * rank))
+        mean = n.add("reduce_sum", [d], ReduceAttributes(tuple(range(2, 2 + rank)), False))
+        return {"mean": n.add("dense", [mean, n.constant(n.array(5, 3))], DenseAttributes()), "d": d}
+
+    return build
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_rank_and_precision(rank, dtype):
+    graph = finish(small_net(rank), dtype)
+    check(graph, compile(graph, threads=1).load(threads=1))
+
+
+def test_half_precision():
+    graph = finish(small_net(2), "float16")
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.integers(-1, 2, (2, 4, 5, 5)).astype(np.float16)}
+    actual, expected = compile(graph, threads=1).run(inputs), interpret(graph, inputs)
+    # Sums of products of numbers up to 2: whole up to 2048 = 2^11, then rounded at each of 16 x 27 steps.
+    bound = np.abs(expected["d"]).max() * 2**-11 * 16
+    assert actual["d"].dtype == np.float16
+    assert np.abs(actual["d"] - expected["d"]).max() <= bound
+
+
+def test_integers_and_booleans():
+    graph = parse(
+        """graph @g {
+          %a = input : i64[2,3]  %b = input : i32[4]  %f = input : i1[2,2]  %u = input : u8[3]
+          %two = constant splat(2) : i64[]  %d = constant dense([2, -2, 3, -3]) : i32[4]
+          %sum = add(%a, %two)  %total = reduce_sum(%sum) {axes = [1]}
+          %q = div(%b, %d)  %m = maximum(%q, %b)
+          %t = transpose(%f) {perm = [1, 0]}  %c = concat(%f, %t) {axis = 0}
+          %top = reduce_max(%u) {axes = [0], keepdims = false}
+          return %total, %m, %c, %top, %q
+        }"""
+    )
+    inputs = {
+        "a": np.array([[1, -2, 3], [2**40, 5, -6]]),
+        "b": np.array([7, 7, -7, -7], np.int32),
+        "f": np.array([[True, False], [True, True]]),
+        "u": np.array([3, 250, 7], np.uint8),
+    }
+    actual, expected = compile(graph, threads=1).run(inputs), interpret(graph, inputs)
+    assert expected["q"].tolist() == [3, -3, -2, 2]
+    for name in expected:
+        assert actual[name].dtype == expected[name].dtype
+        np.testing.assert_array_equal(actual[name], expected[name])
+
+
+def test_functions_without_exact_results():
+    graph = parse(
+        """graph @g {
+          %x = input : f32[2,5,3,3]
+          %s = softmax(%x) {axis = 1}  %l = log_softmax(%x) {axis = -1}
+          %n = lrn(%x) {size = 3, alpha = 0.5}  %o = lrn(%x) {size = 4, alpha = 0.5, beta = 0.5, bias = 2.0}
+          %m = reduce_mean(%x) {axes = [1, 3]}  %e = reduce_mean(%x) {axes = []}
+          %p = matmul(%x, %x)  %a = average_pool(%x) {kernel = [3, 3], pads = [1, 1, 1, 1]}
+          %c = average_pool(%x) {kernel = [2, 2], strides = [2, 2], ceil_mode = true, count_include_pad = true, pads = [0, 0, 1, 1]}
+          return %s, %l, %n, %o, %m, %e, %p, %a, %c
+        }"""
+    )
+    x = np.random.default_rng(0).standard_normal((2, 5, 3, 3)).astype(np.float32)
+    actual, expected = compile(graph, threads=1).run({"x": x}), interpret(graph, {"x": x})
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=2e-6, atol=1e-6, err_msg=name)
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_refused():
+    graph = parse("graph @g { %x = input : f32[2]  %h = input : bf16[2]  %y = relu(%h)  return %y, %x }")
+    with pytest.raises(DTypeError) as caught:
+        compile(graph)
+    assert str(caught.value) == (
+        "value 'h' must have an element type among float64, float32, float16, int64, int32, int16, int8, uint64, uint32, "
+        "uint16, uint8, bool to be compiled; got bf16[2]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("%x = input : f32[0,3]  %y = relu(%x)", "input 'x' must have elements to be compiled; got f32[0,3]."),
+        (
+            "%x = input : f32[2]  %y = slice(%x) {begins = [1], ends = [1], steps = [1]}",
+            "output 'y' must have elements to be compiled; got f32[0].",
+        ),
+    ],
+)  # fmt: skip
+def test_empty_inputs_and_outputs_are_refused(body, message):
+    with pytest.raises(ShapeError) as caught:
+        compile(parse(f"graph @g {{ {body}  return %y }}"))
+    assert str(caught.value) == message
+
+
+def test_empty_values_inside_are_taken():
+    graph = parse(
+        """graph @g {
+          %x = input : f32[2,3]  %none = slice(%x) {begins = [0, 0], ends = [0, 3], steps = [1, 1]}
+          %still = relu(%none)  %y = concat(%still, %x, %still) {axis = 0}  return %y
+        }"""
+    )
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(compile(graph, threads=1)(x), x)
+
+
+# ---- the program -------------------------------------------------------------------------------------------------
+
+
+def test_equal_layers_share_one_kernel():
+    def build(n: Net):
+        x = n.image(1, 16, 6, 6)
+        for _ in range(4):
+            x = n.conv(x, 16, 3, 1)
+        return n.add("relu", [x])
+
+    calls = [c for c in program_of(finish(build)).calls if c.op == "conv"]
+    assert len(calls) == 4
+    # The last one's result has no halo: it is another view, and other code.
+    assert len({c.kernel.symbol for c in calls[:3]}) == 1
+
+
+def test_padding_costs_no_copy():
+    def build(n: Net):
+        a = n.conv(n.image(1, 16, 6, 6), 16, 3, 1)
+        return n.conv(n.add("relu", [a]), 16, 3, 1)
+
+    ops = [c.op for c in program_of(finish(build)).calls]
+    assert ops == ["border", "reorder", "conv", "border", "relu", "conv", "reorder"]
+
+
+def test_concatenation_of_whole_blocks_costs_no_copy():
+    def build(n: Net):
+        x = n.conv(n.image(1, 3, 6, 6), 16)
+        y = n.add("concat", [n.conv(x, 16), n.conv(x, 32)], ConcatAttributes(1))
+        return n.conv(n.add("concat", [x, y], ConcatAttributes(1)), 16)
+
+    ops = [c.op for c in program_of(finish(build)).calls]
+    assert ops.count("conv") == 4
+    assert set(ops) - {"conv"} == {"reorder"}
+    assert ops.count("reorder") == 1, "only the output is brought to plain order"
+
+
+def test_manifest_describes_every_call():
+    graph = finish(dense_net)
+    module = compile_small(graph)
+    program = program_of(graph)
+    assert [s.node for s in module.manifest.steps] == [c.node for c in program.calls]
+    for step, call in zip(module.manifest.steps, program.calls, strict=True):
+        assert (step.algorithm, step.key, step.flops) == (call.algorithm, call.spec, call.flops)
+        assert [a.space for a in step.arguments] == [a.buffer.space for a in call.arguments]

@@ -87,6 +87,8 @@ def _dense(
     for stage in (V, M):
         # A tile touches all planes of a column at once: an odd number of cache lines from plane to plane spreads them over L1.
         sch.storage_align(stage, 0, axis=2, factor=2 * _LINE, offset=_LINE)
+    for stage in (S, Z):
+        sch.storage_align(stage, 0, axis=0, factor=64 * _LINE, offset=2 * _LINE)
     if knobs.get("parallel", 1):
         blocks = int(sch.get(block).extent)
         if blocks >= 2 * target.cores:
@@ -117,6 +119,7 @@ def _depthwise(
     sch.compute_at(S, tile, preserve_unit_loops=True)
     for stage in (S, Z):
         sch.set_scope(stage, 0, "local")
+        sch.storage_align(stage, 0, axis=0, factor=64 * _LINE, offset=2 * _LINE)
     if knobs.get("parallel", 1):
         sch.parallel(sch.fuse(*loops))
     _as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))

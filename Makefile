@@ -14,7 +14,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ def fresh() -> Iterator[None]:
 
 
 def test_the_installed_toolchain_is_right() -> None:
-    toolchain.check_toolchain()
+    assert toolchain.check_toolchain() is None
 
 
 def test_wrong_and_missing_packages_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,9 +70,23 @@ def _winograd_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
     return y[:, :, :P, :Q]
 
 
+def _fft_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
+    """Return sum over c of ||x_c|| ||w_c||: a transform spreads its rounding over all of its points.
+
+    Source:
+        Higham, Accuracy and Stability of Numerical Algorithms, 24.1: relative error in the 2-norm, growing with log2 of the points.
+    """
+    axes = tuple(range(2, x.ndim))
+    norm_x = np.sqrt((x.astype(np.float64) ** 2).sum(axes)).reshape(x.shape[0], spec.group, -1)
+    norm_w = np.sqrt((w.astype(np.float64) ** 2).sum(axes)).reshape(spec.group, -1, w.shape[1])
+    bound = np.einsum("ngc,gkc->ngk", norm_x, norm_w).reshape(spec.output[:2])
+    return np.broadcast_to(bound.reshape(*spec.output[:2], *(1,) * spec.rank), spec.output)
+
+
 # Algorithms whose intermediate values are no whole numbers when data and weights are, each with its bound.
 INEXACT: Final[Mapping[str, Callable[[Array, Array, ConvSpec, Knobs], Array]]] = {
     "winograd": _winograd_bound,
+    "fft": _fft_bound,
 }
 
 

@@ -13,8 +13,8 @@ SOURCE          Mathieu, Henaff, LeCun, arXiv:1312.5851 (the idea); Vasilache et
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -24,14 +24,14 @@ from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem, channel_block
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.fft_transform import column_forward, row_forward
-from convc.schedules.layout import Halo, Layout
+from convc.schedules.layout import Layout
+from convc.schedules.overlap_save import LENGTHS, Tiling, lengths
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, tile_cycles
+from convc.schedules.requirements import packed_images
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "TILES", "Fft", "Tiling"]
-
-TILES: Final = (8, 12, 16, 20, 24, 32, 40, 48, 64)
+__all__ = ["ALGORITHM", "Fft"]
 
 # Cycles of one step of a transform's program, by the longer axis: beyond 24 points values spill and tiles leave L1.
 # Measured on Zen 4 as whole depthwise kernels at 128 channels, 56 x 56.
@@ -40,61 +40,26 @@ _CYCLES_PER_STEP: Final = {
 }  # fmt: skip
 
 # Dense transforms scatter their results over planes: times this. Measured on Zen 4 at 64 channels, 56 x 56.
-_STORED: Final = 1.6
+_STORED: Final = 1.5
 
+# The part of the shorter of products and streaming U that the longer one does not hide. Measured with U of 25 to 60 MB.
+_UNCOVERED: Final = 0.3
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """How a result is cut into tiles.
-
-    Attributes:
-        t_h, t_w: points of a tile's transform.
-        m_h, m_w: results of a tile.
-        rows, cols: number of tiles.
-    """
-
-    t_h: int
-    t_w: int
-    m_h: int
-    m_w: int
-    rows: int
-    cols: int
-
-    @staticmethod
-    def of(spec: ConvSpec, t_h: int, t_w: int) -> Tiling:
-        """Return the tiles of a result for given transforms, each at least as long as the filter."""
-        (R, S), (P, Q) = spec.kernel, spec.output[2:]
-        m_h, m_w = min(t_h - R + 1, P), min(t_w - S + 1, Q)
-        return Tiling(t_h, t_w, m_h, m_w, -(-P // m_h), -(-Q // m_w))
-
-    @property
-    def bins(self) -> int:
-        """Complex bins of one row of a tile."""
-        return self.t_w // 2
-
-    @property
-    def tiles(self) -> int:
-        return self.rows * self.cols
-
-    def border(self, spec: ConvSpec) -> Halo:
-        """Return how far whole tiles read around the data."""
-        top, left = spec.pads[:2]
-        height = (self.rows - 1) * self.m_h + self.t_h
-        width = (self.cols - 1) * self.m_w + self.t_w
-        bottom, right = height - top - spec.data[2], width - left - spec.data[3]
-        return Halo(top, left, max(0, bottom), max(0, right))
+# U is many times the weights: in a network it comes from memory, not from L3 as in the measurements. Others are preferred when close.
+_CAUTION: Final = 1.1
 
 
 def _tiling(problem: Problem, knobs: Knobs) -> Tiling:
     return Tiling.of(problem.spec, knobs["t_h"], knobs["t_w"])
 
 
-def _spectrum(weight: np.ndarray, t_h: int, t_w: int) -> np.ndarray:
-    """Return U = conj(F w) / (t_h t_w / 2) of filters (..., R, S) as complex128 (..., t_w/2, t_h)."""
-    half_bin = np.exp(-1j * math.pi / t_w * np.arange(weight.shape[-1]))
-    rows = np.fft.fft(weight.astype(np.float64) * half_bin, t_w)[..., ::2]
-    bins = np.fft.fft(rows, t_h, axis=-2)
-    return np.conj(bins).swapaxes(-1, -2) / (t_h * t_w / 2)
+def _spectrum(weight: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, np.ndarray]:
+    """Return (re, im) of U = conj(F w) / (t_h t_w / 2), filters (..., R, S) to bins (..., t_w/2, t_h), in float64."""
+    half_bin = np.exp(-1j * math.pi / tiling.t_w * np.arange(weight.shape[-1]))
+    rows = np.fft.fft(weight.astype(np.float64) * half_bin, tiling.t_w)[..., ::2]
+    bins = np.fft.fft(rows, tiling.t_h, axis=-2).swapaxes(-1, -2)
+    scale = tiling.t_h * tiling.bins
+    return np.real(bins) / scale, -np.imag(bins) / scale
 
 
 class Fft:
@@ -105,57 +70,50 @@ class Fft:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if spec.rank != 2:
-            return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
-        if spec.transposed:
-            return Unsupported("convolution must not be transposed")
-        if max(spec.strides) > 1:
-            return Unsupported(f"strides must be (1, 1); got {spec.strides}")
-        if max(spec.dilations) > 1:
-            return Unsupported(f"dilations must be (1, 1); got {spec.dilations}")
-        if spec.group > 1 and not (spec.group == spec.in_channels == spec.out_channels):
+        refusal = packed_images(problem, unit_strides=True, unit_dilations=True)
+        if refusal is not None:
+            return refusal
+        if spec.group > 1 and not spec.group == spec.in_channels == spec.out_channels:
             return Unsupported(
                 f"group must be 1 or equal C and K; got group = {spec.group}, C = {spec.in_channels}, K = {spec.out_channels}"
             )
-        if max(spec.kernel) > TILES[-1]:
-            return Unsupported(
-                f"filter must have at most {TILES[-1]} taps an axis; got {spec.kernel}"
-            )
         if spec.is_pointwise:
             return Unsupported("filter must have more than one tap; got (1, 1)")
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be transformed at compile time")
-        if spec.dtype != "float32":
-            return Unsupported(f"element type must be float32; got {spec.dtype}")
+        if max(spec.kernel) > LENGTHS[-1]:
+            return Unsupported(
+                f"filter must have at most {LENGTHS[-1]} taps an axis; got {spec.kernel}"
+            )
         return None
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the transforms' lengths, products a bin and block that the model finds fastest."""
         spec = problem.spec
         options = []
-        for t_h, t_w in _lengths(spec):
-            tiling = Tiling.of(spec, t_h, t_w)
-            for products in (3, 4) if spec.group == 1 else (4,):
-                for rows in _divisors(tiling.rows) if spec.group == 1 else (1,):
-                    knobs = self._with_tiling(spec, target, tiling, products, rows)
-                    cycles = self.cycles(problem, target, knobs)
-                    options.append((cycles, t_h * t_w, -rows, products, knobs))
+        for t_h, t_w in lengths(spec):
+            whole = Tiling.of(spec, t_h, t_w).rows
+            blocks = _divisors(whole) if spec.group == 1 else (1,)
+            for products, rows in itertools.product((3, 4) if spec.group == 1 else (4,), blocks):
+                knobs = self.with_lengths(spec, target, t_h, t_w, products, rows)
+                cycles = self.cycles(problem, target, knobs)
+                options.append((cycles, t_h * t_w, -rows, products, knobs))
         return min(options, key=lambda option: option[:4])[4]
 
-    def _with_tiling(
-        self, spec: ConvSpec, target: Target, tiling: Tiling, products: int, rows: int
-    ) -> dict[str, int]:
+    def with_lengths(
+        self, spec: ConvSpec, target: Target, t_h: int, t_w: int, products: int, rows: int
+    ) -> Knobs:
+        """Return the knobs for given transforms in blocks of `rows` tile rows, a divisor of their number."""
         block = channel_block(spec.out_channels, target)
         knobs = {
             "data_block": channel_block(spec.in_channels, target),
             "block": block,
-            "t_h": tiling.t_h,
-            "t_w": tiling.t_w,
+            "t_h": t_h,
+            "t_w": t_w,
             "products": products,
             "rows": rows,
         }
         if spec.group == 1:
-            tile = _register_tile(target, rows * tiling.cols, -(-spec.out_channels // block))
+            points = rows * Tiling.of(spec, t_h, t_w).cols
+            tile = _register_tile(target, points, -(-spec.out_channels // block))
             knobs |= {"points": tile.cols, "vectors": tile.vectors}
         return knobs
 
@@ -172,7 +130,7 @@ class Fft:
         bins = tiling.bins * t_h
         if spec.group > 1:
             per_tile = (forward + inverse + 6 * bins) * step
-            return spec.data[0] * k_blocks * tiling.tiles * per_tile
+            return spec.data[0] * k_blocks * tiling.tiles * per_tile * _CAUTION
         tiles, blocks = knobs["rows"] * tiling.cols, tiling.rows // knobs["rows"]
         C, K = c_blocks * knobs["data_block"], k_blocks * knobs["block"]
         width = knobs["block"] / max(target.lanes, knobs["block"])
@@ -181,13 +139,15 @@ class Fft:
         # Each block of tiles streams all of U: from memory the first time, then from where it fits.
         u_bytes = 4 * bins * _planes(knobs) * C * K
         again = 32 if u_bytes < target.l2_bytes / 2 else 14 if u_bytes < target.l3_bytes / 2 else 6
-        stream = u_bytes / 8 + u_bytes * (blocks - 1) / again
+        stream = u_bytes / min(8, again) + u_bytes * (blocks - 1) / again
         moved = tiling.tiles * step * _STORED * (forward * c_blocks + inverse * k_blocks)
         # S and Z of a block are written and read again; beyond L2 that costs time of its own.
         passed = 4 * tiles * t_w * (t_h * C + tiling.m_h * K)
         if passed > target.l2_bytes / 2:
             moved += 2 * blocks * passed / (14 if passed < target.l3_bytes / 2 else 6)
-        return spec.data[0] * (max(blocks * products, stream) + moved)
+        products *= blocks
+        covered = max(products, stream) + _UNCOVERED * min(products, stream)
+        return spec.data[0] * (covered + moved) * _CAUTION
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -201,20 +161,16 @@ class Fft:
         Depthwise: [C/b][t_w/2][t_h][Ur, Ui][b].
         """
         tiling, b = _tiling(problem, knobs), knobs["block"]
-        if problem.spec.group > 1:
-            bins = _spectrum(weight[:, 0], tiling.t_h, tiling.t_w)
-            U = np.zeros((-(-bins.shape[0] // b) * b, *bins.shape[1:], 2), weight.dtype)
-            U[: bins.shape[0]] = np.stack([bins.real, bins.imag], -1)
-            return np.ascontiguousarray(U.reshape(-1, b, *U.shape[1:]).transpose(0, 2, 3, 4, 1))
         k, c = weight.shape[:2]
+        bins = (tiling.bins, tiling.t_h)
+        if problem.spec.group > 1:
+            U = np.zeros((-(-k // b) * b, *bins, 2), weight.dtype)
+            U[:k] = np.stack(_spectrum(weight[:, 0], tiling), -1)
+            return np.ascontiguousarray(U.reshape(-1, b, *bins, 2).transpose(0, 2, 3, 4, 1))
         lanes, a, planes = knobs["vectors"] * b, knobs["data_block"], _planes(knobs)
-        groups, cp = -(-k // lanes), -(-c // a) * a
-        U = np.zeros((groups, tiling.bins, tiling.t_h, planes, cp, lanes), weight.dtype)
-        for channel in range(
-            k
-        ):  # one at a time: the whole in complex128 would be four times the result
-            bins = _spectrum(weight[channel], tiling.t_h, tiling.t_w).transpose(1, 2, 0)
-            re, im = bins.real, bins.imag
+        U = np.zeros((-(-k // lanes), *bins, planes, -(-c // a) * a, lanes), weight.dtype)
+        for channel in range(k):  # one at a time: all in float64 would be several times the result
+            re, im = (part.transpose(1, 2, 0) for part in _spectrum(weight[channel], tiling))
             parts = (im - re, im + re, re) if planes == 3 else (re, im)
             U[channel // lanes, :, :, :, :c, channel % lanes] = np.stack(parts, 2)
         return U
@@ -365,22 +321,6 @@ def _wave(numerator: Any, denominator: int, quarters: Any) -> Any:
     return tirx.cos(step.astype("float32") * tirx.const(math.pi / 2 / denominator, "float32"))
 
 
-def _lengths(spec: ConvSpec) -> list[tuple[int, int]]:
-    """Return the lengths (t_h, t_w) to choose among, alike on both axes where filter and result are."""
-    axes = []
-    for axis, (r, outputs) in enumerate(zip(spec.kernel, spec.output[2:], strict=True)):
-        if r == 1:
-            # One tap needs no transform; along a row two points make one complex number.
-            axes.append([1 + axis])
-            continue
-        lengths = [t for t in TILES if t > r or t == TILES[-1] >= r]
-        whole = [t for t in lengths if t - r + 1 >= outputs]
-        axes.append([t for t in lengths if t not in whole[1:]])
-    if spec.kernel[0] == spec.kernel[1] and spec.output[2] == spec.output[3]:
-        return [(t, t) for t in axes[0]]
-    return [(t_h, t_w) for t_h in axes[0] for t_w in axes[1]]
-
-
 def _register_tile(target: Target, points: int, vectors: int) -> Tile:
     """Return the best register tile; one that leaves a tail costs more than its cycles, see `winograd`."""
     tiles = [
@@ -393,8 +333,8 @@ def _register_tile(target: Target, points: int, vectors: int) -> Tile:
         tiles,
         key=lambda tile: (
             tile_cycles(tile, 1, points, vectors) * (1.2 if points % tile.cols else 1),
-            -tile.accumulators,
-            abs(tile.vectors - 2),
+            -tile.vectors,  # then V is read once for more results
+            -tile.cols,
         ),
     )
 

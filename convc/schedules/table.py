@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from convc.errors import unknown_name
-from convc.schedules import depthwise, direct, generic, im2col, subpixel, winograd
+from convc.schedules import depthwise, direct, fft, generic, im2col, subpixel, winograd
 from convc.schedules.algorithm import Algorithm
 
 __all__ = ["ALGORITHMS", "algorithm_named"]
@@ -14,6 +14,7 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     depthwise.ALGORITHM,
     direct.ALGORITHM,
     winograd.ALGORITHM,
+    fft.ALGORITHM,
     subpixel.ALGORITHM,
     im2col.ALGORITHM,
     generic.ALGORITHM,

@@ -10,7 +10,7 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm import im2col, winograd
+from convc.schedules.llvm import fft, im2col, winograd
 from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
@@ -156,6 +156,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "depthwise": depthwise,
     "subpixel": subpixel,
     "winograd": winograd.schedule,
+    "fft": fft.schedule,
     "im2col": im2col.schedule,
     "generic": generic,
     "dense": dense,

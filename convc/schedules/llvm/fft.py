@@ -20,17 +20,21 @@ import tvm_ffi
 from tvm import s_tir, tirx
 
 from convc.schedules.fft_transform import (
-    Program,
     column_forward,
     column_inverse,
     column_product,
-    evaluate,
     row_forward,
     row_inverse,
-    slots,
 )
-from convc.schedules.llvm.tiling import accumulate, inline_between, split_tail
+from convc.schedules.llvm.tiling import (
+    accumulate,
+    blocks_of,
+    inline_between,
+    parallelize,
+    split_tail,
+)
 from convc.schedules.plan import Knobs
+from convc.schedules.straight_line import Program, evaluate, slots
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -58,10 +62,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.vectorize(lane)
     sch.compute_at(Y, pi, preserve_unit_loops=True)
     sch.set_scope(Y, 0, "local")
-    is_dense = func.params and any(
-        sch.get(b).name_hint == "acc" for b in sch.get_child_blocks(sch.get_sblock("root"))
-    )
-    if is_dense:
+    if any(sch.get(stage).name_hint == "acc" for stage in blocks_of(sch)):
         programs = _dense(sch, n, block, k, knobs, target, m_h)
     else:
         sch.reorder(n, k, block)
@@ -87,8 +88,6 @@ def _dense(
     for stage in (V, M):
         # A tile touches all planes of a column at once: an odd number of cache lines from plane to plane spreads them over L1.
         sch.storage_align(stage, 0, axis=2, factor=2 * _LINE, offset=_LINE)
-    for stage in (S, Z):
-        sch.storage_align(stage, 0, axis=0, factor=64 * _LINE, offset=2 * _LINE)
     if knobs.get("parallel", 1):
         blocks = int(sch.get(block).extent)
         if blocks >= 2 * target.cores:
@@ -119,9 +118,7 @@ def _depthwise(
     sch.compute_at(S, tile, preserve_unit_loops=True)
     for stage in (S, Z):
         sch.set_scope(stage, 0, "local")
-        sch.storage_align(stage, 0, axis=0, factor=64 * _LINE, offset=2 * _LINE)
-    if knobs.get("parallel", 1):
-        sch.parallel(sch.fuse(*loops))
+    parallelize(sch, loops, knobs)
     _as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
     _as_program(sch, Z, (0, 1, 2, 3), (4, 5, 6, 7, 8, 9, 10))
     return {"S": row_forward(knobs["t_w"]), "Z": column_product(knobs["t_h"], m_h)}
@@ -193,12 +190,16 @@ def _written_out(block: Any, program: Program) -> Any:
     inputs = [vector for region in reads for vector in _vectors(region)]
     outputs = _vectors(block.writes[0])
     wanted, made = (program.inputs, len(program.outputs)), (len(inputs), len(outputs))
-    assert made == wanted, f"{block.name_hint} has {made} inputs and outputs for a program of {wanted}"
+    assert made == wanted, (
+        f"{block.name_hint} has {made} inputs and outputs for a program of {wanted}"
+    )
     lanes, dtype = int(block.writes[0].region[-1].extent), block.writes[0].source.dtype
     places = slots(program)
     # A variable for each value would be the natural form, but TVM's passes take minutes for a thousand of those. LLVM promotes
     # the elements of this array to registers all the same.
-    kept = tirx.decl_buffer((max(places.values(), default=0) + 1, lanes), dtype, "kept", scope="local")
+    kept = tirx.decl_buffer(
+        (max(places.values(), default=0) + 1, lanes), dtype, "kept", scope="local"
+    )
     statements: list[tirx.Stmt] = []
 
     def read(position: int) -> Any:
@@ -223,7 +224,7 @@ def _written_out(block: Any, program: Program) -> Any:
         block.reads,
         block.writes,
         block.name_hint,
-        tirx.SeqStmt(statements),
+        tirx.SeqStmt(statements) if len(statements) > 1 else statements[0],
         None,
         [*block.alloc_buffers, kept],
         block.match_buffers,

@@ -200,4 +200,4 @@ def test_local_functions_are_inlined() -> None:
 
 
 def test_empty_report_raises_nothing() -> None:
-    RefusalReport().raise_if_any("net")
+    assert RefusalReport().raise_if_any("net") is None

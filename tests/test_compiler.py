@@ -142,7 +142,12 @@ def test_an_onnx_model_in_memory_and_in_a_file(tmp_path: Path):
 
 
 def test_a_hash_tells_models_apart_by_structure_and_weights():
-    texts = [NET, NET.replace("splat(0.5)", "splat(0.75)"), NET.replace("relu", "neg"), NET.replace("@net", "@other")]
+    texts = [
+        NET,
+        NET.replace("splat(0.5)", "splat(0.75)"),
+        NET.replace("relu", "neg"),
+        NET.replace("@net", "@other"),
+    ]
     hashes = [compile(parse(text), threads=1).manifest.graph_sha256 for text in texts]
     assert len(set(hashes)) == 4
     assert all(len(h) == 64 for h in hashes)
@@ -152,7 +157,10 @@ def test_what_is_no_model(net, tmp_path: Path):
     for name in ("none.onnx", "none.cvc"):
         with pytest.raises(InvalidModelError) as caught:
             compile(tmp_path / name)
-        assert str(caught.value) == f"model must be a file; got '{tmp_path / name}', which does not exist."
+        assert (
+            str(caught.value)
+            == f"model must be a file; got '{tmp_path / name}', which does not exist."
+        )
     with pytest.raises(InvalidModelError) as caught:
         compile(net, shapes={"x": (1, 3, 8, 8)})
     assert str(caught.value) == (
@@ -182,7 +190,11 @@ def test_algo_for_pins_by_name_and_by_pattern(net):
     assert chosen == {"first": "direct", "second": "generic"}
     assert compiled.plan["first"].reason == "pinned by --algo-for first"
     assert compiled.plan["second"].reason == "pinned by --algo-for *"
-    assert compiled.manifest.options == {"algo": "auto", "algo_for.first": "direct", "algo_for.*": "generic"}
+    assert compiled.manifest.options == {
+        "algo": "auto",
+        "algo_for.first": "direct",
+        "algo_for.*": "generic",
+    }
     assert_right(net, image(), compiled.run({"x": image()}))
 
 
@@ -202,14 +214,24 @@ def test_names_nobody_knows(net):
     known = ", ".join(a.name for a in ALGORITHMS)
     with pytest.raises(UnknownNameError) as caught:
         compile(net, algo="winogard")
-    assert str(caught.value) == f"unknown algorithm 'winogard'; known: {known}. Did you mean 'winograd'?"
+    assert (
+        str(caught.value)
+        == f"unknown algorithm 'winogard'; known: {known}. Did you mean 'winograd'?"
+    )
     with pytest.raises(UnknownNameError) as caught:
         compile(net, algo_for={"second": "dierct"})
-    assert str(caught.value) == f"unknown algorithm 'dierct'; known: {known}. Did you mean 'direct'?"
+    assert (
+        str(caught.value) == f"unknown algorithm 'dierct'; known: {known}. Did you mean 'direct'?"
+    )
     with pytest.raises(UnknownNameError) as caught:
         compile(net, algo_for={"secnd": "direct"})
-    assert str(caught.value) == "unknown convolution 'secnd'; known: first, second. Did you mean 'second'?"
-    with pytest.raises(UnknownNameError, match=r"^unknown cpu 'znver'; known: .*\. Did you mean 'znver\d'\?$"):
+    assert (
+        str(caught.value)
+        == "unknown convolution 'secnd'; known: first, second. Did you mean 'second'?"
+    )
+    with pytest.raises(
+        UnknownNameError, match=r"^unknown cpu 'znver'; known: .*\. Did you mean 'znver\d'\?$"
+    ):
         compile(net, mcpu="znver")
 
 
@@ -308,7 +330,10 @@ def test_infinities_stay_where_they_are(algo):
 
 def test_long_chains_of_functions_compile_in_no_time():
     """Written into each other, 20 functions that read their argument twice would be a million copies of it."""
-    body = "  ".join(f"%v{i + 1} = {f}(%v{i})" for i, f in enumerate(["leaky_relu", "tanh", "softplus", "elu"] * 5))
+    body = "  ".join(
+        f"%v{i + 1} = {f}(%v{i})"
+        for i, f in enumerate(["leaky_relu", "tanh", "softplus", "elu"] * 5)
+    )
     conv = "%x = input : f32[1,3,4,4]  %w = constant splat(0.5) : f32[5,3,1,1]  %v0 = conv(%x, %w)"
     graph = parse(f"graph @g {{ {conv}  {body}  return %v20 }}")
     x = np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)

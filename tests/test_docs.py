@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 import typer
 
-
 from convc.cli import VERBS, _app
 from convc.cli.exits import UsageError
 from convc.schedules.table import ALGORITHMS
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [p for p in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))) if p.is_file()]
+DOCUMENTS = [
+    p
+    for p in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md")))
+    if p.is_file()
+]
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,6 @@ def fences(path: Path, *languages: str) -> list[Fence]:
             line = text.count("\n", 0, match.start()) + 1
             found.append(Fence(f"{path.relative_to(ROOT)}:{line}", match[1], match[2]))
     return found
-
-
 
 
 PYTHON = [f for path in DOCUMENTS for f in fences(path, "python")]
@@ -115,7 +116,11 @@ def test_options_that_the_text_names_exist():
             # Other programs have options of their own.
             if re.match(r"(pip|pytest|python|make|git|apt-get|g\+\+)\b", code):
                 continue
-            unknown += [f"{path.name}: {o}" for o in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code) if o not in known]
+            unknown += [
+                f"{path.name}: {o}"
+                for o in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code)
+                if o not in known
+            ]
     assert unknown == []
 
 

@@ -131,7 +131,9 @@ CONV = "%x = input : f32[1,3,4,4]  %w = constant splat(1.0) : f32[2,3,3,3]  %c =
 
 
 def onnx_model(body: str):
-    header = '<ir_version: 8, opset_import: ["": 18, "acme": 1]> net (float[1, 4] x) => (float[1, 4] y)'
+    header = (
+        '<ir_version: 8, opset_import: ["": 18, "acme": 1]> net (float[1, 4] x) => (float[1, 4] y)'
+    )
     return onnx.parser.parse_model(f"{header} {{ {body} }}")
 
 
@@ -154,8 +156,10 @@ MESSAGES: list[tuple[type[ConvcError], Callable[[Path], object], str]] = [
     (
         errors.UnsupportedModelError,
         lambda _: compile(onnx_model("a = acme.Foo(x) y = Relu(a)")),
-        r"net cannot be compiled: 1 operator is not supported\n  acme::Foo  v1  x1  a  no rule for domain \"acme\"\n"
-        r"help: `convc ops` lists what is supported",
+        (
+            r"net cannot be compiled: 1 operator is not supported\n  acme::Foo  v1  x1  a  no rule for domain \"acme\"\n"
+            r"help: `convc ops` lists what is supported"
+        ),
     ),
     (
         errors.InvalidModelError,
@@ -184,7 +188,9 @@ MESSAGES: list[tuple[type[ConvcError], Callable[[Path], object], str]] = [
     ),
     (
         errors.UnsupportedConvError,
-        lambda _: select(parse(f"graph @g {{ {CONV} return %c }}"), parse_target(), algo_for={"c": "subpixel"}),
+        lambda _: select(
+            parse(f"graph @g {{ {CONV} return %c }}"), parse_target(), algo_for={"c": "subpixel"}
+        ),
         r"algorithm 'subpixel' cannot compute 'c': convolution must be transposed\. These can: direct, .*generic\.",
     ),
     (

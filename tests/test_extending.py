@@ -42,7 +42,9 @@ def sine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows: what it means, and how it is computed."""
     meaning = OpDef("sin", NoAttributes, (1, 1), lambda types, a: types[0], lambda arrays, a: np.sin(arrays[0]), elementwise=True)  # fmt: skip
     monkeypatch.setitem(OPS, "sin", meaning)
-    monkeypatch.setitem(OPERATORS, "sin", Operator(lambda tensors, node, types, block: topi.sin(tensors[0])))
+    monkeypatch.setitem(
+        OPERATORS, "sin", Operator(lambda tensors, node, types, block: topi.sin(tensors[0]))
+    )
 
 
 @pytest.mark.usefixtures("sine")
@@ -113,7 +115,9 @@ def test_an_algorithm_is_two_rows():
     assert compiled.plan["one"].algorithm == "pointwise"
     assert compiled.plan["one"].reason.startswith("estimated ")
     assert compiled.plan["three"].algorithm != "pointwise"
-    np.testing.assert_allclose(compiled(image()), interpret(graph, {"x": image()})["three"], rtol=1e-5)
+    np.testing.assert_allclose(
+        compiled(image()), interpret(graph, {"x": image()})["three"], rtol=1e-5
+    )
     assert {s.algorithm for s in compiled.manifest.steps if s.node == "one"} >= {"pointwise"}
 
 
@@ -148,7 +152,9 @@ def remove_double_negation(graph: Graph) -> Graph:
 def test_a_pass_is_one_function_in_the_pipeline(monkeypatch, tmp_path):
     step = Pass("remove_double_negation", remove_double_negation)
     monkeypatch.setattr(compiler, "PIPELINE", (step, *PIPELINE))
-    graph = parse("graph @g { %x = input : f32[3]  %a = neg(%x)  %b = neg(%a)  %y = relu(%b)  return %y }")
+    graph = parse(
+        "graph @g { %x = input : f32[3]  %a = neg(%x)  %b = neg(%a)  %y = relu(%b)  return %y }"
+    )
     compiled = compile(graph, threads=1, dump=tmp_path)
     assert [n.op for n in compiled.graph.compute_nodes] == ["relu"]
     assert (tmp_path / "00_remove_double_negation.cvc").is_file()

@@ -45,7 +45,7 @@ def _extras(draw, b, channels, result, seed) -> tuple[list[str], tuple[Step, ...
 
 
 def _conv(draw, b, value, seed):
-    n, c, h, w = b.type(value).shape
+    _n, c, h, w = b.type(value).shape
     kind = draw(st.sampled_from(["one", "three", "three", "depthwise", "groups", "dilated"]))
     k = draw(st.sampled_from(CHANNELS))
     kernel, group, dilation = {"one": 1}.get(kind, 3), 1, 1
@@ -89,7 +89,11 @@ def _up(draw, b, value, seed):
 
 def _elementwise(draw, b, value, seed):
     shape = b.type(value).shape
-    row = draw(st.sampled_from(["relu", "clip", "leaky", "abs", "shift", "scale", "floor", "ratio", "plane"]))
+    row = draw(
+        st.sampled_from(
+            ["relu", "clip", "leaky", "abs", "shift", "scale", "floor", "ratio", "plane"]
+        )
+    )
     if row == "clip":
         return b.add("clip", [value], ClipAttributes(1.0, 5.0))
     if row == "leaky":
@@ -112,15 +116,19 @@ def _combine(draw, b, value, seed):
     shape = b.type(value).shape
     images = [v for v in b._nodes if b.type(v).rank == 4 and b.type(v).dtype == "float32"]
     alike = [v for v in images if b.type(v).shape == shape]
-    gates = [v for v in images if b.type(v).shape in ((shape[0], shape[1], 1, 1), (shape[0], 1, 1, 1))]
+    gates = [
+        v for v in images if b.type(v).shape in ((shape[0], shape[1], 1, 1), (shape[0], 1, 1, 1))
+    ]
     other = draw(st.sampled_from([*alike, *gates]))
     return b.add(draw(st.sampled_from(["add", "maximum", "minimum"])), [value, other])
 
 
 def _gate(draw, b, value, seed):
     """Squeeze and excitation without its sigmoid: a value per channel, or one for all."""
-    n, c, _, _ = b.type(value).shape
-    mean = b.add("clip", [b.add("reduce_sum", [value], ReduceAttributes((2, 3)))], ClipAttributes(-1, 1))
+    _n, c, _, _ = b.type(value).shape
+    mean = b.add(
+        "clip", [b.add("reduce_sum", [value], ReduceAttributes((2, 3)))], ClipAttributes(-1, 1)
+    )
     k = draw(st.sampled_from([1, c]))
     weight = b.constant(_weights(seed, k, c, 1, 1), "w")
     gate = b.add("conv", [mean, weight], ConvAttributes(epilogue=(Step("clip", (-1.0, 1.0)),)))
@@ -130,7 +138,9 @@ def _gate(draw, b, value, seed):
 def _concat(draw, b, value, seed):
     shape = b.type(value).shape
     images = [v for v in b._nodes if b.type(v).rank == 4]
-    same = [v for v in images if b.type(v).shape[0] == shape[0] and b.type(v).shape[2:] == shape[2:]]
+    same = [
+        v for v in images if b.type(v).shape[0] == shape[0] and b.type(v).shape[2:] == shape[2:]
+    ]
     if draw(st.booleans()):
         parts = draw(st.lists(st.sampled_from(same), min_size=1, max_size=2))
         return b.add("concat", [value, *parts], ConcatAttributes(1))
@@ -141,7 +151,10 @@ def _slice(draw, b, value, seed):
     n, c, h, w = b.type(value).shape
     begin = draw(st.sampled_from([0, 0, 16 if c > 16 else 0, c // 2]))
     end = draw(st.sampled_from([c, c, min(c, begin + 8), min(c, begin + 3)]))
-    begins, ends = (0, begin, h // 2 if draw(st.booleans()) else 0, 0), (n, max(end, begin + 1), h, w)
+    begins, ends = (
+        (0, begin, h // 2 if draw(st.booleans()) else 0, 0),
+        (n, max(end, begin + 1), h, w),
+    )
     steps = (1, draw(st.sampled_from([1, 1, 2])), 1, draw(st.sampled_from([1, 2])))
     return b.add("slice", [value], SliceAttributes(begins, ends, steps))
 
@@ -157,7 +170,9 @@ def _pool(draw, b, value, seed):
         return None
     if draw(st.booleans()):
         return b.add("max_pool", [value], MaxPoolAttributes((2, 2), (2, 2), (1, 0, 0, 1)))
-    attributes = AveragePoolAttributes((2, 2), (1, 2), (0, 1, 1, 0), count_include_pad=draw(st.booleans()))
+    attributes = AveragePoolAttributes(
+        (2, 2), (1, 2), (0, 1, 1, 0), count_include_pad=draw(st.booleans())
+    )
     return b.add("floor", [b.add("average_pool", [value], attributes)])
 
 
@@ -209,7 +224,11 @@ def image_graphs(draw, max_ops: int = 10) -> Graph:
         result = draw(st.sampled_from(_ROWS))(draw, b, value, 100 * step)
         if result is not None:
             # Values that have grown by sums and products are brought back.
-            values.append(b.add("clip", [result], ClipAttributes(-8, 8)) if draw(st.booleans()) or step % 2 else result)
+            values.append(
+                b.add("clip", [result], ClipAttributes(-8, 8))
+                if draw(st.booleans()) or step % 2
+                else result
+            )
     outputs = {"last": values[-1]}
     for index in range(draw(st.integers(0, 2))):
         outputs[f"out{index}"] = draw(st.sampled_from(values))

@@ -29,7 +29,9 @@ def run_steps(
 ) -> None:
     """Run the module's steps one by one; `after` gets each step and what its arguments hold then."""
     context = module._context()
-    given = [np.copyto(a := aligned_empty(t.shape, t.dtype), inputs[t.name]) or a for t in module.inputs]
+    given = [
+        np.copyto(a := aligned_empty(t.shape, t.dtype), inputs[t.name]) or a for t in module.inputs
+    ]
     results = [aligned_empty(t.shape, t.dtype) for t in module.outputs]
     spaces = {
         "input": [address_of(a) for a in given],

@@ -20,7 +20,15 @@ __all__ = ["TARGET", "compile_small", "link", "program_of", "small_plan"]
 
 TARGET: Target = parse_target(cores=1)
 # F(2, 3) is the one Winograd tile that is exact on whole numbers.
-_SMALL: Mapping[str, int] = {"rows": 1, "cols": 2, "points": 2, "vectors": 1, "m": 2, "chunks": 1, "channels": 2}
+_SMALL: Mapping[str, int] = {
+    "rows": 1,
+    "cols": 2,
+    "points": 2,
+    "vectors": 1,
+    "m": 2,
+    "chunks": 1,
+    "channels": 2,
+}
 EXACT = ("depthwise", "direct", "winograd", "subpixel", "im2col", "generic")
 
 Pick = Callable[[list[Candidate]], Candidate]

@@ -12,8 +12,8 @@ from convc.errors import DTypeError, ShapeError
 from convc.ir import Graph, GraphBuilder, Step, TensorType
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
 from convc.ir.ops.elementwise import ClipAttributes
-from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
-from convc.ir.ops.pool import AveragePoolAttributes, LRNAttributes, MaxPoolAttributes
+from convc.ir.ops.linear import ReduceAttributes
+from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.shape import (
     ConcatAttributes,
     PadAttributes,
@@ -47,11 +47,15 @@ class Net(GraphBuilder):
     def image(self, *shape: int, name: str = "x") -> str:
         return self.input(name, TensorType(shape, self.dtype))
 
-    def conv(self, x: str, k: int, r: int = 1, p: int = 0, *, name=None, steps=(), extras=(), **more) -> str:
+    def conv(
+        self, x: str, k: int, r: int = 1, p: int = 0, *, name=None, steps=(), extras=(), **more
+    ) -> str:
         c, rank = self.type(x).shape[1], self.type(x).rank - 2
         shape = (k, c // more.get("group", 1), *(r,) * rank)
         attributes = ConvAttributes(pads=(p,) * (2 * rank), epilogue=tuple(steps), **more)
-        return self.add("conv", [x, self.constant(self.array(*shape), "w"), *extras], attributes, name)
+        return self.add(
+            "conv", [x, self.constant(self.array(*shape), "w"), *extras], attributes, name
+        )
 
 
 def finish(build: Build, dtype: str = "float32") -> Graph:
@@ -100,14 +104,20 @@ def readers_in_other_blocks(n: Net):
     # 24 channels are blocks of 8, 32 of 16, groups of 3 plain.
     a = n.conv(n.image(2, 3, 4, 5), 24, 3, 1)
     b = n.conv(a, 32, 1)
-    return {"b": b, "c": n.conv(b, 24, 3, 1, steps=[ADD], extras=[a]), "d": n.conv(a, 24, 3, 1, group=8)}
+    return {
+        "b": b,
+        "c": n.conv(b, 24, 3, 1, steps=[ADD], extras=[a]),
+        "d": n.conv(a, 24, 3, 1, group=8),
+    }
 
 
 def residual_in_another_block(n: Net):
     x = n.image(1, 8, 5, 5)
     plain = n.conv(x, 24, 3, 1, group=4)
     blocked = n.conv(x, 24, 3, 1)
-    return n.conv(blocked, 24, 3, 1, steps=[BIAS, ADD, RELU], extras=[n.constant(n.array(24)), plain])
+    return n.conv(
+        blocked, 24, 3, 1, steps=[BIAS, ADD, RELU], extras=[n.constant(n.array(24)), plain]
+    )
 
 
 def residual_that_is_the_data(n: Net):
@@ -130,7 +140,12 @@ def residual_of_phases(n: Net):
 
 def input_read_in_several_ways(n: Net):
     x = n.image(1, 3, 6, 6)
-    return {"a": n.conv(x, 8, 3, 1), "b": n.conv(x, 8, 3), "c": n.add("relu", [x]), "d": n.conv(x, 3, 3, 1, group=3)}
+    return {
+        "a": n.conv(x, 8, 3, 1),
+        "b": n.conv(x, 8, 3),
+        "c": n.add("relu", [x]),
+        "d": n.conv(x, 3, 3, 1, group=3),
+    }
 
 
 # ---- outputs ----------------------------------------------------------------------------------------------------
@@ -208,7 +223,9 @@ def bias_that_is_computed(n: Net):
 
 def dense_weights_that_are_inputs(n: Net):
     x = n.image(3, 5)
-    return n.add("dense", [x, n.image(4, 5, name="w"), n.image(4, name="b")], DenseAttributes((BIAS, RELU)))
+    return n.add(
+        "dense", [x, n.image(4, 5, name="w"), n.image(4, name="b")], DenseAttributes((BIAS, RELU))
+    )
 
 
 # ---- blocks and broadcasting -------------------------------------------------------------------------------------
@@ -247,10 +264,21 @@ def literals_of_every_rank(n: Net):
 def slices_and_pads_of_channels(n: Net):
     a = n.conv(n.image(1, 5, 4, 4), 33, 3, 1)
     every = {}
-    for begin, end, step in ((0, 16, 1), (16, 33, 1), (0, 5, 1), (16, 20, 1), (3, 33, 2), (32, 33, 1)):
+    for begin, end, step in (
+        (0, 16, 1),
+        (16, 33, 1),
+        (0, 5, 1),
+        (16, 20, 1),
+        (3, 33, 2),
+        (32, 33, 1),
+    ):
         cut = SliceAttributes((0, begin, 1, 0), (1, end, 4, 4), (1, step, 1, 2))
         every[f"{begin}:{end}:{step}"] = n.conv(n.add("slice", [a], cut), 2)
-    for value, pads in ((0.0, (0, 0, 1, 0, 0, 0, 0, 1)), (2.0, (0, 0, 1, 0, 0, 0, 0, 1)), (1.0, (0, 1, 0, 0, 0, 3, 0, 0))):
+    for value, pads in (
+        (0.0, (0, 0, 1, 0, 0, 0, 0, 1)),
+        (2.0, (0, 0, 1, 0, 0, 0, 0, 1)),
+        (1.0, (0, 1, 0, 0, 0, 3, 0, 0)),
+    ):
         every[f"pad {value}"] = n.conv(n.add("pad", [a], PadAttributes(pads, value)), 2)
     return every
 
@@ -295,9 +323,18 @@ def resized_and_pooled_odd_channels(n: Net):
 def reductions_of_blocks(n: Net):
     a = n.conv(n.image(2, 3, 4, 4), 7, 3, 1)
     every = {}
-    for axes, keep in (((2, 3), True), ((2, 3), False), ((1,), True), ((0, 1, 2, 3), False), ((2,), True), ((), True)):
+    for axes, keep in (
+        ((2, 3), True),
+        ((2, 3), False),
+        ((1,), True),
+        ((0, 1, 2, 3), False),
+        ((2,), True),
+        ((), True),
+    ):
         every[f"{axes} {keep}"] = n.add("reduce_sum", [a], ReduceAttributes(axes, keep))
-    every["max"] = n.conv(n.add("reduce_min", [n.add("clip", [a], ClipAttributes(1, 9))], ReduceAttributes((2, 3))), 2)
+    every["max"] = n.conv(
+        n.add("reduce_min", [n.add("clip", [a], ClipAttributes(1, 9))], ReduceAttributes((2, 3))), 2
+    )
     return every
 
 
@@ -325,13 +362,24 @@ def test_numbers(build):
 
 def small_net(rank: int) -> Build:
     def build(n: Net):
-        a = n.conv(n.image(2, 4, *(5,) * rank), 6, 3, 1, group=2, steps=[BIAS, RELU], extras=[n.constant(n.array(6))])
+        a = n.conv(
+            n.image(2, 4, *(5,) * rank),
+            6,
+            3,
+            1,
+            group=2,
+            steps=[BIAS, RELU],
+            extras=[n.constant(n.array(6))],
+        )
         b = n.conv(a, 6, 2, 0, dilations=(2,) * rank, strides=(1,) * rank)
         c = n.add("max_pool", [b], MaxPoolAttributes((2,) * rank))
         w = n.constant(n.array(6, 3, *(2,) * rank))
         d = n.add("conv_transpose", [c, w], ConvTransposeAttributes((2,) * rank))
         mean = n.add("reduce_sum", [d], ReduceAttributes(tuple(range(2, 2 + rank)), False))
-        return {"mean": n.add("dense", [mean, n.constant(n.array(5, 3))], DenseAttributes()), "d": d}
+        return {
+            "mean": n.add("dense", [mean, n.constant(n.array(5, 3))], DenseAttributes()),
+            "d": d,
+        }
 
     return build
 
@@ -401,7 +449,9 @@ def test_functions_without_exact_results():
 
 
 def test_bfloat16_is_refused():
-    graph = parse("graph @g { %x = input : f32[2]  %h = input : bf16[2]  %y = relu(%h)  return %y, %x }")
+    graph = parse(
+        "graph @g { %x = input : f32[2]  %h = input : bf16[2]  %y = relu(%h)  return %y, %x }"
+    )
     with pytest.raises(DTypeError) as caught:
         compile(graph)
     assert str(caught.value) == (

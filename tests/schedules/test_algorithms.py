@@ -26,7 +26,15 @@ AVX512 = Target("llvm", "x86_64-linux-gnu", "x86-64-v4", (), 16, 32)
 SAMPLE = 32
 
 # Rows of CONV_GRID that each algorithm takes on AVX512. A `supports` that refuses more than it must makes this red.
-TAKEN = {"depthwise": 12, "direct": 85, "winograd": 54, "fft": 64, "subpixel": 20, "im2col": 109, "generic": len(CONV_GRID)}
+TAKEN = {
+    "depthwise": 12,
+    "direct": 85,
+    "winograd": 54,
+    "fft": 64,
+    "subpixel": 20,
+    "im2col": 109,
+    "generic": len(CONV_GRID),
+}
 
 
 def taken(name: str) -> list[Row]:

@@ -18,7 +18,9 @@ CONV = ConvSpec.of((2, 19, 7, 11), (37, 19, 3, 3), pads=(1, 1, 1, 1))
 GROUPED = ConvSpec.of((1, 64, 5, 7), (128, 32, 1, 1), group=2)
 DEPTHWISE = ConvSpec.of((2, 19, 7, 11), (19, 1, 3, 3), pads=(1, 1, 1, 1), group=19)
 UP = ConvSpec.of((2, 19, 4, 5), (19, 37, 4, 4), strides=(2, 2), pads=(1, 1, 1, 1), transposed=True)
-WIDE = ConvSpec.of((2, 6, 9, 21), (10, 3, 3, 3), group=2, strides=(1, 2), pads=(0, 1, 2, 1), dilations=(2, 1))
+WIDE = ConvSpec.of(
+    (2, 6, 9, 21), (10, 3, 3, 3), group=2, strides=(1, 2), pads=(0, 1, 2, 1), dilations=(2, 1)
+)
 BLOCKS = st.sampled_from([8, 16])
 
 
@@ -88,7 +90,19 @@ def im2col(draw) -> Case:
 
 
 @few
-@given(st.tuples(direct(), direct(), grouped(), depthwise(), depthwise(), subpixel(), im2col(), im2col(), generic()))
+@given(
+    st.tuples(
+        direct(),
+        direct(),
+        grouped(),
+        depthwise(),
+        depthwise(),
+        subpixel(),
+        im2col(),
+        im2col(),
+        generic(),
+    )
+)
 def test_any_knobs_give_the_same_numbers(cases):
     for result in ConvModule(cases, TARGET).run(exact=True):
         assert_exact(result.actual, result.expected)

@@ -34,7 +34,9 @@ def numbered(layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
 @many
 @given(shapes, blocks, halos, dtypes, st.data())
 def test_a_view_is_the_inside_of_its_buffer_and_a_part_of_the_halo(shape, block, halo, dtype, data):
-    border = Halo(*(data.draw(st.integers(0, n)) for n in (halo.top, halo.left, halo.bottom, halo.right)))
+    border = Halo(
+        *(data.draw(st.integers(0, n)) for n in (halo.top, halo.left, halo.bottom, halo.right))
+    )
     layout = Layout(block, halo)
     view, buffer = layout.view(shape, dtype, border), numbered(layout, shape)
     rows = slice(halo.top - border.top, halo.top + shape[2] + border.bottom)

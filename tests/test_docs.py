@@ -142,9 +142,12 @@ def links() -> list[object]:
     found = []
     for path in DOCUMENTS:
         text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if not re.match(r"[a-z]+:", target):
-                found.append(pytest.param(path, target, id=f"{path.name} {target}"))
+        targets = re.findall(r"\]\(([^)\s]+)\)", text)
+        found += [
+            pytest.param(path, target, id=f"{path.name} {target}")
+            for target in targets
+            if not re.match(r"[a-z]+:", target)
+        ]
     return found
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from convc.compiler import compile
 from convc.ir.reference import interpret
+from convc.ir.text import print_graph
 from tests.lowering.image_graphs import image_graphs
 from tests.lowering.module_steps import poison_arena, run_steps
 from tests.lowering.small_tiles import compile_small
@@ -19,6 +20,8 @@ few = settings(
     deadline=None,
     max_examples=8,
     derandomize=True,
+    # A step of shrinking is a compilation: the failing graph is printed as it is.
+    phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 MANY = [8, pytest.param(300, marks=pytest.mark.slow)]
@@ -26,6 +29,7 @@ MANY = [8, pytest.param(300, marks=pytest.mark.slow)]
 
 def check(graph, module) -> None:
     """Compare two runs on different data, the second in poisoned memory."""
+    note(print_graph(graph))
     for seed in (1, 2):
         inputs = inputs_of(graph, seed)
         expected, actual = interpret(graph, inputs), module.run(inputs)
@@ -63,6 +67,7 @@ def test_lanes_beyond_the_last_channel_stay_zero(examples):
     @settings(few, max_examples=examples)
     @given(image_graphs())
     def every(graph):
+        note(print_graph(graph))
         module = compile_small(graph)
         poison_arena(module)
         blocked = []

@@ -86,8 +86,9 @@ def test_verbose_shows_a_bugs_traceback() -> None:
 
 def test_an_interrupt_exits_with_130() -> None:
     code = (
-        "import os, signal, sys, convc.doctor\n"
-        "convc.doctor.diagnose = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal, sys, time, convc.doctor\n"
+        # The sleep: on a busy machine the signal arrives a moment after kill has returned.
+        "convc.doctor.diagnose = lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30))\n"
         "from convc.cli import main; sys.argv[1:] = ['doctor']; main()"
     )
     done = python(code)

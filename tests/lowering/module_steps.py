@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
 
+from convc.ir import Graph
 from convc.ir.types import numpy_dtype
 from convc.runtime import Module
 from convc.runtime.manifest import Step
 from convc.runtime.memory import address_of, aligned_empty, window
 
-__all__ = ["poison_arena", "run_steps"]
+__all__ = ["assert_lanes_stay_zero", "poison_arena", "run_steps"]
 
 
 def poison_arena(module: Module) -> int:
@@ -49,9 +51,29 @@ def run_steps(
         after(step, [_array(w.tensor, a) for w, a in zip(windows, step.arguments, strict=True)])
 
 
-def _array(tensor, argument) -> np.ndarray:
-    import ctypes
+def assert_lanes_stay_zero(
+    graph: Graph, module: Module, inputs: dict[str, np.ndarray]
+) -> list[str]:
+    """Assert that after every step the lanes beyond its result's last channel are zero; return the steps with such lanes."""
+    looked_at = []
 
+    def after(step: Step, arrays: list[np.ndarray]) -> None:
+        result, value = arrays[-1], graph[step.node].type
+        if step.op == "border" or value.rank != 4 or result.ndim < 5:
+            return
+        n, cb, *_, b = result.shape
+        # A split result has its rows and columns on more axes, and its channels on the same.
+        lanes = np.moveaxis(result, -1, 2).reshape(n, cb * b, -1)[:, value.shape[1] :]
+        assert not np.any(lanes), f"{step.symbol} wrote beyond channel {value.shape[1]}"
+        if lanes.size:
+            looked_at.append(step.symbol)
+
+    poison_arena(module)
+    run_steps(module, inputs, after)
+    return looked_at
+
+
+def _array(tensor, argument) -> np.ndarray:
     dtype = numpy_dtype(argument.dtype)
     compact = [1] * len(argument.shape)
     for axis in range(len(compact) - 2, -1, -1):

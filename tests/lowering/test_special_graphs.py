@@ -25,7 +25,7 @@ from convc.ir.ops.shape import (
 from convc.ir.reference import interpret
 from convc.ir.text import parse
 from convc.ir.types import numpy_dtype
-from tests.lowering.module_steps import poison_arena
+from tests.lowering.module_steps import assert_lanes_stay_zero, poison_arena
 from tests.lowering.small_tiles import compile_small, program_of
 from tests.tolerance import assert_exact
 
@@ -338,6 +338,16 @@ def reductions_of_blocks(n: Net):
     return every
 
 
+def parts_of_a_concatenation_of_points(n: Net):
+    """Of one point, blocked and plain order are the same bytes, but a part does not begin where the whole does."""
+    x = n.image(1, 5, 1, 1)
+    a, b = n.conv(x, 16), n.conv(x, 32)
+    whole = n.add("concat", [a, b], ConcatAttributes(1))
+    flat = n.add("reshape", [b], ReshapeAttributes((1, 32)))
+    dense = n.add("dense", [flat, n.constant(n.array(3, 32))], DenseAttributes())
+    return {"whole": n.conv(whole, 4), "flat": dense, "b": b}
+
+
 WHERE = [
     output_read_with_padding, readers_with_other_pads, readers_in_other_blocks, residual_in_another_block,
     residual_that_is_the_data, residual_that_is_an_input_or_a_constant, residual_of_phases, input_read_in_several_ways,
@@ -346,7 +356,7 @@ WHERE = [
     weights_that_are_inputs, weights_that_are_computed, bias_that_is_an_input, bias_that_is_computed,
     dense_weights_that_are_inputs,
     gate_of_one_channel, gate_per_channel, gate_per_point, one_channel_everywhere, literals_of_every_rank,
-    slices_and_pads_of_channels, concatenations, dense_net, concatenated_constant_channels,
+    slices_and_pads_of_channels, concatenations, dense_net, concatenated_constant_channels, parts_of_a_concatenation_of_points,
     resized_and_pooled_odd_channels, reductions_of_blocks,
 ]  # fmt: skip
 
@@ -355,6 +365,18 @@ WHERE = [
 def test_numbers(build):
     graph = finish(build)
     check(graph, compile_small(graph))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [slices_and_pads_of_channels, gate_per_channel, concatenations, resized_and_pooled_odd_channels, reductions_of_blocks],
+    ids=lambda build: build.__name__,
+)  # fmt: skip
+def test_lanes_beyond_the_last_channel_stay_zero(build):
+    graph = finish(build)
+    rng = np.random.default_rng(0)
+    inputs = {i.name: rng.standard_normal(i.type.shape).astype(np.float32) for i in graph.inputs}
+    assert assert_lanes_stay_zero(graph, compile_small(graph), inputs)
 
 
 # ---- other element types and ranks -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_all_classes_are_offered():
     assert set(errors.__all__) == {*CLASSES, "unknown_name"}
 
 
+@cache
 def raised() -> dict[str, list[tuple[str, ast.Raise]]]:
     """Return class -> where the package raises it."""
     found: dict[str, list[tuple[str, ast.Raise]]] = {}

@@ -23,7 +23,7 @@ from tests.tolerance import INEXACT, assert_bounded, assert_exact, error_bound
 # A fixed machine, so that what is taken does not depend on where the tests run.
 AVX512 = Target("llvm", "x86_64-linux-gnu", "x86-64-v4", (), 16, 32)
 # Rows of an algorithm that run by default; all of them run under `-m slow`.
-SAMPLE = 32
+SAMPLE = 28
 
 # Rows of CONV_GRID that each algorithm takes on AVX512. A `supports` that refuses more than it must makes this red.
 TAKEN = {

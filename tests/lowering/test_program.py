@@ -1,0 +1,54 @@
+"""What a program is made of: shared kernels, no needless copies, and a manifest that says it."""
+
+from __future__ import annotations
+
+from convc.ir.ops.shape import (
+    ConcatAttributes,
+)
+from tests.lowering.net import Net, finish
+from tests.lowering.small_tiles import compile_small, program_of
+from tests.lowering.test_special_graphs import dense_net
+
+
+def test_equal_layers_share_one_kernel():
+    def build(n: Net):
+        x = n.image(1, 16, 6, 6)
+        for _ in range(4):
+            x = n.conv(x, 16, 3, 1)
+        return n.add("relu", [x])
+
+    calls = [c for c in program_of(finish(build)).calls if c.op == "conv"]
+    assert len(calls) == 4
+    # The last one's result has no halo: it is another view, and other code.
+    assert len({c.kernel.symbol for c in calls[:3]}) == 1
+
+
+def test_padding_costs_no_copy():
+    def build(n: Net):
+        a = n.conv(n.image(1, 16, 6, 6), 16, 3, 1)
+        return n.conv(n.add("relu", [a]), 16, 3, 1)
+
+    ops = [c.op for c in program_of(finish(build)).calls]
+    assert ops == ["border", "reorder", "conv", "border", "relu", "conv", "reorder"]
+
+
+def test_concatenation_of_whole_blocks_costs_no_copy():
+    def build(n: Net):
+        x = n.conv(n.image(1, 3, 6, 6), 16)
+        y = n.add("concat", [n.conv(x, 16), n.conv(x, 32)], ConcatAttributes(1))
+        return n.conv(n.add("concat", [x, y], ConcatAttributes(1)), 16)
+
+    ops = [c.op for c in program_of(finish(build)).calls]
+    assert ops.count("conv") == 4
+    assert set(ops) - {"conv"} == {"reorder"}
+    assert ops.count("reorder") == 1, "only the output is brought to plain order"
+
+
+def test_manifest_describes_every_call():
+    graph = finish(dense_net)
+    module = compile_small(graph)
+    program = program_of(graph)
+    assert [s.node for s in module.manifest.steps] == [c.node for c in program.calls]
+    for step, call in zip(module.manifest.steps, program.calls, strict=True):
+        assert (step.algorithm, step.key, step.flops) == (call.algorithm, call.spec, call.flops)
+        assert [a.space for a in step.arguments] == [a.buffer.space for a in call.arguments]

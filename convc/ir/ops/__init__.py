@@ -1,4 +1,4 @@
-"""OPS: the closed set of ops. A new op is one row in one family file (meaning) and one row in `schedules.lower` (computation)."""
+"""OPS: the closed set of ops. A new op is one row in one family file (meaning) and one row in `schedules.operators` (computation)."""
 
 from __future__ import annotations
 

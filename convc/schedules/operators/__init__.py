@@ -1,0 +1,16 @@
+"""OPERATORS: tensor expressions of every op that is not a convolution, one row each in its family's file; TOPI computes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from convc.schedules.operators import elementwise, linear, movement, window
+from convc.schedules.operators.operator import Operator
+
+__all__ = ["OPERATORS", "Operator"]
+
+OPERATORS: Final[dict[str, Operator]] = {
+    name: row
+    for family in (elementwise, window, linear, movement)
+    for name, row in family.ROWS.items()
+}

@@ -1,0 +1,85 @@
+"""Matrix products, reductions and softmax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from tvm import te, tirx, topi
+
+from convc.ir.graph import Node
+from convc.ir.types import TensorType
+from convc.schedules import scalar
+from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
+
+__all__ = ["ROWS"]
+
+
+def _matmul(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    a, b = tensors
+    rank = node.type.rank
+    k = te.reduce_axis((0, types[0].shape[-1]), "k")
+
+    def batch_of(t: TensorType, index: Sequence[Any]) -> list[Any]:
+        own = index[rank - t.rank : rank - 2]
+        return [tirx.const(0, "int32") if n == 1 else i for n, i in zip(t.shape, own, strict=False)]
+
+    def value(*i):
+        left = a(*batch_of(types[0], i), i[-2], k)
+        return te.sum(left * b(*batch_of(types[1], i), k, i[-1]), axis=k)
+
+    return te.compute(node.type.shape, value, name="matmul")
+
+
+def _dense(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    (x, w, *extras), attributes = tensors, node.attributes
+    c = te.reduce_axis((0, types[0].shape[1]), "c")
+    y = te.compute(node.type.shape, lambda m, k: te.sum(x[m, c] * w[k, c], axis=c), name="dense")
+    steps: Any = attributes.epilogue  # type: ignore[attr-defined]
+    return scalar.apply_steps(y, steps, extras, topi.add)
+
+
+def _spatial_reduction(node: Node, types: Types, block: int) -> bool:
+    a: Any = node.attributes
+    return is_image(types) and set(a.axes) <= {2, 3} and a.keepdims
+
+
+def _reduce(function: Callable[..., te.Tensor], mean: bool = False) -> Operator:
+    def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+        a: Any = node.attributes
+        if not a.axes:
+            return scalar.map_elements(tensors[0], lambda v: v)
+        y = function(tensors[0], axis=list(a.axes), keepdims=a.keepdims)
+        if not mean:
+            return y
+        count = math.prod(types[0].shape[i] for i in a.axes)
+        return scalar.map_elements(y, lambda v: v * tirx.const(1.0 / count, types[0].dtype))
+
+    return Operator(compute, _spatial_reduction)
+
+
+def _softmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    axis: int = node.attributes.axis  # type: ignore[attr-defined]
+    return topi.nn.softmax(tensors[0], axis=axis)
+
+
+def _log_softmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    axis: int = node.attributes.axis  # type: ignore[attr-defined]
+    axis %= types[0].rank
+    top = topi.max(tensors[0], axis=axis, keepdims=True)
+    shifted = topi.subtract(tensors[0], top)
+    total = topi.sum(topi.exp(shifted), axis=axis, keepdims=True)
+    return topi.subtract(shifted, topi.log(total))
+
+
+ROWS: Final[dict[str, Operator]] = {
+    "dense": Operator(_dense),
+    "matmul": Operator(_matmul),
+    "softmax": Operator(_softmax),
+    "log_softmax": Operator(_log_softmax),
+    "reduce_mean": _reduce(topi.sum, mean=True),
+    "reduce_sum": _reduce(topi.sum),
+    "reduce_max": _reduce(topi.max),
+    "reduce_min": _reduce(topi.min),
+}

@@ -1,0 +1,85 @@
+"""Ops that move elements."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from tvm import te, topi
+
+from convc.ir.graph import Node
+from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
+
+__all__ = ["ROWS"]
+
+
+def _concat(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    axis: int = node.attributes.axis  # type: ignore[attr-defined]
+    return topi.concatenate(tuple(tensors), axis=axis)
+
+
+def _whole_blocks(node: Node, types: Types, block: int) -> bool:
+    axis: int = node.attributes.axis  # type: ignore[attr-defined]
+    if not is_image(types):
+        return False
+    return axis in (2, 3) or (axis == 1 and all(t.shape[1] % block == 0 for t in types))
+
+
+def _pad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    a: Any = node.attributes
+    n, tail = types[0].rank, [0] * bool(block)
+    return topi.nn.pad(tensors[0], [*a.pads[:n], *tail], [*a.pads[n:], *tail], pad_value=a.value)
+
+
+def _pads_in_plane(node: Node, types: Types, block: int) -> bool:
+    a: Any = node.attributes
+    whole = a.value == 0 or (is_image(types) and types[0].shape[1] % block == 0)
+    return is_image(types) and whole and not any((*a.pads[:2], *a.pads[4:6]))
+
+
+def _slice(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    a: Any = node.attributes
+    begins, steps = list(a.begins), list(a.steps)
+    shape = list(node.type.shape)
+    if block:
+        begins[1] //= block
+        shape[1] = -(-shape[1] // block)
+        begins, steps, shape = [*begins, 0], [*steps, 1], [*shape, block]
+    return te.compute(
+        shape,
+        lambda *i: tensors[0](*(b + s * p for b, s, p in zip(begins, steps, i, strict=True))),
+        name="slice",
+    )
+
+
+def _slices_whole_blocks(node: Node, types: Types, block: int) -> bool:
+    a: Any = node.attributes
+    if not is_image(types) or a.begins[1] % block or a.steps[1] != 1:
+        return False
+    return a.ends[1] % block == 0 or a.ends[1] == types[0].shape[1]
+
+
+def _resize(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    factors = [*node.attributes.factors, *[1] * bool(block)]  # type: ignore[attr-defined]
+    x = tensors[0]
+    shape = [int(d) * f for d, f in zip(x.shape, factors, strict=True)]
+    return te.compute(
+        shape, lambda *i: x(*(p // f for p, f in zip(i, factors, strict=True))), name="resize"
+    )
+
+
+def _resizes_in_plane(node: Node, types: Types, block: int) -> bool:
+    factors: tuple[int, ...] = node.attributes.factors  # type: ignore[attr-defined]
+    return is_image(types) and factors[:2] == (1, 1)
+
+
+def _transpose(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    return topi.transpose(tensors[0], list(node.attributes.perm))  # type: ignore[attr-defined]
+
+
+ROWS: Final[dict[str, Operator]] = {
+    "transpose": Operator(_transpose),
+    "concat": Operator(_concat, _whole_blocks),
+    "pad": Operator(_pad, _pads_in_plane),
+    "slice": Operator(_slice, _slices_whole_blocks),
+    "resize": Operator(_resize, _resizes_in_plane),
+}

@@ -1,0 +1,124 @@
+"""Pools, and local response normalisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from tvm import te, tirx, topi
+
+from convc.ir.graph import Node
+from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
+from convc.ir.types import TensorType
+from convc.schedules import scalar
+from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
+
+__all__ = ["ROWS"]
+
+
+def _window(
+    x: te.Tensor,
+    a: MaxPoolAttributes | AveragePoolAttributes,
+    result: TensorType,
+    outside: Any,
+    reduce: Any,
+) -> te.Tensor:
+    """Return the reduction over every window; points outside the data read as `outside`."""
+    n = len(a.kernel)
+    strides, pads = a.strides or (1,) * n, a.pads or (0,) * (2 * n)
+    dilations = a.dilations or (1,) * n
+    taps = [te.reduce_axis((0, k), f"r{i}") for i, k in enumerate(a.kernel)]
+    extents = [int(d) for d in x.shape[2 : 2 + n]]
+
+    def value(batch, channel, *rest):
+        at, tail = rest[:n], rest[n:]
+        index, conditions = [], []
+        for i in range(n):
+            position = at[i] * strides[i] + taps[i] * dilations[i] - pads[i]
+            index.append(position)
+            reach = (result.shape[2 + i] - 1) * strides[i] + (a.kernel[i] - 1) * dilations[i]
+            if pads[i]:
+                conditions.append(position >= 0)
+            if reach - pads[i] >= extents[i]:
+                conditions.append(position < extents[i])
+        element = x(batch, channel, *index, *tail)
+        if conditions:
+            element = tirx.if_then_else(tirx.all(*conditions), element, outside)
+        return reduce(element, axis=taps)
+
+    shape = (*x.shape[:2], *result.shape[2:], *x.shape[2 + n :])
+    return te.compute(shape, value, name="window")
+
+
+def _max_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    attributes = node.attributes
+    assert isinstance(attributes, MaxPoolAttributes)
+    return _window(tensors[0], attributes, node.type, te.min_value(types[0].dtype), te.max)
+
+
+def _average_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    a = node.attributes
+    assert isinstance(a, AveragePoolAttributes)
+    dtype = types[0].dtype
+    n = len(a.kernel)
+    strides, pads = a.strides or (1,) * n, a.pads or (0,) * (2 * n)
+    dilations = a.dilations or (1,) * n
+    total = _window(tensors[0], a, node.type, tirx.const(0, dtype), te.sum)
+    taps = math.prod(a.kernel)
+
+    def count(axis: int, p: Any) -> Any:
+        """Return the points under the window on one axis: of the data, or of the padded data."""
+        extent = types[0].shape[2 + axis]
+        low, high = (-pads[axis], extent + pads[n + axis]) if a.count_include_pad else (0, extent)
+        begin = p * strides[axis] - pads[axis]
+        d, k = dilations[axis], a.kernel[axis]
+        first = tirx.max(0, (low - begin + d - 1) // d)
+        last = tirx.min(k, (high - begin + d - 1) // d)
+        return last - first
+
+    inside = all(
+        (s - 1) * strides[i] + (a.kernel[i] - 1) * dilations[i] - pads[i]
+        < types[0].shape[2 + i] + (pads[n + i] if a.count_include_pad else 0)
+        and (a.count_include_pad or not pads[i])
+        for i, s in enumerate(node.type.shape[2:])
+    )
+    if inside:
+        return scalar.map_elements(total, lambda v: v * tirx.const(1.0 / taps, dtype))
+
+    def mean(batch, channel, *rest):
+        points = count(0, rest[0])
+        for axis in range(1, n):
+            points = points * count(axis, rest[axis])
+        return total(batch, channel, *rest) / points.astype(dtype)
+
+    return te.compute(total.shape, mean, name="mean")
+
+
+def _lrn(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    a: Any = node.attributes
+    (x,), dtype = tensors, types[0].dtype
+    channels, before = types[0].shape[1], (a.size - 1) // 2
+    window = te.reduce_axis((0, a.size), "window")
+
+    def squares(n, c, *at):
+        channel = c + window - before
+        inside = tirx.all(channel >= 0, channel < channels)
+        v = tirx.if_then_else(inside, x(n, channel, *at), tirx.const(0, dtype))
+        return te.sum(v * v, axis=window)
+
+    total = te.compute(x.shape, squares, name="squares")
+    base = scalar.map_elements(
+        total, lambda v: v * tirx.const(a.alpha / a.size, dtype) + tirx.const(a.bias, dtype)
+    )
+    if a.beta != 0.75:
+        return topi.multiply(x, topi.power(base, tirx.const(-a.beta, dtype)))
+    # The one beta that networks use: two square roots are vector instructions, a power is a call of libm an element.
+    root = topi.sqrt(base)
+    return topi.divide(x, topi.multiply(root, topi.sqrt(root)))
+
+
+ROWS: Final[dict[str, Operator]] = {
+    "max_pool": Operator(_max_pool, follow_images),
+    "average_pool": Operator(_average_pool, follow_images),
+    "lrn": Operator(_lrn),
+}

@@ -85,7 +85,13 @@ def conv_kernel(
 
     spec = problem.spec
     stem = f"{algorithm.name}_{spec.key.split('-pd')[0]}"
-    parts = (spec.key, *problem.epilogue, sorted(knobs.items()), problem.constant_weight)
+    parts = (
+        spec.key,
+        *problem.epilogue,
+        sorted(knobs.items()),
+        problem.constant_weight,
+        problem.accumulator,
+    )
     return _kernel(stem, parts, views, make)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from convc.ir.epilogue import Step
+from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
@@ -23,11 +24,24 @@ __all__ = ["Algorithm", "Operands", "Problem", "channel_block", "gathered_halo",
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One convolution with its epilogue; `constant_weight` says whether weights can be packed at compile time."""
+    """One convolution with its epilogue.
+
+    Attributes:
+        spec: its geometry.
+        epilogue: what follows each sum.
+        constant_weight: whether weights can be packed at compile time.
+        accumulate: element type of the sums, as in `ConvAttributes`.
+    """
 
     spec: ConvSpec
     epilogue: tuple[Step, ...] = ()
     constant_weight: bool = True
+    accumulate: str = ""
+
+    @property
+    def accumulator(self) -> str:
+        """Element type of the sums."""
+        return accumulator(self.spec.dtype, self.accumulate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ THE ALGORITHM   y[n, k, p...] = sum over c, r... of x[n, c, p stride + r dilatio
                 on plain tensors
 WHEN            always: 1-D, 2-D, 3-D, any group, dilation and element type, transposed, weights known only at run time
 COST            C/group R S FMAs an output point (transposed: of which only one in stride^rank is not a multiplication by zero)
-ACCURACY        one chain of C/group R S multiply-adds
+ACCURACY        one chain of C/group R S multiply-adds in the accumulator's type, float32 for narrower operands; then one rounding
 SOURCE          ONNX Conv-11, ConvTranspose-11
 """
 
@@ -75,12 +75,20 @@ class Generic:
                 shape = (spec.out_channels,) if step.name == "bias" else spec.output
                 extras.append(te.placeholder(shape, spec.dtype, name=step.name))
         acc = _transposed(problem, x, w) if spec.transposed else _forward(problem, x, w)
+        wide = problem.accumulator
 
         def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
-            return te.compute(y.shape, lambda n, k, *p: y(n, k, *p) + b[k], name="bias_add")
+            return te.compute(
+                y.shape, lambda n, k, *p: y(n, k, *p) + b[k].astype(wide), name="bias_add"
+            )
 
         y = te.compute(acc.shape, lambda *i: acc(*i), name="unpack")
-        return [x, w, *extras, apply_steps(y, problem.epilogue, extras, bias)]
+        y = apply_steps(y, problem.epilogue, [_cast(e, wide) for e in extras], bias)
+        return [x, w, *extras, _cast(y, spec.dtype)]
+
+
+def _cast(x: te.Tensor, dtype: str) -> te.Tensor:
+    return x if x.dtype == dtype else te.compute(x.shape, lambda *i: x(*i).astype(dtype), "cast")
 
 
 def _reduction(problem: Problem) -> tuple[te.Tensor, list[te.Tensor]]:
@@ -90,7 +98,7 @@ def _reduction(problem: Problem) -> tuple[te.Tensor, list[te.Tensor]]:
 
 
 def _forward(problem: Problem, x: te.Tensor, w: te.Tensor) -> te.Tensor:
-    spec = problem.spec
+    spec, wide = problem.spec, problem.accumulator
     n = spec.rank
     begins, ends = spec.pads[:n], spec.pads[n:]
     source = x
@@ -118,13 +126,14 @@ def _forward(problem: Problem, x: te.Tensor, w: te.Tensor) -> te.Tensor:
             p * s + r * d for p, s, r, d in zip(at, spec.strides, taps, spec.dilations, strict=True)
         ]
         channel = k // group_k * group_c + c if spec.group > 1 else c
-        return te.sum(source(batch, channel, *index) * w(k, c, *taps), axis=[c, *taps])
+        product = source(batch, channel, *index).astype(wide) * w(k, c, *taps).astype(wide)
+        return te.sum(product, axis=[c, *taps])
 
     return te.compute(spec.output, value, name="acc")
 
 
 def _transposed(problem: Problem, x: te.Tensor, w: te.Tensor) -> te.Tensor:
-    spec = problem.spec
+    spec, wide = problem.spec, problem.accumulator
     c, taps = _reduction(problem)
     group_c, group_k = spec.in_channels // spec.group, spec.out_channels // spec.group
     zero = tirx.const(0, spec.dtype)
@@ -138,7 +147,8 @@ def _transposed(problem: Problem, x: te.Tensor, w: te.Tensor) -> te.Tensor:
             index.append(scaled // stride)
         channel = k // group_k * group_c + c if spec.group > 1 else c
         inside = tirx.if_then_else(tirx.all(*conditions), x(batch, channel, *index), zero)
-        return te.sum(inside * w(channel, k % group_k, *taps), axis=[c, *taps])
+        weight = w(channel, k % group_k, *taps).astype(wide)
+        return te.sum(inside.astype(wide) * weight, axis=[c, *taps])
 
     return te.compute(spec.output, value, name="acc")
 

@@ -27,6 +27,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.generic import reorder_cycles
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.requirements import float32_throughout
 from convc.schedules.scalar import apply_steps
 from convc.target import Target
 
@@ -129,9 +130,7 @@ class Im2col:
             return Unsupported("convolution must not be transposed")
         if not problem.constant_weight:
             return Unsupported("weights must be constant, to be packed at compile time")
-        if spec.dtype != "float32":
-            return Unsupported(f"element type must be float32; got {spec.dtype}")
-        return None
+        return float32_throughout(problem)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the block of pixels and the register tile that the model finds fastest."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from convc.schedules.algorithm import Problem
 from convc.schedules.plan import Unsupported
 
-__all__ = ["packed_images"]
+__all__ = ["float32_throughout", "packed_images"]
+
+
+def float32_throughout(problem: Problem) -> Unsupported | None:
+    """Return why operands and sums are not all float32, or None."""
+    if problem.spec.dtype != "float32":
+        return Unsupported(f"element type must be float32; got {problem.spec.dtype}")
+    if problem.accumulator != "float32":
+        return Unsupported(f"accumulate must be float32; got {problem.accumulator}")
+    return None
 
 
 def packed_images(
@@ -36,6 +45,4 @@ def packed_images(
         return Unsupported(f"group must be 1; got {spec.group}")
     if not problem.constant_weight:
         return Unsupported("weights must be constant, to be packed at compile time")
-    if spec.dtype != "float32":
-        return Unsupported(f"element type must be float32; got {spec.dtype}")
-    return None
+    return float32_throughout(problem)

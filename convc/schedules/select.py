@@ -17,6 +17,9 @@ __all__ = ["candidates", "is_convolution", "problem_of", "select"]
 
 AUTO = "auto"
 
+# What a model may ask for that is no algorithm of this target.
+_ELSEWHERE = ("cudnn",)
+
 # Only ratios of estimates decide; this turns cycles into the seconds that reports show (Zen 4 under all-core AVX-512 load).
 _CYCLES_PER_SECOND = 3.6e9
 
@@ -32,7 +35,7 @@ def problem_of(graph: Graph, node: Node) -> Problem:
     assert isinstance(attributes, ConvAttributes | ConvTransposeAttributes)
     data, weight = graph[node.inputs[0]], graph[node.inputs[1]]
     spec = conv_spec(data.type, weight.type, attributes)
-    return Problem(spec, attributes.epilogue, weight.op == CONSTANT)
+    return Problem(spec, attributes.epilogue, weight.op == CONSTANT, attributes.accumulate)
 
 
 def candidates(problem: Problem, target: Target) -> tuple[Candidate, ...]:
@@ -68,6 +71,29 @@ def _choose(node: Node, rows: tuple[Candidate, ...], wanted: str, pinned_by: str
     return Choice(best.algorithm, best.knobs, reason, rows)
 
 
+def _asked_for(node: Node, rows: tuple[Candidate, ...]) -> Choice:
+    """Return the first algorithm that the node itself asks for and that takes it; else the fastest, saying why not as asked."""
+    answers = {row.algorithm: row for row in rows}
+    refusals = []
+    for name in _wishes(node):
+        row = answers.get(name)
+        if row is not None and row.applies:
+            reason = "; ".join(["asked for by the model", *refusals])
+            return Choice(name, row.knobs, reason, rows)
+        why = row.reason if row is not None else "this target has no such algorithm"
+        refusals.append(f"{name} asked for, but {why}")
+    choice = _choose(node, rows, AUTO, "")
+    return Choice(
+        choice.algorithm, choice.knobs, "; ".join([*refusals, choice.reason]), choice.candidates
+    )
+
+
+def _wishes(node: Node) -> list[str]:
+    attributes = node.attributes
+    assert isinstance(attributes, ConvAttributes | ConvTransposeAttributes)
+    return [name.strip() for name in attributes.algorithm.split(",") if name.strip()]
+
+
 def _matches(name: str, pattern: str) -> bool:
     # A name may hold brackets itself, which a pattern would read as a set of characters.
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
@@ -81,7 +107,7 @@ def select(
     Args:
         graph: after all passes.
         target: the machine.
-        algo: one algorithm for all layers that it applies to ("auto": the fastest by estimate).
+        algo: one algorithm for all layers that it applies to ("auto": what the node asks for, else the fastest by estimate).
         algo_for: node name pattern -> algorithm; must apply.
 
     Raises:
@@ -89,10 +115,10 @@ def select(
         UnsupportedConvError: if a pinned algorithm does not take its layer; says why and which do.
     """
     pins = dict(algo_for or {})
-    for name in (algo, *pins.values()):
-        if name != AUTO:
-            algorithm_named(name)
     nodes = [n for n in graph.nodes if is_convolution(n)]
+    for name in (algo, *pins.values(), *(w for n in nodes for w in _wishes(n))):
+        if name not in (AUTO, *_ELSEWHERE):
+            algorithm_named(name)
     for pattern in pins:
         if not any(_matches(n.name, pattern) for n in nodes):
             raise unknown_name("convolution", pattern, [n.name for n in nodes])
@@ -108,6 +134,8 @@ def select(
             choices[node.name] = _choose(node, rows, pins[pattern], f"--algo-for {pattern}")
         elif algo != AUTO and any(r.algorithm == algo and r.applies for r in rows):
             choices[node.name] = _choose(node, rows, algo, f"--algo {algo}")
+        elif _wishes(node):
+            choices[node.name] = _asked_for(node, rows)
         else:
             choices[node.name] = _choose(node, rows, AUTO, "")
     return Plan(choices)

@@ -16,25 +16,44 @@ from convc.errors import DTypeError, ShapeError
 from convc.ir.epilogue import Step, apply_epilogue, check_epilogue
 from convc.ir.ops.definition import Array, Attributes, OpDef
 from convc.ir.spec import ConvSpec
-from convc.ir.types import TensorType
+from convc.ir.types import FLOATS, TensorType
 
-__all__ = ["ROWS", "ConvAttributes", "ConvTransposeAttributes", "DenseAttributes", "conv_spec"]
+__all__ = [
+    "ROWS",
+    "ConvAttributes",
+    "ConvTransposeAttributes",
+    "DenseAttributes",
+    "accumulator",
+    "conv_spec",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class ConvAttributes(Attributes):
-    """Geometry, as in `ConvSpec`; empty means ONNX's default."""
+    """Geometry, as in `ConvSpec`; empty means ONNX's default.
+
+    Attributes:
+        accumulate: element type of the sums; empty: float32 for narrower operands, else their own type.
+        algorithm: what the model's author asks for: names in order of preference, separated by commas; empty: convc chooses.
+    """
 
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
     epilogue: tuple[Step, ...] = ()
+    accumulate: str = ""
+    algorithm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ConvTransposeAttributes(Attributes):
-    """Geometry, as in `ConvSpec`; empty means ONNX's default."""
+    """Geometry, as in `ConvSpec`; empty means ONNX's default.
+
+    Attributes:
+        accumulate: element type of the sums; empty: float32 for narrower operands, else their own type.
+        algorithm: what the model's author asks for: names in order of preference, separated by commas; empty: convc chooses.
+    """
 
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
@@ -42,6 +61,8 @@ class ConvTransposeAttributes(Attributes):
     group: int = 1
     output_padding: tuple[int, ...] = ()
     epilogue: tuple[Step, ...] = ()
+    accumulate: str = ""
+    algorithm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +98,31 @@ def conv_spec(
     )
 
 
+def accumulator(dtype: str, accumulate: str = "") -> str:
+    """Return the element type in which a convolution of `dtype` adds its products.
+
+    Example:
+        >>> accumulator("float16"), accumulator("float16", "float16"), accumulator("float64")
+        ('float32', 'float16', 'float64')
+    """
+    return accumulate or ("float32" if dtype in ("float16", "bfloat16") else dtype)
+
+
+def _check_accumulate(dtype: str, accumulate: str) -> None:
+    if accumulate and accumulate != dtype:
+        wider = FLOATS[: FLOATS.index(dtype)] if dtype != "bfloat16" else FLOATS[:2]
+        if accumulate not in wider:
+            raise DTypeError(
+                f"conv accumulate must be {' or '.join((*wider, dtype))} for operands of {dtype}; got '{accumulate}'."
+            )
+
+
 def _infer_conv(
     types: Sequence[TensorType], attributes: ConvAttributes | ConvTransposeAttributes
 ) -> TensorType:
     spec = conv_spec(types[0], types[1], attributes)
     result = TensorType(spec.output, spec.dtype)
+    _check_accumulate(spec.dtype, attributes.accumulate)
     check_epilogue("conv", attributes.epilogue, types[2:], result, channel_axis=1)
     return result
 

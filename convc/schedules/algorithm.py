@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +19,17 @@ from convc.target import Target
 if TYPE_CHECKING:
     from tvm import te
 
-__all__ = ["Algorithm", "Operands", "Problem", "channel_block", "gathered_halo", "row_chunks"]
+__all__ = [
+    "Algorithm",
+    "Operands",
+    "Problem",
+    "channel_block",
+    "channel_blocks",
+    "gathered_halo",
+    "knob_space",
+    "row_chunks",
+    "row_shares",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,14 @@ class Algorithm(Protocol):
         """Return the knobs that the analytic model thinks best."""
         ...
 
+    def space(self, problem: Problem, target: Target) -> Iterable[Knobs]:
+        """Return the settings worth measuring: right in any case, within registers and caches, little waste at the edges.
+
+        Tens to a few hundred, not the product of everything: what a hard constraint can refuse is never built. Best read through
+        `knob_space`, which puts `knobs` first and drops what comes twice.
+        """
+        ...
+
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the estimated cycles on one core."""
         ...
@@ -101,6 +119,30 @@ def channel_block(channels: int, target: Target) -> int:
     if lanes >= 16 and 0 < channels % lanes <= lanes // 2:
         return lanes // 2
     return lanes
+
+
+def channel_blocks(channels: int, target: Target) -> tuple[int, ...]:
+    """Return the blocks to try: `channel_block`'s, and whole vectors, which win where two 512-bit FMAs issue a cycle.
+
+    Example:
+        >>> zen4 = Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32)
+        >>> channel_blocks(24, zen4), channel_blocks(64, zen4)
+        ((8, 16), (16,))
+    """
+    best = channel_block(channels, target)
+    return (best,) if best == target.lanes else (best, target.lanes)
+
+
+def row_shares(target: Target, tile_rows: int, rows: int) -> tuple[int, ...]:
+    """Return the possible values of the knob `chunks`: 1, and one part a thread where the rows divide evenly."""
+    even = target.cores > 1 and rows % (tile_rows * target.cores) == 0
+    return (1, target.cores) if even else (1,)
+
+
+def knob_space(algorithm: Algorithm, problem: Problem, target: Target) -> tuple[Knobs, ...]:
+    """Return the settings of an algorithm that applies, the analytic choice first and each once."""
+    settings = (algorithm.knobs(problem, target), *algorithm.space(problem, target))
+    return tuple({tuple(sorted(knobs.items())): knobs for knobs in settings}.values())
 
 
 def row_chunks(spec: ConvSpec, target: Target, tile_rows: int, rows: int) -> int:

@@ -10,10 +10,21 @@ SOURCE          MobileNets, arXiv:1704.04861 (the layer)
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 from tvm import te
 
-from convc.schedules.algorithm import Operands, Problem, channel_block, gathered_halo, row_chunks
+from convc.schedules.algorithm import (
+    Operands,
+    Problem,
+    channel_block,
+    channel_blocks,
+    gathered_halo,
+    row_chunks,
+    row_shares,
+)
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
@@ -45,6 +56,20 @@ class Depthwise:
         cols = min(range(1, 15), key=lambda t: (-(-spec.output[3] // t) * (t + 2), -t))
         chunks = row_chunks(spec, target, 1, spec.output[2])
         return {"block": block, "rows": 1, "cols": min(cols, spec.output[3]), "chunks": chunks}
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield every block and strip of one or two rows whose points fit the registers with a vector of data and of weights."""
+        spec, (_, _, P, Q) = problem.spec, problem.spec.output
+        for block in channel_blocks(spec.out_channels, target):
+            for rows, cols in itertools.product((1, 2), range(1, Q + 1)):
+                if rows > P or rows * cols > target.registers - 2:
+                    continue
+                # A strip that leaves most of its last one idle, or covers no latency.
+                wasted = -(-Q // cols) * cols > 1.35 * Q
+                if wasted or (rows * cols < 4 and cols < Q):
+                    continue
+                for chunks in row_shares(target, rows, P):
+                    yield {"block": block, "rows": rows, "cols": cols, "chunks": chunks}
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles, or the loads' if more: a strip loads its row's points and the taps once."""

@@ -10,15 +10,24 @@ SOURCE          Georganas et al., SC'18 (loop order, layouts); Liu et al., ATC'1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tvm import te
 
-from convc.schedules.algorithm import Operands, Problem, channel_block, gathered_halo, row_chunks
+from convc.schedules.algorithm import (
+    Operands,
+    Problem,
+    channel_block,
+    channel_blocks,
+    gathered_halo,
+    row_chunks,
+    row_shares,
+)
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
-from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.schedules.scalar import apply_steps, zero_beyond
 from convc.target import Target
@@ -88,6 +97,26 @@ class Direct:
             "vectors": tile.vectors,
             "chunks": row_chunks(spec, target, tile.rows, rows),
         }
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield every block and good tile; a tile of grouped channels lies in one group."""
+        spec, (_, _, rows, cols) = problem.spec, problem.spec.output
+        c = spec.in_channels
+        data_blocks = (1,) if c <= _FEW_CHANNELS else channel_blocks(c, target)
+        for block in channel_blocks(spec.out_channels, target):
+            vectors = -(-spec.out_channels // spec.group // block)
+            widths = [v for v in (1, 2, 3, 4) if spec.group == 1 or vectors % v == 0]
+            for tile in good_tiles(target, rows, cols, vectors, vectors=widths):
+                shares = row_shares(target, tile.rows, rows)
+                for data_block, chunks in itertools.product(data_blocks, shares):
+                    yield {
+                        "data_block": data_block,
+                        "block": block,
+                        "rows": tile.rows,
+                        "cols": tile.cols,
+                        "vectors": tile.vectors,
+                        "chunks": chunks,
+                    }
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles of all tiles, or the weights' way from memory if that takes longer."""

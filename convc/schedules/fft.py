@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +28,7 @@ from convc.schedules.fft_transform import column_forward, row_forward
 from convc.schedules.layout import Layout
 from convc.schedules.overlap_save import LENGTHS, Tiling, lengths
 from convc.schedules.plan import Knobs, Unsupported
-from convc.schedules.register_tile import Tile, tile_cycles
+from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.target import Target
 
@@ -87,16 +88,30 @@ class Fft:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the transforms' lengths, products a bin and block that the model finds fastest."""
-        spec = problem.spec
         options = []
+        for knobs in self._by_lengths(problem.spec, target):
+            cycles = self.cycles(problem, target, knobs)
+            order = (cycles, knobs["t_h"] * knobs["t_w"], -knobs["rows"], knobs["products"])
+            options.append((*order, knobs))
+        return min(options, key=lambda option: option[:4])[4]
+
+    def _by_lengths(self, spec: ConvSpec, target: Target) -> Iterator[Knobs]:
         for t_h, t_w in lengths(spec):
             whole = Tiling.of(spec, t_h, t_w).rows
             blocks = _divisors(whole) if spec.group == 1 else (1,)
             for products, rows in itertools.product((3, 4) if spec.group == 1 else (4,), blocks):
-                knobs = self.with_lengths(spec, target, t_h, t_w, products, rows)
-                cycles = self.cycles(problem, target, knobs)
-                options.append((cycles, t_h * t_w, -rows, products, knobs))
-        return min(options, key=lambda option: option[:4])[4]
+                yield self.with_lengths(spec, target, t_h, t_w, products, rows)
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield every length, block and number of products; dense, by every tile that divides the block's points."""
+        spec = problem.spec
+        vectors = -(-spec.out_channels // channel_block(spec.out_channels, target))
+        for knobs in self._by_lengths(spec, target):
+            yield knobs
+            if spec.group == 1:
+                points = knobs["rows"] * Tiling.of(spec, knobs["t_h"], knobs["t_w"]).cols
+                for tile in good_tiles(target, 1, points, vectors, whole=True):
+                    yield {**knobs, "points": tile.cols, "vectors": tile.vectors}
 
     def with_lengths(
         self, spec: ConvSpec, target: Target, t_h: int, t_w: int, products: int, rows: int

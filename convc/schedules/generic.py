@@ -12,6 +12,7 @@ SOURCE          ONNX Conv-11, ConvTranspose-11
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from tvm import te, tirx
@@ -44,6 +45,11 @@ class Generic:
         """Return how many output channels share a data load: a divisor of K/group, so that a tile stays in one group."""
         per_group = problem.spec.out_channels // problem.spec.group
         return {"channels": max(d for d in (1, 2, 4, 8) if per_group % d == 0)}
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield the divisors of K/group up to 16."""
+        per_group = problem.spec.out_channels // problem.spec.group
+        yield from ({"channels": d} for d in (1, 2, 4, 8, 16) if per_group % d == 0)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles at the few percent of peak that this reaches: unaligned or gathered loads, short vectors."""

@@ -134,8 +134,13 @@ class Im2col:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the block of pixels and the register tile that the model finds fastest."""
-        options = _options(problem.spec, target)
-        return min(options, key=lambda knobs: self.cycles(problem, target, knobs))
+        return min(
+            self.space(problem, target), key=lambda knobs: self.cycles(problem, target, knobs)
+        )
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Return the settings worth a look, see `_options`."""
+        return _options(problem.spec, target)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the cycles of planes, panels, products and results, and of the way to and from blocked layouts."""

@@ -7,14 +7,19 @@ FMAs. On Zen 4 the widest tile that fits wins: 14 points x 2 vectors measured 11
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from convc.target import Target
 
-__all__ = ["Tile", "best_tile", "tile_cycles"]
+__all__ = ["Tile", "best_tile", "good_tiles", "tile_cycles"]
 
 # A zmm FMA issues once a cycle, so four of them in flight cover its latency (Zen 4).
 _LATENCY = 4
+
+# The model's error for one tile is a few percent; one that it finds so much slower than the best is not worth building.
+_SLACK: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +88,44 @@ def best_tile(
                     best = (order, tile)
     assert best is not None, f"{target} has too few registers for any tile"
     return best[1]
+
+
+def good_tiles(
+    target: Target,
+    rows: int,
+    cols: int,
+    channel_vectors: int,
+    *,
+    vectors: Sequence[int] = (1, 2, 3, 4),
+    whole: bool = False,
+) -> list[Tile]:
+    """Return the tiles worth measuring: they fit the registers, and their tails cost at most a fifth more than the best one's.
+
+    Args:
+        target: the machine.
+        rows: of the plane.
+        cols: of the plane.
+        channel_vectors: vectors of output channels.
+        vectors: how many of them a tile may hold.
+        whole: only tiles whose columns divide the plane's.
+
+    Example:
+        >>> from convc.target import Target
+        >>> zen4 = Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32)
+        >>> [(t.rows, t.cols, t.vectors) for t in good_tiles(zen4, 56, 56, 4, whole=True)][-3:]
+        [(3, 4, 2), (3, 2, 4), (1, 7, 4)]
+    """
+    found = []
+    for v in vectors:
+        points = (target.registers - 1 - v) // v
+        if v > channel_vectors or points < 1:
+            continue
+        for c in range(1, min(cols, points) + 1):
+            if whole and cols % c:
+                continue
+            for r in range(1, min(rows, points // c) + 1):
+                tile = Tile(r, c, v)
+                found.append((tile_cycles(tile, rows, cols, channel_vectors), tile))
+    least = min((cycles for cycles, _ in found), default=0.0)
+    found.sort(key=lambda pair: pair[0])
+    return [tile for cycles, tile in found if cycles <= _SLACK * least]

@@ -11,15 +11,25 @@ SOURCE          Shi et al., arXiv:1609.07009 (sub-pixel equivalence)
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 from tvm import te
 
 from convc.ir.spec import ConvSpec
-from convc.schedules.algorithm import Operands, Problem, channel_block, row_chunks
+from convc.schedules.algorithm import (
+    Operands,
+    Problem,
+    channel_block,
+    channel_blocks,
+    row_chunks,
+    row_shares,
+)
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
-from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.target import Target
 
@@ -71,6 +81,24 @@ class Subpixel:
             "vectors": tile.vectors,
             "chunks": row_chunks(spec, target, tile.rows, rows),
         }
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield every block and good tile of one phase."""
+        spec = problem.spec
+        rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
+        data_blocks = channel_blocks(spec.in_channels, target)
+        for block in channel_blocks(spec.out_channels, target):
+            for tile in good_tiles(target, rows, cols, -(-spec.out_channels // block)):
+                shares = row_shares(target, tile.rows, rows)
+                for data_block, chunks in itertools.product(data_blocks, shares):
+                    yield {
+                        "data_block": data_block,
+                        "block": block,
+                        "rows": tile.rows,
+                        "cols": tile.cols,
+                        "vectors": tile.vectors,
+                        "chunks": chunks,
+                    }
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles of all tiles of all phases."""

@@ -12,19 +12,20 @@ SOURCE          arXiv:1509.09308 (algorithm); arXiv:1803.10986 (points)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
 from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
-from convc.schedules.algorithm import Operands, Problem, channel_block
+from convc.schedules.algorithm import Operands, Problem, channel_block, channel_blocks
 from convc.schedules.cook_toom import POINTS, Matrix, Transform, cook_toom, factored
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
-from convc.schedules.register_tile import Tile, tile_cycles
+from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.target import Target
 
@@ -37,6 +38,8 @@ _FORWARD_SHARE: Final = 0.58
 
 # m the choice is among by itself. F(6, 3)'s 2.2e-5 is for those who ask for it: `--algo-for 'layer=winograd'` with that knob.
 _DEFAULT_M: Final = (2, 3, 4, 5)
+
+_ALL_M: Final = (*_DEFAULT_M, 6)
 
 # F(5, 3) has twice the error of F(4, 3): it must be estimated this much faster to be taken.
 _CAUTION: Final = 0.04
@@ -69,6 +72,11 @@ def _fits(spec: ConvSpec, m: int) -> bool:
     return all(r == 1 or m + r - 2 in POINTS for r in spec.kernel)
 
 
+def _slab(spec: ConvSpec, high: Transform, wide: Transform, points: int) -> int:
+    """Return the bytes of V of one block of tiles."""
+    return 4 * high.alpha * wide.alpha * spec.in_channels * points
+
+
 class Winograd:
     """See the module's text."""
 
@@ -95,6 +103,31 @@ class Winograd:
                     cycles = self.cycles(problem, target, knobs)
                     options.append((cycles * (1 + _CAUTION * (m > 4)), m, -rows, knobs))
         return min(options, key=lambda option: option[:3])[3]
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield F(2..6, r) in blocks whose V takes at most twice L2, by every tile that divides the block's points."""
+        spec = problem.spec
+        c_blocks = channel_blocks(spec.in_channels, target)
+        for m, block in itertools.product(_ALL_M, channel_blocks(spec.out_channels, target)):
+            if not _fits(spec, m):
+                continue
+            vectors = -(-spec.out_channels // block)
+            high, wide = transforms(spec, m)
+            tile_rows, tile_cols = _tiles(spec, m)
+            for rows in _divisors(tile_rows):
+                points = rows * tile_cols
+                if rows > 1 and _slab(spec, high, wide, points) > 2 * target.l2_bytes:
+                    break
+                for tile in good_tiles(target, 1, points, vectors, whole=True):
+                    for data_block in c_blocks:
+                        yield {
+                            "data_block": data_block,
+                            "block": block,
+                            "m": m,
+                            "rows": rows,
+                            "points": tile.cols,
+                            "vectors": tile.vectors,
+                        }
 
     def with_tile(self, spec: ConvSpec, target: Target, m: int, rows: int) -> Knobs:
         """Return the knobs for F(m, r) in blocks of `rows` tile rows, a divisor of their number."""

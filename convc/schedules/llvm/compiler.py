@@ -16,6 +16,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from convc.schedules.llvm.prefetch import insert_prefetches
 from convc.target import Target
 
 __all__ = ["build"]
@@ -45,7 +46,12 @@ def _pipeline() -> tuple[Any, Any, Any]:
 
     def host() -> tvm.transform.Pass:
         return tvm.ir.transform.Sequential(
-            [_keep_on_stack, tirx.transform.LowerTVMBuiltin(), tirx.transform.LowerIntrin()]
+            [
+                insert_prefetches,
+                _keep_on_stack,
+                tirx.transform.LowerTVMBuiltin(),
+                tirx.transform.LowerIntrin(),
+            ]
         )
 
     return base, host, device

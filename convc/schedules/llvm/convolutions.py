@@ -11,6 +11,7 @@ from typing import Final
 from tvm import s_tir, tirx
 
 from convc.schedules.llvm import fft, im2col, winograd
+from convc.schedules.llvm.prefetch import with_prefetch
 from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
@@ -54,7 +55,7 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     shared = [n, *part] if part else [n, ko] if pe % knobs["rows"] else [n, ko, po]
     parallelize(sch, shared, knobs)
     sch.decompose_reduction(acc, first)
-    return sch.mod["main"]
+    return with_prefetch(sch.mod["main"], "weight")
 
 
 def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -97,7 +98,7 @@ def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.vectorize(lane)
     parallelize(sch, [n, *part] if part else [n, ko, f, g], knobs)
     sch.decompose_reduction(acc, first)
-    return sch.mod["main"]
+    return with_prefetch(sch.mod["main"], "weight")
 
 
 def generic(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -148,7 +149,7 @@ def dense(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     sch.vectorize(vi)
     sch.parallel(ko)
     sch.decompose_reduction(acc, first)
-    return sch.mod["main"]
+    return with_prefetch(sch.mod["main"], "weight")
 
 
 SCHEDULES: Final[dict[str, Schedule]] = {

@@ -26,6 +26,7 @@ from convc.schedules.fft_transform import (
     row_forward,
     row_inverse,
 )
+from convc.schedules.llvm.prefetch import with_prefetch
 from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
@@ -62,14 +63,17 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.vectorize(lane)
     sch.compute_at(Y, pi, preserve_unit_loops=True)
     sch.set_scope(Y, 0, "local")
-    if any(sch.get(stage).name_hint == "acc" for stage in blocks_of(sch)):
+    dense = any(sch.get(stage).name_hint == "acc" for stage in blocks_of(sch))
+    if dense:
         programs = _dense(sch, n, block, k, knobs, target, m_h)
     else:
         sch.reorder(n, k, block)
         programs = _depthwise(sch, [n, k, block], qo, knobs, m_h)
     _as_program(sch, Y, (0, 1, 2, 3), (4, 5, 6, 7))
     programs["Y"] = row_inverse(knobs["t_w"], m_w)
-    return _with_programs(sch.mod["main"], programs)
+    func = _with_programs(sch.mod["main"], programs)
+    # Depthwise, a loop's body is a whole tile: U is its smaller part there, and a prefetch for each line would double the loads.
+    return with_prefetch(func, "U") if dense else func
 
 
 def _dense(

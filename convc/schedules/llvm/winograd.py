@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
+from convc.schedules.llvm.prefetch import with_prefetch
 from convc.schedules.llvm.tiling import accumulate, inline_between, split_tail
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -70,7 +71,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
             sch.parallel(split)
             sch.parallel(ko)
     sch.decompose_reduction(acc, first)
-    return sch.mod["main"]
+    return with_prefetch(sch.mod["main"], "U")
 
 
 def _tile_size(sch: s_tir.Schedule, V: Block, y1: Block, out: Block) -> tuple[int, int]:

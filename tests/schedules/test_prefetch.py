@@ -1,0 +1,45 @@
+"""Kernels with packed weights fetch them ahead; others do not."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import te
+
+from convc.ir import ConvSpec
+from convc.schedules.algorithm import Problem
+from convc.schedules.llvm.compiler import build
+from convc.schedules.llvm.convolutions import SCHEDULES
+from convc.schedules.table import algorithm_named
+from convc.target import parse_target
+
+
+TARGET = parse_target(mcpu="x86-64-v4")
+
+
+def _assembly(name: str, spec: ConvSpec) -> str:
+    target = TARGET
+    algorithm, problem = algorithm_named(name), Problem(spec)
+    knobs = algorithm.knobs(problem, target)
+    func = te.create_prim_func(list(algorithm.compute(problem, target, knobs)))
+    scheduled = SCHEDULES[name](func, knobs, target).with_attr("global_symbol", "kernel")
+    return build(tvm.IRModule({"kernel": scheduled}), target).mod.inspect_source("s")
+
+
+def test_a_loop_fetches_each_line_of_weights_once() -> None:
+    spec = ConvSpec.of((1, 64, 14, 14), (64, 64, 3, 3), pads=(1, 1, 1, 1))
+    knobs = algorithm_named("direct").knobs(Problem(spec), TARGET)
+    lines = knobs["vectors"] * knobs["block"] * 4 // 64
+    # LLVM may unroll the loop: then whole multiples.
+    count = _assembly("direct", spec).count("prefetcht1")
+    assert count > 0
+    assert count % max(1, lines) == 0
+
+
+def test_winograd_fetches_u() -> None:
+    spec = ConvSpec.of((1, 32, 14, 14), (32, 32, 3, 3), pads=(1, 1, 1, 1))
+    assert "prefetcht1" in _assembly("winograd", spec)
+
+
+def test_weights_that_stay_in_registers_are_not_fetched() -> None:
+    spec = ConvSpec.of((1, 32, 14, 14), (32, 1, 3, 3), pads=(1, 1, 1, 1), group=32)
+    assert "prefetcht" not in _assembly("depthwise", spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from convc.ir.graph import Graph, Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
 
 __all__ = ["flops", "graph_flops", "parameters"]
 
@@ -16,6 +17,8 @@ def flops(graph: Graph, node: Node) -> int:
     operands = graph.operands(node)
     if isinstance(node.attributes, ConvAttributes | ConvTransposeAttributes):
         return conv_spec(operands[0].type, operands[1].type, node.attributes).flops
+    if isinstance(node.attributes, ConvWeightGradAttributes):
+        return forward_spec(operands[0].type, operands[1].type, node.attributes).flops
     if node.op in ("dense", "matmul"):
         return 2 * node.type.size * operands[0].type.shape[-1]
     return 0

@@ -56,6 +56,7 @@ from convc.frontend.dsl.layers import (
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,
+    conv_weight_grad,
     dense,
     matmul,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "conv_weight_grad",
     "dense",
     "div",
     "elu",

@@ -12,6 +12,7 @@ from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
 from convc.ir.epilogue import Step
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.ir.ops.definition import Array
 from convc.ir.ops.shape import ReshapeAttributes
 
@@ -23,6 +24,7 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "conv_weight_grad",
     "dense",
     "matmul",
 ]
@@ -164,6 +166,46 @@ def _conv_transpose(rank: int) -> ConvTranspose:
 
 conv1d, conv2d, conv3d = map(_conv, (1, 2, 3))
 conv_transpose1d, conv_transpose2d, conv_transpose3d = map(_conv_transpose, (1, 2, 3))
+
+
+@building
+def conv_weight_grad(
+    x: Operand,
+    gradient: Operand,
+    kernel: Axes,
+    *,
+    strides: Axes = 1,
+    pads: Axes = 0,
+    dilations: Axes = 1,
+    group: int = 1,
+    name: str | None = None,
+) -> Tensor:
+    """Return the gradient of a loss with respect to a convolution's weight, from the gradient with respect to its result.
+
+    The gradient with respect to the data is `conv_transpose` of the same gradient and the weight, its `output_padding` the rows
+    and columns of padded data that the strides left unread.
+
+    Shapes:
+        data (N, C, *spatial), gradient (N, K, *spatial') -> (K, C/group, *kernel); 1 to 3 spatial axes
+
+    Raises:
+        ShapeError, DTypeError: if no convolution of this geometry takes the data to a result of the gradient's shape.
+
+    Example:
+        >>> from convc.frontend.dsl.tensor import input
+        >>> conv_weight_grad(input("x", (2, 4, 8, 8)), input("dy", (2, 6, 4, 4)), 3, strides=2, pads=1)
+        Tensor(conv_weight_grad: f32[6,4,3,3])
+    """
+    x = as_tensor(x)
+    rank = len(x.shape) - 2
+    attributes = ConvWeightGradAttributes(
+        per_axis("kernel", kernel, rank),
+        per_axis("strides", strides, rank, default=1),
+        both_sides("pads", pads, rank, default=0),
+        per_axis("dilations", dilations, rank, default=1),
+        group,
+    )
+    return apply("conv_weight_grad", [x, gradient], attributes, name=name)
 
 
 @building

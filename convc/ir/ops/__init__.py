@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from convc.errors import unknown_name
-from convc.ir.ops import conv, elementwise, linear, pool, shape
+from convc.ir.ops import conv, conv_weight_grad, elementwise, linear, pool, shape
 from convc.ir.ops.definition import Attributes, OpDef
 
 __all__ = ["OPS", "Attributes", "OpDef", "op_named"]
 
 OPS: Final[dict[str, OpDef]] = {
-    row.name: row for family in (conv, linear, pool, elementwise, shape) for row in family.ROWS
+    row.name: row
+    for family in (conv, conv_weight_grad, linear, pool, elementwise, shape)
+    for row in family.ROWS
 }
 
 

@@ -25,6 +25,10 @@ __all__ = [
     "DenseAttributes",
     "accumulator",
     "conv_spec",
+    "convolve",
+    "convolve_transposed",
+    "taps_of",
+    "window_of",
 ]
 
 
@@ -140,11 +144,12 @@ def _infer_dense(types: Sequence[TensorType], attributes: DenseAttributes) -> Te
     return result
 
 
-def _taps(spec: ConvSpec) -> itertools.product[tuple[int, ...]]:
+def taps_of(spec: ConvSpec) -> itertools.product[tuple[int, ...]]:
+    """Return the index of every tap of the filter."""
     return itertools.product(*map(range, spec.kernel))
 
 
-def _window(spec: ConvSpec, tap: Sequence[int], extents: Sequence[int]) -> tuple[slice, ...]:
+def window_of(spec: ConvSpec, tap: Sequence[int], extents: Sequence[int]) -> tuple[slice, ...]:
     """Return where one tap touches the padded large side: a strided box of `extents` points."""
     begins = [t * d for t, d in zip(tap, spec.dilations, strict=True)]
     return tuple(
@@ -162,8 +167,8 @@ def convolve(x: Array, w: Array, spec: ConvSpec) -> Array:
     grouped = padded.reshape(batch, g, spec.in_channels // g, *padded.shape[2:])
     weights = w.reshape(g, k // g, spec.in_channels // g, *spec.kernel)
     y = np.zeros((batch, g, k // g, int(np.prod(extents))), np.result_type(x, w))
-    for tap in _taps(spec):
-        patch = grouped[(..., *_window(spec, tap, extents))]
+    for tap in taps_of(spec):
+        patch = grouped[(..., *window_of(spec, tap, extents))]
         y += weights[(..., *tap)] @ patch.reshape(batch, g, spec.in_channels // g, y.shape[-1])
     return y.reshape(spec.output)
 
@@ -176,9 +181,11 @@ def convolve_transposed(x: Array, w: Array, spec: ConvSpec) -> Array:
     y = np.zeros((batch, g, k // g, *full), np.result_type(x, w))
     points = x.reshape(batch, g, spec.in_channels // g, int(np.prod(x.shape[2:])))
     weights = w.reshape(g, spec.in_channels // g, k // g, *spec.kernel)
-    for tap in _taps(spec):
+    for tap in taps_of(spec):
         scaled = np.swapaxes(weights[(..., *tap)], 1, 2) @ points
-        y[(..., *_window(spec, tap, x.shape[2:]))] += scaled.reshape(batch, g, k // g, *x.shape[2:])
+        y[(..., *window_of(spec, tap, x.shape[2:]))] += scaled.reshape(
+            batch, g, k // g, *x.shape[2:]
+        )
     crop = tuple(slice(a, a + e) for a, e in zip(spec.pads[:n], extents, strict=True))
     return y[(..., *crop)].reshape(spec.output)
 

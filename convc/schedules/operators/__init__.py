@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from convc.schedules.operators import elementwise, linear, movement, window
+from convc.schedules.operators import elementwise, linear, movement, weight_gradient, window
 from convc.schedules.operators.operator import Operator
 
 __all__ = ["OPERATORS", "Operator"]
 
 OPERATORS: Final[dict[str, Operator]] = {
     name: row
-    for family in (elementwise, window, linear, movement)
+    for family in (elementwise, window, linear, movement, weight_gradient)
     for name, row in family.ROWS.items()
 }

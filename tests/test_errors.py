@@ -208,7 +208,7 @@ MESSAGES: list[tuple[type[ConvcError], Callable[[Path], object], str]] = [
     (
         errors.ToolchainError,
         lambda _: parse_target("cuda"),
-        r"target must be 'llvm' in this version; got 'cuda'\.",
+        r"target 'cuda' must name its compute capability where no device is; got none\. Add --sm 90 .*",
     ),
     (
         errors.PackageError,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -19,8 +21,9 @@ from convc.ir.passes import PIPELINE, Pass
 from convc.ir.passes.rewrite import Rewriter
 from convc.ir.reference import interpret
 from convc.ir.text import parse, print_graph
-from convc.schedules import select, table
+from convc.schedules import table
 from convc.schedules.generic import Generic
+from convc.schedules.llvm import backend
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.operators import OPERATORS, Operator
 from convc.schedules.plan import Unsupported
@@ -103,8 +106,7 @@ class Pointwise(Generic):
 def pointwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows: the algorithm and its schedule."""
     rows = (Pointwise(), *table.ALGORITHMS)
-    monkeypatch.setattr(table, "ALGORITHMS", rows)
-    monkeypatch.setattr(select, "ALGORITHMS", rows)
+    monkeypatch.setattr(backend, "BACKEND", replace(backend.BACKEND, algorithms=rows))
     monkeypatch.setitem(SCHEDULES, "pointwise", SCHEDULES["generic"])
 
 

@@ -15,7 +15,7 @@ from convc.lowering.entry import ENTRY, Offsets, entry_function, offset_of
 from convc.lowering.memory import Lifetime, plan_arena
 from convc.lowering.program import Kernel, Program
 from convc.runtime import manifest as form
-from convc.schedules.llvm.compiler import build as compile_functions
+from convc.schedules.backend import backend_of
 from convc.target import Target
 from convc.toolchain import installed_version
 
@@ -78,7 +78,7 @@ def build(
         progress(done, len(kernels))
         functions[symbol] = kernel.make()
     functions[ENTRY] = entry_function(program, offsets, weights_bytes, arena_bytes)
-    executable = compile_functions(tvm.IRModule(functions), target)
+    objects = backend_of(target).compile(tvm.IRModule(functions), target)
     progress(len(kernels), len(kernels))
     manifest = form.Manifest(
         name=program.name,
@@ -97,14 +97,7 @@ def build(
         options=dict(options or {}),
     )
     weights = tuple((weight_offsets[name], array) for name, array in program.weights.items())
-    return Built((_object(executable),), manifest, weights)
-
-
-def _object(executable: tvm.runtime.Executable) -> bytes:
-    with TemporaryDirectory(prefix="convc-") as folder:
-        path = Path(folder) / "kernels.o"
-        executable.mod.write_to_file(str(path))
-        return path.read_bytes()
+    return Built(objects, manifest, weights)
 
 
 def _place_buffers(program: Program) -> tuple[dict[str, int], int]:

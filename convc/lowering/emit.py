@@ -18,17 +18,13 @@ from convc.lowering.legality import check_graph
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call, Program
-from convc.schedules import dense
 from convc.schedules.algorithm import Operands
+from convc.schedules.backend import backend_of
 from convc.schedules.plan import Plan
 from convc.schedules.select import is_convolution, problem_of
-from convc.schedules.table import algorithm_named
 from convc.target import Target
 
 __all__ = ["emit"]
-
-# A parallel launch costs 3 us with two threads (measured): below 30 000 cycles, 8 us, one thread is done sooner.
-_PARALLEL_CYCLES = 30_000
 
 
 def emit(graph: Graph, plan: Plan, target: Target) -> Program:
@@ -46,6 +42,7 @@ class _Emitter:
 
     def __init__(self, graph: Graph, plan: Plan, target: Target) -> None:
         self.graph, self.plan, self.target = graph, plan, target
+        self.backend = backend_of(target)
         self.units = partition(graph)
         self.layouts: Layouts = assign_layouts(graph, self.units, plan, target)
         self.calls: list[Call] = []
@@ -86,11 +83,12 @@ class _Emitter:
 
     def _convolution(self, node: Node) -> None:
         choice, problem = self.plan[node.name], problem_of(self.graph, node)
-        algorithm = algorithm_named(choice.algorithm)
+        algorithm = self.backend.algorithm(choice.algorithm)
         wants = algorithm.operands(problem, self.target, choice.knobs)
         knobs = dict(choice.knobs)
-        cycles = algorithm.cycles(problem, self.target, knobs)
-        knobs["parallel"] = int(cycles > _PARALLEL_CYCLES)
+        if self.backend.parallel_cycles is not None:
+            cycles = algorithm.cycles(problem, self.target, knobs)
+            knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
         arguments = [self.places.read(node.inputs[0], wants.data.block, wants.border)]
         if problem.constant_weight:
             packed = algorithm.pack(self.graph[node.inputs[1]].value, problem, knobs)
@@ -132,8 +130,8 @@ class _Emitter:
         attributes = node.attributes
         assert isinstance(attributes, DenseAttributes)
         data, weight = self.graph[node.inputs[0]].type, self.graph[node.inputs[1]]
-        knobs = dense.knobs(data.shape, node.type.shape[1], self.target)
-        packed = dense.pack(weight.value, knobs)
+        knobs = self.backend.dense.knobs(data.shape, node.type.shape[1], self.target)
+        packed = self.backend.dense.pack(weight.value, knobs)
         arguments = [
             self.places.read(node.inputs[0], 0),
             self.places.weight(f"{node.name}.weight", packed),

@@ -17,11 +17,9 @@ from convc.ir.ops import OPS
 from convc.ir.types import Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.program import Kernel
-from convc.schedules import dense
 from convc.schedules.algorithm import Algorithm, Problem
+from convc.schedules.backend import backend_of
 from convc.schedules.layout import View
-from convc.schedules.llvm import elementwise
-from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Knobs
 from convc.schedules.scalar import zero_beyond
@@ -81,7 +79,7 @@ def conv_kernel(
 
     def make() -> tirx.PrimFunc:
         func = te.create_prim_func(list(algorithm.compute(problem, target, knobs)))
-        return SCHEDULES[algorithm.name](func, knobs, target)
+        return backend_of(target).schedules[algorithm.name](func, knobs, target)
 
     spec = problem.spec
     stem = f"{algorithm.name}_{spec.key.split('-pd')[0]}"
@@ -105,10 +103,11 @@ def dense_kernel(
     views: Sequence[View],
 ) -> Kernel:
     """Return a dense layer's kernel, for packed weights."""
+    backend = backend_of(target)
 
     def make() -> tirx.PrimFunc:
-        func = te.create_prim_func(dense.compute(data, outputs, dtype, epilogue, knobs))
-        return SCHEDULES["dense"](func, knobs, target)
+        func = te.create_prim_func(backend.dense.compute(data, outputs, dtype, epilogue, knobs))
+        return backend.schedules["dense"](func, knobs, target)
 
     stem = f"dense_m{data[0]}c{data[1]}k{outputs}"
     return _kernel(stem, (*epilogue, sorted(knobs.items())), views, make)
@@ -143,7 +142,7 @@ def unit_kernel(
         result = tensors[unit.result.name]
         if block and not _keeps_zeros(unit, literals):
             result = zero_beyond(result, unit.result.type.shape[1], block)
-        return elementwise.schedule(te.create_prim_func([*arguments, result]), target)
+        return backend_of(target).schedule_any(te.create_prim_func([*arguments, result]), target)
 
     names = {name: f"%{i}" for i, name in enumerate(unit.operands)}
     steps = []
@@ -191,8 +190,8 @@ def reorder_kernel(
             y = te.compute(views[1].shape, blocked if result else read, name="reorder")
         func = te.create_prim_func([x, y])
         if type.rank == 4 and (source > 1) != (result > 1):
-            return elementwise.schedule_transpose(func, max(source, result))
-        return elementwise.schedule(func, target)
+            return backend_of(target).schedule_transpose(func, max(source, result), target)
+        return backend_of(target).schedule_any(func, target)
 
     return _kernel(f"reorder_{source}_{result}", (type,), views, make)
 
@@ -202,7 +201,7 @@ def border_kernel(views: Sequence[View], target: Target) -> Kernel:
 
     def make() -> tirx.PrimFunc:
         bands = [_fill(view.shape, 0, view.dtype, f"band{i}") for i, view in enumerate(views)]
-        return elementwise.schedule(te.create_prim_func(bands), target)
+        return backend_of(target).schedule_any(te.create_prim_func(bands), target)
 
     return _kernel("border", (), views, make)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
 from convc.lowering.partition import Unit, is_literal
+from convc.schedules.backend import backend_of
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Plan
 from convc.schedules.select import is_convolution, problem_of
-from convc.schedules.table import algorithm_named
 from convc.target import Target
 
 __all__ = ["Layouts", "assign_layouts"]
@@ -69,7 +69,8 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
         node = unit.result
         if is_convolution(node):
             choice, problem = plan[node.name], problem_of(graph, node)
-            wants = algorithm_named(choice.algorithm).operands(problem, target, choice.knobs)
+            algorithm = backend_of(target).algorithm(choice.algorithm)
+            wants = algorithm.operands(problem, target, choice.knobs)
             key = (node.inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
             written[node.name] = block[node.name] = wants.result.block

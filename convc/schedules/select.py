@@ -9,8 +9,8 @@ from convc.errors import UnsupportedConvError, unknown_name
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
 from convc.schedules.plan import Candidate, Choice, Plan
-from convc.schedules.table import ALGORITHMS, algorithm_named
 from convc.target import Target
 
 __all__ = ["candidates", "is_convolution", "problem_of", "select"]
@@ -19,10 +19,6 @@ AUTO = "auto"
 
 # What a model may ask for that is no algorithm of this target.
 _ELSEWHERE = ("cudnn",)
-
-# Only ratios of estimates decide; this turns cycles into the seconds that reports show (Zen 4 under all-core AVX-512 load).
-_CYCLES_PER_SECOND = 3.6e9
-
 
 def is_convolution(node: Node) -> bool:
     """Whether the node is one that algorithms compete for."""
@@ -41,14 +37,15 @@ def problem_of(graph: Graph, node: Node) -> Problem:
 def candidates(problem: Problem, target: Target) -> tuple[Candidate, ...]:
     """Return every algorithm's answer, in the table's order."""
     rows = []
-    for algorithm in ALGORITHMS:
+    backend = backend_of(target)
+    for algorithm in backend.algorithms:
         refusal = algorithm.supports(problem, target)
         if refusal is not None:
             rows.append(Candidate(algorithm.name, refusal.reason, {}, None))
             continue
         knobs = algorithm.knobs(problem, target)
         cycles = algorithm.cycles(problem, target, knobs)
-        seconds = cycles / _CYCLES_PER_SECOND / target.cores
+        seconds = backend.seconds(cycles, target)
         rows.append(Candidate(algorithm.name, "estimate", knobs, seconds))
     return tuple(rows)
 
@@ -118,7 +115,7 @@ def select(
     nodes = [n for n in graph.nodes if is_convolution(n)]
     for name in (algo, *pins.values(), *(w for n in nodes for w in _wishes(n))):
         if name not in (AUTO, *_ELSEWHERE):
-            algorithm_named(name)
+            backend_of(target).algorithm(name)
     for pattern in pins:
         if not any(_matches(n.name, pattern) for n in nodes):
             raise unknown_name("convolution", pattern, [n.name for n in nodes])

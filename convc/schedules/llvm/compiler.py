@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import tvm
@@ -19,7 +21,7 @@ from tvm import tirx
 from convc.schedules.llvm.prefetch import insert_prefetches
 from convc.target import Target
 
-__all__ = ["build"]
+__all__ = ["build", "compile_objects"]
 
 PIPELINE: Final = "convc"
 
@@ -67,3 +69,12 @@ def build(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
     """Return the machine code of a module whose functions are all scheduled."""
     _register()
     return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)
+
+
+def compile_objects(mod: tvm.IRModule, target: Target) -> tuple[bytes, ...]:
+    """Return the contents of the module's one object file."""
+    executable = build(mod, target)
+    with TemporaryDirectory(prefix="convc-") as folder:
+        path = Path(folder) / "kernels.o"
+        executable.mod.write_to_file(str(path))
+        return (path.read_bytes(),)

@@ -31,7 +31,7 @@ def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     return sch.mod["main"]
 
 
-def schedule_transpose(func: tirx.PrimFunc, block: int) -> tirx.PrimFunc:
+def schedule_transpose(func: tirx.PrimFunc, block: int, target: Target) -> tirx.PrimFunc:
     """Return the move of an image between plain and blocked order, scheduled.
 
     Reads run along memory, writes jump: one element a cycle. In the order of the writes LLVM makes gathers of index sums, at 4.6

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from convc.errors import ToolchainError, unknown_name
+from convc.target.cuda import Gpu, gpu_of, parse_sm, present_gpu
 
 if TYPE_CHECKING:
     from tvm.target import Target as TVMTarget
 
-__all__ = ["PRESETS", "Target", "known_cpus", "parse_target"]
+__all__ = ["KINDS", "PRESETS", "Gpu", "Target", "known_cpus", "parse_target"]
 
 # LLVM's names of the instruction sets that a module can fault on when they are missing; tuning hints (fast-*) are left out.
 ISA_FEATURES: Final = (
@@ -23,16 +24,21 @@ ISA_FEATURES: Final = (
 # The x86-64 psABI levels, named here because people ask for them by name.
 PRESETS: Final = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 
+KINDS: Final = ("llvm", "cuda")
+
+# What launches the kernels of a device needs no vectors, and should run wherever such a device is.
+_LAUNCHING_CPU = "x86-64-v2"
+
 # Zen 4 and recent Intel servers are within these; used for a target that is not this machine.
 _L1_BYTES, _L2_BYTES, _L3_BYTES = 32 << 10, 1 << 20, 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A CPU.
+    """A CPU, or a device with the CPU that launches its kernels.
 
     Attributes:
-        kind: "llvm".
+        kind: one of `KINDS`.
         triple: LLVM's target triple.
         mcpu: LLVM's name of the CPU, never "native".
         features: instruction sets that code for it may use (LLVM's names).
@@ -40,6 +46,7 @@ class Target:
         registers: vector registers.
         l1_bytes, l2_bytes, l3_bytes: data caches, per core (L3 shared).
         cores: how many the code is planned for.
+        device: the CUDA device; None if the CPU computes.
     """
 
     kind: str
@@ -52,9 +59,19 @@ class Target:
     l2_bytes: int = _L2_BYTES
     l3_bytes: int = _L3_BYTES
     cores: int = 1
+    device: Gpu | None = None
 
     def __str__(self) -> str:
+        if self.device is not None:
+            return f"{self.kind} {'+'.join(f'sm_{sm}' for sm in self.device.every_sm)}"
         return f"{self.kind} {self.mcpu} ({self.lanes} lanes)"
+
+    @property
+    def gpu(self) -> Gpu:
+        """The device of a target that has one."""
+        if self.device is None:
+            raise ToolchainError(f"target must have a device; got '{self}'.")
+        return self.device
 
     @property
     def flops_per_cycle(self) -> int:
@@ -71,12 +88,20 @@ class Target:
         return replace(self, cores=cores)
 
     def tvm(self) -> TVMTarget:
-        """Return TVM's object for it."""
+        """Return TVM's object for it; the CPU is its host if there is a device."""
         from tvm.target import Target as TVMTarget
 
-        return TVMTarget(
-            {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu, "num-cores": self.cores}
-        )
+        cpu = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu, "num-cores": self.cores}
+        if self.device is None:
+            return TVMTarget(cpu)
+        limits = {
+            "kind": "cuda",
+            "arch": f"sm_{self.device.sm}",
+            "max_threads_per_block": self.device.threads_block,
+            "max_shared_memory_per_block": self.device.shared_bytes,
+            "thread_warp_size": self.device.warp,
+        }
+        return TVMTarget(limits, host=cpu)
 
 
 def _llvm(triple: str, mcpu: str) -> frozenset[str]:
@@ -123,32 +148,65 @@ def _cache(name: str, otherwise: int) -> int:
         return otherwise
 
 
-def parse_target(target: str | Target = "llvm", mcpu: str = "host", cores: int = 1) -> Target:
+def parse_target(
+    target: str | Target = "llvm", mcpu: str = "host", cores: int = 1, *, sm: str | None = None
+) -> Target:
     """Return the target named by the command line's words.
 
     Args:
-        target: "llvm", or the old form "llvm -mcpu=NAME" that TVM no longer takes.
-        mcpu: LLVM's CPU name, a psABI level, or "host".
+        target: "llvm" or "cuda"; or the old forms "llvm -mcpu=NAME" and "cuda -arch=sm_90" that TVM no longer takes.
+        mcpu: LLVM's CPU name, a psABI level, or "host"; for cuda the CPU of the launching code, x86-64-v2 if it is "host".
         cores: threads to plan for.
+        sm: compute capabilities of cuda, "90" or "80,90"; the first is planned for. None: the device of this machine.
 
     Raises:
-        UnknownNameError: if LLVM has no such CPU.
-        ToolchainError: for a target kind that this version does not build.
+        UnknownNameError: if LLVM has no such CPU, or convc no facts about the capability.
+        ToolchainError: for a target kind that convc does not build, or cuda without `sm` where no device is.
 
     Example:
         >>> parse_target("llvm", "x86-64-v3").lanes
         8
+        >>> str(parse_target("cuda", sm="90"))
+        'cuda sm_90'
     """
     if isinstance(target, Target):
         return target.with_cores(cores)
     kind, *options = target.split()
+    if kind not in KINDS:
+        raise ToolchainError(f"target must be one of {', '.join(KINDS)}; got '{kind}'.")
     for option in options:
         name, _, value = option.partition("=")
-        if name != "-mcpu" or not value:
-            raise ToolchainError(f"target option must be -mcpu=NAME; got '{option}'.")
-        mcpu = value
-    if kind != "llvm":
-        raise ToolchainError(f"target must be 'llvm' in this version; got '{kind}'.")
+        if not value or name not in ("-mcpu", "-arch") or (name == "-arch" and kind != "cuda"):
+            raise ToolchainError(
+                f"target option must be -mcpu=NAME, or -arch=sm_90 for cuda; got '{option}'."
+            )
+        mcpu, sm = (value, sm) if name == "-mcpu" else (mcpu, value)
+    if kind == "llvm":
+        if sm is not None:
+            raise ToolchainError(f"sm must be given for target cuda only; got '{sm}' for {kind}.")
+        return _cpu(mcpu, cores)
+    device = _device(sm)
+    if mcpu == "host" and _host()[0].startswith("x86_64"):
+        mcpu = _LAUNCHING_CPU
+    return replace(_cpu(mcpu, cores), kind=kind, device=device)
+
+
+def _device(sm: str | None) -> Gpu:
+    if sm is not None:
+        first, *others = parse_sm(sm)
+        for other in others:
+            gpu_of(other)
+        return replace(gpu_of(first), also=tuple(others))
+    device = present_gpu()
+    if device is None:
+        raise ToolchainError(
+            "target 'cuda' must name its compute capability where no device is; got none. "
+            "Add --sm 90 (H100, H200), 89 (L40S, RTX 40), 86 (A10, RTX 30) or 80 (A100)."
+        )
+    return device
+
+
+def _cpu(mcpu: str, cores: int) -> Target:
     host_triple, host_cpu = _host()
     is_host = mcpu in ("host", host_cpu)
     cpu = host_cpu if is_host else mcpu

@@ -1,0 +1,94 @@
+"""Backend: everything that code generation asks of one kind of target. A new kind is one folder and one row of `_FOLDERS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import numpy as np
+
+from convc.errors import unknown_name
+from convc.ir.epilogue import Step
+from convc.ir.types import Shape
+from convc.schedules.algorithm import Algorithm
+from convc.schedules.plan import Knobs
+from convc.target import Target
+
+if TYPE_CHECKING:
+    import tvm
+    from tvm import te, tirx
+
+__all__ = ["Backend", "Dense", "Schedule", "backend_of"]
+
+Schedule: TypeAlias = "Callable[[tirx.PrimFunc, Knobs, Target], tirx.PrimFunc]"
+
+
+class Dense(Protocol):
+    """How dense layers with constant weights are computed; a module may be one."""
+
+    def knobs(self, data: Shape, outputs: int, target: Target) -> Knobs:
+        """Return the knobs for data (M, C)."""
+        ...
+
+    def pack(self, weight: np.ndarray, knobs: Knobs) -> np.ndarray:
+        """Return weights (K, C) as the kernel reads them."""
+        ...
+
+    def compute(
+        self, data: Shape, outputs: int, dtype: str, epilogue: Sequence[Step], knobs: Knobs
+    ) -> list[te.Tensor]:
+        """Return data, weight, extras..., result (M, K)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One kind of target.
+
+    Attributes:
+        kind: the target's.
+        algorithms: that compete for convolutions, in order of preference on ties.
+        schedules: THE SCHEDULE of each of them, and of "dense".
+        dense: THE ALGORITHM of dense layers.
+        schedule_any: schedules whatever tensor expressions make, one or several results.
+        schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
+        seconds: (cycles, target) -> seconds of an algorithm's estimate.
+        compile: scheduled functions -> contents of relocatable object files.
+        parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
+    """
+
+    kind: str
+    algorithms: tuple[Algorithm, ...]
+    schedules: Mapping[str, Schedule]
+    dense: Dense
+    schedule_any: Callable[[tirx.PrimFunc, Target], tirx.PrimFunc] = field(repr=False)
+    schedule_transpose: Callable[[tirx.PrimFunc, int, Target], tirx.PrimFunc] = field(repr=False)
+    seconds: Callable[[float, Target], float] = field(repr=False)
+    compile: Callable[[tvm.IRModule, Target], tuple[bytes, ...]] = field(repr=False)
+    parallel_cycles: float | None = None
+
+    def algorithm(self, name: str) -> Algorithm:
+        """Return the algorithm called `name`, or raise UnknownNameError."""
+        for row in self.algorithms:
+            if row.name == name:
+                return row
+        raise unknown_name("algorithm", name, [row.name for row in self.algorithms])
+
+
+# Kind -> the folder whose `backend` module offers BACKEND; imported when first asked for.
+_FOLDERS: Final = {"llvm": "convc.schedules.llvm"}
+
+
+def backend_of(target: Target) -> Backend:
+    """Return the backend of a target's kind.
+
+    Example:
+        >>> from convc.target import parse_target
+        >>> backend_of(parse_target("llvm", "x86-64-v3")).kind
+        'llvm'
+    """
+    if target.kind not in _FOLDERS:
+        raise unknown_name("target kind", target.kind, _FOLDERS)
+    return importlib.import_module(f"{_FOLDERS[target.kind]}.backend").BACKEND

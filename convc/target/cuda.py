@@ -1,0 +1,182 @@
+"""Facts about a CUDA device: what kernels may use, and what the analytic model divides by.
+
+Limits are those of a compute capability; counts, clocks and bandwidths are one product's of that capability, unless they are
+read from a device that is there. Peaks are dense and without sparsity.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from convc.errors import ToolchainError, unknown_name
+
+__all__ = ["CAPABILITIES", "Gpu", "gpu_of", "parse_sm", "present_gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A CUDA device.
+
+    Attributes:
+        sm: compute capability, 90 for 9.0.
+        name: the product that the counts are of.
+        sms: multiprocessors.
+        shared_bytes: shared memory of a block, the larger size that a kernel asks for included.
+        shared_sm_bytes: shared memory of a multiprocessor.
+        threads_sm: threads resident on a multiprocessor.
+        fp32_lanes: float32 multiply-adds of a multiprocessor in one clock.
+        tf32_macs: TF32 multiply-adds of a multiprocessor in one clock by mma.sync; half precision does twice as many.
+        clock_hz: under load.
+        bytes_per_second: of device memory.
+        l2_bytes: last-level cache.
+        also: further capabilities that code is made for, into one file.
+        ptx: whether code for devices yet unknown goes along.
+        fast_math: whether nvcc may use approximate functions and flush denormals.
+    """
+
+    sm: int
+    name: str
+    sms: int
+    shared_bytes: int
+    shared_sm_bytes: int
+    threads_sm: int
+    fp32_lanes: int
+    tf32_macs: int
+    clock_hz: float
+    bytes_per_second: float
+    l2_bytes: int
+    also: tuple[int, ...] = ()
+    ptx: bool = False
+    fast_math: bool = False
+
+    # The same on every capability that CUDA 13 makes code for (programming guide, "Technical Specifications").
+    warp: int = 32
+    threads_block: int = 1024
+    registers_sm: int = 65536
+    registers_thread: int = 255
+    blocks_sm: int = 32
+
+    @property
+    def every_sm(self) -> tuple[int, ...]:
+        """All capabilities that code is made for, the one that is planned for first."""
+        return (self.sm, *self.also)
+
+    @property
+    def fp32_flops(self) -> float:
+        """Float32 FLOP/s without tensor cores."""
+        return 2.0 * self.sms * self.fp32_lanes * self.clock_hz
+
+    @property
+    def tf32_flops(self) -> float:
+        """TF32 FLOP/s of the tensor cores through mma.sync."""
+        return 2.0 * self.sms * self.tf32_macs * self.clock_hz
+
+
+def _row(
+    sm: int, name: str, sms: int, shared_kib: int, sm_kib: int, threads: int, lanes: int, tf32: int,
+    ghz: float, gbs: float, l2_mib: int,
+) -> Gpu:  # fmt: skip
+    return Gpu(sm, name, sms, shared_kib << 10, sm_kib << 10, threads, lanes, tf32, ghz * 1e9, gbs * 1e9, l2_mib << 20)  # fmt: skip
+
+
+# Source: CUDA C++ programming guide (limits) and the products' data sheets. mma.sync on 9.0 reaches 62 % of the peak that only
+# wgmma has (Luo et al., arXiv:2402.13499): 634 of 1024 TF32 multiply-adds a clock.
+CAPABILITIES: Final[dict[int, Gpu]] = {
+    gpu.sm: gpu
+    for gpu in (
+        _row(75, "T4", 40, 64, 64, 1024, 64, 0, 1.35, 320, 4),
+        _row(80, "A100", 108, 163, 164, 2048, 64, 512, 1.41, 1935, 40),
+        _row(86, "A10", 72, 99, 100, 1536, 128, 256, 1.5, 600, 6),
+        _row(89, "L40S", 142, 99, 100, 1536, 128, 256, 2.2, 864, 96),
+        _row(90, "H200", 132, 227, 228, 2048, 128, 634, 1.755, 4800, 50),
+        _row(100, "B200", 148, 227, 228, 2048, 128, 634, 1.8, 8000, 126),
+        _row(120, "RTX 5090", 170, 99, 100, 1536, 128, 256, 2.4, 1792, 96),
+    )
+}
+
+
+def gpu_of(sm: int) -> Gpu:
+    """Return the facts of a compute capability.
+
+    Raises:
+        UnknownNameError: if convc has no row for it.
+
+    Example:
+        >>> gpu_of(90).sms
+        132
+    """
+    if sm not in CAPABILITIES:
+        raise unknown_name("compute capability", str(sm), map(str, CAPABILITIES))
+    return CAPABILITIES[sm]
+
+
+def parse_sm(text: str) -> tuple[int, ...]:
+    """Return capabilities in order, each once: "90", "sm_90", "80,90".
+
+    Raises:
+        ToolchainError: if the text is no list of numbers.
+
+    Example:
+        >>> parse_sm("sm_90,80")
+        (90, 80)
+    """
+    if not re.fullmatch(r"(sm_)?\d{2,3}(,(sm_)?\d{2,3})*", text):
+        raise ToolchainError(
+            f"sm must be compute capabilities joined by commas, as in 90 or 80,90; got '{text}'."
+        )
+    return tuple(dict.fromkeys(int(part.removeprefix("sm_")) for part in text.split(",")))
+
+
+# CUdevice_attribute of cuda.h: what is asked of a device that is there.
+_MULTIPROCESSORS, _CLOCK_KHZ, _MEMORY_KHZ, _BUS_BITS, _L2, _MAJOR, _MINOR = (
+    16,
+    13,
+    36,
+    37,
+    38,
+    75,
+    76,
+)
+_SHARED_OPTIN, _SHARED_SM, _THREADS_SM = 97, 81, 39
+
+
+def present_gpu() -> Gpu | None:
+    """Return the first CUDA device of this machine, or None without a driver or device; runs nothing on it."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+
+    def ask(attribute: int) -> int:
+        value = ctypes.c_int(0)
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, 0)
+        return value.value
+
+    name = ctypes.create_string_buffer(128)
+    driver.cuDeviceGetName(name, 128, 0)
+    sm = 10 * ask(_MAJOR) + ask(_MINOR)
+    # A capability without a row is taken for the greatest one below it: its limits hold there too.
+    known = [row for row in CAPABILITIES if row <= sm]
+    if not known:
+        return None
+    row = CAPABILITIES[max(known)]
+    # Newer drivers answer 0 for clocks; a memory transfers twice a clock.
+    bandwidth = 2e3 * ask(_MEMORY_KHZ) * ask(_BUS_BITS) / 8
+    return replace(
+        row,
+        sm=sm,
+        name=name.value.decode(errors="replace"),
+        sms=ask(_MULTIPROCESSORS) or row.sms,
+        shared_bytes=ask(_SHARED_OPTIN) or row.shared_bytes,
+        shared_sm_bytes=ask(_SHARED_SM) or row.shared_sm_bytes,
+        threads_sm=ask(_THREADS_SM) or row.threads_sm,
+        clock_hz=1e3 * ask(_CLOCK_KHZ) or row.clock_hz,
+        bytes_per_second=bandwidth or row.bytes_per_second,
+        l2_bytes=ask(_L2) or row.l2_bytes,
+    )

@@ -16,6 +16,7 @@ import numpy as np
 
 from convc.ir import ConvSpec, Step
 from convc.ir.ops.conv import convolve, convolve_transposed
+from convc.schedules.rank import raised
 from convc.schedules.winograd import transforms
 
 __all__ = [
@@ -43,6 +44,8 @@ def _direct_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
 
 def _winograd_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
     """Return |A_T| [(|G| |g| |G_T|) . (|B_T| |d| |B|)] |A|, tile by tile."""
+    y_shape, spec = spec.output, raised(spec)
+    x, w = x.reshape(spec.data), w.reshape(spec.weight)
     high, wide = transforms(spec, knobs["m"])
     (A, G, B), (A2, G2, B2) = (
         tuple(np.abs(np.array(matrix, dtype=np.float64)) for matrix in (t.A_T, t.G, t.B_T))
@@ -67,7 +70,7 @@ def _winograd_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
             V = np.einsum("ir,ncrs,js->ijnc", B, d, B2)
             M = np.einsum("ijkc,ijnc->ijnk", U, V)
             y[:, :, i : i + high.m, j : j + wide.m] = np.einsum("pi,ijnk,qj->nkpq", A, M, A2)
-    return y[:, :, :P, :Q]
+    return y[:, :, :P, :Q].reshape(y_shape)
 
 
 def _fft_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:

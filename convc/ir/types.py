@@ -92,3 +92,8 @@ class TensorType:
     @property
     def is_float(self) -> bool:
         return self.dtype in FLOATS
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it has a batch, channels and 1 to 3 spatial axes, as the data of a convolution."""
+        return self.rank in (3, 4, 5)

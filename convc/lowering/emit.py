@@ -18,8 +18,8 @@ from convc.lowering.legality import check_graph
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call, Program
-from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
+from convc.schedules.layout import Layout
 from convc.schedules.plan import Plan
 from convc.schedules.select import is_convolution, problem_of
 from convc.target import Target
@@ -89,7 +89,8 @@ class _Emitter:
         if self.backend.parallel_cycles is not None:
             cycles = algorithm.cycles(problem, self.target, knobs)
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
-        arguments = [self.places.read(node.inputs[0], wants.data.block, wants.border)]
+        data = self.places.read(node.inputs[0], wants.data.block, wants.border)
+        arguments = [_seen(data, wants.data)]
         if problem.constant_weight:
             packed = algorithm.pack(self.graph[node.inputs[1]].value, problem, knobs)
             arguments.append(self.places.weight(f"{node.name}.weight", packed))
@@ -101,8 +102,9 @@ class _Emitter:
             if step.name == "bias":
                 arguments.append(self.places.bias(next(extras), block))
             elif step.takes_operand:
-                arguments.append(_split(self.places.read(next(extras), block), wants))
-        arguments.append(_split(self.places.write(node), wants))
+                residual = self.places.read(next(extras), block)
+                arguments.append(_seen(residual, wants.result, wants.split))
+        arguments.append(_seen(self.places.write(node), wants.result, wants.split))
         kernel = conv_kernel(algorithm, problem, self.target, knobs, [a.view for a in arguments])
         self._call(
             Call(
@@ -166,7 +168,9 @@ class _Emitter:
         self._call(Call(kernel, tuple(arguments), unit.result.name, op))
 
 
-def _split(argument: Argument, wants: Operands) -> Argument:
-    if wants.split is None:
-        return argument
-    return Argument(argument.buffer, argument.view.split(*wants.split))
+def _seen(argument: Argument, layout: Layout, split: tuple[int, int] | None = None) -> Argument:
+    """Return an image as kernels of convolutions see it: blocked 1-D ones with a height of 1, rows and columns split."""
+    view = argument.view
+    if layout.block:
+        view = view.raised()
+    return Argument(argument.buffer, view.split(*split) if split else view)

@@ -132,7 +132,7 @@ def unit_kernel(
         arguments = list(tensors.values())
         for name, value in literals.items():
             dtype, rank = graph[name].type.dtype, graph[name].type.rank
-            shape = (1,) * max(rank, 5 if block else rank)
+            shape = (1,) * max(rank, unit.result.type.rank + 1 if block else rank)
             tensors[name] = _fill(shape, value, dtype, "literal")
         for node in unit.nodes:
             types = [graph[i].type for i in node.inputs]
@@ -177,19 +177,20 @@ def reorder_kernel(
         def read(n: Any, c: Any, *at: Any) -> Any:
             return x(n, c // source, *at, c % source) if source else x(n, c, *at)
 
-        def blocked(n: Any, c: Any, h: Any, w: Any, lane: Any) -> Any:
+        def blocked(n: Any, c: Any, *position: Any) -> Any:
+            *at, lane = position
             channel = c * result + lane
             if type.shape[1] % result == 0:
-                return read(n, channel, h, w)
+                return read(n, channel, *at)
             zero = tirx.const(0, type.dtype)
-            return tirx.if_then_else(channel < type.shape[1], read(n, channel, h, w), zero)
+            return tirx.if_then_else(channel < type.shape[1], read(n, channel, *at), zero)
 
         if not source and not result:
             y = te.compute(type.shape, lambda *i: x(*i), name="copy")
         else:
             y = te.compute(views[1].shape, blocked if result else read, name="reorder")
         func = te.create_prim_func([x, y])
-        if type.rank == 4 and (source > 1) != (result > 1):
+        if type.is_image and (source > 1) != (result > 1):
             return backend_of(target).schedule_transpose(func, max(source, result), target)
         return backend_of(target).schedule_any(func, target)
 

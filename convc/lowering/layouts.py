@@ -90,7 +90,7 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
 
 def is_channel_concatenation(node: Node) -> bool:
     """Whether the node puts images one behind the other along their channels."""
-    return node.op == "concat" and node.type.rank == 4 and node.attributes.axis == 1  # type: ignore[attr-defined]
+    return node.op == "concat" and node.type.is_image and node.attributes.axis == 1  # type: ignore[attr-defined]
 
 
 def _homes(graph: Graph, units: Sequence[Unit], block: dict[str, int]) -> dict[str, Home]:
@@ -116,7 +116,7 @@ def _followed(graph: Graph, unit: Unit, written: dict[str, int]) -> int:
     """Return the widest of the operands' blocks that every node of the unit can work in, or 0."""
     operands = [graph[i] for i in unit.operands]
     values = [n for n in operands if n.op != CONSTANT]
-    if any(n.type.rank != 4 for n in (*values, unit.result)):
+    if not all(n.type.is_image for n in (*values, unit.result)):
         return 0
     for block in sorted({written[n.name] for n in values}, reverse=True):
         if block and all(_follows(graph, node, block) for node in unit.nodes):

@@ -174,10 +174,10 @@ class Places:
         if not block:
             return self.weight(f"{node.name}:plain", node.value)
         physical = Layout(block).physical(node.type.shape)
-        n, cb, h, w, b = physical
-        padded = np.zeros((n, cb * b, h, w), numpy_dtype(node.type.dtype))
+        n, cb, *spatial, b = physical
+        padded = np.zeros((n, cb * b, *spatial), numpy_dtype(node.type.dtype))
         padded[:, : node.type.shape[1]] = node.value
-        blocked = padded.reshape(n, cb, b, h, w).transpose(0, 1, 3, 4, 2)
+        blocked = np.moveaxis(padded.reshape(n, cb, b, *spatial), 2, -1)
         return self.weight(f"{node.name}:{block}", blocked)
 
     def bias(self, value: str, block: int) -> Argument:

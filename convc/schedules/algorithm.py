@@ -156,10 +156,9 @@ def row_chunks(spec: ConvSpec, target: Target, tile_rows: int, rows: int) -> int
 
 
 def gathered_halo(spec: ConvSpec) -> Halo:
-    """Return the border that a 2-D convolution reads around its data."""
-    top, left = spec.pads[:2]
-    extents = []
-    for axis, begin in enumerate((top, left)):
+    """Return the border that a convolution reads around its data."""
+    begins, ends = spec.pads[: spec.rank], []
+    for axis, begin in enumerate(begins):
         reach = (spec.output[2 + axis] - 1) * spec.strides[axis] + spec.effective_kernel[axis]
-        extents.append(max(0, reach - spec.data[2 + axis] - begin))
-    return Halo(top, left, *extents)
+        ends.append(max(0, reach - spec.data[2 + axis] - begin))
+    return Halo.of(begins, ends)

@@ -2,7 +2,8 @@
 
 THE ALGORITHM   y[n, c, p, q] = sum over r, s of x[n, c, p stride + r dilation, q stride + s dilation] w[c, r, s]
                 on x and y as NCHW[b]c, w as [C/b][R][S][b]
-WHEN            2-D, group = C = K, weights constant
+                3-D: a depth axis more everywhere, its taps in the sum
+WHEN            group = C = K, weights constant
 COST            R S FMAs an output point; data is loaded once per tile and reused from registers over the taps
 ACCURACY        one chain of R S fused multiply-adds: |error| <= R S eps (|x| * |w|)
 SOURCE          MobileNets, arXiv:1704.04861 (the layer)
@@ -11,6 +12,7 @@ SOURCE          MobileNets, arXiv:1704.04861 (the layer)
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,6 +30,7 @@ from convc.schedules.algorithm import (
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.rank import raised, raised_weight
 from convc.schedules.requirements import packed_images
 from convc.target import Target
 
@@ -42,7 +45,7 @@ class Depthwise:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        refusal = packed_images(problem)
+        refusal = packed_images(problem, most_axes=3)
         if refusal is None and not spec.group == spec.in_channels == spec.out_channels:
             return Unsupported(
                 f"group must equal C and K; got group = {spec.group}, C = {spec.in_channels}, K = {spec.out_channels}"
@@ -51,15 +54,16 @@ class Depthwise:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return a strip of one row: 7 to 14 points keep the taps' loads shared and the chains covered."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         block = channel_block(spec.out_channels, target)
-        cols = min(range(1, 15), key=lambda t: (-(-spec.output[3] // t) * (t + 2), -t))
-        chunks = row_chunks(spec, target, 1, spec.output[2])
-        return {"block": block, "rows": 1, "cols": min(cols, spec.output[3]), "chunks": chunks}
+        cols = min(range(1, 15), key=lambda t: (-(-spec.output[-1] // t) * (t + 2), -t))
+        chunks = row_chunks(spec, target, 1, spec.output[-2])
+        return {"block": block, "rows": 1, "cols": min(cols, spec.output[-1]), "chunks": chunks}
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield every block and strip of one or two rows whose points fit the registers with a vector of data and of weights."""
-        spec, (_, _, P, Q) = problem.spec, problem.spec.output
+        spec = raised(problem.spec)
+        P, Q = spec.output[-2:]
         for block in channel_blocks(spec.out_channels, target):
             for rows, cols in itertools.product((1, 2), range(1, Q + 1)):
                 if rows > P or rows * cols > target.registers - 2:
@@ -73,12 +77,12 @@ class Depthwise:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles, or the loads' if more: a strip loads its row's points and the taps once."""
-        spec = problem.spec
-        R, S = spec.kernel
-        cols = knobs["cols"]
-        strips = -(-spec.output[3] // cols) * spec.output[2] * spec.data[0]
+        spec = raised(problem.spec)
+        *rows, S = spec.kernel
+        cols, R = knobs["cols"], math.prod(rows)
+        strips = -(-spec.output[-1] // cols) * math.prod(spec.output[2:-1]) * spec.data[0]
         blocks = -(-spec.out_channels // knobs["block"])
-        per_strip = R * max(S * cols, (cols - 1) * spec.strides[1] + 2 * S) + cols
+        per_strip = R * max(S * cols, (cols - 1) * spec.strides[-1] + 2 * S) + cols
         return max(strips * blocks * per_strip, spec.nbytes / 8)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
@@ -88,32 +92,30 @@ class Depthwise:
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
         """Return w as [C/b][R][S][b], padded with zeros."""
-        k, _, r, s = weight.shape
-        b = knobs["block"]
-        padded = np.zeros((-(-k // b) * b, r, s), weight.dtype)
+        weight, b = raised_weight(weight), knobs["block"]
+        k, _, *taps = weight.shape
+        padded = np.zeros((-(-k // b) * b, *taps), weight.dtype)
         padded[:k] = weight[:, 0]
-        return np.ascontiguousarray(padded.reshape(-1, b, r, s).transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(np.moveaxis(padded.reshape(-1, b, *taps), 1, -1))
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result."""
-        spec, b = problem.spec, knobs["block"]
-        (sh, sw), (dh, dw), (R, S) = spec.strides, spec.dilations, spec.kernel
-        N, K, P, Q = spec.output
-        border = gathered_halo(spec)
+        spec, b = raised(problem.spec), knobs["block"]
+        N, K, *points = spec.output
+        extents = gathered_halo(spec).around(spec.data[2:])
         blocks = -(-K // b)
-        height = spec.data[2] + border.top + border.bottom
-        width = spec.data[3] + border.left + border.right
-        x = te.placeholder((N, blocks, height, width, b), spec.dtype, name="data")
-        w = te.placeholder((blocks, R, S, b), spec.dtype, name="weight")
-        extras = blocked_extras(problem, blocks, b, (N, blocks, P, Q, b))
-        r, s = te.reduce_axis((0, R), "r"), te.reduce_axis((0, S), "s")
-        acc = te.compute(
-            (N, blocks, P, Q, b),
-            lambda n, k, p, q, lane: te.sum(
-                x[n, k, p * sh + r * dh, q * sw + s * dw, lane] * w[k, r, s, lane], axis=[r, s]
-            ),
-            name="acc",
-        )
+        x = te.placeholder((N, blocks, *extents, b), spec.dtype, name="data")
+        w = te.placeholder((blocks, *spec.kernel, b), spec.dtype, name="weight")
+        extras = blocked_extras(problem, blocks, b, (N, blocks, *points, b))
+        taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
+
+        def product(n, k, *at):
+            *p, lane = at
+            axes = zip(p, spec.strides, taps, spec.dilations, strict=True)
+            position = [i * stride + r * dilation for i, stride, r, dilation in axes]
+            return te.sum(x(n, k, *position, lane) * w(k, *taps, lane), axis=taps)
+
+        acc = te.compute((N, blocks, *points, b), product, name="acc")
         y = te.compute(acc.shape, lambda *i: acc(*i), name="unpack")
         return [x, w, *extras, blocked_result(y, problem, extras)]
 

@@ -2,7 +2,8 @@
 
 THE ALGORITHM   y[n, k, p, q] = sum over c, r, s of x[n, c, p stride + r dilation, q stride + s dilation] w[k, c, r, s]
                 on x as NCHW[a]c (a = 1 for the first layer), y as NCHW[b]c, w as [K/(v b)][C/a][R][S][a][v b]
-WHEN            2-D, weights constant; groups only if C/group and K/group are whole blocks
+                3-D: a depth axis more everywhere, its taps in the sum; one slice of results after another
+WHEN            weights constant; groups only if C/group and K/group are whole blocks
 COST            C/group R S FMAs an output point; tails of the register tile and of the last channel block
 ACCURACY        one chain of C R S fused multiply-adds: |error| <= C R S eps (|x| * |w|)
 SOURCE          Georganas et al., SC'18 (loop order, layouts); Liu et al., ATC'19 (NCHW[x]c in TVM)
@@ -11,6 +12,7 @@ SOURCE          Georganas et al., SC'18 (loop order, layouts); Liu et al., ATC'1
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -27,6 +29,7 @@ from convc.schedules.algorithm import (
 )
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.schedules.scalar import apply_steps, zero_beyond
@@ -68,7 +71,7 @@ class Direct:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        refusal = packed_images(problem)
+        refusal = packed_images(problem, most_axes=3)
         if refusal is None and spec.group > 1:
             c, k = spec.in_channels // spec.group, spec.out_channels // spec.group
             if c % target.lanes or k % target.lanes:
@@ -79,12 +82,12 @@ class Direct:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return tile and blocks."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         block = channel_block(spec.out_channels, target)
         c = spec.in_channels
         data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
         vectors = -(-spec.out_channels // spec.group // block)
-        _, _, rows, cols = spec.output
+        rows, cols = spec.output[-2:]
         widest = 4 if spec.group == 1 else _greatest_divisor(vectors, 4)
         tile = best_tile(target, rows, cols, vectors, max_vectors=widest)
         if spec.group > 1 and vectors % tile.vectors:
@@ -100,7 +103,8 @@ class Direct:
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield every block and good tile; a tile of grouped channels lies in one group."""
-        spec, (_, _, rows, cols) = problem.spec, problem.spec.output
+        spec = raised(problem.spec)
+        rows, cols = spec.output[-2:]
         c = spec.in_channels
         data_blocks = (1,) if c <= _FEW_CHANNELS else channel_blocks(c, target)
         for block in channel_blocks(spec.out_channels, target):
@@ -120,14 +124,15 @@ class Direct:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles of all tiles, or the weights' way from memory if that takes longer."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
         vectors = -(-spec.out_channels // knobs["block"])
         c = -(-spec.in_channels // spec.group // knobs["data_block"]) * knobs["data_block"]
-        steps = spec.data[0] * c * spec.kernel[0] * spec.kernel[1]
+        slices = math.prod(spec.output[2:-2])
+        steps = spec.data[0] * slices * c * math.prod(spec.kernel)
         # Half-wide vectors issue twice a cycle.
         width = knobs["block"] / max(target.lanes, knobs["block"])
-        rows, cols = spec.output[2:]
+        rows, cols = spec.output[-2:]
         compute = steps * tile_cycles(tile, rows, cols, vectors) * width
         stream = (
             spec.nbytes / 8 * target.memory_crowding
@@ -141,52 +146,48 @@ class Direct:
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
         """Return w as [K/(v b)][C/a][R][S][a][v b], padded with zeros."""
-        k, c, r, s = weight.shape
+        weight = raised_weight(weight)
+        k, c, *taps = weight.shape
         a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
         kp, cp = -(-k // wide) * wide, -(-c // a) * a
-        padded = np.zeros((kp, cp, r, s), weight.dtype)
+        padded = np.zeros((kp, cp, *taps), weight.dtype)
         padded[:k, :c] = weight
-        blocked = padded.reshape(kp // wide, wide, cp // a, a, r, s)
-        return np.ascontiguousarray(blocked.transpose(0, 2, 4, 5, 3, 1))
+        blocked = padded.reshape(kp // wide, wide, cp // a, a, *taps)
+        return np.ascontiguousarray(np.moveaxis(blocked, (3, 1), (-2, -1)))
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result; blocks named `acc` (the reduction) and the epilogue after it."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
-        (sh, sw), (dh, dw), (R, S) = spec.strides, spec.dilations, spec.kernel
-        N, K, P, Q = spec.output
-        border = gathered_halo(spec)
-        height = spec.data[2] + border.top + border.bottom
-        width = spec.data[3] + border.left + border.right
+        N, K, *points = spec.output
+        extents = gathered_halo(spec).around(spec.data[2:])
         blocks = -(-K // b)
         wide = -(-blocks // v)
         group_c, group_k = (
             -(-spec.in_channels // spec.group // a),
             -(-(K // spec.group) // (v * b)),
         )
-        x = te.placeholder(
-            (N, -(-spec.in_channels // a), height, width, a), spec.dtype, name="data"
-        )
-        w = te.placeholder((wide, group_c, R, S, a, v * b), spec.dtype, name="weight")
-        extras = blocked_extras(problem, blocks, b, (N, blocks, P, Q, b))
+        x = te.placeholder((N, -(-spec.in_channels // a), *extents, a), spec.dtype, name="data")
+        w = te.placeholder((wide, group_c, *spec.kernel, a, v * b), spec.dtype, name="weight")
+        extras = blocked_extras(problem, blocks, b, (N, blocks, *points, b))
         co, ci = te.reduce_axis((0, group_c), "co"), te.reduce_axis((0, a), "ci")
-        r, s = te.reduce_axis((0, R), "r"), te.reduce_axis((0, S), "s")
+        taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 
         def first(k):  # the input block at which output block k's group begins
             return k // group_k * group_c if spec.group > 1 else 0
 
-        acc = te.compute(
-            (N, wide, P, Q, v * b),
-            lambda n, k, p, q, lane: te.sum(
-                x[n, first(k) + co, p * sh + r * dh, q * sw + s * dw, ci]
-                * w[k, co, r, s, ci, lane],
-                axis=[co, r, s, ci],
-            ),
-            name="acc",
-        )
+        def product(n, k, *at):
+            *p, lane = at
+            axes = zip(p, spec.strides, taps, spec.dilations, strict=True)
+            position = [i * stride + r * dilation for i, stride, r, dilation in axes]
+            return te.sum(
+                x(n, first(k) + co, *position, ci) * w(k, co, *taps, ci, lane), axis=[co, *taps, ci]
+            )
+
+        acc = te.compute((N, wide, *points, v * b), product, name="acc")
         y = te.compute(
-            (N, blocks, P, Q, b),
-            lambda n, k, p, q, lane: acc[n, k // v, p, q, k % v * b + lane],
+            (N, blocks, *points, b),
+            lambda n, k, *at: acc(n, k // v, *at[:-1], k % v * b + at[-1]),
             name="unpack",
         )
         return [x, w, *extras, blocked_result(y, problem, extras)]

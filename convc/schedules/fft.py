@@ -5,7 +5,7 @@ THE ALGORITHM   Y = F* [ (F x) . conj(F w) ] per tile of t_h x t_w points, of wh
                 t_h t_w / 2 complex bins, all alike. U = conj(F w) / (t_h t_w / 2) at compile time.
                 Dense: M[bin] = sum over c of V[bin, c] U[bin, c, k], as 3 or 4 real products of matrices a bin.
                 Depthwise: transform of columns, product and inverse in one go.
-WHEN            2-D, strides 1, dilations 1, group 1 or group = C = K, weights constant
+WHEN            1-D, 2-D, strides 1, dilations 1, group 1 or group = C = K, weights constant
 COST            3/2 or 2 t_h t_w / (m_h m_w) multiplications a channel pair and point; 5 t^2 log2 t operations a tile and channel, twice
 ACCURACY        errors are those of a whole tile: |error| <= 4 eps |x tile| |w|, Euclidean norms, summed over channels; see tests
 SOURCE          Mathieu, Henaff, LeCun, arXiv:1312.5851 (the idea); Vasilache et al., arXiv:1412.7580 (tiles)
@@ -28,6 +28,7 @@ from convc.schedules.fft_transform import column_forward, row_forward
 from convc.schedules.layout import Layout
 from convc.schedules.overlap_save import LENGTHS, Tiling, lengths
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.target import Target
@@ -51,7 +52,7 @@ _CAUTION: Final = 1.1
 
 
 def _tiling(problem: Problem, knobs: Knobs) -> Tiling:
-    return Tiling.of(problem.spec, knobs["t_h"], knobs["t_w"])
+    return Tiling.of(raised(problem.spec), knobs["t_h"], knobs["t_w"])
 
 
 def _spectrum(weight: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +90,7 @@ class Fft:
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the transforms' lengths, products a bin and block that the model finds fastest."""
         options = []
-        for knobs in self._by_lengths(problem.spec, target):
+        for knobs in self._by_lengths(raised(problem.spec), target):
             cycles = self.cycles(problem, target, knobs)
             order = (cycles, knobs["t_h"] * knobs["t_w"], -knobs["rows"], knobs["products"])
             options.append((*order, knobs))
@@ -104,7 +105,7 @@ class Fft:
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield every length, block and number of products; dense, by every tile that divides the block's points."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         vectors = -(-spec.out_channels // channel_block(spec.out_channels, target))
         for knobs in self._by_lengths(spec, target):
             yield knobs
@@ -134,7 +135,7 @@ class Fft:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the cycles of products and transforms, and of what the caches cannot hide."""
-        spec, tiling = problem.spec, _tiling(problem, knobs)
+        spec, tiling = raised(problem.spec), _tiling(problem, knobs)
         c_blocks = -(-spec.in_channels // knobs["data_block"])
         k_blocks = -(-spec.out_channels // knobs["block"])
         t_h, t_w = tiling.t_h, tiling.t_w
@@ -166,7 +167,7 @@ class Fft:
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
-        border = _tiling(problem, knobs).border(problem.spec)
+        border = _tiling(problem, knobs).border(raised(problem.spec))
         return Operands(Layout(knobs["data_block"], border), border, Layout(knobs["block"]))
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
@@ -176,6 +177,7 @@ class Fft:
         Depthwise: [C/b][t_w/2][t_h][Ur, Ui][b].
         """
         tiling, b = _tiling(problem, knobs), knobs["block"]
+        weight = raised_weight(weight)
         k, c = weight.shape[:2]
         bins = (tiling.bins, tiling.t_h)
         if problem.spec.group > 1:
@@ -195,7 +197,7 @@ class Fft:
 
         Each transform is the sum that defines it: re + i im times exp(i angle) is cos(angle) and its quarter turns.
         """
-        spec = problem.spec
+        spec = raised(problem.spec)
         tiling, a, b = _tiling(problem, knobs), knobs["data_block"], knobs["block"]
         N, K, P, Q = spec.output
         t_h, t_w, m_h, m_w = tiling.t_h, tiling.t_w, tiling.m_h, tiling.m_w

@@ -1,7 +1,7 @@
-"""Layout: how a value of logical shape (N, C, H, W) lies in memory.
+"""Layout: how a value of logical shape (N, C, H, W) lies in memory; (N, C, W) and (N, C, D, H, W) alike.
 
     plain            the logical shape, row-major
-    blocked          NCHW[b]c: (N, ceil(C/b), H, W, b); channels beyond C are zeros
+    blocked          NCHW[b]c: (N, ceil(C/b), H, W, b), NCW[b]c, NCDHW[b]c; channels beyond C are zeros
     blocked + halo   the same inside a border of zeros, so that a padded convolution reads without a test and without a copy
 
 A kernel never sees a halo as such: it gets a strided view of the buffer, larger or smaller than the value.
@@ -10,6 +10,7 @@ A kernel never sees a halo as such: it gets a strided view of the buffer, larger
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from convc.ir.types import Shape, numpy_dtype
@@ -21,27 +22,54 @@ ALIGNMENT = 64  # bytes: one AVX-512 register, one cache line; also what TVM ass
 
 @dataclass(frozen=True, slots=True)
 class Halo:
-    """Zeros around each (H, W) plane."""
+    """Zeros around each (H, W) plane, and planes of zeros before and behind those of a (D, H, W) volume."""
 
     top: int = 0
     left: int = 0
     bottom: int = 0
     right: int = 0
+    front: int = 0
+    back: int = 0
+
+    @staticmethod
+    def of(begins: Sequence[int], ends: Sequence[int]) -> Halo:
+        """Return the halo of these extents along the spatial axes, of which there are 1 to 3, W last.
+
+        Example:
+            >>> Halo.of((1, 2), (3, 4))
+            Halo(top=1, left=2, bottom=3, right=4, front=0, back=0)
+        """
+        front, top, left = (*(0,) * (3 - len(begins)), *begins)
+        back, bottom, right = (*(0,) * (3 - len(ends)), *ends)
+        return Halo(top, left, bottom, right, front, back)
+
+    def begins(self, rank: int) -> Shape:
+        """Return the extents before the last `rank` spatial axes."""
+        return (self.front, self.top, self.left)[3 - rank :]
+
+    def ends(self, rank: int) -> Shape:
+        """Return the extents behind the last `rank` spatial axes."""
+        return (self.back, self.bottom, self.right)[3 - rank :]
+
+    def around(self, extents: Sequence[int]) -> Shape:
+        """Return spatial extents with the halo's added."""
+        rank = len(extents)
+        axes = zip(self.begins(rank), extents, self.ends(rank), strict=True)
+        return tuple(begin + extent + end for begin, extent, end in axes)
 
     def __bool__(self) -> bool:
-        return any((self.top, self.left, self.bottom, self.right))
+        return any((*self.begins(3), *self.ends(3)))
 
     def union(self, other: Halo) -> Halo:
         """Return the smallest halo that holds both."""
-        return Halo(
-            max(self.top, other.top),
-            max(self.left, other.left),
-            max(self.bottom, other.bottom),
-            max(self.right, other.right),
+        return Halo.of(
+            tuple(map(max, self.begins(3), other.begins(3))),
+            tuple(map(max, self.ends(3), other.ends(3))),
         )
 
     def __str__(self) -> str:
-        return f"{self.top}.{self.left}.{self.bottom}.{self.right}"
+        rank = 3 if self.front or self.back else 2
+        return ".".join(map(str, (*self.begins(rank), *self.ends(rank))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +92,18 @@ class View:
     @property
     def is_compact(self) -> bool:
         return self.strides == _compact(self.shape)
+
+    def raised(self) -> View:
+        """Return the same bytes with (N, C/b, W, b) seen as an image of height 1; other blocked views as they are.
+
+        Example:
+            >>> Layout(8).view((1, 16, 20), "float32").raised().shape
+            (1, 2, 1, 20, 8)
+        """
+        if len(self.shape) != 4:
+            return self
+        (n, c, w, b), (sn, sc, sw, sb) = self.shape, self.strides
+        return replace(self, shape=(n, c, 1, w, b), strides=(sn, sc, w * sw, sw, sb))
 
     def split(self, rows: int, cols: int) -> View:
         """Return the same bytes with H seen as (H/rows, rows) and W as (W/cols, cols); for blocked views only."""
@@ -105,21 +145,15 @@ class Layout:
         """Return the dimensions a kernel indexes, without the halo."""
         if not self.block:
             return shape
-        n, c, h, w = shape
-        return (n, -(-c // self.block), h, w, self.block)
+        n, c, *spatial = shape
+        return (n, -(-c // self.block), *spatial, self.block)
 
     def buffer_shape(self, shape: Shape) -> Shape:
         """Return the dimensions of the whole buffer, halo included."""
         if not self.block:
             return shape
-        n, cb, h, w, b = self.physical(shape)
-        return (
-            n,
-            cb,
-            h + self.halo.top + self.halo.bottom,
-            w + self.halo.left + self.halo.right,
-            b,
-        )
+        n, cb, *spatial, b = self.physical(shape)
+        return (n, cb, *self.halo.around(spatial), b)
 
     def nbytes(self, shape: Shape, dtype: str) -> int:
         """Return the buffer's size."""
@@ -149,12 +183,13 @@ class Layout:
             return View(shape, strides, 0, dtype)
         border = border or Halo()
         assert self.halo.union(border) == self.halo, f"{border} reaches beyond {self.halo}"
-        n, cb, h, w, b = self.physical(shape)
-        top, left = self.halo.top - border.top, self.halo.left - border.left
-        seen = (n, cb, h + border.top + border.bottom, w + border.left + border.right, b)
+        n, cb, *spatial, b = self.physical(shape)
+        rank = len(spatial)
+        seen = (n, cb, *border.around(spatial), b)
+        first = (h - w for h, w in zip(self.halo.begins(rank), border.begins(rank), strict=True))
         size = numpy_dtype(dtype).itemsize
         alignment = ALIGNMENT if seen == whole else math.gcd(ALIGNMENT, b * size)
-        offset = (top * strides[2] + left * strides[3]) * size
+        offset = sum(i * stride for i, stride in zip(first, strides[2:], strict=False)) * size
         if image is not None:
             alignment = math.gcd(ALIGNMENT, b * size)
             offset += channel // b * strides[1] * size
@@ -164,26 +199,24 @@ class Layout:
         return View(seen, strides, offset, dtype, alignment)
 
     def bands(self, shape: Shape, dtype: str) -> list[View]:
-        """Return the views of the halo: whole rows above and below, then what is left beside the rows between."""
+        """Return the views of the halo: whole planes before and behind, then whole rows, then what is left beside the rows."""
         if not self.halo:
             return []
         whole = self.view(shape, dtype, self.halo)
-        n, c, height, width, b = whole.shape
-        halo = self.halo
-        rows, cols = height - halo.top - halo.bottom, width - halo.left - halo.right
-        boxes = (
-            (0, 0, halo.top, width),
-            (height - halo.bottom, 0, halo.bottom, width),
-            (halo.top, 0, rows, halo.left),
-            (halo.top, halo.left + cols, rows, halo.right),
-        )
-        size = numpy_dtype(dtype).itemsize
+        _, _, *extents, b = whole.shape
+        rank, size = len(extents), numpy_dtype(dtype).itemsize
         alignment = math.gcd(ALIGNMENT, b * size)
-        views = []
-        for top, left, h, w in boxes:
-            if h and w:
-                offset = (top * whole.strides[2] + left * whole.strides[3]) * size
-                views.append(View((n, c, h, w, b), whole.strides, offset, dtype, alignment))
+        at, box, views = [0] * rank, list(extents), []
+        for axis, (begin, end) in enumerate(
+            zip(self.halo.begins(rank), self.halo.ends(rank), strict=True)
+        ):
+            for first, count in ((0, begin), (extents[axis] - end, end)):
+                at[axis], box[axis] = first, count
+                if all(box):
+                    offset = sum(i * s for i, s in zip(at, whole.strides[2:], strict=False)) * size
+                    seen = (*whole.shape[:2], *box, b)
+                    views.append(View(seen, whole.strides, offset, dtype, alignment))
+            at[axis], box[axis] = begin, extents[axis] - begin - end
         return views
 
     def with_halo(self, halo: Halo) -> Layout:
@@ -202,8 +235,7 @@ class Layout:
 def _is_row_major(layout: Layout, shape: Shape) -> bool:
     if layout.block in (0, 1):
         return True
-    c, h, w = shape[1:]
-    return h == w == 1 and c % layout.block == 0
+    return math.prod(shape[2:]) == 1 and shape[1] % layout.block == 0
 
 
 PLAIN = Layout()

@@ -24,23 +24,28 @@ def packed_images(
     unit_strides: bool = False,
     unit_dilations: bool = False,
     one_group: bool = False,
+    most_axes: int = 2,
 ) -> Unsupported | None:
-    """Return why a problem is not a 2-D float32 convolution with constant weights and these properties, or None.
+    """Return why a problem is not a float32 convolution with constant weights and these properties, or None.
+
+    Every algorithm of 2-D convolution takes 1-D ones, see `rank.raised`; `most_axes` is the most spatial axes it takes.
 
     Example:
         >>> from convc.ir.spec import ConvSpec
-        >>> packed_images(Problem(ConvSpec.of((1, 4, 9), (4, 4, 3))))
-        Unsupported(reason='data must have 2 spatial dimensions; got 1')
+        >>> packed_images(Problem(ConvSpec.of((1, 4, 9, 9, 9), (4, 4, 3, 3, 3))))
+        Unsupported(reason='data must have at most 2 spatial dimensions; got 3')
     """
     spec = problem.spec
     if spec.transposed != transposed:
         return Unsupported(f"convolution must {'' if transposed else 'not '}be transposed")
-    if spec.rank != 2:
-        return Unsupported(f"data must have 2 spatial dimensions; got {spec.rank}")
+    if spec.rank > most_axes:
+        return Unsupported(
+            f"data must have at most {most_axes} spatial dimensions; got {spec.rank}"
+        )
     if unit_strides and max(spec.strides) > 1:
-        return Unsupported(f"strides must be (1, 1); got {spec.strides}")
+        return Unsupported(f"strides must be 1; got {spec.strides}")
     if unit_dilations and max(spec.dilations) > 1:
-        return Unsupported(f"dilations must be (1, 1); got {spec.dilations}")
+        return Unsupported(f"dilations must be 1; got {spec.dilations}")
     if one_group and spec.group > 1:
         return Unsupported(f"group must be 1; got {spec.group}")
     if not problem.constant_weight:

@@ -20,6 +20,7 @@ AUTO = "auto"
 # What a model may ask for that is no algorithm of this target.
 _ELSEWHERE = ("cudnn",)
 
+
 def is_convolution(node: Node) -> bool:
     """Whether the node is one that algorithms compete for."""
     return node.op in ("conv", "conv_transpose")

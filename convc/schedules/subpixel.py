@@ -3,7 +3,7 @@
 THE ALGORITHM   with u = p + pad, i = u div stride, phase = u mod stride:
                 y[n, k, p, q] = sum over c, t of x[n, c, i - t] w[c, k, phase + t stride]   (both axes alike)
                 on x as NCHW[a]c, y as NCHW[b]c, w as [K/(v b)][phases][C/a][T][T][a][v b], T = ceil(R / stride)
-WHEN            2-D, transposed, dilations 1, group 1, weights constant
+WHEN            1-D, 2-D, transposed, dilations 1, group 1, weights constant
 COST            T^2 C FMAs an output point: no zero is inserted; taps beyond R are zeros, at most stride - 1 of R an axis
 ACCURACY        one chain of C T^2 fused multiply-adds
 SOURCE          Shi et al., arXiv:1609.07009 (sub-pixel equivalence)
@@ -29,6 +29,7 @@ from convc.schedules.algorithm import (
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.target import Target
@@ -69,7 +70,7 @@ class Subpixel:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return tile and blocks; the tile lies in one phase."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         block = channel_block(spec.out_channels, target)
         rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
         tile = best_tile(target, rows, cols, -(-spec.out_channels // block))
@@ -84,7 +85,7 @@ class Subpixel:
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield every block and good tile of one phase."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
         data_blocks = channel_blocks(spec.in_channels, target)
         for block in channel_blocks(spec.out_channels, target):
@@ -102,7 +103,7 @@ class Subpixel:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles of all tiles of all phases."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
         rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
         phases, taps = spec.strides[0] * spec.strides[1], _taps(spec)
@@ -113,20 +114,20 @@ class Subpixel:
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
-        border = _border(problem.spec)
+        border = _border(raised(problem.spec))
         data, result = Layout(knobs["data_block"], border), Layout(knobs["block"])
-        sh, sw = problem.spec.strides
+        sh, sw = raised(problem.spec).strides
         return Operands(data, border, result, split=(sh, sw))
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
         """Return w as [K/(v b)][sh][sw][C/a][T][T][a][v b]; output residue f has taps w[(f + pad) mod stride + t stride]."""
-        spec = problem.spec
-        c, k, R, S = weight.shape
+        spec = raised(problem.spec)
+        c, k, R, S = raised_weight(weight).shape
         (sh, sw), (tr, ts) = spec.strides, _taps(spec)
         a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
         kp, cp = -(-k // wide) * wide, -(-c // a) * a
         padded = np.zeros((cp, kp, tr * sh, ts * sw), weight.dtype)
-        padded[:c, :k, :R, :S] = weight
+        padded[:c, :k, :R, :S] = raised_weight(weight)
         parts = padded.reshape(cp // a, a, kp // wide, wide, tr, sh, ts, sw)
         # Phases in the order of the output's residue f, so that the kernel indexes them with f itself.
         order = [[(f + p) % n for f in range(n)] for p, n in zip(spec.pads, spec.strides)]  # noqa: B905 (pads has the ends too)
@@ -135,7 +136,7 @@ class Subpixel:
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result (N, K/b, P/sh, sh, Q/sw, sw, b), which is NCHW[b]c with H and W split."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
         (sh, sw), (tr, ts) = spec.strides, _taps(spec)
         top, left = spec.pads[:2]

@@ -4,7 +4,7 @@ THE ALGORITHM   Y = A_T [ (G g G_T) . (B_T d B) ] A          (Lavin and Gray 201
                 U = G g G_T at compile time; V = B_T d B; M[a, b] = U[a, b] V[a, b] summed over channels: alpha^2 matrix products;
                 every transform in two factors (even and odd parts of the point pairs), see `cook_toom.factored`
                 An axis with a one-tap filter (1x7, 3x1) is left untransformed: m = 1 there.
-WHEN            2-D, strides 1, dilations 1, group 1, weights constant, at least one axis of 3 to 7 taps
+WHEN            1-D, 2-D, strides 1, dilations 1, group 1, weights constant, at least one axis of 3 to 7 taps
 COST            (alpha/m)^2 C K multiplications an output point instead of r^2, tiles at the edge computed whole
 ACCURACY        grows with m, see `cook_toom.POINTS`; |error| <= 4 eps |A_T| [(|G| |g| |G_T|) . (|B_T| |d| |B|)] |A|, measured in tests
 SOURCE          arXiv:1509.09308 (algorithm); arXiv:1803.10986 (points)
@@ -25,6 +25,7 @@ from convc.schedules.cook_toom import POINTS, Matrix, Transform, cook_toom, fact
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.target import Target
@@ -94,7 +95,7 @@ class Winograd:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile size and block that the model finds fastest."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         options = []
         for m in _DEFAULT_M:
             if _fits(spec, m):
@@ -106,7 +107,7 @@ class Winograd:
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield F(2..6, r) in blocks whose V takes at most twice L2, by every tile that divides the block's points."""
-        spec = problem.spec
+        spec = raised(problem.spec)
         c_blocks = channel_blocks(spec.in_channels, target)
         for m, block in itertools.product(_ALL_M, channel_blocks(spec.out_channels, target)):
             if not _fits(spec, m):
@@ -145,7 +146,7 @@ class Winograd:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the cycles of products and transforms, and of what the caches cannot hide."""
-        spec, m = problem.spec, knobs["m"]
+        spec, m = raised(problem.spec), knobs["m"]
         high, wide = transforms(spec, m)
         alphas = high.alpha * wide.alpha
         tile_rows, tile_cols = _tiles(spec, m)
@@ -182,13 +183,14 @@ class Winograd:
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
-        border = _border(problem.spec, knobs["m"])
+        border = _border(raised(problem.spec), knobs["m"])
         return Operands(Layout(knobs["data_block"], border), border, Layout(knobs["block"]))
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
         """Return U = G g G_T as [K/(v b)][alpha][alpha][C][v b], computed in float64 and rounded once."""
-        high, wide = transforms(problem.spec, knobs["m"])
+        high, wide = transforms(raised(problem.spec), knobs["m"])
         G, H = (np.array(t.G, dtype=np.float64) for t in (high, wide))
+        weight = raised_weight(weight)
         k, c = weight.shape[:2]
         lanes, a = knobs["vectors"] * knobs["block"], knobs["data_block"]
         kp, cp = -(-k // lanes) * lanes, -(-c // a) * a
@@ -202,7 +204,7 @@ class Winograd:
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, U, extras..., result; blocks `d0 d1 d2 V`, `acc M`, `y0 y1 y2`."""
-        spec, m = problem.spec, knobs["m"]
+        spec, m = raised(problem.spec), knobs["m"]
         a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
         high, wide = transforms(spec, m)
         (B_h, A_h), (B_w, A_w) = factored(high), factored(wide)

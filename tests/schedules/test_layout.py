@@ -13,6 +13,17 @@ many = settings(deadline=None, max_examples=150, derandomize=True)
 extents = st.integers(1, 5)
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 20), extents, extents)
 halos = st.builds(Halo, *[st.integers(0, 3)] * 4)
+
+
+@st.composite
+def images(draw) -> tuple[tuple[int, ...], Halo]:
+    """Return a shape of 1 to 3 spatial axes and a halo around them."""
+    rank = draw(st.integers(1, 3))
+    sides = [draw(st.tuples(*[st.integers(0, 3)] * rank)) for _ in range(2)]
+    shape = (*draw(shapes)[:2], *(draw(extents) for _ in range(rank)))
+    return shape, Halo.of(*sides)
+
+
 blocks = st.sampled_from([1, 4, 8, 16])
 dtypes = st.sampled_from(["float32", "float64", "float16", "int8"])
 
@@ -32,24 +43,29 @@ def numbered(layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @many
-@given(shapes, blocks, halos, dtypes, st.data())
-def test_a_view_is_the_inside_of_its_buffer_and_a_part_of_the_halo(shape, block, halo, dtype, data):
-    border = Halo(
-        *(data.draw(st.integers(0, n)) for n in (halo.top, halo.left, halo.bottom, halo.right))
-    )
+@given(images(), blocks, dtypes, st.data())
+def test_a_view_is_the_inside_of_its_buffer_and_a_part_of_the_halo(image, block, dtype, data):
+    shape, halo = image
+    rank = len(shape) - 2
+    part = [
+        tuple(data.draw(st.integers(0, n)) for n in side(rank)) for side in (halo.begins, halo.ends)
+    ]
     layout = Layout(block, halo)
-    view, buffer = layout.view(shape, dtype, border), numbered(layout, shape)
-    rows = slice(halo.top - border.top, halo.top + shape[2] + border.bottom)
-    cols = slice(halo.left - border.left, halo.left + shape[3] + border.right)
-    np.testing.assert_array_equal(addresses(view, buffer), buffer[:, :, rows, cols])
+    view, buffer = layout.view(shape, dtype, Halo.of(*part)), numbered(layout, shape)
+    inside = tuple(
+        slice(first - begin, first + extent + end)
+        for first, extent, begin, end in zip(halo.begins(rank), shape[2:], *part, strict=True)
+    )
+    np.testing.assert_array_equal(addresses(view, buffer), buffer[(..., *inside, slice(None))])
     assert layout.nbytes(shape, dtype) == buffer.size * np.dtype(dtype).itemsize
     assert view.offset % view.alignment == 0
     assert ALIGNMENT % view.alignment == 0
 
 
 @many
-@given(shapes, blocks, halos, dtypes)
-def test_bands_are_the_halo_and_nothing_else(shape, block, halo, dtype):
+@given(images(), blocks, dtypes)
+def test_bands_are_the_halo_and_nothing_else(image, block, dtype):
+    shape, halo = image
     layout = Layout(block, halo)
     buffer = numbered(layout, shape)
     covered = [addresses(view, buffer).reshape(-1) for view in layout.bands(shape, dtype)]
@@ -58,6 +74,17 @@ def test_bands_are_the_halo_and_nothing_else(shape, block, halo, dtype):
     np.testing.assert_array_equal(np.sort(every), np.arange(buffer.size))
     for view in layout.bands(shape, dtype):
         assert view.offset % view.alignment == 0
+
+
+@many
+@given(images(), blocks)
+def test_a_raised_view_is_the_same_elements_with_a_height_of_one(image, block):
+    shape, halo = image
+    view, buffer = Layout(block, halo).view(shape, "float32"), numbered(Layout(block, halo), shape)
+    seen = addresses(view, buffer)
+    expected = seen[:, :, None] if len(shape) == 3 else seen
+    np.testing.assert_array_equal(addresses(view.raised(), buffer), expected)
+    assert view.raised().is_compact == view.is_compact
 
 
 @many
@@ -116,7 +143,7 @@ def test_plain_and_one_channel_blocks_are_the_same_bytes():
 
 @pytest.mark.parametrize(
     ("layout", "text"),
-    [(PLAIN, "plain"), (Layout(1), "nchw"), (Layout(16), "nchw16c"), (Layout(8, Halo(1, 2, 3, 4)), "nchw8c+1.2.3.4")],
+    [(PLAIN, "plain"), (Layout(1), "nchw"), (Layout(16), "nchw16c"), (Layout(8, Halo(1, 2, 3, 4)), "nchw8c+1.2.3.4"), (Layout(8, Halo.of((5, 1, 2), (6, 3, 4))), "nchw8c+5.1.2.6.3.4")],
 )  # fmt: skip
 def test_names(layout, text):
     assert str(layout) == text

@@ -40,19 +40,20 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """
     sch = s_tir.Schedule(func)
     out = inline_between(sch, ("acc",))
-    n, k, p, q, lane = sch.get_loops(out)
-    _, ke, pe, qe, _ = _extents(sch, [n, k, p, q, lane])
+    n, k, *slices, p, q, lane = sch.get_loops(out)
+    ke, pe, qe = _extents(sch, [k, p, q])
     ko, ki = sch.split(k, [None, min(knobs["vectors"], ke)])
     po, pi = split_tail(sch, p, pe, knobs["rows"])
     qo, qi = split_tail(sch, q, qe, knobs["cols"])
     part, po = share_rows(sch, po, knobs)
-    sch.reorder(n, *part, ko, po, qo, ki, pi, qi, lane)
+    sch.reorder(n, *slices, *part, ko, po, qo, ki, pi, qi, lane)
     acc = sch.get_sblock("acc")
-    first = accumulate(sch, acc, qo, 4, knobs["block"])
+    first = accumulate(sch, acc, qo, len(slices) + 4, knobs["block"])
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
-    shared = [n, *part] if part else [n, ko] if pe % knobs["rows"] else [n, ko, po]
+    outer = [n, *slices]
+    shared = [*outer, *part] if part else [*outer, ko] if pe % knobs["rows"] else [*outer, ko, po]
     parallelize(sch, shared, knobs)
     sch.decompose_reduction(acc, first)
     return with_prefetch(sch.mod["main"], "weight")
@@ -62,19 +63,20 @@ def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFun
     """Schedule `schedules.depthwise`: strips of one row, all taps unrolled so that LLVM reuses the strip's loads."""
     sch = s_tir.Schedule(func)
     out = inline_between(sch, ("acc",))
-    n, k, p, q, lane = sch.get_loops(out)
-    _, _, pe, qe, _ = _extents(sch, [n, k, p, q, lane])
+    n, k, *slices, p, q, lane = sch.get_loops(out)
+    pe, qe = _extents(sch, [p, q])
     po, pi = split_tail(sch, p, pe, knobs["rows"])
     qo, qi = split_tail(sch, q, qe, knobs["cols"])
     part, po = share_rows(sch, po, knobs)
-    sch.reorder(n, *part, k, po, qo, pi, qi, lane)
+    sch.reorder(n, *part, k, *slices, po, qo, pi, qi, lane)
     acc = sch.get_sblock("acc")
     taps = int(sch.get(sch.get_loops(acc)[-1]).extent)
-    first = accumulate(sch, acc, qo, 2, knobs["block"], unroll=1 if taps <= 16 else 0)
+    first = accumulate(sch, acc, qo, len(slices) + 2, knobs["block"], unroll=1 if taps <= 16 else 0)
     sch.unroll(pi)
     sch.unroll(qi)
     sch.vectorize(lane)
-    shared = [n, *part] if part else [n, k] if pe % knobs["rows"] else [n, k, po]
+    outer = [n, k, *slices]
+    shared = [n, *part] if part else outer if pe % knobs["rows"] else [*outer, po]
     parallelize(sch, shared, knobs)
     sch.decompose_reduction(acc, first)
     return sch.mod["main"]

@@ -46,16 +46,16 @@ def schedule_transpose(func: tirx.PrimFunc, block: int, target: Target) -> tirx.
     (copy,) = blocks_of(sch)
     loops = sch.get_loops(copy)
     total = _volume(sch, loops)
-    if len(loops) == 5:  # plain to blocked: read along w
-        n, c, h, w, lane = loops
-        sch.reorder(n, c, h, lane, w)
+    if len(loops) > len(sch.get(copy).reads[0].region):  # plain to blocked: read along w
+        n, c, *outer, w, lane = loops
+        sch.reorder(n, c, *outer, lane, w)
     else:
-        n, channel, h, w = loops
+        n, channel, *outer, w = loops
         c, lane = sch.split(channel, [None, block])
-        sch.reorder(n, c, h, w, lane)
+        sch.reorder(n, c, *outer, w, lane)
         sch.unroll(lane)
     if total >= _PARALLEL_ELEMENTS:
-        sch.parallel(sch.fuse(n, c, h))
+        sch.parallel(sch.fuse(n, c, *outer))
     return sch.mod["main"]
 
 

@@ -24,7 +24,10 @@ def _unary(name: str) -> Operator:
 
 def _broadcasts_in_blocks(node: Node, types: Types, block: int) -> bool:
     """Whether all operands are images with all channels: then blocks broadcast like channels."""
-    return all(t.rank == 4 and t.shape[1] == node.type.shape[1] for t in types)
+    result = node.type
+    return result.is_image and all(
+        t.rank == result.rank and t.shape[1] == result.shape[1] for t in types
+    )
 
 
 def _binary(name: str) -> Operator:

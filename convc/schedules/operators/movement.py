@@ -21,7 +21,7 @@ def _whole_blocks(node: Node, types: Types, block: int) -> bool:
     axis: int = node.attributes.axis  # type: ignore[attr-defined]
     if not is_image(types):
         return False
-    return axis in (2, 3) or (axis == 1 and all(t.shape[1] % block == 0 for t in types))
+    return axis >= 2 or (axis == 1 and all(t.shape[1] % block == 0 for t in types))
 
 
 def _pad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -32,8 +32,9 @@ def _pad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
 def _pads_in_plane(node: Node, types: Types, block: int) -> bool:
     a: Any = node.attributes
+    n = types[0].rank
     whole = a.value == 0 or (is_image(types) and types[0].shape[1] % block == 0)
-    return is_image(types) and whole and not any((*a.pads[:2], *a.pads[4:6]))
+    return is_image(types) and whole and not any((*a.pads[:2], *a.pads[n : n + 2]))
 
 
 def _slice(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:

@@ -37,7 +37,7 @@ class Operator:
 
 def is_image(types: Types) -> bool:
     """Return whether the first operand is (N, C, H, W)."""
-    return bool(types) and types[0].rank == 4
+    return bool(types) and types[0].is_image
 
 
 def follow_images(node: Node, types: Types, block: int) -> bool:

@@ -1,4 +1,4 @@
-"""Write a packaged module: TVM's objects and one payload object, linked to a shared library.
+"""Write a packaged module: TVM's objects, a payload object and a small shim, linked to a shared library and sealed.
 
 The payload's two sections are not loaded by the dynamic loader (no ALLOC flag): weights of any size neither slow down `dlopen`
 nor meet the 2 GB limit of relative addresses, and the runtime maps them from the file. Same input, same bytes: nothing in the
@@ -8,6 +8,7 @@ file names a time, a path or a machine.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import shutil
 import subprocess
@@ -21,22 +22,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convc.errors import LoweringError, ToolchainError
+from convc.runtime.elf import find_sections
 from convc.runtime.manifest import Manifest, buffer_bytes, check, encode
 from convc.runtime.package import MANIFEST_SECTION, PAGE, WEIGHTS_SECTION
+from convc.runtime.seal import seal_of
 
 __all__ = ["link", "write_weights"]
 
 # .note.GNU-stack: without it the linker takes the hand-written object as asking for an executable stack.
 _PAYLOAD: Final = f"""\
-    .section {MANIFEST_SECTION}, "", @progbits
+    .section {MANIFEST_SECTION}, "", %progbits
     .incbin "manifest.json"
-    .section {WEIGHTS_SECTION}, "", @progbits
+    .section {WEIGHTS_SECTION}, "", %progbits
     .balign {PAGE}
     .incbin "weights.bin"
-    .section .note.GNU-stack, "", @progbits
+    .section .note.GNU-stack, "", %progbits
+"""
+# How a kernel reports an error. TVM's code calls a function of libtvm_ffi, which a product does not ship; with --wrap the call
+# comes here and goes on to whichever runtime has loaded the module: libconvc fills the variable in, else libtvm_ffi is there.
+_SHIM: Final = """\
+extern "C" {
+using Raise = void(const char *kind, const char **parts, int count);
+__attribute__((visibility("default"))) Raise *convc_raise = nullptr;
+__attribute__((weak)) Raise __real_TVMFFIErrorSetRaisedFromCStrParts;
+__attribute__((visibility("hidden"))) void __wrap_TVMFFIErrorSetRaisedFromCStrParts(
+    const char *kind, const char **parts, int count) {
+  (convc_raise ? convc_raise : __real_TVMFFIErrorSetRaisedFromCStrParts)(kind, parts, count);
+}
+}
 """
 # -Bsymbolic: a step is this library's own, even if the process has another library's symbol of that name.
-_FLAGS: Final = ("-shared", "-fPIC", "-Wl,--build-id=none,-Bsymbolic,--as-needed,--strip-debug")
+_FLAGS: Final = (
+    "-shared",
+    "-fPIC",
+    "-Wl,--build-id=none,-Bsymbolic,--as-needed,--strip-debug",
+    "-Wl,--wrap=TVMFFIErrorSetRaisedFromCStrParts",
+)
 
 
 def link(
@@ -81,11 +102,21 @@ def link(
         (folder / "manifest.json").write_bytes(encode(written))
         # Relative names only, and .s, not .S: the preprocessor would write the path into the object.
         (folder / "payload.s").write_text(_PAYLOAD)
-        _run([driver, "-c", "payload.s", "-o", "payload.o"], folder)
+        (folder / "shim.cc").write_text(_SHIM)
+        _run([driver, "-c", "-O2", "-fPIC", "payload.s", "shim.cc"], folder)
         sources = [str(Path(path).absolute()) for path in objects]
-        _run([driver, *_FLAGS, "-o", "module.so", *sources, "payload.o"], folder)
+        _run([driver, *_FLAGS, "-o", "module.so", *sources, "shim.o", "payload.o"], folder)
+        _seal(folder / "module.so")
         os.replace(folder / "module.so", destination)
     return written
+
+
+def _seal(file: Path) -> None:
+    with file.open("r+b") as stream:
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            seal = seal_of(data, find_sections(data, (WEIGHTS_SECTION,))[WEIGHTS_SECTION])
+        stream.seek(0, os.SEEK_END)
+        stream.write(seal)
 
 
 def _write_payload(folder: Path, manifest: Manifest, weights: Iterable[tuple[int, NDArray]]) -> str:

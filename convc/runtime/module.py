@@ -35,7 +35,12 @@ _NAN_POLICIES: Final = ("allow", "error")
 
 
 def load(
-    path: str | os.PathLike[str], *, threads: int | None = None, nan: NanPolicy = "allow"
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    nan: NanPolicy = "allow",
+    verify_checksums: bool = False,
+    expect_sha256: str | None = None,
 ) -> Module:
     """Return the module at `path`, ready to run on this machine.
 
@@ -43,9 +48,11 @@ def load(
         path: a packaged module.
         threads: how many threads a run uses; None means all cores that this process may use.
         nan: "error" refuses inputs and outputs that contain NaN.
+        verify_checksums: compare all weights with their SHA-256; everything else in the file is always checked.
+        expect_sha256: what the whole file's SHA-256 must be.
 
     Raises:
-        PackageError: if the file is no convc module or is damaged.
+        PackageError: if the file is no convc module, is damaged, or is not the expected one.
         TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
         ToolchainError: if TVM's runtime library is missing.
         InputError: if `threads` or `nan` is out of range.
@@ -53,7 +60,7 @@ def load(
     if nan not in _NAN_POLICIES:
         raise InputError(f"nan must be one of {', '.join(_NAN_POLICIES)}; got {nan!r}.")
     count = check_threads(threads)
-    package = open_package(path)
+    package = open_package(path, verify_checksums=verify_checksums, expect_sha256=expect_sha256)
     _check_target(package.manifest.target)
     runtime = runtime_library(package.path.absolute().parent)
     try:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from convc.errors import PackageError
 from convc.runtime.elf import Section, find_sections
 from convc.runtime.manifest import Manifest, buffer_bytes, decode
+from convc.runtime.seal import check_expected, check_seal
 
 __all__ = [
     "MANIFEST_SECTION",
@@ -57,43 +58,67 @@ class Package:
                 )
 
 
-def read_manifest(path: str | os.PathLike[str], *, verify_checksums: bool = False) -> Manifest:
+def read_manifest(
+    path: str | os.PathLike[str],
+    *,
+    verify_checksums: bool = False,
+    expect_sha256: str | None = None,
+) -> Manifest:
     """Return the manifest of the module at `path`; none of its code is loaded.
 
     Args:
         path: the packaged module.
-        verify_checksums: read all weights and compare their SHA-256 with the manifest's.
+        verify_checksums: as `open_package`.
+        expect_sha256: as `open_package`.
 
     Raises:
         PackageError: if there is no readable file, it is not a convc module, or it is damaged.
     """
-    package = open_package(path)
+    return open_package(
+        path, verify_checksums=verify_checksums, expect_sha256=expect_sha256
+    ).manifest
+
+
+def open_package(
+    path: str | os.PathLike[str],
+    *,
+    verify_checksums: bool = False,
+    expect_sha256: str | None = None,
+) -> Package:
+    """Return manifest and layout of the module at `path`; its seal is compared always.
+
+    Args:
+        path: the packaged module.
+        verify_checksums: read all weights as well and compare their SHA-256 with the manifest's.
+        expect_sha256: what the whole file's SHA-256 must be.
+
+    Raises:
+        PackageError: if there is no readable file, it is not a convc module, it is damaged, or not the expected one.
+        InputError: if `expect_sha256` is no SHA-256.
+    """
+    package = _open_package(Path(path), expect_sha256)
     if verify_checksums:
-        weights = map_weights(package)
-        digest = hashlib.sha256(weights.data).hexdigest()
+        digest = hashlib.sha256(map_weights(package).data).hexdigest()
         if digest != package.manifest.weights_sha256:
             raise PackageError(
                 f"weights of '{package.path}' must have SHA-256 {package.manifest.weights_sha256}; got {digest}."
                 " The file is damaged."
             )
-    return package.manifest
+    return package
 
 
-def open_package(path: str | os.PathLike[str]) -> Package:
-    """Return manifest and layout of the module at `path`.
-
-    Raises:
-        PackageError: if there is no readable file, it is not a convc module, or it is damaged.
-    """
-    path = Path(path)
+def _open_package(path: Path, expect_sha256: str | None) -> Package:
     try:
         with _opened(path) as file, _mapped(file) as data:
+            if expect_sha256 is not None:
+                check_expected(data, expect_sha256)
             sections = find_sections(data, (MANIFEST_SECTION, WEIGHTS_SECTION))
             missing = [name for name in (MANIFEST_SECTION, WEIGHTS_SECTION) if name not in sections]
             if missing:
                 raise PackageError(
                     f"module must have a section {missing[0]}; got none. It is not a convc module."
                 )
+            check_seal(data, sections[WEIGHTS_SECTION])
             place = sections[MANIFEST_SECTION]
             manifest = decode(data[place.offset : place.offset + place.size])
             weights, size = sections[WEIGHTS_SECTION], buffer_bytes(manifest.weights_bytes)

@@ -8,15 +8,19 @@ import pytest
 from convc.errors import PackageError
 from convc.runtime import Manifest, read_manifest
 from convc.runtime.elf import find_sections
+from convc.runtime.seal import check_seal
+from tests.runtime.runtime_modules import resealed
 
 NAMES = (".convc.manifest", ".convc.weights")
 HEADER = 64
 
 
-def outcome(data: bytes) -> str:
+def outcome(data: bytes, *, sealed: bool = False) -> str:
     """Return what reading the bytes gives; anything but sections or PackageError fails the test."""
     try:
         sections = find_sections(data, NAMES)
+        if sealed:
+            check_seal(data, sections[".convc.weights"])
     except PackageError:
         return "refused"
     assert all(s.offset + s.size <= len(data) for s in sections.values())
@@ -35,9 +39,9 @@ def test_finds_the_bytes(affine_file: Path) -> None:
 
 def test_every_truncation_is_refused(affine_file: Path) -> None:
     data = affine_file.read_bytes()
-    # The section table is the last thing in the file, so every shorter file lacks a part of it.
+    # Behind the section table is only the seal, so every shorter file lacks a part of one of them.
     cuts = {*range(200), *range(0, len(data), 997), *range(len(data) - 200, len(data))}
-    assert [cut for cut in sorted(cuts) if outcome(data[:cut]) != "refused"] == []
+    assert [cut for cut in sorted(cuts) if outcome(data[:cut], sealed=True) != "refused"] == []
 
 
 def test_random_damage_never_escapes(affine_file: Path, tmp_path: Path) -> None:
@@ -57,7 +61,7 @@ def test_random_damage_never_escapes(affine_file: Path, tmp_path: Path) -> None:
         for _ in range(rng.randint(1, 4)):
             data[rng.choice(region)] = rng.randrange(256)
         path = tmp_path / "damaged.so"
-        path.write_bytes(data)
+        path.write_bytes(resealed(data))
         try:
             assert isinstance(read_manifest(path, verify_checksums=True), Manifest)
         except PackageError as error:

@@ -289,7 +289,7 @@ def test_damaged_code_is_an_error(affine_file: Path, tmp_path: Path) -> None:
     data = bytearray(affine_file.read_bytes())
     data[0x10:0x12] = b"\1\0"  # e_type: a relocatable object, which dlopen refuses
     path = tmp_path / "object.so"
-    path.write_bytes(data)
+    path.write_bytes(runtime_modules.resealed(data))
     with pytest.raises(ConvcError, match=f"^module file '{path}' must load; got "):
         load(path)
 

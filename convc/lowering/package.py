@@ -105,7 +105,7 @@ def link(
         (folder / "shim.cc").write_text(_SHIM)
         _run([driver, "-c", "-O2", "-fPIC", "payload.s", "shim.cc"], folder)
         sources = [str(Path(path).absolute()) for path in objects]
-        _run([driver, *_FLAGS, "-o", "module.so", *sources, "shim.o", "payload.o"], folder)
+        _run([driver, *_FLAGS, "-o", "module.so", "shim.o", *sources, "payload.o"], folder)
         _seal(folder / "module.so")
         os.replace(folder / "module.so", destination)
     return written

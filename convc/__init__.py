@@ -18,6 +18,7 @@ from convc.version import __version__
 if TYPE_CHECKING:
     from convc.compiler import CompiledModel, compile, explain
     from convc.frontend import dsl
+    from convc.frontend.dsl import grad
     from convc.frontend.onnx import from_onnx
     from convc.ir import ConvSpec, Graph
     from convc.runtime import Module, load
@@ -35,6 +36,7 @@ __all__ = [
     "dsl",
     "explain",
     "from_onnx",
+    "grad",
     "load",
     "load_graph",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "compile": "convc.compiler",
     "explain": "convc.compiler",
     "from_onnx": "convc.frontend.onnx",
+    "grad": "convc.frontend.dsl",
     "load": "convc.runtime",
     "load_graph": "convc.source",
 }

@@ -102,6 +102,14 @@ def _softplus(x: Tensor) -> Tensor:
     return te.compute(x.shape, lambda *i: tirx.max(x(*i), _const(0, x)) + e(*i), name="softplus")
 
 
+def _sign(x: Tensor) -> Tensor:
+    def sign(v: Expr) -> Expr:
+        below = tirx.Select(v < _const(0, x), _const(-1, x), v)  # zeros and NaN stay as they are
+        return tirx.Select(v > _const(0, x), _const(1, x), below)
+
+    return map_elements(x, sign)
+
+
 UNARY: Final[dict[str, Callable[..., Tensor]]] = {
     "relu": lambda x: _clip(x, 0.0, float("inf")),
     "clip": _clip,
@@ -120,6 +128,7 @@ UNARY: Final[dict[str, Callable[..., Tensor]]] = {
     "erf": _erf,
     "abs": topi.abs,
     "neg": topi.negative,
+    "sign": _sign,
     "floor": topi.floor,
     "ceil": topi.ceil,
 }

@@ -46,6 +46,7 @@ FORMULAS = {
     "erf": math.erf,
     "abs": abs,
     "neg": lambda x: -x,
+    "sign": lambda x: (x > 0) - (x < 0),
     "floor": math.floor,
     "ceil": math.ceil,
 }

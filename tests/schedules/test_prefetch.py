@@ -12,7 +12,6 @@ from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.table import algorithm_named
 from convc.target import parse_target
 
-
 TARGET = parse_target(mcpu="x86-64-v4")
 
 

@@ -42,12 +42,14 @@ from convc.frontend.dsl.elementwise import (
     reciprocal,
     relu,
     sigmoid,
+    sign,
     silu,
     softplus,
     sqrt,
     sub,
     tanh,
 )
+from convc.frontend.dsl.gradient import grad
 from convc.frontend.dsl.layers import (
     batch_norm,
     conv1d,
@@ -101,6 +103,7 @@ __all__ = [
     "flatten",
     "floor",
     "global_average_pool",
+    "grad",
     "graph",
     "hard_sigmoid",
     "hard_swish",
@@ -127,6 +130,7 @@ __all__ = [
     "reshape",
     "resize_nearest",
     "sigmoid",
+    "sign",
     "silu",
     "softmax",
     "softplus",

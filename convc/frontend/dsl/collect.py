@@ -9,10 +9,10 @@ from convc.errors import VerifyError
 from convc.frontend.dsl.tensor import Tensor
 from convc.ir.graph import Graph, Output
 
-__all__ = ["graph"]
+__all__ = ["collected", "graph"]
 
 
-def _collected(outputs: Sequence[Tensor]) -> list[Tensor]:
+def collected(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Return all tensors that `outputs` depend on, each after its producers; the order follows the operands' order alone."""
     done: dict[Tensor, None] = {}
     # A stack of our own: a network is deeper than Python's recursion limit.
@@ -64,7 +64,7 @@ def graph(outputs: Tensor | Mapping[str, Tensor], *, name: str = "graph") -> Gra
         (Output(name='add_1', value='add_1'),)
     """
     named = {"": outputs} if isinstance(outputs, Tensor) else dict(outputs)
-    tensors = _collected(list(named.values()))
+    tensors = collected(list(named.values()))
     names = _names(tensors)
     nodes = (
         replace(t.node, name=names[t], inputs=tuple(names[p] for p in t.producers)) for t in tensors

@@ -34,6 +34,7 @@ __all__ = [
     "reciprocal",
     "relu",
     "sigmoid",
+    "sign",
     "silu",
     "softplus",
     "sqrt",
@@ -61,6 +62,7 @@ relu = _unary("relu")
 sigmoid = _unary("sigmoid")
 hard_swish = _unary("hard_swish")
 silu = _unary("silu")
+sign = _unary("sign")
 tanh = _unary("tanh")
 softplus = _unary("softplus")
 exp = _unary("exp")

@@ -86,6 +86,7 @@ UNARY: Final[dict[str, Unary]] = {
     "erf": Unary(NoAttributes, lambda x: _erf(x)),
     "abs": Unary(NoAttributes, np.abs),
     "neg": Unary(NoAttributes, np.negative),
+    "sign": Unary(NoAttributes, np.sign),
     "floor": Unary(NoAttributes, np.floor),
     "ceil": Unary(NoAttributes, np.ceil),
 }

@@ -14,7 +14,14 @@ from convc.ir.ops.definition import Array, Attributes, OpDef
 from convc.ir.spec import pooled_extent
 from convc.ir.types import Shape, TensorType
 
-__all__ = ["ROWS", "AveragePoolAttributes", "LRNAttributes", "MaxPoolAttributes", "pool_counts"]
+__all__ = [
+    "ROWS",
+    "AveragePoolAttributes",
+    "LRNAttributes",
+    "MaxPoolAttributes",
+    "infer_pool",
+    "pool_counts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,8 @@ def _resolved(a: PoolAttributes) -> tuple[Shape, Shape, Shape]:
     return a.strides or (1,) * n, a.pads or (0,) * (2 * n), a.dilations or (1,) * n
 
 
-def _infer_pool(types: Sequence[TensorType], a: PoolAttributes) -> TensorType:
+def infer_pool(types: Sequence[TensorType], a: PoolAttributes) -> TensorType:
+    """Return the type of a pool's result; raises ShapeError or DTypeError if there is none."""
     data, n = types[0], len(a.kernel)
     strides, pads, dilations = _resolved(a)
     if data.rank != n + 2 or n == 0:
@@ -100,7 +108,7 @@ def _windows(x: Array, a: PoolAttributes, fill: float) -> Array:
     """Return every tap of every window stacked in front: (taps, N, C, *output)."""
     strides, pads, dilations = _resolved(a)
     n = len(a.kernel)
-    extents = _infer_pool([TensorType(x.shape, "float64")], a).shape[2:]
+    extents = infer_pool([TensorType(x.shape, "float64")], a).shape[2:]
     # ceil_mode may hang over the end: pad as far as the last window reaches.
     border = [(0, 0), (0, 0)]
     for axis in range(n):
@@ -128,7 +136,7 @@ def pool_counts(extents: Shape, a: AveragePoolAttributes) -> Array:
         border = [(0, 0), (0, 0), *zip(pads[:n], pads[n:], strict=True)]
         ones = np.pad(ones, border, constant_values=1.0)
         bare = AveragePoolAttributes(a.kernel, strides, (), a.dilations, a.ceil_mode)
-        full = _infer_pool([TensorType((1, 1, *extents), "float64")], a).shape
+        full = infer_pool([TensorType((1, 1, *extents), "float64")], a).shape
         return _windows(ones, bare, 0.0).sum(0)[tuple(map(slice, full))]
     return _windows(ones, a, 0.0).sum(0)
 
@@ -161,7 +169,7 @@ def _lrn_reference(arrays: Sequence[Array], a: LRNAttributes) -> Array:
 
 
 ROWS: Final = (
-    OpDef("max_pool", MaxPoolAttributes, (1, 1), _infer_pool, _max_reference),
-    OpDef("average_pool", AveragePoolAttributes, (1, 1), _infer_pool, _average_reference),
+    OpDef("max_pool", MaxPoolAttributes, (1, 1), infer_pool, _max_reference),
+    OpDef("average_pool", AveragePoolAttributes, (1, 1), infer_pool, _average_reference),
     OpDef("lrn", LRNAttributes, (1, 1), _infer_lrn, _lrn_reference),
 )

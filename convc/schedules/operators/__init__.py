@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from convc.schedules.operators import elementwise, linear, movement, weight_gradient, window
+from convc.schedules.operators import (
+    elementwise,
+    linear,
+    movement,
+    weight_gradient,
+    window,
+    window_grad,
+)
 from convc.schedules.operators.operator import Operator
 
 __all__ = ["OPERATORS", "Operator"]
 
 OPERATORS: Final[dict[str, Operator]] = {
     name: row
-    for family in (elementwise, window, linear, movement, weight_gradient)
+    for family in (elementwise, window, linear, movement, weight_gradient, window_grad)
     for name, row in family.ROWS.items()
 }

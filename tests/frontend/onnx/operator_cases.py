@@ -74,6 +74,7 @@ UNARY = [
     "Neg",
     "Floor",
     "Ceil",
+    "Sign",
     "Elu",
     "Selu",
     "LeakyRelu",

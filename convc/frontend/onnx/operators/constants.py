@@ -113,7 +113,6 @@ ROWS: Final = (
     Converter("And", (7,), only_constants, NOTE, folds=True),
     Converter("Or", (7,), only_constants, NOTE, folds=True),
     Converter("Mod", (10, 13, 28), only_constants, NOTE, folds=True),
-    Converter("Sign", (9, 13), only_constants, NOTE, folds=True),
     Converter("NonZero", (9, 13), only_constants, NOTE, folds=True),
     Converter("ReduceProd", (1, 11, 13, 18), only_constants, NOTE, folds=True),
 )

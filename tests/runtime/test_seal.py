@@ -60,7 +60,9 @@ def test_expected_sha256(affine_file: Path, tmp_path: Path) -> None:
     assert failure(tmp_path / "same.so", data, expect_sha256=other) == (
         f"module must have SHA-256 {other}; got {digest}. It is another file, or was changed."
     )
-    with pytest.raises(InputError, match=r"^expect_sha256 must be 64 hexadecimal digits; got 'abc'"):
+    with pytest.raises(
+        InputError, match=r"^expect_sha256 must be 64 hexadecimal digits; got 'abc'"
+    ):
         read_manifest(affine_file, expect_sha256="abc")
 
 

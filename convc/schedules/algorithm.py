@@ -110,15 +110,20 @@ class Algorithm(Protocol):
 
 
 def channel_block(channels: int, target: Target) -> int:
-    """Return the block that wastes least: whole vectors, or half vectors where the last one would be at most half full.
+    """Return whole vectors or half ones, by the cycles and then the padding of their products.
 
     On Zen 4 two 256-bit FMAs a cycle equal one 512-bit FMA, so a half-wide block costs nothing: 24 channels are 3 blocks of 8,
-    not 2 of 16.
+    not 2 of 16. Where two 512-bit FMAs issue a cycle, they are 2 of 16; up to 8 are one of 8.
     """
     lanes = target.lanes
-    if lanes >= 16 and 0 < channels % lanes <= lanes // 2:
-        return lanes // 2
-    return lanes
+    if lanes < 16:
+        return lanes
+
+    def cost(block: int) -> tuple[float, int, int]:
+        vectors = -(-channels // block)
+        return vectors / target.core.fmas_of(lanes, block), vectors * block, -block
+
+    return min(lanes, lanes // 2, key=cost)
 
 
 def channel_blocks(channels: int, target: Target) -> tuple[int, ...]:

@@ -82,8 +82,11 @@ class Depthwise:
         cols, R = knobs["cols"], math.prod(rows)
         strips = -(-spec.output[-1] // cols) * math.prod(spec.output[2:-1]) * spec.data[0]
         blocks = -(-spec.out_channels // knobs["block"])
-        per_strip = R * max(S * cols, (cols - 1) * spec.strides[-1] + 2 * S) + cols
-        return max(strips * blocks * per_strip, spec.nbytes / 8)
+        core, lanes, block = target.core, target.lanes, knobs["block"]
+        fmas = S * cols / core.fmas_of(lanes, block)
+        loads = ((cols - 1) * spec.strides[-1] + 2 * S) / core.loads_of(lanes, block)
+        per_strip = R * max(fmas, loads) + cols / core.fmas_of(lanes, block)
+        return max(strips * blocks * per_strip, spec.nbytes / target.memory_bytes)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

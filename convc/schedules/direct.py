@@ -89,9 +89,9 @@ class Direct:
         vectors = -(-spec.out_channels // spec.group // block)
         rows, cols = spec.output[-2:]
         widest = 4 if spec.group == 1 else _greatest_divisor(vectors, 4)
-        tile = best_tile(target, rows, cols, vectors, max_vectors=widest)
+        tile = best_tile(target, rows, cols, vectors, block=block, max_vectors=widest)
         if spec.group > 1 and vectors % tile.vectors:
-            tile = best_tile(target, rows, cols, 1)
+            tile = best_tile(target, rows, cols, 1, block=block)
         return {
             "data_block": data_block,
             "block": block,
@@ -110,7 +110,7 @@ class Direct:
         for block in channel_blocks(spec.out_channels, target):
             vectors = -(-spec.out_channels // spec.group // block)
             widths = [v for v in (1, 2, 3, 4) if spec.group == 1 or vectors % v == 0]
-            for tile in good_tiles(target, rows, cols, vectors, vectors=widths):
+            for tile in good_tiles(target, rows, cols, vectors, block=block, vectors=widths):
                 shares = row_shares(target, tile.rows, rows)
                 for data_block, chunks in itertools.product(data_blocks, shares):
                     yield {
@@ -123,21 +123,17 @@ class Direct:
                     }
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
-        """Return FMA cycles of all tiles, or the weights' way from memory if that takes longer."""
+        """Return FMA cycles of all tiles and the part of the weights' way from memory that they do not hide."""
         spec = raised(problem.spec)
         tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
         vectors = -(-spec.out_channels // knobs["block"])
         c = -(-spec.in_channels // spec.group // knobs["data_block"]) * knobs["data_block"]
         slices = math.prod(spec.output[2:-2])
         steps = spec.data[0] * slices * c * math.prod(spec.kernel)
-        # Half-wide vectors issue twice a cycle.
-        width = knobs["block"] / max(target.lanes, knobs["block"])
         rows, cols = spec.output[-2:]
-        compute = steps * tile_cycles(tile, rows, cols, vectors) * width
-        stream = (
-            spec.nbytes / 8 * target.memory_crowding
-        )  # bytes a cycle from beyond L2, Zen 4 estimate
-        return max(compute, stream)
+        compute = steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
+        weights = 4 * math.prod(spec.weight) / target.memory_bytes
+        return max(target.core.together(compute, weights), spec.nbytes / target.memory_bytes)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

@@ -44,9 +44,6 @@ _CYCLES_PER_STEP: Final = {
 # Dense transforms scatter their results over planes: times this. Measured on Zen 4 at 64 channels, 56 x 56.
 _STORED: Final = 1.5
 
-# The part of the shorter of products and streaming U that the longer one does not hide. Measured with U of 25 to 60 MB.
-_UNCOVERED: Final = 0.3
-
 # U is many times the weights: in a network it comes from memory, not from L3 as in the measurements. Others are preferred when close.
 _CAUTION: Final = 1.1
 
@@ -129,7 +126,7 @@ class Fft:
         }
         if spec.group == 1:
             points = rows * Tiling.of(spec, t_h, t_w).cols
-            tile = _register_tile(target, points, -(-spec.out_channels // block))
+            tile = _register_tile(target, points, -(-spec.out_channels // block), block)
             knobs |= {"points": tile.cols, "vectors": tile.vectors}
         return knobs
 
@@ -149,21 +146,22 @@ class Fft:
             return spec.data[0] * k_blocks * tiling.tiles * per_tile * _CAUTION
         tiles, blocks = knobs["rows"] * tiling.cols, tiling.rows // knobs["rows"]
         C, K = c_blocks * knobs["data_block"], k_blocks * knobs["block"]
-        width = knobs["block"] / max(target.lanes, knobs["block"])
+        core, memory = target.core, target.memory_bytes
         tile = Tile(1, knobs["points"], knobs["vectors"])
-        products = knobs["products"] * bins * C * tile_cycles(tile, 1, tiles, k_blocks) * width
+        products = knobs["products"] * bins * C
+        products *= tile_cycles(target, tile, 1, tiles, k_blocks, knobs["block"])
         # Each block of tiles streams all of U: from memory the first time, then from where it fits.
         u_bytes = 4 * bins * _planes(knobs) * C * K
-        again = 32 if u_bytes < target.l2_bytes / 2 else 14 if u_bytes < target.l3_bytes / 2 else 6
-        stream = u_bytes / min(8, again) + u_bytes * (blocks - 1) / again
+        beyond = core.l3 if u_bytes < target.l3_bytes / 2 else memory * 2 / 3
+        again = core.l2 if u_bytes < target.l2_bytes / 2 else beyond
+        stream = u_bytes / min(memory, again) + u_bytes * (blocks - 1) / again
         moved = tiling.tiles * step * _STORED * (forward * c_blocks + inverse * k_blocks)
         # S and Z of a block are written and read again; beyond L2 that costs time of its own.
         passed = 4 * tiles * t_w * (t_h * C + tiling.m_h * K)
         if passed > target.l2_bytes / 2:
-            moved += 2 * blocks * passed / (14 if passed < target.l3_bytes / 2 else 6)
+            moved += 2 * blocks * passed / (core.l3 if passed < target.l3_bytes / 2 else memory)
         products *= blocks
-        covered = max(products, stream) + _UNCOVERED * min(products, stream)
-        return spec.data[0] * (covered + moved) * _CAUTION
+        return spec.data[0] * (core.together(products, stream) + moved) * _CAUTION
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -338,7 +336,7 @@ def _wave(numerator: Any, denominator: int, quarters: Any) -> Any:
     return tirx.cos(step.astype("float32") * tirx.const(math.pi / 2 / denominator, "float32"))
 
 
-def _register_tile(target: Target, points: int, vectors: int) -> Tile:
+def _register_tile(target: Target, points: int, vectors: int, block: int) -> Tile:
     """Return the best register tile; one that leaves a tail costs more than its cycles, see `winograd`."""
     tiles = [
         Tile(1, p, v)
@@ -349,7 +347,8 @@ def _register_tile(target: Target, points: int, vectors: int) -> Tile:
     return min(
         tiles,
         key=lambda tile: (
-            tile_cycles(tile, 1, points, vectors) * (1.2 if points % tile.cols else 1),
+            tile_cycles(target, tile, 1, points, vectors, block)
+            * (1.2 if points % tile.cols else 1),
             -tile.vectors,  # then V is read once for more results
             -tile.cols,
         ),

@@ -39,8 +39,7 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 _UNALIGNED: Final = 1.8
 _FROM_L2: Final = 3.2
 _FROM_L3: Final = 14.0
-# A step of the reduction: four chains cover an FMA's latency; of 8 lanes, 8 channels by 2 vectors issue no faster than this.
-_LATENCY: Final = 4
+# A step of the reduction: of 8 lanes, 8 channels by 2 vectors issue no faster than this.
 _ISSUED: Final = 3.1
 # A register tile beside its steps: the loop, and each vector's zero and store.
 _TILE: Final = 5.0
@@ -148,7 +147,7 @@ class Im2col:
         units = spec.data[0] * spec.group * math.prod(Blocks.of(spec, knobs).counts)
         # Threads wait for the one with the most blocks; where there are few, the channels of each are shared out.
         turns = -(-units // target.cores) * target.cores / units if units >= 2 * target.cores else 1
-        cycles = max(sum(_cycles(spec, target, knobs)) * turns, spec.nbytes / 8)
+        cycles = max(sum(_cycles(spec, target, knobs)) * turns, spec.nbytes / target.memory_bytes)
         return cycles + reorder_cycles(spec)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
@@ -286,7 +285,8 @@ def _cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> tuple[float, ...]:
     blocks = Blocks.of(spec, knobs)
     t, v, lanes = knobs["channels"], knobs["vectors"], knobs["lanes"]
     # Half-wide vectors issue twice a cycle.
-    width = lanes / max(target.lanes, lanes)
+    core = target.core
+    fma, read_one = 1 / core.fmas_of(target.lanes, lanes), 1 / core.loads_of(target.lanes, lanes)
     group_k, taps = spec.out_channels // spec.group, math.prod(spec.weight[1:])
     count = spec.data[0] * spec.group * math.prod(blocks.counts)
     tiles = -(-group_k // t) * (blocks.points // (v * lanes))
@@ -301,8 +301,8 @@ def _cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> tuple[float, ...]:
     elif 4 * read > 0.6 * target.l1_bytes:
         load = max(load, _FROM_L2 / uses)
     issued = t * v + v + (t if v > 1 else 0) + 3
-    step = max(t * v * width, (t + v * load) * width, issued / _ISSUED, _LATENCY)
-    product = count * tiles * (taps * step + _TILE + _STORE * t * v * width)
+    step = max(t * v * fma, (t + v * load) * read_one, issued / _ISSUED, core.latency)
+    product = count * tiles * (taps * step + _TILE + _STORE * t * v * fma)
     pieces = blocks.cols // target.lanes + (blocks.cols % target.lanes).bit_count()
     rows = blocks.rows * pieces
     pack = count * taps * (rows * _PACK + 2) if knobs["panel"] else 0.0

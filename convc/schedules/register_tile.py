@@ -15,9 +15,6 @@ from convc.target import Target
 
 __all__ = ["Tile", "best_tile", "good_tiles", "tile_cycles"]
 
-# A zmm FMA issues once a cycle, so four of them in flight cover its latency (Zen 4).
-_LATENCY = 4
-
 # The model's error for one tile is a few percent; one that it finds so much slower than the best is not worth building.
 _SLACK: Final = 1.2
 
@@ -39,14 +36,27 @@ class Tile:
         return self.accumulators + self.vectors + 1 <= target.registers
 
 
-def _step_cycles(points: int, vectors: int) -> float:
+def _step_cycles(target: Target, points: int, vectors: int, block: int) -> float:
     """Cycles of one reduction step of a tile: FMAs, or its loads, or the latency of too few chains."""
-    fmas, loads = points * vectors, points + vectors
-    return max(fmas, loads, _LATENCY)
+    core, lanes = target.core, target.lanes
+    fmas = points * vectors / core.fmas_of(lanes, block)
+    loads = (points + vectors) / core.loads_of(lanes, block)
+    return max(fmas, loads, core.latency)
 
 
-def tile_cycles(tile: Tile, rows: int, cols: int, channel_vectors: int) -> float:
-    """Return the cycles of one reduction step over a whole `rows x cols` plane and all channel vectors, tails included."""
+def tile_cycles(
+    target: Target, tile: Tile, rows: int, cols: int, channel_vectors: int, block: int
+) -> float:
+    """Return the cycles of one reduction step over a whole plane and all channel vectors, tails included.
+
+    Args:
+        target: the machine.
+        tile: the register tile.
+        rows: of the plane.
+        cols: of the plane.
+        channel_vectors: vectors of output channels.
+        block: elements of such a vector.
+    """
     groups = -(-channel_vectors // tile.vectors)
     full_rows, tail_rows = divmod(rows, tile.rows)
     full_cols, tail_cols = divmod(cols, tile.cols)
@@ -54,14 +64,22 @@ def tile_cycles(tile: Tile, rows: int, cols: int, channel_vectors: int) -> float
     for r, rn in ((tile.rows, full_rows), (tail_rows, 1 if tail_rows else 0)):
         for c, cn in ((tile.cols, full_cols), (tail_cols, 1 if tail_cols else 0)):
             if rn and cn:
-                total += rn * cn * _step_cycles(r * c, tile.vectors)
+                total += rn * cn * _step_cycles(target, r * c, tile.vectors, block)
     return total * groups
 
 
 def best_tile(
-    target: Target, rows: int, cols: int, channel_vectors: int, *, max_vectors: int = 4
+    target: Target,
+    rows: int,
+    cols: int,
+    channel_vectors: int,
+    *,
+    block: int = 0,
+    max_vectors: int = 4,
 ) -> Tile:
     """Return the tile with the fewest cycles for a plane; on ties the one with fewer weight vectors, then wider.
+
+    `block` is the elements of a vector, a whole register if left out.
 
     Example:
         >>> from convc.target import Target
@@ -79,7 +97,7 @@ def best_tile(
                 tile = Tile(height, width, vectors)
                 # 2 vectors measured best at equal cycles (6 x 4: same speed, four times the code in the tails).
                 order = (
-                    tile_cycles(tile, rows, cols, channel_vectors),
+                    tile_cycles(target, tile, rows, cols, channel_vectors, block or target.lanes),
                     abs(vectors - 2),
                     height,
                     -width,
@@ -96,6 +114,7 @@ def good_tiles(
     cols: int,
     channel_vectors: int,
     *,
+    block: int = 0,
     vectors: Sequence[int] = (1, 2, 3, 4),
     whole: bool = False,
 ) -> list[Tile]:
@@ -106,14 +125,15 @@ def good_tiles(
         rows: of the plane.
         cols: of the plane.
         channel_vectors: vectors of output channels.
+        block: elements of such a vector; a whole register if left out.
         vectors: how many of them a tile may hold.
         whole: only tiles whose columns divide the plane's.
 
     Example:
         >>> from convc.target import Target
         >>> zen4 = Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32)
-        >>> [(t.rows, t.cols, t.vectors) for t in good_tiles(zen4, 56, 56, 4, whole=True)][-3:]
-        [(3, 4, 2), (3, 2, 4), (1, 7, 4)]
+        >>> [(t.rows, t.cols, t.vectors) for t in good_tiles(zen4, 56, 56, 4, whole=True)][:3]
+        [(2, 1, 2), (3, 1, 2), (4, 1, 2)]
     """
     found = []
     for v in vectors:
@@ -125,7 +145,10 @@ def good_tiles(
                 continue
             for r in range(1, min(rows, points // c) + 1):
                 tile = Tile(r, c, v)
-                found.append((tile_cycles(tile, rows, cols, channel_vectors), tile))
+                cycles = tile_cycles(
+                    target, tile, rows, cols, channel_vectors, block or target.lanes
+                )
+                found.append((cycles, tile))
     least = min((cycles for cycles, _ in found), default=0.0)
     found.sort(key=lambda pair: pair[0])
     return [tile for cycles, tile in found if cycles <= _SLACK * least]

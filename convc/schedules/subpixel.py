@@ -73,7 +73,7 @@ class Subpixel:
         spec = raised(problem.spec)
         block = channel_block(spec.out_channels, target)
         rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
-        tile = best_tile(target, rows, cols, -(-spec.out_channels // block))
+        tile = best_tile(target, rows, cols, -(-spec.out_channels // block), block=block)
         return {
             "data_block": channel_block(spec.in_channels, target),
             "block": block,
@@ -89,7 +89,7 @@ class Subpixel:
         rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
         data_blocks = channel_blocks(spec.in_channels, target)
         for block in channel_blocks(spec.out_channels, target):
-            for tile in good_tiles(target, rows, cols, -(-spec.out_channels // block)):
+            for tile in good_tiles(target, rows, cols, -(-spec.out_channels // block), block=block):
                 shares = row_shares(target, tile.rows, rows)
                 for data_block, chunks in itertools.product(data_blocks, shares):
                     yield {
@@ -108,9 +108,9 @@ class Subpixel:
         rows, cols = (p // s for p, s in zip(spec.output[2:], spec.strides, strict=True))
         phases, taps = spec.strides[0] * spec.strides[1], _taps(spec)
         steps = spec.data[0] * spec.in_channels * taps[0] * taps[1] * phases
-        width = knobs["block"] / max(target.lanes, knobs["block"])
         vectors = -(-spec.out_channels // knobs["block"])
-        return max(steps * tile_cycles(tile, rows, cols, vectors) * width, spec.nbytes / 8)
+        compute = steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
+        return max(compute, spec.nbytes / target.memory_bytes)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

@@ -119,7 +119,7 @@ class Winograd:
                 points = rows * tile_cols
                 if rows > 1 and _slab(spec, high, wide, points) > 2 * target.l2_bytes:
                     break
-                for tile in good_tiles(target, 1, points, vectors, whole=True):
+                for tile in good_tiles(target, 1, points, vectors, block=block, whole=True):
                     for data_block in c_blocks:
                         yield {
                             "data_block": data_block,
@@ -134,7 +134,7 @@ class Winograd:
         """Return the knobs for F(m, r) in blocks of `rows` tile rows, a divisor of their number."""
         block = channel_block(spec.out_channels, target)
         vectors = -(-spec.out_channels // block)
-        tile = _whole_tile(target, rows * _tiles(spec, m)[1], vectors)
+        tile = _whole_tile(target, rows * _tiles(spec, m)[1], vectors, block)
         return {
             "data_block": channel_block(spec.in_channels, target),
             "block": block,
@@ -154,22 +154,19 @@ class Winograd:
         lanes, vectors = knobs["block"], -(-spec.out_channels // knobs["block"])
         C = -(-spec.in_channels // knobs["data_block"]) * knobs["data_block"]
         K = vectors * lanes
-        width = lanes / max(target.lanes, lanes)
         tile = Tile(1, knobs["points"], knobs["vectors"])
-        product = alphas * C * tile_cycles(tile, 1, points, vectors) * width * blocks
+        product = alphas * C * tile_cycles(target, tile, 1, points, vectors, lanes) * blocks
         # Each block of tiles streams all of U: from memory the first time, then from where it fits.
         u_bytes, v_bytes = 4 * alphas * C * K, 4 * alphas * C * points
-        memory = (
-            9.2 / target.memory_crowding
-        )  # bytes a cycle; 33 GB/s alone, measured on VGG's dense layers
-        again = 32 if u_bytes < target.l2_bytes / 2 else 14
+        core, memory = target.core, target.memory_bytes
+        again = core.l2 if u_bytes < target.l2_bytes / 2 else core.l3
         if u_bytes > target.l3_bytes / 2:
             again = memory * 2 / 3
         stream = u_bytes / memory + u_bytes * (blocks - 1) / again
         # V of a block is read once per group of output channels; beyond half of L2 it comes from L3.
         groups = -(-vectors // knobs["vectors"])
         if v_bytes > 0.6 * target.l2_bytes:
-            product += v_bytes * groups * blocks / 14
+            product += v_bytes * groups * blocks / core.l3
         tiles = tile_rows * tile_cols
         per_pair = alphas * _TRANSFORM_CYCLES[max(high.alpha, wide.alpha)]
         moved = tiles * per_pair * (_FORWARD_SHARE * C + (1 - _FORWARD_SHARE) * K) / 16
@@ -177,9 +174,8 @@ class Winograd:
         image = 4 * (spec.in_channels * spec.data[2] * spec.data[3])
         image += 4 * (spec.out_channels * spec.output[2] * spec.output[3])
         if image > target.l2_bytes:
-            moved += image / 14
-        # Of the shorter of two streams a fifth is not hidden behind the longer (512 channels at 7 x 7: 1194 us, 1004 alone).
-        return spec.data[0] * (max(product, stream) + 0.2 * min(product, stream) + moved)
+            moved += image / core.l3
+        return spec.data[0] * (core.together(product, stream) + moved)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -286,7 +282,7 @@ class Winograd:
         return [x, U, *extras, blocked_result(y, problem, extras)]
 
 
-def _whole_tile(target: Target, points: int, vectors: int) -> Tile:
+def _whole_tile(target: Target, points: int, vectors: int, block: int) -> Tile:
     """Return the best register tile whose points divide the block's: a tail here costs up to half the speed.
 
     LLVM unrolls the few tiles of a block into each other and spills their accumulators (45 points: 9 x 2 gives 347 GFLOP/s,
@@ -301,7 +297,11 @@ def _whole_tile(target: Target, points: int, vectors: int) -> Tile:
     # On ties more points: fewer, longer tiles stream U less often from L2.
     return min(
         tiles,
-        key=lambda t: (tile_cycles(t, 1, points, vectors), -t.accumulators, abs(t.vectors - 2)),
+        key=lambda t: (
+            tile_cycles(target, t, 1, points, vectors, block),
+            -t.accumulators,
+            abs(t.vectors - 2),
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from convc.errors import ToolchainError, unknown_name
 from convc.target.cuda import Gpu, gpu_of, parse_sm, present_gpu
+from convc.target.microarchitecture import Microarchitecture, microarchitecture
 
 if TYPE_CHECKING:
     from tvm.target import Target as TVMTarget
@@ -74,14 +75,19 @@ class Target:
         return self.device
 
     @property
-    def flops_per_cycle(self) -> int:
-        """Fp32 FLOPs of one core in one cycle, two 256-bit or one 512-bit FMA counted (Zen 4; performance recipes)."""
-        return 2 * max(16, self.lanes) if self.lanes > 4 else 16
+    def core(self) -> Microarchitecture:
+        """How fast one of its cores is."""
+        return microarchitecture(self.mcpu, self.lanes)
 
     @property
-    def memory_crowding(self) -> float:
-        """By how much a core's memory bandwidth shrinks with all cores busy: two get 1.5 x of one (Zen 4 virtual machine)."""
-        return self.cores / min(1.5, self.cores)
+    def flops_per_cycle(self) -> float:
+        """Fp32 FLOPs of one core in one cycle."""
+        return 2 * self.lanes * self.core.fmas
+
+    @property
+    def memory_bytes(self) -> float:
+        """Bytes a cycle that one core reads from memory while all read."""
+        return self.core.memory_of(self.cores)
 
     def with_cores(self, cores: int) -> Target:
         """Return the target planned for `cores` threads."""

@@ -21,7 +21,7 @@ def test_no_other_tile_has_fewer_cycles(target, rows, cols, vectors, most):
     best = best_tile(target, rows, cols, vectors, max_vectors=most)
     assert best.fits(target)
     assert (best.rows <= rows, best.cols <= cols, best.vectors <= min(vectors, most)) == (True,) * 3
-    cycles = tile_cycles(best, rows, cols, vectors)
+    cycles = tile_cycles(target, best, rows, cols, vectors, target.lanes)
     others = (
         Tile(r, c, v)
         for v in range(1, min(vectors, most) + 1)
@@ -29,11 +29,14 @@ def test_no_other_tile_has_fewer_cycles(target, rows, cols, vectors, most):
         for c in range(1, min(cols, 31) + 1)
         if r * c * v + v + 1 <= target.registers
     )
-    assert min(tile_cycles(other, rows, cols, vectors) for other in others) == cycles
+    assert (
+        min(tile_cycles(target, other, rows, cols, vectors, target.lanes) for other in others)
+        == cycles
+    )
 
 
 @few
 @given(extents, extents, st.integers(1, 40))
 def test_cycles_are_at_least_the_work(rows, cols, vectors):
     tile = best_tile(AVX512, rows, cols, vectors)
-    assert tile_cycles(tile, rows, cols, vectors) >= rows * cols * vectors
+    assert tile_cycles(AVX512, tile, rows, cols, vectors, 16) >= rows * cols * vectors

@@ -13,15 +13,12 @@ from convc.target import Target
 
 __all__ = ["BACKEND"]
 
-# Only ratios of estimates decide; this turns cycles into the seconds that reports show (Zen 4 under all-core AVX-512 load).
-_CYCLES_PER_SECOND = 3.6e9
-
 # A parallel launch costs 3 us with two threads (measured): below 30 000 cycles, 8 us, one thread is done sooner.
 _PARALLEL_CYCLES = 30_000
 
 
 def _seconds(cycles: float, target: Target) -> float:
-    return cycles / _CYCLES_PER_SECOND / target.cores
+    return cycles / target.core.hertz / target.cores
 
 
 BACKEND: Final = Backend(

@@ -1,0 +1,58 @@
+// What a kernel asks of the emulated device. Kernels are compiled against this header; engine.cpp is inside libcudart.so.13.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace cuda_emulation {
+
+struct Dim3 {
+  unsigned x, y, z;
+};
+
+// The CUDA thread that is running, and its block. One operating-system thread runs them all, one after another.
+struct Thread {
+  Dim3 index;
+  unsigned id;  // linear within the block
+};
+extern Thread* current;
+extern Dim3 block_index, block_dim, grid_dim;
+
+constexpr unsigned WARP = 32;
+constexpr uint32_t WHOLE_WARP = 0xffffffffu;
+
+// __syncthreads: returns when every thread of the block has come to the same line. `count` adds up the predicates of all.
+void block_barrier(int line);
+int block_barrier_count(int predicate, int line);
+
+// A warp operation: returns when every living lane named in `mask` waits in the same operation; `run` has then been called once
+// with the `mine` of each lane in the mask (null for lanes that are not there).
+using Collective = void (*)(void* const* lanes, uint32_t mask);
+void collective(uint32_t mask, Collective run, void* mine, int line);
+// The same for operations that a whole warp must execute: mma, ldmatrix.
+void whole_warp(Collective run, void* mine, int line);
+// __activemask: the lanes that are at the same line once no lane of the warp can run on.
+uint32_t active_mask(int line);
+
+// Shared memory: one address for each declaration and block, filled with NaNs at the block's start, walls behind each array.
+void* shared_array(int declaration, size_t bytes, size_t alignment);
+char* dynamic_shared();
+uint32_t shared_address(const void* pointer);
+char* shared_pointer(uint32_t address, size_t bytes, int line);
+
+// cp.async: a copy lands as late as the rules allow (in wait), or at once where the launch is configured so. The bytes behind
+// `valid` are zero.
+void copy_async(uint32_t to, const void* from, unsigned bytes, unsigned valid, int line);
+void commit_copies();
+void wait_copies(unsigned groups_in_flight);
+
+[[noreturn]] void fail(const char* what, int line);
+
+// What a compiled kernel exports as NAME__emulated.
+struct Kernel {
+  void (*call)(void** arguments);
+  // Calls `visit` with each argument that is a pointer.
+  void (*pointers)(void** arguments, void (*visit)(const void*));
+  unsigned max_threads;  // __launch_bounds__
+};
+
+}  // namespace cuda_emulation

@@ -1,0 +1,49 @@
+"""The doubles against NVIDIA's headers, and what TVM sees of the device."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cuda_emulation.compiler import NATIVE
+from tests.cuda_emulation.emulation import worker
+
+
+def toolkit_headers() -> Path | None:
+    nvcc = shutil.which("nvcc")
+    homes = [os.environ.get("CUDA_HOME"), nvcc and Path(nvcc).parents[1], "/usr/local/cuda"]
+    folders = [Path(home) / "include" for home in homes if home]
+    return next((folder for folder in folders if (folder / "cuda.h").exists()), None)
+
+
+def test_our_declarations_are_those_of_the_toolkit():
+    folder = toolkit_headers()
+    if folder is None:
+        pytest.skip("no CUDA toolkit headers (cuda.h) here; CUDA_HOME names the toolkit")
+    check = NATIVE / "cuda_abi_check.cpp"
+    command = ["g++", "-std=c++17", "-fsyntax-only", f"-I{folder}", str(check)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tvm_sees_one_device():
+    assert worker().call("tests.cuda_emulation.in_child:device_facts") == {
+        "name": "CPU emulation of sm_90 (test double)",
+        "compute_version": "9.0",
+        "warp_size": 32,
+        "max_shared_memory_per_block": 48 << 10,
+        "multi_processor_count": 132,
+        "total_global_memory": 8 << 30,
+    }
+
+
+def test_this_process_sees_none():
+    import tvm
+
+    if tvm.cuda(0).exist:
+        pytest.skip("this machine has a GPU")
+    assert not tvm.cuda(0).exist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -47,6 +48,35 @@ class Problem:
     epilogue: tuple[Step, ...] = ()
     constant_weight: bool = True
     accumulate: str = ""
+
+    @property
+    def key(self) -> str:
+        """Canonical name, the key of tuning records: the convolution's, its epilogue's steps, and whether weights come at run time.
+
+        Example:
+            >>> spec = ConvSpec.of((1, 8, 5, 5), (4, 8, 3, 3))
+            >>> Problem(spec, (Step("bias"), Step("clip", (0.0, 6.0)))).key
+            'conv2d-f32-n1c8h5w5-k4r3s3-st1x1-pd0.0.0.0-dl1x1-g1+bias+clip(0.0,6.0)'
+        """
+        steps = "".join(f"+{step}".replace(" ", "") for step in self.epilogue)
+        marks = (
+            "" if self.constant_weight else "@weights",
+            self.accumulate and f"@{self.accumulate}",
+        )
+        return "".join((self.spec.key, steps, *marks))
+
+    @staticmethod
+    def parse(key: str) -> Problem:
+        """Return the problem that `key` names.
+
+        Raises:
+            ShapeError: if it is not a problem's canonical name.
+        """
+        text, *marks = key.split("@")
+        spec, *steps = re.split(r"\+(?=[a-z])", text)
+        sums = "".join(m for m in marks if m != "weights")
+        parsed = tuple(map(Step.parse, steps))
+        return Problem(ConvSpec.parse(spec), parsed, "weights" not in marks, sums)
 
     @property
     def accumulator(self) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-__all__ = ["Candidate", "Choice", "Knobs", "Plan", "Unsupported"]
+__all__ = ["Candidate", "Choice", "Knobs", "Plan", "Source", "Unsupported"]
 
 Knobs: TypeAlias = Mapping[str, int]
+Source: TypeAlias = Literal["record", "neighbour", "estimate", "lock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one layer will run, and every candidate that was considered."""
+    """What one layer will run, and every candidate that was considered.
+
+    `source` is what the choice rests on: a record of this layer, one of a like layer, or the cost model; `because` says why not more.
+    """
 
     algorithm: str
     knobs: Knobs
     reason: str
     candidates: tuple[Candidate, ...] = ()
+    source: Source = "estimate"
+    because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +56,8 @@ class Plan:
 
     def __getitem__(self, node: str) -> Choice:
         return self.choices[node]
+
+    @property
+    def untuned(self) -> tuple[tuple[str, Choice], ...]:
+        """The layers whose choice rests on no record of their own."""
+        return tuple((n, c) for n, c in self.choices.items() if c.source not in ("record", "lock"))

@@ -1,19 +1,28 @@
-"""Choose an algorithm for every convolution: (Graph, Target, pins) -> Plan, with the reason for and against each."""
+"""Choose an algorithm for every convolution: (Graph, Target, pins, policy, records) -> Plan, with the reason for and against each.
+
+What a choice rests on, first that there is: the layer's own tuned records; those of a like layer (its knobs where they are legal here,
+and the ratio of measured to estimated time, algorithm by algorithm); the cost model.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
+from dataclasses import replace
 
 from convc.errors import UnsupportedConvError, unknown_name
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
+from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Problem
-from convc.schedules.backend import backend_of
+from convc.schedules.backend import Backend, backend_of
+from convc.schedules.offers import Offer, Offers, admissible, offers_of
 from convc.schedules.plan import Candidate, Choice, Plan
+from convc.schedules.policy import PREFERENCE, Policy
+from convc.schedules.tuned import Records
 from convc.target import Target
 
-__all__ = ["candidates", "is_convolution", "problem_of", "select"]
+__all__ = ["AUTO", "candidates", "is_convolution", "problem_of", "select"]
 
 AUTO = "auto"
 
@@ -35,55 +44,11 @@ def problem_of(graph: Graph, node: Node) -> Problem:
     return Problem(spec, attributes.epilogue, weight.op == CONSTANT, attributes.accumulate)
 
 
-def candidates(problem: Problem, target: Target) -> tuple[Candidate, ...]:
-    """Return every algorithm's answer, in the table's order."""
-    rows = []
-    backend = backend_of(target)
-    for algorithm in backend.algorithms:
-        refusal = algorithm.supports(problem, target)
-        if refusal is not None:
-            rows.append(Candidate(algorithm.name, refusal.reason, {}, None))
-            continue
-        knobs = algorithm.knobs(problem, target)
-        cycles = algorithm.cycles(problem, target, knobs)
-        seconds = backend.seconds(cycles, target)
-        rows.append(Candidate(algorithm.name, "estimate", knobs, seconds))
-    return tuple(rows)
-
-
-def _choose(node: Node, rows: tuple[Candidate, ...], wanted: str, pinned_by: str) -> Choice:
-    usable = [row for row in rows if row.seconds is not None]
-    if wanted != AUTO:
-        row = next(row for row in rows if row.algorithm == wanted)
-        if row.seconds is None:
-            raise UnsupportedConvError(
-                f"algorithm '{wanted}' cannot compute '{node.name}': {row.reason}. "
-                f"These can: {', '.join(r.algorithm for r in usable)}."
-            )
-        return Choice(wanted, row.knobs, f"pinned by {pinned_by}", rows)
-    best = min(usable, key=lambda row: row.seconds or 0.0)
-    others = sorted((r.seconds, r.algorithm) for r in usable if r is not best and r.seconds)
-    reason = "estimate" if others else "the only one that applies"
-    if others and best.seconds:
-        reason = f"estimated {others[0][0] / best.seconds:.2f} x faster than {others[0][1]}"
-    return Choice(best.algorithm, best.knobs, reason, rows)
-
-
-def _asked_for(node: Node, rows: tuple[Candidate, ...]) -> Choice:
-    """Return the first algorithm that the node itself asks for and that takes it; else the fastest, saying why not as asked."""
-    answers = {row.algorithm: row for row in rows}
-    refusals = []
-    for name in _wishes(node):
-        row = answers.get(name)
-        if row is not None and row.applies:
-            reason = "; ".join(["asked for by the model", *refusals])
-            return Choice(name, row.knobs, reason, rows)
-        why = row.reason if row is not None else "this target has no such algorithm"
-        refusals.append(f"{name} asked for, but {why}")
-    choice = _choose(node, rows, AUTO, "")
-    return Choice(
-        choice.algorithm, choice.knobs, "; ".join([*refusals, choice.reason]), choice.candidates
-    )
+def candidates(
+    problem: Problem, target: Target, policy: Policy | None = None, records: Records | None = None
+) -> tuple[Candidate, ...]:
+    """Return every algorithm's answer, in the table's order: its best offer, or the reason it has none."""
+    return offers_of(problem, target, policy or Policy(), records or {}).candidates
 
 
 def _wishes(node: Node) -> list[str]:
@@ -98,42 +63,134 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def select(
-    graph: Graph, target: Target, *, algo: str = AUTO, algo_for: Mapping[str, str] | None = None
+    graph: Graph,
+    target: Target,
+    *,
+    algo: str = AUTO,
+    algo_for: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
+    records: Records | None = None,
 ) -> Plan:
     """Return the plan of every convolution of the graph.
 
     Args:
         graph: after all passes.
         target: the machine.
-        algo: one algorithm for all layers that it applies to ("auto": what the node asks for, else the fastest by estimate).
+        algo: one algorithm for all layers that it applies to ("auto": what the node asks for, else the fastest).
         algo_for: node name pattern -> algorithm; must apply.
+        policy: by what, and among which algorithms.
+        records: measurements of this target by `Problem.key`.
 
     Raises:
         UnknownNameError: for an algorithm nobody knows, or a pattern that matches no convolution.
-        UnsupportedConvError: if a pinned algorithm does not take its layer; says why and which do.
+        UnsupportedConvError: if a pinned algorithm does not take its layer, or the policy leaves none; says why and which do.
     """
-    pins = dict(algo_for or {})
+    pins, policy, known = dict(algo_for or {}), policy or Policy(), records or {}
     nodes = [n for n in graph.nodes if is_convolution(n)]
+    backend = backend_of(target)
+    policy.check([row.name for row in backend.algorithms])
     for name in (algo, *pins.values(), *(w for n in nodes for w in _wishes(n))):
         if name not in (AUTO, *_ELSEWHERE):
-            backend_of(target).algorithm(name)
+            backend.algorithm(name)
     for pattern in pins:
         if not any(_matches(n.name, pattern) for n in nodes):
             raise unknown_name("convolution", pattern, [n.name for n in nodes])
-    known: dict[Problem, tuple[Candidate, ...]] = {}
-    choices = {}
+    made: dict[Problem, Offers] = {}
+    choosers = {}
     for node in nodes:
         problem = problem_of(graph, node)
-        if problem not in known:
-            known[problem] = candidates(problem, target)
-        rows = known[problem]
+        if problem not in made:
+            made[problem] = offers_of(problem, target, policy, known)
+        choosers[node.name] = _Chooser(node, made[problem], algo, pins, policy, bool(known))
+    options = {
+        name: [_option(chooser, offer, backend, target) for offer in chooser.offers]
+        for name, chooser in choosers.items()
+    }
+    agreed = agree(graph, options)
+    return Plan({name: chooser.choice(agreed[name]) for name, chooser in choosers.items()})
+
+
+def _option(chooser: _Chooser, offer: Offer, backend: Backend, target: Target) -> Option:
+    wants = backend.algorithm(offer.algorithm).operands(chooser.made.problem, target, offer.knobs)
+    return Option(offer.seconds, *(max(0, b - (b == 1)) for b in (wants.data.block, wants.result.block)))  # fmt: skip
+
+
+class _Chooser:
+    """One layer: the offers that its pins and the policy leave, and the choice among them."""
+
+    def __init__(
+        self,
+        node: Node,
+        made: Offers,
+        algo: str,
+        pins: Mapping[str, str],
+        policy: Policy,
+        tuned: bool,
+    ) -> None:
+        self.made, self.node, self.tuned = made, node, tuned
+        self.pinned, self.refusals = "", []
+        usable = [row.algorithm for row in made.candidates if row.applies]
         pattern = next((p for p in pins if _matches(node.name, p)), None)
-        if pattern is not None:
-            choices[node.name] = _choose(node, rows, pins[pattern], f"--algo-for {pattern}")
-        elif algo != AUTO and any(r.algorithm == algo and r.applies for r in rows):
-            choices[node.name] = _choose(node, rows, algo, f"--algo {algo}")
-        elif _wishes(node):
-            choices[node.name] = _asked_for(node, rows)
+        wanted = pins[pattern] if pattern is not None else algo
+        if wanted != AUTO and (pattern is not None or made.takes(wanted)):
+            if not made.takes(wanted):
+                raise UnsupportedConvError(
+                    f"algorithm '{wanted}' cannot compute '{node.name}': {made.refusal(wanted)}. "
+                    f"These can: {', '.join(usable)}."
+                )
+            by = f"--algo-for {pattern}" if pattern is not None else f"--algo {algo}"
+            self.pinned = f"pinned by {by}"
+            self.offers = made.by(wanted)
+            return
+        for name in _wishes(node):
+            if made.takes(name):
+                self.pinned = "; ".join(["asked for by the model", *self.refusals])
+                self.offers = made.by(name)
+                return
+            self.refusals.append(f"{name} asked for, but {made.refusal(name)}")
+        offers = admissible(made, policy)
+        if not offers:
+            raise UnsupportedConvError(
+                f"policy must leave an algorithm for '{node.name}'; got none: "
+                + "; ".join(f"{r.algorithm}: {r.reason}" for r in made.candidates)
+                + "."
+            )
+        required = [o for o in offers if o.algorithm in policy.require]
+        offers = required or offers
+        best = min(o.seconds for o in offers)
+        preferred = [
+            o for o in offers if o.algorithm in policy.prefer and o.seconds <= PREFERENCE * best
+        ]
+        self.offers = preferred or offers
+
+    def choice(self, index: int) -> Choice:
+        """Return the choice of one of the offers, with its reason."""
+        offer, made = self.offers[index], self.made
+        source = "record" if made.tuned and offer.measured else offer.source
+        because = ""
+        if self.tuned and source != "record":
+            because = f"no record for {made.problem.key}"
+        if self.pinned:
+            reason = self.pinned
         else:
-            choices[node.name] = _choose(node, rows, AUTO, "")
-    return Plan(choices)
+            rivals = sorted(
+                (row.seconds, row.algorithm)
+                for row in made.candidates
+                if row.seconds and row.algorithm != offer.algorithm
+            )
+            reason = offer.reason if rivals else "the only one that applies"
+            if rivals and offer.seconds:
+                verb = {
+                    "record": "measured",
+                    "neighbour": "by a like layer",
+                    "estimate": "estimated",
+                }
+                reason = f"{verb[offer.source]} {rivals[0][0] / offer.seconds:.2f} x faster than {rivals[0][1]}"
+            reason = "; ".join([*self.refusals, reason])
+        rows = tuple(
+            replace(row, knobs=offer.knobs, seconds=offer.seconds)
+            if row.algorithm == offer.algorithm
+            else row
+            for row in made.candidates
+        )
+        return Choice(offer.algorithm, offer.knobs, reason, rows, source, because)

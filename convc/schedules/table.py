@@ -8,7 +8,10 @@ from convc.errors import unknown_name
 from convc.schedules import depthwise, direct, fft, generic, im2col, subpixel, winograd
 from convc.schedules.algorithm import Algorithm
 
-__all__ = ["ALGORITHMS", "algorithm_named"]
+__all__ = ["ALGORITHMS", "TEMPLATE", "algorithm_named"]
+
+# Of tuning records: one more whenever a schedule or the meaning of a knob changes so much that old times say nothing any more.
+TEMPLATE: Final = 1
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     depthwise.ALGORITHM,

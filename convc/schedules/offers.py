@@ -1,0 +1,201 @@
+"""Offers: for one convolution every algorithm's settings that could be chosen, each with its time and where the time is from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from convc.schedules.algorithm import Algorithm, Problem, knob_space
+from convc.schedules.backend import backend_of
+from convc.schedules.generic import reorder_cycles
+from convc.schedules.plan import Candidate, Knobs
+from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
+from convc.schedules.tuned import Measurement, Records, nearest
+from convc.target import Target
+
+__all__ = ["Offer", "Offers", "admissible", "estimated_seconds", "offers_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One setting of one algorithm with its seconds, measured here or estimated."""
+
+    algorithm: str
+    knobs: Knobs
+    seconds: float
+    source: Literal["record", "neighbour", "estimate"]
+    reason: str
+
+    @property
+    def measured(self) -> bool:
+        return self.source == "record"
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """All offers for a problem, and each algorithm's answer for reports.
+
+    Attributes:
+        problem: the convolution.
+        offers: measured and estimated ones.
+        candidates: one row an algorithm, in the table's order.
+        tuned: whether the problem has records of its own that may be chosen.
+    """
+
+    problem: Problem
+    offers: tuple[Offer, ...]
+    candidates: tuple[Candidate, ...]
+    tuned: bool
+
+    def by(self, algorithm: str) -> list[Offer]:
+        """Return an algorithm's offers: its measured ones if there are any."""
+        own = [o for o in self.offers if o.algorithm == algorithm]
+        return [o for o in own if o.measured] or own
+
+    def takes(self, algorithm: str) -> bool:
+        """Whether the algorithm computes the problem, whatever the policy says."""
+        return any(o.algorithm == algorithm for o in self.offers)
+
+    def refusal(self, algorithm: str) -> str:
+        """Return why it does not."""
+        absent = "this target has no such algorithm"
+        return next((row.reason for row in self.candidates if row.algorithm == algorithm), absent)
+
+
+def estimated_seconds(
+    algorithm: Algorithm, problem: Problem, target: Target, knobs: Knobs
+) -> float:
+    """Return the cost model's seconds."""
+    return backend_of(target).seconds(algorithm.cycles(problem, target, knobs), target)
+
+
+def admissible(made: Offers, policy: Policy) -> list[Offer]:
+    """Return the offers to choose among: measured ones alone where the problem has been tuned."""
+    allowed = {row.algorithm for row in made.candidates if row.applies}
+    offers = [o for o in made.offers if o.algorithm in allowed]
+    measured = [o for o in offers if o.measured]
+    return measured if policy.by == "time" and measured else offers
+
+
+def offers_of(
+    problem: Problem,
+    target: Target,
+    policy: Policy,
+    records: Records,
+) -> Offers:
+    """Return every algorithm's offers; a refusal of the algorithm or the policy is a candidate's reason."""
+    known = records if policy.by == "time" else {}
+    own = known.get(problem.key, ())
+    near = None
+    if not own and known:
+        pairs = ((key, Problem.parse(key)) for key in known)
+        near = nearest(problem, pairs, same_shape=policy.when == "per_shape")
+    like = (Problem.parse(near), known[near]) if near is not None else None
+    offers: list[Offer] = []
+    rows: list[Candidate] = []
+    for algorithm in backend_of(target).algorithms:
+        refusal = algorithm.supports(problem, target)
+        if refusal is not None:
+            rows.append(Candidate(algorithm.name, refusal.reason, {}, None))
+            continue
+        made = _measured(algorithm, problem, target, policy, own)
+        made = made or [_estimated(algorithm, problem, target, policy, like)]
+        vetoed = _veto(algorithm, problem, target, policy, made)
+        offers += made
+        best = min(made, key=lambda o: o.seconds)
+        seconds = None if vetoed else best.seconds
+        rows.append(Candidate(algorithm.name, vetoed or best.reason, best.knobs, seconds))
+    return Offers(problem, tuple(offers), tuple(rows), any(o.measured for o in offers))
+
+
+def _veto(
+    algorithm: Algorithm, problem: Problem, target: Target, policy: Policy, made: list[Offer]
+) -> str:
+    """Return why the policy refuses an algorithm altogether; takes the settings out that it refuses alone."""
+    if not policy.allows(algorithm.name):
+        return "excluded by the policy"
+    kept = [o for o in made if not _refused(algorithm, problem, target, policy, o)]
+    if kept:
+        made[:] = kept
+        return ""
+    return _refused(algorithm, problem, target, policy, made[0])
+
+
+def _refused(
+    algorithm: Algorithm, problem: Problem, target: Target, policy: Policy, offer: Offer
+) -> str:
+    facts = properties_of(algorithm, problem, target, offer.knobs)
+    if policy.deterministic and not facts.deterministic:
+        return "not deterministic"
+    limit = policy.workspace_limit
+    if limit is not None and facts.workspace > limit:
+        return f"workspace must be at most {limit} bytes; got {facts.workspace}"
+    # A record was already judged by its measured error.
+    if policy.max_error is not None and not offer.measured and facts.error > policy.max_error:
+        return f"expected error must be at most {policy.max_error:g}; got {facts.error:.1e}"
+    return ""
+
+
+def _measured(
+    algorithm: Algorithm,
+    problem: Problem,
+    target: Target,
+    policy: Policy,
+    own: Sequence[Measurement],
+) -> list[Offer]:
+    """Return the fastest measured setting for each pair of blocks: all that agreement over the graph can want."""
+    best: dict[tuple[int, int], Offer] = {}
+    names = set(algorithm.knobs(problem, target))
+    for m in own:
+        if m.algorithm != algorithm.name or m.error > policy.record_error or set(m.knobs) != names:
+            continue
+        wants = algorithm.operands(problem, target, m.knobs)
+        blocks = (wants.data.block, wants.result.block)
+        # Plain data and results cost a copy on each side that the kernel's own time does not have.
+        copies = 0.0 if any(blocks) else reorder_cycles(problem.spec)
+        seconds = m.seconds + backend_of(target).seconds(copies, target)
+        offer = Offer(m.algorithm, m.knobs, seconds, "record", "tuned record")
+        if blocks not in best or seconds < best[blocks].seconds:
+            best[blocks] = offer
+    return list(best.values())
+
+
+def _estimated(
+    algorithm: Algorithm,
+    problem: Problem,
+    target: Target,
+    policy: Policy,
+    like: tuple[Problem, tuple[Measurement, ...]] | None,
+) -> Offer:
+    """Return the analytic choice, corrected by what a like layer's record says about this algorithm."""
+    knobs = _within(algorithm, problem, target, policy)
+    seconds = estimated_seconds(algorithm, problem, target, knobs)
+    if like is None:
+        return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
+    other, measured = like
+    mine = [m for m in measured if m.algorithm == algorithm.name and m.error <= policy.record_error]
+    if not mine or algorithm.supports(other, target) is not None:
+        return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
+    best = min(mine, key=lambda m: m.seconds)
+    ratio = best.seconds / estimated_seconds(algorithm, other, target, best.knobs)
+    if dict(best.knobs) in map(dict, knob_space(algorithm, problem, target)):
+        knobs = best.knobs
+        seconds = estimated_seconds(algorithm, problem, target, knobs)
+    reason = f"estimate, corrected by {other.key}"
+    return Offer(algorithm.name, knobs, seconds * ratio, "neighbour", reason)
+
+
+def _within(algorithm: Algorithm, problem: Problem, target: Target, policy: Policy) -> Knobs:
+    """Return the analytic choice; where it breaks the policy's limits, the fastest setting by estimate that keeps them."""
+    knobs = algorithm.knobs(problem, target)
+
+    def allowed(setting: Knobs) -> bool:
+        offer = Offer(algorithm.name, setting, 0.0, "estimate", "")
+        return not _refused(algorithm, problem, target, policy, offer)
+
+    if allowed(knobs):
+        return knobs
+    kept = filter(allowed, knob_space(algorithm, problem, target))
+    return min(kept, key=lambda s: algorithm.cycles(problem, target, s), default=knobs)

@@ -1,0 +1,71 @@
+"""Tuned records as the choice sees them: plain data by problem, and which other problem's records speak for one without any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from convc.schedules.algorithm import Problem
+from convc.schedules.plan import Knobs
+
+__all__ = ["Measurement", "Records", "distance", "nearest"]
+
+# Twice the channels on both sides, or a map of twice the width: further away a record says little about this shape.
+FARTHEST: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One setting's measured time on this device, and its measured error relative to the greatest result."""
+
+    algorithm: str
+    knobs: Knobs
+    seconds: float
+    error: float
+
+
+Records: TypeAlias = Mapping[str, tuple[Measurement, ...]]
+"""Measurements by `Problem.key`, all of one device, one target and one number of threads."""
+
+
+def distance(one: Problem, other: Problem) -> float:
+    """Return how far two problems are from each other, in doublings of their extents; infinite if they differ in kind.
+
+    Example:
+        >>> from convc.ir.spec import ConvSpec
+        >>> a, b = (Problem(ConvSpec.of((1, c, 56, 56), (64, c, 3, 3))) for c in (64, 128))
+        >>> distance(a, b)
+        1.0
+    """
+    a, b = one.spec, other.spec
+    kind = [
+        (s.kernel, s.strides, s.dilations, s.transposed, s.dtype, s.group > 1, s.is_depthwise)
+        for s in (a, b)
+    ]
+    if kind[0] != kind[1] or one.constant_weight != other.constant_weight:
+        return math.inf
+    extents = [(s.data[0], s.in_channels, s.out_channels, s.group, *s.output[2:]) for s in (a, b)]
+    far = sum(abs(math.log2(x / y)) for x, y in zip(*extents, strict=True) if x and y)
+    return far + 0.1 * (one.epilogue != other.epilogue) + 0.1 * (a.pads != b.pads)
+
+
+def nearest(
+    problem: Problem, known: Iterable[tuple[str, Problem]], *, same_shape: bool = False
+) -> str | None:
+    """Return the key of the nearest problem that has records, or None if all are too far.
+
+    Args:
+        problem: one without records.
+        known: (key, problem) of those with records.
+        same_shape: only problems that differ in the epilogue alone.
+    """
+    best: tuple[float, str] | None = None
+    for key, other in known:
+        if same_shape and other.spec != problem.spec:
+            continue
+        far = distance(problem, other)
+        if far <= FARTHEST and (best is None or (far, key) < best):
+            best = (far, key)
+    return best[1] if best else None

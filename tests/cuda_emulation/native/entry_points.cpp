@@ -109,6 +109,7 @@ int cudaDeviceGetAttribute(int* value, int attribute, int) {
     case MULTIPROCESSORS: *value = MULTIPROCESSORS_OF_H200; break;
     case COMPUTE_MAJOR: *value = 9; break;
     case COMPUTE_MINOR: *value = 0; break;
+    case MAX_THREADS_PER_MULTIPROCESSOR: *value = 2048; break;
     case L2_CACHE_SIZE: *value = L2_OF_H200; break;
     default: *value = 0;
   }
@@ -193,6 +194,10 @@ int cudaGraphDestroy(void*) { return SUCCESS; }
 int cudaGraphExecDestroy(void*) { return SUCCESS; }
 
 // ---- libcuda
+int cuInit(unsigned) { return SUCCESS; }
+int cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
+int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
+int cuDeviceGetAttribute(int* value, int attribute, int device) { return cudaDeviceGetAttribute(value, attribute, device); }
 int cuDeviceGetName(char* name, int bytes, int) { return snprintf(name, bytes, "%s", DEVICE_NAME), SUCCESS; }
 int cuGetErrorName(int, const char** name) { return *name = "CUDA_ERROR_OF_THE_EMULATION", SUCCESS; }
 int cuGetErrorString(int, const char** text) { return *text = message.c_str(), SUCCESS; }

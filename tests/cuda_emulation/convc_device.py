@@ -1,0 +1,79 @@
+"""convc's own way to a packaged module for CUDA, with g++ in nvcc's place: everything else is what a user's build runs.
+
+Each function here runs in the worker's child. The module that is exported, loaded and run is convc's own; only its machine code is the
+emulation's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import convc
+from convc.schedules.cuda import nvcc
+from tests.cuda_emulation import device
+from tests.cuda_emulation.compiler import compile_kernels
+from tests.cuda_emulation.worker import EmulationError
+from tests.schedules.conv_module import Case, ConvModule, Result
+
+__all__ = ["compile_and_run", "conv_results"]
+
+
+@contextmanager
+def _emulated_nvcc() -> Iterator[None]:
+    with mock.patch.object(nvcc, "compile_source", lambda source, gpu: compile_kernels(source)):
+        yield
+
+
+def conv_results(
+    cases: Sequence[Case], target: Any, exact: bool, seed: int, orders: Sequence[str]
+) -> list[Result]:
+    """Return every case's result, all in one module.
+
+    Raises:
+        EmulationError: if the device complains, or the orders of threads give different bits.
+    """
+    with _emulated_nvcc():
+        module = ConvModule(cases, target)
+    return _in_orders(lambda: module.run(exact=exact, seed=seed), lambda r: [x.actual for x in r], orders)
+
+
+def compile_and_run(
+    source: Any, options: Mapping[str, Any], inputs: Mapping[str, np.ndarray], orders: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, str]]]:
+    """Return the outputs of `convc.compile(source, **options)`, exported and loaded, and (algorithm, reason) of each convolution."""
+    with _emulated_nvcc(), tempfile.TemporaryDirectory() as folder:
+        model = convc.compile(source, **options)
+        module = convc.load(model.export(Path(folder) / "module.so"))
+    outputs = _in_orders(lambda: module.run(dict(inputs)), lambda r: list(r.values()), orders)
+    choices = {name: (c.algorithm, c.reason) for name, c in model.plan.choices.items()}
+    return outputs, choices
+
+
+def _in_orders(run: Any, arrays: Any, orders: Sequence[str]) -> Any:
+    first = None
+    for order in orders:
+        device.set_order(device.ORDERS[order])
+        try:
+            result = run()
+        except Exception as error:
+            if complaint := device.message():
+                raise EmulationError(f"order '{order}': {complaint}") from error
+            raise
+        if not device.launches():
+            raise EmulationError("no kernel was launched.")
+        if first is None:
+            first = result
+            continue
+        for index, (a, b) in enumerate(zip(arrays(first), arrays(result), strict=True)):
+            if a.tobytes() != b.tobytes():
+                raise EmulationError(
+                    f"a race: the order of threads '{order}' gives other bits than '{orders[0]}' in result {index}."
+                )
+    return first

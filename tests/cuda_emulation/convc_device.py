@@ -14,9 +14,9 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from convc.schedules.cuda import nvcc
 
 import convc
-from convc.schedules.cuda import nvcc
 from tests.cuda_emulation import device
 from tests.cuda_emulation.compiler import compile_kernels
 from tests.cuda_emulation.worker import EmulationError
@@ -41,7 +41,9 @@ def conv_results(
     """
     with _emulated_nvcc():
         module = ConvModule(cases, target)
-    return _in_orders(lambda: module.run(exact=exact, seed=seed), lambda r: [x.actual for x in r], orders)
+    return _in_orders(
+        lambda: module.run(exact=exact, seed=seed), lambda r: [x.actual for x in r], orders
+    )
 
 
 def compile_and_run(

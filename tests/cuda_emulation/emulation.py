@@ -15,7 +15,17 @@ import tvm
 
 from tests.cuda_emulation.worker import EmulationError, Worker
 
-__all__ = ["SM_90", "Case", "EmulationError", "launch", "run", "run_cases"]
+__all__ = [
+    "SM_90",
+    "Case",
+    "EmulationError",
+    "compile_and_run",
+    "conv_results",
+    "launch",
+    "run",
+    "run_cases",
+    "worker",
+]
 
 # Two orders are opposite in everything CUDA leaves open; what both agree on rarely depends on it.
 _BOTH: Final = ("up", "down")
@@ -101,3 +111,27 @@ def launch(
     """
     arguments = (source, kernel, grid, block, arrays, dynamic_shared, tuple(orders))
     return worker().call("tests.cuda_emulation.in_child:launch", *arguments)
+
+
+def conv_results(
+    cases: Sequence[Any], target: Any, *, exact: bool, seed: int = 1, orders: Sequence[str] = _BOTH
+) -> list[Any]:
+    """Return the `Result` of each `tests.schedules.conv_module.Case`, all in one module that convc builds, exports and loads for CUDA.
+
+    Raises:
+        EmulationError: for whatever the emulation finds wrong, with the child's traceback if convc failed.
+    """
+    function = "tests.cuda_emulation.convc_device:conv_results"
+    return worker().call(function, tuple(cases), target, exact, seed, tuple(orders))
+
+
+def compile_and_run(
+    source: Any, inputs: Mapping[str, np.ndarray], *, orders: Sequence[str] = _BOTH, **options: Any
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, str]]]:
+    """Return the outputs of `convc.compile(source, **options)`, and (algorithm, reason) of each of its convolutions.
+
+    Raises:
+        EmulationError: for whatever the emulation finds wrong, with the child's traceback if convc failed.
+    """
+    function = "tests.cuda_emulation.convc_device:compile_and_run"
+    return worker().call(function, source, options, dict(inputs), tuple(orders))

@@ -16,8 +16,8 @@ from convc.lowering.build import build
 from convc.lowering.emit import emit
 from convc.runtime import load
 from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
 from convc.schedules.plan import Choice, Plan
-from convc.schedules.table import algorithm_named
 from convc.target import Target
 
 
@@ -37,7 +37,7 @@ class Case:
     def resolved_knobs(self, target: Target) -> dict[str, int]:
         if self.knobs is not None:
             return dict(self.knobs)
-        return dict(algorithm_named(self.algorithm).knobs(self.problem, target))
+        return dict(backend_of(target).algorithm(self.algorithm).knobs(self.problem, target))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from convc.schedules.cuda import nvcc
 
 import convc
 from tests.cuda_emulation import device
@@ -27,7 +26,8 @@ __all__ = ["compile_and_run", "conv_results"]
 
 @contextmanager
 def _emulated_nvcc() -> Iterator[None]:
-    with mock.patch.object(nvcc, "compile_source", lambda source, gpu: compile_kernels(source)):
+    name = "convc.schedules.cuda.nvcc.compile_source"
+    with mock.patch(name, lambda source, gpu: compile_kernels(source)):
         yield
 
 

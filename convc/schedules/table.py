@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from convc.errors import unknown_name
-from convc.schedules import depthwise, direct, fft, generic, im2col, subpixel, winograd
+from convc.schedules import (
+    depthwise,
+    direct,
+    fft,
+    generic,
+    grouped,
+    im2col,
+    subpixel,
+    winograd,
+)
 from convc.schedules.algorithm import Algorithm
 
 __all__ = ["ALGORITHMS", "TEMPLATE", "algorithm_named"]
@@ -16,6 +25,7 @@ TEMPLATE: Final = 1
 ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     depthwise.ALGORITHM,
     direct.ALGORITHM,
+    grouped.ALGORITHM,
     winograd.ALGORITHM,
     fft.ALGORITHM,
     subpixel.ALGORITHM,

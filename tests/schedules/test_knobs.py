@@ -16,6 +16,8 @@ few = settings(deadline=None, max_examples=2, derandomize=True)
 
 CONV = ConvSpec.of((2, 19, 7, 11), (37, 19, 3, 3), pads=(1, 1, 1, 1))
 GROUPED = ConvSpec.of((1, 64, 5, 7), (128, 32, 1, 1), group=2)
+FOURS = ConvSpec.of((2, 20, 5, 13), (20, 4, 3, 3), pads=(1, 1, 1, 1), group=5)
+MULTIPLIED = ConvSpec.of((1, 19, 5, 13), (38, 1, 3, 3), pads=(1, 0, 1, 2), strides=(1, 2), group=19)
 DEPTHWISE = ConvSpec.of((2, 19, 7, 11), (19, 1, 3, 3), pads=(1, 1, 1, 1), group=19)
 UP = ConvSpec.of((2, 19, 4, 5), (19, 37, 4, 4), strides=(2, 2), pads=(1, 1, 1, 1), transposed=True)
 WIDE = ConvSpec.of(
@@ -50,6 +52,17 @@ def grouped(draw) -> Case:
     tile["vectors"] = draw(st.sampled_from([1, 2, 4]))
     tile["cols"] = min(tile["cols"], 6)
     return Case("direct", GROUPED, (), (("data_block", data), ("block", block), *tile.items()))
+
+
+@st.composite
+def many_groups(draw) -> Case:
+    spec = draw(st.sampled_from([FOURS, MULTIPLIED]))
+    # A block of results must read from one block of data.
+    blocks = [8, 16] if spec is FOURS else [16]
+    block = draw(st.sampled_from(blocks))
+    data_block = draw(st.sampled_from([b for b in (8, 16) if spec is MULTIPLIED or b >= block]))
+    knobs = {"data_block": data_block, "block": block, "cols": draw(st.integers(1, 13))}
+    return Case("grouped", spec, (Step("bias"), Step("add")), tuple(knobs.items()))
 
 
 @st.composite
@@ -95,6 +108,7 @@ def im2col(draw) -> Case:
         direct(),
         direct(),
         grouped(),
+        many_groups(),
         depthwise(),
         depthwise(),
         subpixel(),

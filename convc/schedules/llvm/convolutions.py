@@ -10,7 +10,7 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm import fft, im2col, winograd
+from convc.schedules.llvm import fft, grouped, im2col, winograd
 from convc.schedules.llvm.prefetch import with_prefetch
 from convc.schedules.llvm.tiling import (
     accumulate,
@@ -158,6 +158,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "direct": direct,
     "depthwise": depthwise,
     "subpixel": subpixel,
+    "grouped": grouped.schedule,
     "winograd": winograd.schedule,
     "fft": fft.schedule,
     "im2col": im2col.schedule,

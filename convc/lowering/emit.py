@@ -14,7 +14,6 @@ from convc.lowering.kernels import (
     unit_kernel,
 )
 from convc.lowering.layouts import Layouts, assign_layouts, is_channel_concatenation
-from convc.lowering.legality import check_graph
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call, Program
@@ -28,12 +27,7 @@ __all__ = ["emit"]
 
 
 def emit(graph: Graph, plan: Plan, target: Target) -> Program:
-    """Return the program of a graph.
-
-    Raises:
-        DTypeError, ShapeError: if a value is none that kernels can have, see `legality`.
-    """
-    check_graph(graph)
+    """Return the program of a graph."""
     return _Emitter(graph, plan, target).run()
 
 

@@ -17,7 +17,7 @@ from convc.version import __version__
 
 if TYPE_CHECKING:
     from convc.compiler import CompiledModel, compile, explain
-    from convc.frontend import dsl
+    from convc.frontend import dsl, nnet
     from convc.frontend.dsl import grad
     from convc.frontend.onnx import from_onnx
     from convc.ir import ConvSpec, Graph
@@ -39,6 +39,7 @@ __all__ = [
     "grad",
     "load",
     "load_graph",
+    "nnet",
 ]
 
 _HOMES = {
@@ -57,8 +58,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "dsl":
-        return import_module("convc.frontend.dsl")
+    if name in ("dsl", "nnet"):
+        return import_module(f"convc.frontend.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'convc' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

@@ -36,7 +36,7 @@ class Part:
 
 
 _DATA = ("numpy", "ml_dtypes")
-_FRONTENDS = ("frontend.dsl", "frontend.onnx")
+_FRONTENDS = ("frontend.dsl", "frontend.nnet", "frontend.onnx")
 _TOOLS = ("compiler", "source", "lowering", "schedules", "target", "runtime", "toolchain", *_FRONTENDS, "ir", "ir.passes", "version",
           "inputs", "npz")  # fmt: skip
 
@@ -50,6 +50,7 @@ PARTS: Final = (
     Part("ir.passes", ("ir",), _DATA),
     Part("frontend"),
     Part("frontend.dsl", ("ir",), _DATA),
+    Part("frontend.nnet", ("ir", "frontend.dsl"), _DATA),
     Part("frontend.onnx", ("ir",), (*_DATA, "onnx", "google")),
     Part("runtime", ("ir.types",), (*_DATA, "tvm_ffi", "msgspec")),
     Part("schedules", ("ir", "target"), (*_DATA, "tvm", "tvm_ffi")),
@@ -219,6 +220,7 @@ HEAVY = ("tvm", "tvm_ffi", "onnx", "onnxruntime", "numpy", "networkx", "msgspec"
         ),
         ("from convc import load", ("tvm", "onnx", "networkx", "typer")),
         ("from convc.frontend import dsl", ("tvm", "tvm_ffi", "onnx", "typer")),
+        ("from convc import nnet", ("tvm", "tvm_ffi", "onnx", "typer")),
         ("from convc import from_onnx", ("tvm", "tvm_ffi", "typer")),
         ("import convc.cli", ("tvm", "tvm_ffi", "onnx", "numpy", "networkx")),
     ],

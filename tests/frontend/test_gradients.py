@@ -16,6 +16,11 @@ from convc.frontend.dsl.tensor import apply
 from convc.ir import ConvSpec, Step
 from convc.ir.ops import OPS
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
+from convc.ir.ops.conv_local import (
+    LocalAttributes,
+    LocalDataGradAttributes,
+    LocalWeightGradAttributes,
+)
 from convc.ir.ops.elementwise import BINARY, UNARY
 from convc.ir.ops.pool import MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
@@ -65,6 +70,9 @@ CASES = [
     Case("conv_transpose", ((1, 2, 4), (2, 3, 2)), lambda x, w: cc.conv_transpose1d(x, w, strides=2, dilations=5, output_padding=4)),
     Case("conv_transpose", ((1, 2, 4), (2, 3, 2)), lambda x, w: cc.conv_transpose1d(x, w, dilations=4, output_padding=3, pads=(0, 2))),
     Case("conv_weight_grad", ((2, 4, 6, 5), (2, 4, 3, 4)), lambda x, g: cc.conv_weight_grad(x, g, (3, 2), strides=(2, 1), pads=(1, 0), group=2)),
+    Case("conv_local", ((2, 4, 5, 4), (4, 3, 4, 2, 3, 2)), lambda x, w: apply("conv_local", [x, w], LocalAttributes((2, 1), (1, 0, 1, 1), (1, 1), 2))),
+    Case("conv_local_data_grad", ((1, 2, 3), (2, 3, 1, 2)), lambda g, w: apply("conv_local_data_grad", [g, w], LocalDataGradAttributes((9,), (3,), (1, 0), (2,), 2))),
+    Case("conv_local_weight_grad", ((2, 1, 6), (2, 2, 3)), lambda x, g: apply("conv_local_weight_grad", [x, g], LocalWeightGradAttributes((2,), (2,)))),
     Case("dense", ((3, 4), (5, 4), (5,)), lambda x, w, b: apply("dense", [x, w, b], DenseAttributes((Step("bias"), Step("tanh"))))),
     Case("matmul", ((2, 1, 3, 4), (5, 4, 2)), cc.matmul),
     Case("softmax", ((3, 4, 2),), lambda x: cc.softmax(x, 1)),
@@ -74,6 +82,7 @@ CASES = [
     Case("reduce_max", ((3, 4, 2),), lambda x: cc.max(x, (0, 2))),
     Case("reduce_min", ((3, 4, 2),), lambda x: cc.min(x, 1)),
     Case("reshape", ((3, 4),), lambda x: x.reshape(2, 6)),
+    Case("flip", ((3, 4, 2),), lambda x: cc.flip(x, (0, -1))),
     Case("transpose", ((3, 4, 2),), lambda x: x.transpose(2, 0, 1)),
     Case("concat", ((2, 3), (2, 1), (2, 4)), lambda *x: cc.concat(x, 1)),
     Case("pad", ((2, 3),), lambda x: cc.pad(x, (1, 0, 2, 1), value=3.0)),

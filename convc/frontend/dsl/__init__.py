@@ -62,7 +62,7 @@ from convc.frontend.dsl.layers import (
     dense,
     matmul,
 )
-from convc.frontend.dsl.movement import concat, flatten, pad, resize_nearest
+from convc.frontend.dsl.movement import concat, flatten, flip, pad, resize_nearest
 from convc.frontend.dsl.pooling import (
     average_pool1d,
     average_pool2d,
@@ -101,6 +101,7 @@ __all__ = [
     "erf",
     "exp",
     "flatten",
+    "flip",
     "floor",
     "global_average_pool",
     "grad",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
+from convc.ir.ops.flip import FlipAttributes
 from convc.ir.ops.shape import (
     ConcatAttributes,
     PadAttributes,
@@ -14,7 +15,7 @@ from convc.ir.ops.shape import (
     ResizeAttributes,
 )
 
-__all__ = ["concat", "flatten", "pad", "resize_nearest"]
+__all__ = ["concat", "flatten", "flip", "pad", "resize_nearest"]
 
 
 @building
@@ -23,6 +24,16 @@ def flatten(x: Operand, axis: int = 1, *, name: str | None = None) -> Tensor:
     x = as_tensor(x)
     shape = (math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
     return apply("reshape", [x], ReshapeAttributes(shape), name=name)
+
+
+@building
+def flip(x: Operand, axes: int | Sequence[int], *, name: str | None = None) -> Tensor:
+    """Return the tensor with `axes` reversed; negative ones count from the end."""
+    x = as_tensor(x)
+    rank = len(x.shape)
+    given = (axes,) if isinstance(axes, int) else axes
+    attributes = FlipAttributes(tuple(a + rank if a < 0 else a for a in given))
+    return apply("flip", [x], attributes, name=name)
 
 
 @building

@@ -5,14 +5,34 @@ from __future__ import annotations
 from typing import Final
 
 from convc.errors import unknown_name
-from convc.ir.ops import conv, conv_weight_grad, elementwise, linear, pool, pool_grad, shape
+from convc.ir.ops import (
+    conv,
+    conv_local,
+    conv_weight_grad,
+    elementwise,
+    flip,
+    linear,
+    pool,
+    pool_grad,
+    shape,
+)
 from convc.ir.ops.definition import Attributes, OpDef
 
 __all__ = ["OPS", "Attributes", "OpDef", "op_named"]
 
 OPS: Final[dict[str, OpDef]] = {
     row.name: row
-    for family in (conv, conv_weight_grad, linear, pool, pool_grad, elementwise, shape)
+    for family in (
+        conv,
+        conv_local,
+        conv_weight_grad,
+        linear,
+        pool,
+        pool_grad,
+        elementwise,
+        shape,
+        flip,
+    )
     for row in family.ROWS
 }
 

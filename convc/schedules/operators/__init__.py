@@ -7,6 +7,7 @@ from typing import Final
 from convc.schedules.operators import (
     elementwise,
     linear,
+    local,
     movement,
     weight_gradient,
     window,
@@ -18,6 +19,14 @@ __all__ = ["OPERATORS", "Operator"]
 
 OPERATORS: Final[dict[str, Operator]] = {
     name: row
-    for family in (elementwise, window, linear, movement, weight_gradient, window_grad)
+    for family in (
+        elementwise,
+        window,
+        window_grad,
+        linear,
+        local,
+        movement,
+        weight_gradient,
+    )
     for name, row in family.ROWS.items()
 }

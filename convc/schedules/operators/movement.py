@@ -73,12 +73,23 @@ def _resizes_in_plane(node: Node, types: Types, block: int) -> bool:
     return is_image(types) and factors[:2] == (1, 1)
 
 
+def _flip(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    x, axes = tensors[0], node.attributes.axes  # type: ignore[attr-defined]
+    last = [int(d) - 1 for d in x.shape]
+    return te.compute(
+        x.shape,
+        lambda *i: x(*(last[a] - p if a in axes else p for a, p in enumerate(i))),
+        name="flip",
+    )
+
+
 def _transpose(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     return topi.transpose(tensors[0], list(node.attributes.perm))  # type: ignore[attr-defined]
 
 
 ROWS: Final[dict[str, Operator]] = {
     "transpose": Operator(_transpose),
+    "flip": Operator(_flip),
     "concat": Operator(_concat, _whole_blocks),
     "pad": Operator(_pad, _pads_in_plane),
     "slice": Operator(_slice, _slices_whole_blocks),

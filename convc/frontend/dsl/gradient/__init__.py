@@ -21,7 +21,14 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError
 from convc.frontend.dsl.collect import collected
-from convc.frontend.dsl.gradient import convolution, elementwise, linear, movement, window
+from convc.frontend.dsl.gradient import (
+    convolution,
+    elementwise,
+    linear,
+    local,
+    movement,
+    window,
+)
 from convc.frontend.dsl.gradient.rule import Call, Rule
 from convc.frontend.dsl.tensor import Operand, Tensor, as_tensor, building, constant
 from convc.ir.types import numpy_dtype
@@ -30,7 +37,14 @@ __all__ = ["RULES", "grad"]
 
 RULES: Final[dict[str, Rule]] = {
     name: row
-    for family in (convolution, elementwise, linear, movement, window)
+    for family in (
+        convolution,
+        elementwise,
+        linear,
+        local,
+        movement,
+        window,
+    )
     for name, row in family.ROWS.items()
 }
 

@@ -43,6 +43,10 @@ def _concat(call: Call) -> Gradients:
     return gradients
 
 
+def _flip(call: Call) -> Gradients:
+    return [apply("flip", [call.dy], call.attributes)]
+
+
 def _pad(call: Call) -> Gradients:
     begins = call.attributes.pads[: len(call.x.shape)]
     ends = tuple(b + n for b, n in zip(begins, call.x.shape, strict=True))
@@ -86,6 +90,7 @@ def _resize(call: Call) -> Gradients:
 ROWS: Final[dict[str, Rule]] = {
     "reshape": _reshape,
     "transpose": _transpose,
+    "flip": _flip,
     "concat": _concat,
     "pad": _pad,
     "slice": _slice,

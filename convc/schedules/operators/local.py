@@ -1,0 +1,105 @@
+"""Unshared convolution and its gradients: bound by reading filters that are used once an image, so plain loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tvm import te, tirx
+
+from convc.ir.graph import Node
+from convc.ir.ops.conv import accumulator
+from convc.ir.ops.conv_local import local_weight, spec_of_local
+from convc.ir.spec import ConvSpec
+from convc.schedules.operators.operator import Operator, Tensors, Types
+
+__all__ = ["ROWS"]
+
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+def _taps(spec: ConvSpec) -> list[Expr]:
+    return [te.reduce_axis((0, r), f"r{i}") for i, r in enumerate(spec.kernel)]
+
+
+def _if(conditions: Sequence[Expr], value: Expr, dtype: str) -> Expr:
+    return (
+        tirx.if_then_else(tirx.all(*conditions), value, tirx.const(0, dtype))
+        if conditions
+        else value
+    )
+
+
+def _read(
+    x: te.Tensor, spec: ConvSpec, n: Expr, c: Expr, at: Sequence[Expr], taps: Sequence[Expr]
+) -> Expr:
+    """Return the data under one tap of the window at `at`; zero outside."""
+    index, conditions = [], []
+    for axis, (p, r) in enumerate(zip(at, taps, strict=True)):
+        place = p * spec.strides[axis] + r * spec.dilations[axis] - spec.pads[axis]
+        index.append(place)
+        if any((spec.pads[axis], spec.pads[spec.rank + axis])):
+            conditions += [place >= 0, place < spec.data[2 + axis]]
+    return _if(conditions, x(n, c, *index), spec.dtype)
+
+
+def _narrowed(y: te.Tensor, dtype: str) -> te.Tensor:
+    return y if y.dtype == dtype else te.compute(y.shape, lambda *i: y(*i).astype(dtype), "narrow")
+
+
+def _forward(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    x, w = tensors
+    spec = spec_of_local(types, node.attributes)  # type: ignore[arg-type]
+    wide = accumulator(spec.dtype)
+    per_c, per_k = spec.weight[1], spec.weight[0] // spec.group
+    c, taps = te.reduce_axis((0, per_c), "c"), _taps(spec)
+
+    def value(n: Expr, k: Expr, *at: Expr) -> Expr:
+        element = _read(x, spec, n, k // per_k * per_c + c, at, taps).astype(wide)
+        return te.sum(element * w(k, *at, c, *taps).astype(wide), axis=[c, *taps])
+
+    return _narrowed(te.compute(spec.output, value, "local"), spec.dtype)
+
+
+def _data_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    dy, w = tensors
+    spec = spec_of_local(types, node.attributes)  # type: ignore[arg-type]
+    wide = accumulator(spec.dtype)
+    per_c, per_k = spec.weight[1], spec.weight[0] // spec.group
+    kk, taps = te.reduce_axis((0, per_k), "k"), _taps(spec)
+
+    def value(n: Expr, c: Expr, *at: Expr) -> Expr:
+        k = c // per_c * per_k + kk
+        points, conditions = [], []
+        for axis, (h, r) in enumerate(zip(at, taps, strict=True)):
+            scaled, stride = h + spec.pads[axis] - r * spec.dilations[axis], spec.strides[axis]
+            conditions += [scaled >= 0, scaled < spec.output[2 + axis] * stride]
+            if stride > 1:
+                conditions.append(scaled % stride == 0)
+            points.append(scaled // stride)
+        product = dy(n, k, *points).astype(wide) * w(k, *points, c % per_c, *taps).astype(wide)
+        return te.sum(_if(conditions, product, wide), axis=[kk, *taps])
+
+    return _narrowed(te.compute(spec.data, value, "local_data"), spec.dtype)
+
+
+def _weight_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    x, dy = tensors
+    spec = spec_of_local(types, node.attributes)  # type: ignore[arg-type]
+    wide, rank = accumulator(spec.dtype), spec.rank
+    per_c, per_k = spec.weight[1], spec.weight[0] // spec.group
+    n = te.reduce_axis((0, spec.data[0]), "n")
+
+    def value(k: Expr, *rest: Expr) -> Expr:
+        at, c, taps = rest[:rank], rest[rank], rest[rank + 1 :]
+        element = _read(x, spec, n, k // per_k * per_c + c, at, taps).astype(wide)
+        return te.sum(element * dy(n, k, *at).astype(wide), axis=[n])
+
+    return _narrowed(te.compute(local_weight(spec), value, "local_weight"), spec.dtype)
+
+
+ROWS: Final = {
+    "conv_local": Operator(_forward),
+    "conv_local_data_grad": Operator(_data_grad),
+    "conv_local_weight_grad": Operator(_weight_grad),
+}

@@ -58,10 +58,10 @@ class Microarchitecture:
 
 
 # Two FMAs of 512 bits a cycle. Intel Xeon (Emerald Rapids, virtual machine, 2026-11-26): peak 178 GFLOP/s a core at 2.8 GHz; 141 GB/s
-# from L2, 30 from L3 and from memory alike, 24 each with two cores. Weights fetched ahead arrive at 20 to 22 GB/s, and hardly any of
-# that is hidden behind FMAs: Winograd F(2, 3), 512 channels at 7 x 7: products 0.75 ms, 16.8 MB of U, together 1.6 ms.
+# from L2; 30 up to 100 MB and 17 from 200 MB on, which is where a ResNet-50's packed weights are; 24 and 14 each with two cores. Hardly
+# any of it is hidden behind FMAs: Winograd F(2, 3), 512 channels at 7 x 7: products 0.75 ms, 16.8 MB of U, together 1.6 ms.
 _INTEL_SERVER: Final = Microarchitecture(
-    "Intel server", 2, 2, 2, 3, 4, 48, 10.7, 8.0, 1.25, 0.9, 2.8e9
+    "Intel server", 2, 2, 2, 3, 4, 48, 10.7, 6.0, 1.25, 0.9, 2.8e9
 )
 
 # One FMA of 512 bits or two of 256 a cycle. AMD EPYC (Zen 4, virtual machine, 2026-11-21): 117 GFLOP/s a core; 33 GB/s on VGG's dense

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import tvm
 from tvm import te
 
@@ -24,19 +25,21 @@ def _assembly(name: str, spec: ConvSpec) -> str:
     return build(tvm.IRModule({"kernel": scheduled}), target).mod.inspect_source("s")
 
 
-def test_a_loop_fetches_each_line_of_weights_once() -> None:
-    spec = ConvSpec.of((1, 64, 14, 14), (64, 64, 3, 3), pads=(1, 1, 1, 1))
+def test_each_run_of_the_inner_loop_fetches_its_part_of_the_next_panel() -> None:
+    spec = ConvSpec.of((1, 64, 7, 7), (128, 64, 1, 1))
     knobs = algorithm_named("direct").knobs(Problem(spec), TARGET)
-    lines = knobs["vectors"] * knobs["block"] * 4 // 64
+    passes = -(-7 // knobs["rows"]) * -(-7 // knobs["cols"])
+    lines = -(-16 * knobs["vectors"] * 64 // passes // 64)
     # LLVM may unroll the loop: then whole multiples.
     count = _assembly("direct", spec).count("prefetcht1")
     assert count > 0
-    assert count % max(1, lines) == 0
+    assert count % lines == 0
 
 
-def test_winograd_fetches_u() -> None:
+@pytest.mark.parametrize("name", ["winograd", "fft"])
+def test_transformed_weights_are_fetched(name: str) -> None:
     spec = ConvSpec.of((1, 32, 14, 14), (32, 32, 3, 3), pads=(1, 1, 1, 1))
-    assert "prefetcht1" in _assembly("winograd", spec)
+    assert "prefetcht1" in _assembly(name, spec)
 
 
 def test_weights_that_stay_in_registers_are_not_fetched() -> None:

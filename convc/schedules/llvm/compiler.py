@@ -18,7 +18,6 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from convc.schedules.llvm.prefetch import insert_prefetches
 from convc.target import Target
 
 __all__ = ["build", "compile_objects"]
@@ -49,7 +48,6 @@ def _pipeline() -> tuple[Any, Any, Any]:
     def host() -> tvm.transform.Pass:
         return tvm.ir.transform.Sequential(
             [
-                insert_prefetches,
                 _keep_on_stack,
                 tirx.transform.LowerTVMBuiltin(),
                 tirx.transform.LowerIntrin(),

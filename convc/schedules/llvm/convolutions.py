@@ -11,7 +11,7 @@ from typing import Final
 from tvm import s_tir, tirx
 
 from convc.schedules.llvm import fft, grouped, im2col, winograd
-from convc.schedules.llvm.prefetch import with_prefetch
+from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
@@ -56,7 +56,10 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     shared = [*outer, *part] if part else [*outer, ko] if pe % knobs["rows"] else [*outer, ko, po]
     parallelize(sch, shared, knobs)
     sch.decompose_reduction(acc, first)
-    return with_prefetch(sch.mod["main"], "weight")
+    rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
+    at = 2 + len(slices)
+    tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
+    return fetch_ahead(sch.mod["main"], "weight", tiles)
 
 
 def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -100,7 +103,9 @@ def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.vectorize(lane)
     parallelize(sch, [n, *part] if part else [n, ko, f, g], knobs)
     sch.decompose_reduction(acc, first)
-    return with_prefetch(sch.mod["main"], "weight")
+    rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
+    tiles = {4: (knobs["rows"], rows), 5: (knobs["cols"], -(-qe // knobs["cols"]))}
+    return fetch_ahead(sch.mod["main"], "weight", tiles)
 
 
 def generic(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -151,7 +156,8 @@ def dense(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     sch.vectorize(vi)
     sch.parallel(ko)
     sch.decompose_reduction(acc, first)
-    return with_prefetch(sch.mod["main"], "weight")
+    rows = min(knobs["rows"], me)
+    return fetch_ahead(sch.mod["main"], "weight", {0: (rows, -(-me // rows))})
 
 
 SCHEDULES: Final[dict[str, Schedule]] = {

@@ -26,7 +26,7 @@ from convc.schedules.fft_transform import (
     row_forward,
     row_inverse,
 )
-from convc.schedules.llvm.prefetch import with_prefetch
+from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
@@ -65,15 +65,20 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.set_scope(Y, 0, "local")
     dense = any(sch.get(stage).name_hint == "acc" for stage in blocks_of(sch))
     if dense:
+        every = int(sch.get(sch.get_loops(sch.get_sblock("V"))[5]).extent)
+        tiles = every // int(sch.get(block).extent)
         programs = _dense(sch, n, block, k, knobs, target, m_h)
     else:
         sch.reorder(n, k, block)
         programs = _depthwise(sch, [n, k, block], qo, knobs, m_h)
     _as_program(sch, Y, (0, 1, 2, 3), (4, 5, 6, 7))
     programs["Y"] = row_inverse(knobs["t_w"], m_w)
-    func = _with_programs(sch.mod["main"], programs)
-    # Depthwise, a loop's body is a whole tile: U is its smaller part there, and a prefetch for each line would double the loads.
-    return with_prefetch(func, "U") if dense else func
+    func = sch.mod["main"]
+    if dense:
+        # Of four products, real and imaginary part read the same panel one after the other.
+        planes, count = (1 if knobs["products"] == 3 else 2), knobs["points"]
+        func = fetch_ahead(func, "U", {2: (1, planes), 5: (count, -(-tiles // count))})
+    return _with_programs(func, programs)
 
 
 def _dense(

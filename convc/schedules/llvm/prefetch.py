@@ -1,96 +1,157 @@
-"""Software prefetch of weights: a pass over lowered code, asked for by an attribute of the kernel.
+"""Software prefetch of weights: while a kernel works on one panel of them, it fetches the next one into L2.
 
-Weights are packed in the order in which a kernel reads them, and in a network they come from beyond L2. The many FMAs of a register
-tile that wait for one vector of weights fill the core's scheduler, so that too few loads are in flight, and the hardware's
-prefetcher does not run far enough ahead.
+A panel is what one run over the reduction reads: the weights of one group of output channels, which lie one behind the other. Tile
+after tile of the result reads the same panel, so only the first pass over it waits for memory; the fetches of the next panel are
+therefore spread over all passes, evenly, and memory is never idle.
 
 Rewrite:
-    for c in range(C):
-        acc[0] += x[...] * w[c * 32 : +16];  acc[1] += x[...] * w[c * 32 + 16 : +16]; ...
+    for k in panels: for tile in range(T): for c in range(C): for i in range(16): acc += x[...] * w[k, c, i]
     -->
-    for c in range(C):
-        acc[0] += ...
-        prefetch(&w[c * 32] + 16 KiB);  prefetch(&w[c * 32 + 16] + 16 KiB)
+    for k in panels: for tile in range(T): for c in range(C):
+        prefetch(&w[k + 1] + (tile * C + c) / (T * C) of a panel)
+        for i in range(16): acc += x[...] * w[k, c, i]
+
+The many FMAs of a register tile that wait for one vector of weights fill the core's scheduler, so that too few loads are in flight,
+and the hardware's prefetcher does not run far enough ahead. A prefetch beyond the end of the weights is no fault; in a module the next
+kernel's weights lie there.
 
 Measured on one core of an Intel Xeon (Emerald Rapids), weights in L3, direct-method GFLOP/s without -> with: 3x3 512 channels 7 x 7
 direct 91 -> 136, Winograd F(2, 3) 89 -> 136; 3x3 256 at 14 x 14 Winograd F(5, 3) 144 -> 266; 1x1 512 -> 2048 at 7 x 7 121 -> 150. With
-the weights in L1 or L2 already no difference above noise (3x3 64 at 56 x 56: 172, 171), so every kernel with packed weights asks.
+the weights in L1 or L2 already no difference above noise (3x3 64 at 56 x 56: 172, 171), so every kernel with packed weights fetches.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import tvm
 import tvm_ffi
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.ir import TensorLoad
 
-__all__ = ["insert_prefetches", "with_prefetch"]
+__all__ = ["fetch_ahead"]
 
-_ATTRIBUTE: Final = "convc.prefetch"
-
-# From 4 KiB to 32 KiB ahead all are within 3 %; 1 KiB is 10 % slower than this.
-_AHEAD_BYTES: Final = 16 << 10
+_LINE_BYTES: Final = 64
 
 # LLVM's locality: 2 brings the line to L2. To L1 (3) is 2 to 5 % slower: it has too few lines in flight itself.
-_TO_L2: Final = 2
+_READ, _TO_L2, _DATA = 0, 2, 1
+
+Expr = Any  # TVM's scalar expressions and statements have no common public classes in 0.27
 
 
-def with_prefetch(func: tirx.PrimFunc, buffer: str) -> tirx.PrimFunc:
-    """Return the function with the wish that loops fetch what they will soon read of this parameter, packed weights."""
-    return func.with_attr(_ATTRIBUTE, buffer)
+def fetch_ahead(
+    func: tirx.PrimFunc, buffer: str, tiles: Mapping[int, tuple[int, int]]
+) -> tirx.PrimFunc:
+    """Return a scheduled function that fetches its packed weights one panel ahead.
+
+    Args:
+        func: with the block `acc_update`, the loops of its reduction around those of the register tile.
+        buffer: the parameter that holds the weights, in the order in which they are read.
+        tiles: of the block's axes that do not choose the panel: position -> (extent of a tile, tiles of one thread).
+    """
+    realize = _update(func)
+    block, values = realize.block, list(realize.iter_values)
+    reduced = [
+        i for i, axis in enumerate(block.iter_vars) if axis.iter_type == tirx.IterVar.CommReduce
+    ]
+    loop = next((values[i] for i in reversed(reduced) if isinstance(values[i], tirx.Var)), None)
+    if loop is None:
+        return func
+    inner = _loops_in(func, loop)
+    steps = math.prod(int(block.iter_vars[i].dom.extent) for i in reduced)
+    run = int(inner[loop])
+    loads = _loads(block, buffer)
+    size = tvm.DataType(loads[0].source.dtype).itemsize
+    wide = int(loads[0].source.shape[-1])
+
+    def outside(value: Expr) -> Expr:
+        """Return a value at the beginning of the innermost reduction."""
+        return _replaced(value, {var: tirx.const(0, "int32") for var in inner})
+
+    at = {axis.var: outside(value) for axis, value in zip(block.iter_vars, values, strict=True)}
+    first = {**at, **{block.iter_vars[i].var: tirx.const(0, "int32") for i in reduced}}
+    passes, turn = 1, tirx.const(0, "int32")
+    for axis, (extent, count) in tiles.items():
+        turn = turn * count + tirx.floormod(tirx.floordiv(outside(values[axis]), extent), count)
+        passes *= count
+    panel = steps * wide
+    lines = -(-run * wide * size // passes // _LINE_BYTES)
+    fetches = []
+    for load in loads:
+        here, begin = (_position(load, known) for known in (at, first))
+        # In elements: the panel behind this one, and as much of it as of all passes over this one is done.
+        ahead = begin + panel + tirx.floordiv(turn * panel + (here - begin), passes)
+        fetches += [_fetch(load, ahead + i * (_LINE_BYTES // size)) for i in range(lines)]
+
+    def preceded(statement: Expr) -> Expr:
+        if not statement.loop_var.same_as(loop):
+            return statement
+        return tirx.SeqStmt([*fetches, statement])
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, preceded)))
 
 
-def _places(body: Any, buffer: str) -> list[Any]:
-    """Return the loads of a buffer, each place once."""
-    found: dict[str, Any] = {}
+def _update(func: tirx.PrimFunc) -> Expr:
+    """Return the realization of the block that multiplies and adds."""
+    found: list[Expr] = []
 
-    def note(load: Any) -> None:
+    def note(realize: Expr) -> None:
+        if realize.block.name_hint == "acc_update":
+            found.append(realize)
+
+    tvm_ffi.structural_walk(func.body, (s_tir.SBlockRealize, note))
+    (realize,) = found
+    return realize
+
+
+def _loops_in(func: tirx.PrimFunc, outermost: Expr) -> dict[Expr, Expr]:
+    """Return the variables of a loop and of all loops inside it, and their extents."""
+    found: dict[Expr, Expr] = {}
+
+    def note(loop: Expr) -> None:
+        found[loop.loop_var] = loop.extent
+
+    def enter(loop: Expr) -> None:
+        if loop.loop_var.same_as(outermost):
+            tvm_ffi.structural_walk(loop, (tirx.For, note))
+
+    tvm_ffi.structural_walk(func.body, (tirx.For, enter))
+    return found
+
+
+def _loads(block: Expr, buffer: str) -> list[Expr]:
+    """Return what the block reads of a buffer, each place once."""
+    found: dict[str, Expr] = {}
+
+    def note(load: Expr) -> None:
         if load.source.name == buffer:
-            found.setdefault(str(load.indices[0]), load)
+            found.setdefault(str(load), load)
 
-    tvm_ffi.structural_walk(body, (TensorLoad, note))
+    tvm_ffi.structural_walk(block.body, (TensorLoad, note))
     return list(found.values())
 
 
-def _is_innermost(loop: Any) -> bool:
-    inner: list[Any] = []
-    tvm_ffi.structural_walk(loop.body, (tirx.For, inner.append))
-    return not inner
+def _replaced(value: Expr, by: Mapping[Expr, Expr]) -> Expr:
+    def replaced(var: Expr) -> Expr:
+        return next((new for old, new in by.items() if var.same_as(old)), var)
+
+    return tvm_ffi.structural_map(value, (tirx.Var, replaced))
 
 
-def _fetch(load: Any) -> Any:
-    """Return the prefetch of what lies `_AHEAD_BYTES` behind a load's first element; beyond the end it is no fault, but ignored."""
-    (index,) = load.indices
-    first = index.base if isinstance(index, tirx.Ramp) else index
-    size = tvm.DataType(load.source.dtype).itemsize
-    address = tirx.address_of(tirx.BufferLoad(load.source, [first + _AHEAD_BYTES // size]))
-    read, data = 0, 1
+def _position(load: Expr, at: Mapping[Expr, Expr]) -> Expr:
+    """Return the row-major position of a load where the block's axes have the given values, its last dimension begun."""
+    position = tirx.const(0, "int32")
+    *leading, _ = zip(load.indices, load.source.shape, strict=True)
+    for index, extent in leading:
+        position = position * extent + _replaced(index, at)
+    return position * load.source.shape[-1]
+
+
+def _fetch(load: Expr, element: Expr) -> Expr:
+    index = [tirx.const(0, "int32")] * (len(load.indices) - 1)
+    address = tirx.address_of(tirx.BufferLoad(load.source, [*index, element]))
     return tirx.Evaluate(
-        tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, _TO_L2, data)
+        tirx.call_llvm_intrin("void", "llvm.prefetch", address, _READ, _TO_L2, _DATA)
     )
-
-
-@tirx.transform.prim_func_pass(opt_level=0, name="convc.InsertPrefetches")
-def insert_prefetches(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
-    """Insert the prefetches that the function asks for, see `with_prefetch`."""
-    buffer = func.attrs.get(_ATTRIBUTE) if func.attrs else None
-    if buffer is None:
-        return func
-
-    def ahead(loop: Any) -> Any:
-        if not _is_innermost(loop):
-            return loop
-        body = loop.body
-        parts = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
-        # Behind the rest: subexpressions that the addresses share are bound at the beginning.
-        fetches = [_fetch(load) for load in _places(body, str(buffer))]
-        if not fetches:
-            return loop
-        body = tirx.SeqStmt([*parts, *fetches])
-        return tirx.For(
-            loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding, loop.annotations
-        )  # fmt: skip
-
-    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, ahead)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm.prefetch import with_prefetch
+from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import accumulate, inline_between, split_tail
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -71,7 +71,8 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
             sch.parallel(split)
             sch.parallel(ko)
     sch.decompose_reduction(acc, first)
-    return with_prefetch(sch.mod["main"], "U")
+    tiles = int(sch.get(_own(sch, V)[4]).extent)
+    return fetch_ahead(sch.mod["main"], "U", {4: (knobs["points"], -(-tiles // knobs["points"]))})
 
 
 def _tile_size(sch: s_tir.Schedule, V: Block, y1: Block, out: Block) -> tuple[int, int]:

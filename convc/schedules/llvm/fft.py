@@ -65,8 +65,6 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.set_scope(Y, 0, "local")
     dense = any(sch.get(stage).name_hint == "acc" for stage in blocks_of(sch))
     if dense:
-        every = int(sch.get(sch.get_loops(sch.get_sblock("V"))[5]).extent)
-        tiles = every // int(sch.get(block).extent)
         programs = _dense(sch, n, block, k, knobs, target, m_h)
     else:
         sch.reorder(n, k, block)
@@ -76,8 +74,9 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     func = sch.mod["main"]
     if dense:
         # Of four products, real and imaginary part read the same panel one after the other.
-        planes, count = (1 if knobs["products"] == 3 else 2), knobs["points"]
-        func = fetch_ahead(func, "U", {2: (1, planes), 5: (count, -(-tiles // count))})
+        planes, points = (1 if knobs["products"] == 3 else 2), knobs["points"]
+        tiles = knobs["rows"] * int(sch.get(qo).extent)
+        func = fetch_ahead(func, "U", {2: (1, planes), 5: (points, -(-tiles // points))})
     return _with_programs(func, programs)
 
 

@@ -78,7 +78,7 @@ class Backend:
 
 
 # Kind -> the folder whose `backend` module offers BACKEND; imported when first asked for.
-_FOLDERS: Final = {"llvm": "convc.schedules.llvm"}
+_FOLDERS: Final = {"llvm": "convc.schedules.llvm", "cuda": "convc.schedules.cuda"}
 
 
 def backend_of(target: Target) -> Backend:

@@ -1,0 +1,1 @@
+"""How convolutions and every other op are computed on CUDA devices."""

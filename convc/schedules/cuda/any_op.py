@@ -1,0 +1,89 @@
+"""The schedule that takes anything on a device: inline what is elementwise, one thread a result, or a block of threads a sum.
+
+Rewrite:
+    a[i, j] = f(x[i, j]);  b[i, j] = g(a[i, j])
+    -->
+    for ij.0 (blockIdx.x): for ij.1 (threadIdx.x): b[...] = g(f(x[...]))
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvm import s_tir, tirx
+
+from convc.target import Target
+
+__all__ = ["schedule", "schedule_block", "schedule_transpose"]
+
+_THREADS = 256
+
+# A sum of more terms than this is shared out among threads when there are too few results to keep the device busy.
+_LONG_SUM = 64
+
+
+def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
+    """Return any PrimFunc made from tensor expressions, scheduled: a kernel for each sum and for each result."""
+    sch = s_tir.Schedule(func)
+    _inline_producers(sch)
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        schedule_block(sch, block, target)
+    return sch.mod["main"]
+
+
+def schedule_transpose(func: tirx.PrimFunc, block: int, target: Target) -> tirx.PrimFunc:
+    """Return the move of an image between memory orders, scheduled; writes run along memory."""
+    return schedule(func, target)
+
+
+def _inline_producers(sch: s_tir.Schedule) -> None:
+    results = {sch.get(b).name_hint for b in sch.get_output_blocks(sch.get_sblock("root"))}
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        info = sch.get(block)
+        if not _reduces(info) and info.name_hint not in results:
+            sch.compute_inline(block)
+
+
+def _reduces(info: Any) -> bool:
+    return any(v.iter_type == tirx.IterVar.CommReduce for v in info.iter_vars)
+
+
+def schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> Any:
+    """Bind one block's loops to a grid of its own; return the loop over threads."""
+    loops = sch.get_loops(block)
+    if not loops:
+        sch.add_unit_loop(block)
+        loops = sch.get_loops(block)
+    kinds = [v.iter_type for v in sch.get(block).iter_vars] or [tirx.IterVar.DataPar]
+    spatial = [x for x, k in zip(loops, kinds, strict=True) if k != tirx.IterVar.CommReduce]
+    reduced = [x for x, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.CommReduce]
+    if not spatial:
+        spatial = [sch.add_unit_loop(reduced[0])]
+    sch.reorder(*spatial, *reduced)
+    results = _volume(sch, spatial)
+    fused = sch.fuse(*spatial) if len(spatial) > 1 else spatial[0]
+    gpu = target.gpu
+    if reduced and _volume(sch, reduced) >= _LONG_SUM and results < gpu.sms * gpu.threads_sm:
+        return _share_sum(sch, fused, reduced, target)
+    per_block = min(_THREADS, -(-results // gpu.warp) * gpu.warp)
+    outer, thread = sch.split(fused, [None, per_block])
+    sch.bind(outer, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+    return thread
+
+
+def _share_sum(sch: s_tir.Schedule, fused: Any, reduced: list, target: Target) -> Any:
+    """Let one warp, or a block of warps for long sums, add up each result; terms next to each other go to neighbouring threads."""
+    terms = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
+    warp = target.gpu.warp
+    threads = _THREADS if _volume(sch, [terms]) >= 4 * _THREADS else warp
+    rest, thread = sch.split(terms, [None, threads])
+    sch.reorder(fused, thread, rest)
+    sch.bind(fused, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+    return thread
+
+
+def _volume(sch: s_tir.Schedule, loops: list) -> int:
+    return math.prod(int(sch.get(loop).extent) for loop in loops)

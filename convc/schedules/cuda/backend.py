@@ -1,0 +1,53 @@
+"""The backend of CUDA devices."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from convc.schedules.backend import Backend, Schedule
+from convc.schedules.cuda import (  # fmt: skip
+    any_op,
+    compiler,
+    dense,
+    depthwise,
+    direct,
+    generic,
+    points,
+    product,
+    subpixel,
+)
+from convc.target import Target
+
+__all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
+
+# In order of preference on ties. A new algorithm is one file that offers ALGORITHM, one row here and one schedule.
+ALGORITHMS: Final = (
+    depthwise.ALGORITHM,
+    direct.ALGORITHM,
+    subpixel.ALGORITHM,
+    generic.ALGORITHM,
+)
+
+SCHEDULES: Final[dict[str, Schedule]] = {
+    "depthwise": points.schedule,
+    "direct": product.schedule,
+    "subpixel": product.schedule,
+    "generic": points.schedule,
+    "dense": dense.schedule,
+}
+
+
+def _seconds(cycles: float, target: Target) -> float:
+    return cycles / target.gpu.clock_hz
+
+
+BACKEND: Final = Backend(
+    kind="cuda",
+    algorithms=ALGORITHMS,
+    schedules=SCHEDULES,
+    dense=dense,
+    schedule_any=any_op.schedule,
+    schedule_transpose=any_op.schedule_transpose,
+    seconds=_seconds,
+    compile=compiler.compile_objects,
+)

@@ -1,0 +1,142 @@
+"""S-TIR to object files for a CUDA device: host code by LLVM, kernels by nvcc, both in one library.
+
+TVM's pipeline would compile kernels only where a CUDA driver is installed, and with approximate arithmetic; elsewhere it puts their
+source into the library, to be compiled when it is loaded. Here the pipeline always stops at the source, nvcc makes the machine code, and
+the module that TVM's CUDA runtime will load is written with that in place of the source.
+
+Rewrite (of the library's embedded module):
+    "cuda", launch parameters of each kernel, source
+    -->
+    "cubin", launch parameters of each kernel, fat binary
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import tvm
+import tvm_ffi
+
+from convc.errors import LoweringError, ToolchainError
+from convc.schedules.cuda import nvcc
+from convc.target import Target
+
+__all__ = ["build", "compile_objects", "source_of"]
+
+# The name and form of an embedded module are tvm_ffi's (module.h: tvm_ffi_library_bin): 8 bytes of size, then so many bytes.
+_BLOB: Final = """\
+    .section .rodata
+    .globl __tvm_ffi__library_bin
+    .balign 16
+__tvm_ffi__library_bin:
+    .incbin "library.bin"
+    .section .note.GNU-stack, "", @progbits
+"""
+
+
+@contextlib.contextmanager
+def _stop_at_source() -> Iterator[None]:
+    """Keep TVM from calling a compiler of its own while a device or driver is present."""
+    name = "TVM_COMPILE_FORCE_FALLBACK"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def build(mod: tvm.IRModule, target: Target) -> Any:
+    """Return TVM's host module of scheduled functions; the source of their kernels is imported by it."""
+    tvm_target = target.tvm()
+    # Loops stay loops in the source: nvcc unrolls what is marked, and needs a third of the time that it takes for written-out code.
+    options = {"tirx.UnrollLoop": {"explicit_unroll": 0}}
+    with _stop_at_source(), tvm_target, tvm.transform.PassContext(opt_level=3, config=options):
+        return tvm.compile(mod, target=tvm_target).mod
+
+
+def source_of(module: Any) -> str:
+    """Return the CUDA C of a module's kernels, "" if it has none."""
+    kernels = [m for m in module.imports if m.kind == "cuda"]
+    return kernels[0].inspect_source("cuda") if kernels else ""
+
+
+def compile_objects(mod: tvm.IRModule, target: Target) -> tuple[bytes, ...]:
+    """Return the contents of the object files of the host code and of the kernels.
+
+    Raises:
+        ToolchainError: if nvcc or g++ is missing, or does not know the target.
+        LoweringError: if TVM writes modules in another form than expected.
+    """
+    host = build(mod, target)
+    source = source_of(host)
+    with tempfile.TemporaryDirectory(prefix="convc-") as name:
+        folder = Path(name)
+        host.write_to_file(str(folder / "host.o"))
+        code = (folder / "host.o").read_bytes()
+        if not source:
+            return (code,)
+        binary = nvcc.compile_source(source, target.gpu)
+        return code, _assembled(embed(_packed(host), source, binary), folder)
+
+
+def _packed(host: Any) -> bytes:
+    """Return what TVM would embed into the library."""
+    pack = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")
+    return pack(host).numpy().tobytes()
+
+
+def embed(blob: bytes, source: str, binary: bytes) -> bytes:
+    """Return an embedded library whose one CUDA module holds machine code instead of source.
+
+    Form, all numbers 8 bytes: size of the rest; ...; "cuda", module's size, module = format, table of kernels, code; strings and bytes
+    begin with their length.
+
+    Raises:
+        LoweringError: if the blob has another form.
+    """
+    text = source.encode()
+    old_format, kind = _counted(b"cuda"), _counted(b"cuda")
+    tail = _counted(text)
+    start = blob.find(kind)
+    size_at = start + len(kind)
+    if start < 0 or not blob.endswith(tail) or len(blob) < size_at + 8:
+        raise LoweringError("TVM's embedded module must end in the kernels' source; got another form.")  # fmt: skip
+    (size,) = struct.unpack_from("<Q", blob, size_at)
+    module = blob[size_at + 8 :]
+    if size != len(module) or not module.startswith(old_format):
+        raise LoweringError("TVM's embedded module must be one CUDA module; got another form.")
+    table = module[len(old_format) : len(module) - len(tail)]
+    new = _counted(b"cubin") + table + _counted(binary)
+    body = blob[8:size_at] + _counted(new)
+    return struct.pack("<Q", len(body)) + body
+
+
+def _counted(content: bytes) -> bytes:
+    return struct.pack("<Q", len(content)) + content
+
+
+def _assembled(blob: bytes, folder: Path) -> bytes:
+    driver = shutil.which("g++")
+    if driver is None:
+        raise ToolchainError(
+            "building a module must find the compiler 'g++'; got none on PATH. Install it with `apt-get install g++`."
+        )
+    (folder / "library.bin").write_bytes(blob)
+    (folder / "kernels.s").write_text(_BLOB)
+    command = [driver, "-c", "kernels.s", "-o", "kernels.o"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoweringError(f"`g++ -c kernels.s` must succeed; got:\n{done.stderr.strip()}")
+    return (folder / "kernels.o").read_bytes()

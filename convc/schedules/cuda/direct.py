@@ -1,0 +1,95 @@
+"""Direct convolution on a device: `schedules.implicit_gemm` on float32, float16 or float64, every rank, stride, dilation and group.
+
+A 1 x 1 filter is a plain matrix product; a small map with long sums is split into parts of the sum, added up by a second kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from tvm import te
+
+from convc.ir.types import numpy_dtype
+from convc.schedules import implicit_gemm
+from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, product_cycles
+from convc.schedules.cuda.tiles import tiles
+from convc.schedules.implicit_gemm import Matrices
+from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.plan import Knobs, Unsupported
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "Direct"]
+
+_SPLITS = (1, 2, 4, 8, 16)
+
+# Float types that the product's kernels are tested with.
+_TYPES = ("float32", "float16", "float64")
+
+
+class Direct:
+    """See the module's text."""
+
+    name = "direct"
+    transposed = False
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        if spec.transposed != self.transposed:
+            return Unsupported(f"convolution must {'' if self.transposed else 'not '}be transposed")
+        if not problem.constant_weight:
+            return Unsupported("weights must be constant, to be packed at compile time")
+        if spec.dtype not in _TYPES:
+            return Unsupported(f"element type must be {', '.join(_TYPES)}; got {spec.dtype}")
+        return None
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return the tile that the model finds fastest."""
+        return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield legal tiles, and for sums long enough their parts."""
+        spec = problem.spec
+        whole = Matrices.of(spec, {"pixels": 1, "channels": 1, "step": 1, "split": 1})
+        exact = whole.groups > 1 or whole.phases > 1
+        itemsize = numpy_dtype(spec.dtype).itemsize
+        for tile in tiles(
+            target.gpu, whole.channels, whole.pixels, exact=exact, itemsize=max(4, itemsize)
+        ):
+            for split in _SPLITS:
+                if split == 1 or (whole.depth >= 64 * split and not exact):
+                    yield {**tile, "split": split}
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
+        spec, gpu = problem.spec, target.gpu
+        m = Matrices.of(spec, knobs)
+        wide = 2 if problem.accumulator == "float64" else 1
+        work = wide * product_cycles(
+            gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, knobs, lookup=True
+        )
+        moved = memory_cycles(gpu, spec.nbytes)
+        launches = 1
+        if m.split > 1:
+            launches = 2
+            moved += memory_cycles(
+                gpu, 2 * 4 * wide * m.products * m.padded_channels * m.padded_pixels
+            )
+        return max(work, moved) + launches * LAUNCH_SECONDS * gpu.clock_hz
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return plain layouts."""
+        return Operands(PLAIN, Halo(), PLAIN)
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return the weights as the products' left sides."""
+        return implicit_gemm.pack(weight, problem.spec, knobs)
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result."""
+        return implicit_gemm.compute(problem, knobs)
+
+
+ALGORITHM = Direct()

@@ -1,0 +1,98 @@
+"""The analytic model of kernels on a device: what ranks algorithms and knobs where nothing was measured.
+
+A launch takes the longer of two: its multiprocessors' work, in whole waves of blocks, or its bytes at the memory's speed. Not yet
+compared with a device; only ratios decide.
+"""
+
+from __future__ import annotations
+
+import math
+
+from convc.schedules.plan import Knobs
+from convc.target import Gpu
+
+__all__ = ["LAUNCH_SECONDS", "memory_cycles", "product_cycles", "resident_blocks", "tile_registers", "tile_shared_bytes"]  # fmt: skip
+
+# From the end of one kernel to the first instruction of the next in a stream.
+LAUNCH_SECONDS = 2.5e-6
+
+# Warps that hide the latency of shared memory and of multiply-adds on one multiprocessor.
+_ENOUGH_WARPS = 8
+
+# Registers of a thread beside its tile: addresses, predicates, loop counters (ptxas: 45 to 52 for tiles of 4 x 4 to 8 x 8).
+_OTHER_REGISTERS = 50
+
+# Instructions for one element looked up in the data: its conditions, the load, the store to shared memory.
+_LOOKUP = 6.0
+
+# Of the peak bandwidth, what a kernel that streams reaches.
+_STREAM = 0.85
+
+
+def tile_registers(rows: int, cols: int) -> int:
+    """Return registers of a thread with so many accumulators: those, the operands of a step, and the rest.
+
+    Example:
+        >>> tile_registers(8, 8)
+        130
+    """
+    return rows * cols + rows + cols + _OTHER_REGISTERS
+
+
+def tile_shared_bytes(knobs: Knobs, itemsize: int) -> int:
+    """Return shared memory of a block: both operands of a step, `stages` times."""
+    return (knobs["pixels"] + knobs["channels"]) * knobs["step"] * itemsize * knobs["stages"]
+
+
+def resident_blocks(gpu: Gpu, threads: int, registers: int, shared: int) -> int:
+    """Return how many blocks run on a multiprocessor at once; 0 if none fits.
+
+    Example:
+        >>> from convc.target.cuda import gpu_of
+        >>> resident_blocks(gpu_of(90), 256, 128, 16384)
+        2
+    """
+    if threads > gpu.threads_block or shared > gpu.shared_bytes or registers > gpu.registers_thread:
+        return 0
+    limits = [gpu.blocks_sm, gpu.threads_sm // threads, gpu.registers_sm // (registers * threads)]
+    if shared:
+        limits.append(gpu.shared_sm_bytes // (shared + 1024))
+    return min(limits)
+
+
+def memory_cycles(gpu: Gpu, nbytes: float) -> float:
+    """Return clocks that so many bytes take from device memory."""
+    return nbytes / (_STREAM * gpu.bytes_per_second) * gpu.clock_hz
+
+
+def product_cycles(
+    gpu: Gpu, products: int, channels: int, pixels: int, depth: int, knobs: Knobs, *, lookup: bool
+) -> float:
+    """Return clocks of products of padded extents on the device's float32 units.
+
+    Args:
+        gpu: the device.
+        products: how many.
+        channels, pixels, depth: of one, whole tiles.
+        knobs: the tile.
+        lookup: whether the right side is looked up element by element, not copied in vectors.
+    """
+    rows, cols = knobs["thread_channels"], knobs["thread_pixels"]
+    threads = (knobs["channels"] // rows) * (knobs["pixels"] // cols)
+    resident = resident_blocks(
+        gpu, threads, tile_registers(rows, cols), tile_shared_bytes(knobs, 4)
+    )
+    if not resident:
+        return math.inf
+    blocks = products * (channels // knobs["channels"]) * (pixels // knobs["pixels"])
+    warps = -(-threads // gpu.warp)
+    # Per step of one thread: rows x cols multiply-adds, and as vectors of four the loads of both operands.
+    per_step = rows * cols + 2.0 * (rows + cols) / 4
+    issue = threads * per_step * knobs["step"] / gpu.fp32_lanes
+    elements = knobs["pixels"] * knobs["step"] * (_LOOKUP if lookup else 1.0)
+    elements += knobs["channels"] * knobs["step"] / 2
+    issue += elements / gpu.fp32_lanes
+    rounds = -(-blocks // gpu.sms)
+    # While fewer warps are there than hide the latency, a multiprocessor waits.
+    busy = min(1.0, warps * min(resident, rounds) / _ENOUGH_WARPS)
+    return rounds * (depth / knobs["step"]) * issue / busy + 600

@@ -1,0 +1,133 @@
+"""CUDA C to machine code by nvcc: for every capability asked for, at compile time, never when a module is loaded.
+
+nvcc is asked for exact arithmetic: no --use_fast_math, which TVM's own call adds. FMA contraction stays on, as in every other target.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from convc.errors import LoweringError, ToolchainError
+from convc.target import Gpu
+
+__all__ = ["Resources", "compile_source", "find_nvcc", "resources"]
+
+# Where CUDA's own packages put it; PATH goes first.
+_PLACES: Final = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one kernel takes, as ptxas says.
+
+    Attributes:
+        registers: of a thread.
+        shared_bytes: of a block, known at compile time.
+        stack_bytes, spill_bytes: local memory of a thread; spills are registers that did not fit.
+    """
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+
+
+def find_nvcc() -> Path | None:
+    """Return nvcc's file: from PATH, CUDA_HOME, or where CUDA's packages put it."""
+    home = os.environ.get("CUDA_HOME")
+    named = [shutil.which("nvcc"), f"{home}/bin/nvcc" if home else None, *_PLACES]
+    return next((Path(p) for p in named if p and Path(p).is_file()), None)
+
+
+def _nvcc() -> Path:
+    path = find_nvcc()
+    if path is None:
+        raise ToolchainError(
+            "building for cuda must find nvcc; got none on PATH, in CUDA_HOME or in /usr/local/cuda. "
+            "Install CUDA's compiler, version 13: apt-get install cuda-nvcc-13-0, or `pip install nvidia-cuda-nvcc`."
+        )
+    return path
+
+
+@functools.cache
+def _supported(nvcc: Path) -> frozenset[int]:
+    shown = subprocess.run(
+        [str(nvcc), "--list-gpu-code"], capture_output=True, text=True, check=False, timeout=60
+    )
+    return frozenset(int(n) for n in re.findall(r"sm_(\d+)\b", shown.stdout))
+
+
+def compile_source(source: str, gpu: Gpu) -> bytes:
+    """Return a fat binary of CUDA C for all of a target's capabilities.
+
+    Raises:
+        ToolchainError: if there is no nvcc, or it does not know a capability.
+        LoweringError: if nvcc refuses the source, which is a bug in convc.
+    """
+    nvcc = _nvcc()
+    unknown = [sm for sm in gpu.every_sm if sm not in _supported(nvcc)]
+    if unknown:
+        known = ", ".join(map(str, sorted(_supported(nvcc))))
+        raise ToolchainError(f"sm must be one of nvcc's ({nvcc}): {known}; got {unknown[0]}.")
+    codes = [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in gpu.every_sm]
+    if gpu.ptx:
+        least = min(gpu.every_sm)
+        codes.append(f"-gencode=arch=compute_{least},code=compute_{least}")
+    flags = ["--use_fast_math"] if gpu.fast_math else []
+    with tempfile.TemporaryDirectory(prefix="convc-") as name:
+        folder = Path(name)
+        (folder / "kernels.cu").write_text(source)
+        _run([str(nvcc), "-fatbin", "-O3", *codes, *flags, "kernels.cu", "-o", "out"], folder)
+        return (folder / "out").read_bytes()
+
+
+def resources(source: str, sm: int) -> dict[str, Resources]:
+    """Return what every kernel of a source takes on one capability."""
+    with tempfile.TemporaryDirectory(prefix="convc-") as name:
+        folder = Path(name)
+        (folder / "kernels.cu").write_text(source)
+        code = f"-gencode=arch=compute_{sm},code=sm_{sm}"
+        command = [str(_nvcc()), "-cubin", "-O3", code, "-Xptxas", "-v", "kernels.cu", "-o", "out"]
+        return parse_resources(_run(command, folder))
+
+
+def parse_resources(text: str) -> dict[str, Resources]:
+    """Return kernel name -> resources from ptxas' messages.
+
+    Example:
+        >>> text = '''ptxas info    : Compiling entry function 'k' for 'sm_90'
+        ... ptxas info    : Function properties for k
+        ...     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
+        ... ptxas info    : Used 40 registers, used 1 barriers, 8192 bytes smem'''
+        >>> parse_resources(text)
+        {'k': Resources(registers=40, shared_bytes=8192, stack_bytes=8, spill_bytes=16)}
+    """
+    found = {}
+    for part in text.split("Compiling entry function '")[1:]:
+        used = re.search(r"Used (\d+) registers", part)
+        frame = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part)  # fmt: skip
+        shared = re.search(r"(\d+) bytes smem", part)
+        if used and frame:
+            stack, stores, loads = map(int, frame.groups())
+            found[part.partition("'")[0]] = Resources(
+                int(used[1]), int(shared[1]) if shared else 0, stack, stores + loads
+            )
+    return found
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoweringError(
+            f"`{' '.join([Path(command[0]).name, *command[1:]])}` must succeed; got exit code {done.returncode}:\n"
+            f"{(done.stderr or done.stdout).strip()[:4000]}"
+        )
+    return done.stderr

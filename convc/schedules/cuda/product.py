@@ -1,0 +1,120 @@
+"""THE SCHEDULE of every matrix product on a device: block tiles in shared memory, thread tiles in registers.
+
+for z, tile of channels, tile of pixels (one thread block):
+    for each part of four channels, of four pixels, of a thread (virtual threads)       so that a warp reads shared memory in rows
+        acc = 0
+    for step of the sum:
+        shared patch = ...; shared weight = ...         all threads; `stages` > 1: copied asynchronously, so many steps ahead
+        for i in step, channel, pixel:  acc += ...      unrolled
+    y = epilogue(acc)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvm import s_tir, tirx
+
+from convc.schedules.cuda.any_op import schedule_block
+from convc.schedules.plan import Knobs
+from convc.target import Target
+
+__all__ = ["blocks_of", "inline_all_but", "schedule", "tile_product"]
+
+Loop = Any  # s_tir's handles of loops and blocks have no public classes
+Block = Any
+
+# What one thread reads of a row at once.
+_VECTOR = 4
+
+
+def blocks_of(sch: s_tir.Schedule) -> list[Block]:
+    """Return all blocks but the root, producers first."""
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def inline_all_but(sch: s_tir.Schedule, keep: tuple[str, ...]) -> Block:
+    """Inline every block but the named ones and the last, which is returned."""
+    *earlier, last = blocks_of(sch)
+    for block in earlier:
+        if sch.get(block).name_hint not in keep:
+            sch.compute_inline(block)
+    return last
+
+
+def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
+    """Return the PrimFunc of `schedules.implicit_gemm` scheduled."""
+    sch = s_tir.Schedule(func)
+    out = inline_all_but(sch, ("patch", "acc", "total"))
+    if knobs["split"] > 1:
+        tile_product(sch, knobs, None)
+        total = sch.get_sblock("total")
+        if not sch.get(total).same_as(sch.get(out)):
+            sch.set_scope(total, 0, "local")
+            out_loop = schedule_block(sch, out, target)
+            sch.compute_at(total, out_loop, preserve_unit_loops=True)
+        else:
+            schedule_block(sch, total, target)
+    else:
+        tile_product(sch, knobs, out)
+    return sch.mod["main"]
+
+
+def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
+    """Schedule the blocks `patch` and `acc`.
+
+    Args:
+        sch: the schedule.
+        knobs: `pixels`, `channels`, `step` of a block's tile; `thread_pixels`, `thread_channels` of a thread's; `stages`.
+        out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
+    """
+    acc = sch.get_sblock("acc")
+    sch.cache_write(acc, 0, "local")
+    store = sch.get_sblock("acc_local")
+    if out is not None:
+        sch.reverse_compute_inline(out)
+    acc, patch = sch.get_sblock("acc"), sch.get_sblock("patch")
+    z, k, m = sch.get_loops(store)
+    rows, cols = knobs["thread_channels"], knobs["thread_pixels"]
+    threads = (knobs["channels"] // rows) * (knobs["pixels"] // cols)
+    k_block, k_part, k_thread, k_in = sch.split(k, _parts(knobs["channels"], rows))
+    m_block, m_part, m_thread, m_in = sch.split(m, _parts(knobs["pixels"], cols))
+    sch.reorder(z, k_block, m_block, k_part, m_part, k_thread, m_thread, k_in, m_in)
+    # More than 65535 tiles fit only the first axis of a grid.
+    sch.bind(z, "blockIdx.z")
+    sch.bind(k_block, "blockIdx.y")
+    sch.bind(m_block, "blockIdx.x")
+    sch.bind(sch.fuse(k_part, m_part), "vthread.x")
+    thread = sch.fuse(k_thread, m_thread)
+    sch.bind(thread, "threadIdx.x")
+    sch.compute_at(acc, thread, preserve_unit_loops=True)
+    *_, k, m, i = sch.get_loops(acc)
+    step, i = sch.split(i, [None, knobs["step"]])
+    sch.reorder(step, i, k, m)
+    sch.set_scope(patch, 0, "shared")
+    sch.compute_at(patch, step, preserve_unit_loops=True)
+    weight = sch.cache_read(acc, 0, "shared")
+    sch.compute_at(weight, step, preserve_unit_loops=True)
+    _copy(sch, patch, threads, 1)
+    _copy(sch, weight, threads, math.gcd(_VECTOR, knobs["channels"]))
+    for loop in (i, k, m, k_in, m_in):
+        sch.unroll(loop)
+    sch.decompose_reduction(acc, step)
+
+
+def _parts(tile: int, thread: int) -> list[int | None]:
+    """Return [tiles, parts of a thread, threads, elements of a part]."""
+    parts = max(1, thread // _VECTOR)
+    return [None, parts, tile // thread, thread // parts]
+
+
+def _copy(sch: s_tir.Schedule, block: Block, threads: int, vector: int) -> None:
+    """Let all threads of a block fill shared memory, neighbours neighbouring elements."""
+    loops = sch.get_loops(block)
+    loop = sch.fuse(*loops[-3:])
+    rest, thread, lane = sch.split(loop, [None, threads, vector])
+    sch.bind(thread, "threadIdx.x")
+    if vector > 1:
+        sch.vectorize(lane)
+    sch.unroll(rest)

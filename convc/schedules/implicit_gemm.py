@@ -1,0 +1,255 @@
+"""Convolution as a matrix product whose right side is never stored: each of its elements is looked up in the data when it is needed.
+
+THE ALGORITHM   acc[z, k, m] = sum over i of w[z, i, k] patch[z, i, m]      z: group, or phase of a transposed convolution, or part of the sum
+                patch[z, i, m] = x[n, c, p stride + r dilation - pad, ...], zero outside; i = (r..., c) or (c, r...), m = (n, p...)
+                y[n, k, p...] = epilogue(acc)                               on plain tensors
+WHEN            1-D, 2-D, 3-D, any stride, dilation, padding and group; transposed by phases if dilations are 1 and strides divide the result
+COST            C/group R S FMAs an output point; the ends of tiles are padded with zeros
+ACCURACY        one chain of C/group R S multiply-adds for each of `split` parts, in the accumulator's type
+SOURCE          Chetlur et al., arXiv:1410.0759 (implicit GEMM); Shi et al., arXiv:1609.07009 (phases)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import Problem
+from convc.schedules.plan import Knobs
+from convc.schedules.scalar import apply_steps
+
+__all__ = ["Matrices", "compute", "finish", "pack", "plain_extras", "product"]
+
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """The extents of the products that a convolution is, before and after padding to whole tiles.
+
+    Attributes:
+        groups, phases, split: of which there are so many products each; `z` counts (split, phase, group).
+        channels, depth, pixels: of one product, of which `depth` is one part of the sum.
+        padded_channels, padded_depth, padded_pixels: in whole tiles.
+        taps: of one phase, per axis.
+        points: results of one phase, per axis.
+    """
+
+    groups: int
+    phases: int
+    split: int
+    channels: int
+    depth: int
+    pixels: int
+    padded_channels: int
+    padded_depth: int
+    padded_pixels: int
+    taps: tuple[int, ...]
+    points: tuple[int, ...]
+
+    @staticmethod
+    def of(spec: ConvSpec, knobs: Knobs) -> Matrices:
+        """Return the products of a convolution.
+
+        Example:
+            >>> spec = ConvSpec.of((2, 64, 14, 14), (96, 64, 3, 3), pads=(1, 1, 1, 1))
+            >>> m = Matrices.of(spec, {"pixels": 64, "channels": 64, "step": 16, "split": 1})
+            >>> m.products, m.depth, m.padded_channels, m.padded_pixels
+            (1, 576, 128, 448)
+        """
+        taps, points, phases = spec.kernel, spec.output[2:], 1
+        if spec.transposed:
+            taps = tuple(-(-r // s) for r, s in zip(spec.kernel, spec.strides, strict=True))
+            points = tuple(p // s for p, s in zip(points, spec.strides, strict=True))
+            phases = math.prod(spec.strides)
+        depth = spec.in_channels // spec.group * math.prod(taps)
+        channels, pixels = spec.out_channels // spec.group, spec.data[0] * math.prod(points)
+        part = -(-depth // knobs["split"])
+        return Matrices(
+            spec.group, phases, knobs["split"], channels, depth, pixels,
+            _whole(channels, knobs["channels"]), _whole(part, knobs["step"]), _whole(pixels, knobs["pixels"]),
+            tuple(taps), tuple(points),
+        )  # fmt: skip
+
+    @property
+    def products(self) -> int:
+        return self.split * self.phases * self.groups
+
+
+def _whole(extent: int, tile: int) -> int:
+    return -(-extent // tile) * tile
+
+
+def _unravel(position: Expr, extents: Sequence[int]) -> list[Expr]:
+    """Return the index at a row-major position; the first axis takes what is left."""
+    at = []
+    for extent in reversed(extents[1:]):
+        at.append(position % extent)
+        position = position // extent
+    return [position, *reversed(at)]
+
+
+def _ravel(at: Sequence[Expr], extents: Sequence[int]) -> Expr:
+    position = at[0]
+    for index, extent in zip(at[1:], extents[1:], strict=True):
+        position = position * extent + index
+    return position
+
+
+def _taps_first(spec: ConvSpec, knobs: Knobs) -> bool:
+    """Whether the sum runs over taps, then channels: then a step of it has one tap, and its address is one for all threads."""
+    return (spec.in_channels // spec.group) % knobs["step"] == 0
+
+
+def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
+    """Return weights as [split * phase * group][depth][channels], padded with zeros."""
+    m = Matrices.of(spec, knobs)
+    rank, per_group = spec.rank, spec.in_channels // spec.group
+    if spec.transposed:
+        padded = np.zeros((*weight.shape[:2], *(t * s for t, s in zip(m.taps, spec.strides, strict=True))), weight.dtype)  # fmt: skip
+        padded[(slice(None), slice(None), *(slice(r) for r in spec.kernel))] = weight
+        pairs = [n for t, s in zip(m.taps, spec.strides, strict=True) for n in (t, s)]
+        parts = padded.reshape(spec.group, per_group, m.channels, *pairs)
+        # Residue f of the result has the taps whose phase is (f + pad) mod stride.
+        for axis, stride in enumerate(spec.strides):
+            order = [(f + spec.pads[axis]) % stride for f in range(stride)]
+            parts = np.take(parts, order, axis=4 + 2 * axis)
+        phases = [4 + 2 * i for i in range(rank)]
+        taps = [3 + 2 * i for i in range(rank)]
+        w = parts.transpose(*phases, 0, 1, *taps, 2)  # [phases...][group][c][taps...][k]
+        w = w.reshape(m.phases * m.groups, per_group, *m.taps, m.channels)
+    else:
+        w = weight.reshape(m.groups, m.channels, per_group, *spec.kernel)
+        w = np.moveaxis(w, 1, -1)
+    if _taps_first(spec, knobs):
+        w = np.moveaxis(w, 1, -2)
+    w = w.reshape(m.phases * m.groups, m.depth, m.channels)
+    whole = np.zeros(
+        (m.phases * m.groups, m.split * m.padded_depth, m.padded_channels), weight.dtype
+    )
+    whole[:, : m.depth, : m.channels] = w
+    parts = whole.reshape(m.phases * m.groups, m.split, m.padded_depth, m.padded_channels)
+    return np.ascontiguousarray(parts.swapaxes(0, 1)).reshape(
+        m.products, m.padded_depth, m.padded_channels
+    )
+
+
+def _lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> te.Tensor:
+    """Return the right side of the products: [z][depth][pixels]."""
+    per_group = spec.in_channels // spec.group
+    taps = math.prod(m.taps)
+
+    def patch(z: Expr, i: Expr, pixel: Expr) -> Expr:
+        conditions = []
+        if m.padded_pixels != m.pixels:
+            conditions.append(pixel < m.pixels)
+        group = z % m.groups
+        phase = _unravel(z // m.groups % m.phases, spec.strides) if m.phases > 1 else None
+        if m.split > 1:
+            i = z // (m.groups * m.phases) * m.padded_depth + i
+        if m.split * m.padded_depth != m.depth:
+            conditions.append(i < m.depth)
+        if _taps_first(spec, knobs):
+            tap, c = i // per_group, i % per_group
+        else:
+            c, tap = i // taps, i % taps
+        n, *at = _unravel(pixel, (1, *m.points))
+        index = []
+        for axis, (p, r) in enumerate(zip(at, _unravel(tap, m.taps), strict=True)):
+            stride, extent, pad = spec.strides[axis], spec.data[2 + axis], spec.pads[axis]
+            if spec.transposed:
+                first = (phase[axis] + pad) // stride if phase is not None else pad
+                position = p + first - r
+                low = 1 - m.taps[axis]
+                high = m.points[axis] - 1 + (stride - 1 + pad) // stride
+            else:
+                position = p * stride + r * spec.dilations[axis] - pad
+                low = -pad
+                high = (m.points[axis] - 1) * stride + (m.taps[axis] - 1) * spec.dilations[axis] - pad  # fmt: skip
+            conditions += [position >= 0] if low < 0 else []
+            conditions += [position < extent] if high >= extent else []
+            index.append(position)
+        element = x(n, group * per_group + c, *index)
+        if not conditions:
+            return element
+        return tirx.if_then_else(tirx.all(*conditions), element, tirx.const(0, spec.dtype))
+
+    return te.compute((m.products, m.padded_depth, m.padded_pixels), patch, name="patch")
+
+
+def product(w: te.Tensor, patch: te.Tensor, dtype: str) -> te.Tensor:
+    """Return the products [z][k][m] of w [z][i][k] and patch [z][i][m], summed in `dtype`; the block is called `acc`."""
+    z, depth, k = (int(n) for n in w.shape)
+    i = te.reduce_axis((0, depth), "i")
+    return te.compute(
+        (z, k, int(patch.shape[2])),
+        lambda z, k, m: te.sum(w[z, i, k].astype(dtype) * patch[z, i, m].astype(dtype), axis=i),
+        name="acc",
+    )
+
+
+def plain_extras(problem: Problem) -> list[te.Tensor]:
+    """Return placeholders of an epilogue's operands: bias as (K,), residual like the result."""
+    spec = problem.spec
+    return [
+        te.placeholder(
+            (spec.out_channels,) if step.name == "bias" else spec.output, spec.dtype, name=step.name
+        )
+        for step in problem.epilogue
+        if step.takes_operand
+    ]
+
+
+def finish(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) -> te.Tensor:
+    """Return the epilogue of plain sums `y`, rounded once to the result's type."""
+    wide = problem.accumulator
+
+    def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return te.compute(
+            y.shape, lambda n, k, *p: y(n, k, *p) + b[k].astype(wide), name="bias_add"
+        )
+
+    def cast(x: te.Tensor, dtype: str) -> te.Tensor:
+        if x.dtype == dtype:
+            return x
+        return te.compute(x.shape, lambda *i: x(*i).astype(dtype), name="cast")
+
+    y = apply_steps(y, problem.epilogue, [cast(e, wide) for e in extras], bias)
+    return cast(y, problem.spec.dtype)
+
+
+def compute(problem: Problem, knobs: Knobs) -> list[te.Tensor]:
+    """Return data, weight, extras..., result; blocks `patch`, `acc`, with a split sum `total`, and the epilogue."""
+    spec = problem.spec
+    m = Matrices.of(spec, knobs)
+    x = te.placeholder(spec.data, spec.dtype, name="data")
+    w = te.placeholder((m.products, m.padded_depth, m.padded_channels), spec.dtype, name="weight")
+    extras = plain_extras(problem)
+    acc = product(w, _lookup(spec, m, knobs, x), problem.accumulator)
+
+    def at(n: Expr, k: Expr, p: Sequence[Expr]) -> tuple[Expr, Expr, Expr]:
+        z = k // m.channels if m.groups > 1 else 0
+        channel = k % m.channels if m.groups > 1 else k
+        if m.phases > 1:
+            residues = [i % s for i, s in zip(p, spec.strides, strict=True)]
+            z = _ravel(residues, spec.strides) * m.groups + z
+            p = [i // s for i, s in zip(p, spec.strides, strict=True)]
+        return z, channel, _ravel([n, *p], [1, *m.points])
+
+    if m.split > 1:
+        part = te.reduce_axis((0, m.split), "part")
+
+        def total(n: Expr, k: Expr, *p: Expr) -> Expr:
+            z, channel, pixel = at(n, k, p)
+            return te.sum(acc[part * (m.phases * m.groups) + z, channel, pixel], axis=part)
+
+        y = te.compute(spec.output, total, name="total")
+    else:
+        y = te.compute(spec.output, lambda n, k, *p: acc(*at(n, k, p)), name="unpack")
+    return [x, w, *extras, finish(y, problem, extras)]

@@ -45,7 +45,7 @@ PARTS: Final = (
     Part("errors"),
     Part("version"),
     Part("toolchain"),
-    Part("target", (), ("tvm",)),
+    Part("target", ("runtime.driver",), ("tvm",)),
     Part("ir", (), _DATA),
     Part("ir.passes", ("ir",), _DATA),
     Part("frontend"),

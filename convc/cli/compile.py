@@ -13,16 +13,20 @@ import typer
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
+    FastMathOption,
     JsonOption,
     McpuOption,
     ModelArgument,
+    PtxOption,
     QuietOption,
     SeedOption,
     ShapeOption,
+    SmOption,
     TargetOption,
     ThreadsOption,
     VerboseOption,
     parse_algo_for,
+    target_words,
 )
 from convc.cli.progress import StageProgress
 from convc.cli.render import Output, console, count, mebibytes, print_json, seconds
@@ -41,6 +45,9 @@ def compile(
     out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.so", help="The module; default: the model's name with .so, in this folder.", show_default=False)] = None,
     shape: ShapeOption = None,
     target: TargetOption = "llvm",
+    sm: SmOption = None,
+    ptx: PtxOption = False,
+    fast_math: FastMathOption = False,
     mcpu: McpuOption = "host",
     threads: ThreadsOption = None,
     algo: AlgoOption = "auto",
@@ -63,7 +70,7 @@ def compile(
     with StageProgress(output) as progress:
         compiled = compile_model(
             source,
-            target=target,
+            target=target_words(target, sm, ptx, fast_math),
             mcpu=mcpu,
             threads=threads,
             shapes=shapes_of(source, shape),
@@ -105,7 +112,7 @@ def _write(
         progress("export", 0, 1)
         compiled.export(partial)
         report = None
-        if verify:
+        if verify and not _missing_device(compiled):
             progress("verify", 0, 1)
             report = verify_module(load(partial), compiled.source, seed=seed, tolerance=tolerance)
             try:
@@ -118,6 +125,13 @@ def _write(
     finally:
         partial.unlink(missing_ok=True)
     return report
+
+
+def _missing_device(compiled: CompiledModel) -> str:
+    """Return why the module cannot run on this machine although it was built; empty if nothing is known to be missing."""
+    from convc.runtime.driver import look
+
+    return look().problem if compiled.manifest.target.device else ""
 
 
 def _document(
@@ -147,6 +161,13 @@ def _document(
     }
 
 
+def _target(compiled: CompiledModel) -> str:
+    target, threads = compiled.manifest.target, compiled.manifest.threads
+    if target.device:
+        return f"{target.kind} {' '.join(target.device)}"
+    return f"{target.kind} {target.mcpu}, {threads} threads"
+
+
 def _algorithms(compiled: CompiledModel) -> dict[str, int]:
     return dict(Counter(s.algorithm for s in compiled.manifest.steps if s.algorithm).most_common())
 
@@ -161,7 +182,7 @@ def _show(
     manifest = compiled.manifest
     flops = sum(s.flops for s in manifest.steps)
     rows = [
-        ("module", f"{path} ({mebibytes(path.stat().st_size)}), {manifest.target.kind} {manifest.target.mcpu}, {manifest.threads} threads"),
+        ("module", f"{path} ({mebibytes(path.stat().st_size)}), {_target(compiled)}"),
         ("layers", f"{len(compiled.source.compute_nodes)} in the model, {len(manifest.steps)} steps after fusion, {count(flops)}FLOP"),
         ("algorithms", ", ".join(f"{n} x {a}" for a, n in _algorithms(compiled).items()) or "no choice to make"),
         ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
@@ -171,6 +192,6 @@ def _show(
         verdict = f"max error {report.max_relative_error:.2g} of the output's magnitude, against {report.reference} on one random input"
         rows.append(("verified", verdict))
     else:
-        rows.append(("verified", "no (--no-verify)"))
+        rows.append(("verified", f"no ({_missing_device(compiled) or '--no-verify'})"))
     for name, value in rows:
         console().print(f"{name:<10}  {value}", markup=False)

@@ -15,10 +15,12 @@ from convc.cli.parameters import (
     ModelArgument,
     QuietOption,
     ShapeOption,
+    SmOption,
     TargetOption,
     ThreadsOption,
     VerboseOption,
     parse_algo_for,
+    target_words,
 )
 from convc.cli.render import Column, Output, console, print_json, seconds, table
 from convc.cli.sources import model_file, shapes_of
@@ -33,6 +35,7 @@ def explain(
     ] = "*",
     shape: ShapeOption = None,
     target: TargetOption = "llvm",
+    sm: SmOption = None,
     mcpu: McpuOption = "host",
     threads: ThreadsOption = None,
     algo: AlgoOption = "auto",
@@ -48,7 +51,7 @@ def explain(
     output = Output(json, quiet, verbose)
     reports = explain_model(
         model_file(model),
-        target=target,
+        target=target_words(target, sm, False, False),
         mcpu=mcpu,
         threads=threads,
         shapes=shapes_of(model, shape),

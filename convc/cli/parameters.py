@@ -12,12 +12,15 @@ import typer
 __all__ = [
     "AlgoForOption",
     "AlgoOption",
+    "FastMathOption",
     "JsonOption",
     "McpuOption",
     "ModelArgument",
+    "PtxOption",
     "QuietOption",
     "SeedOption",
     "ShapeOption",
+    "SmOption",
     "TargetOption",
     "ThreadsOption",
     "VerboseOption",
@@ -27,6 +30,7 @@ __all__ = [
     "parse_shape",
     "parse_shapes",
     "split_assignment",
+    "target_words",
 ]
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx model, or a graph's text form (.cvc).", show_default=False)]  # fmt: skip
@@ -35,8 +39,17 @@ ShapeOption = Annotated[
     typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="Fix an input's shape; repeatable. NAME may be left out if there is one input.", show_default=False),
 ]  # fmt: skip
 TargetOption = Annotated[
-    str, typer.Option("--target", help="What to build for; `llvm` in this version.")
+    str,
+    typer.Option(
+        "--target", help="What to build for: `llvm`, this machine's or another CPU, or `cuda`."
+    ),
 ]
+SmOption = Annotated[
+    str | None,
+    typer.Option("--sm", metavar="90|80,90", help="cuda: compute capabilities to make code for, the first one planned for; default: the device here.", show_default=False),
+]  # fmt: skip
+PtxOption = Annotated[bool, typer.Option("--ptx", help="cuda: add code that newer devices' drivers can translate.")]  # fmt: skip
+FastMathOption = Annotated[bool, typer.Option("--fast-math", help="cuda: approximate functions, denormals are zero.")]  # fmt: skip
 McpuOption = Annotated[str, typer.Option("--mcpu", help="CPU: `host`, x86-64-v2..v4, or LLVM's name (`convc targets`).")]  # fmt: skip
 ThreadsOption = Annotated[
     int | None,
@@ -59,6 +72,17 @@ VerboseOption = Annotated[
 ]
 
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def target_words(target: str, sm: str | None, ptx: bool, fast_math: bool) -> str:
+    """Return target and options as `parse_target` reads them, which also refuses what does not belong together.
+
+    Example:
+        >>> target_words("cuda", "90", True, False)
+        'cuda -arch=90 -ptx'
+    """
+    words = [target, f"-arch={sm}" if sm else "", "-ptx" * ptx, "-fast-math" * fast_math]
+    return " ".join(filter(None, words))
 
 
 def existing_file(path: Path, what: str) -> Path:

@@ -85,7 +85,7 @@ def build(
         convc=convc_version,
         tvm=installed_version("apache-tvm") or "",
         tvm_ffi=installed_version("apache-tvm-ffi") or "",
-        target=form.TargetInfo(target.kind, target.triple, target.mcpu, target.features),
+        target=_target_info(target),
         entry=ENTRY,
         inputs=tuple(form.Tensor(*t) for t in program.inputs),
         outputs=tuple(form.Tensor(*t) for t in program.outputs),
@@ -98,6 +98,15 @@ def build(
     )
     weights = tuple((weight_offsets[name], array) for name, array in program.weights.items())
     return Built(objects, manifest, weights)
+
+
+def _target_info(target: Target) -> form.TargetInfo:
+    code: tuple[str, ...] = ()
+    if target.device is not None:
+        gpu = target.device
+        code = tuple(f"sm_{sm}" for sm in gpu.every_sm)
+        code += (f"ptx_{min(gpu.every_sm)}",) if gpu.ptx else ()
+    return form.TargetInfo(target.kind, target.triple, target.mcpu, target.features, code)
 
 
 def _place_buffers(program: Program) -> tuple[dict[str, int], int]:

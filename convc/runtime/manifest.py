@@ -98,12 +98,17 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class TargetInfo(msgspec.Struct, frozen=True):
-    """The machine that the code was made for; `features` are LLVM's names of what its instructions need."""
+    """The machine that the code was made for.
+
+    `features` are LLVM's names of what the CPU's instructions need; `device` lists a device's code, "sm_90" or "ptx_80", and the CPU then
+    only launches it.
+    """
 
     kind: str
     triple: str
     mcpu: str
     features: tuple[str, ...] = ()
+    device: tuple[str, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

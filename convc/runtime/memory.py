@@ -93,7 +93,12 @@ _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
 def window(
-    owner: object, address: int, shape: tuple[int, ...], dtype: str, strides: tuple[int, ...] = ()
+    owner: object,
+    address: int,
+    shape: tuple[int, ...],
+    dtype: str,
+    strides: tuple[int, ...] = (),
+    device: int = _CPU,
 ) -> Window:
     """Return a tensor over the memory at `address`.
 
@@ -106,6 +111,7 @@ def window(
         shape: of the tensor.
         dtype: convc's name of the element type.
         strides: in elements; empty means compact.
+        device: DLPack's number of the kind of device that the memory is on, the first of its kind.
     """
     element = numpy_dtype(dtype)
     rank = len(shape)
@@ -114,7 +120,7 @@ def window(
     managed = _DLManagedTensor(
         _DLTensor(
             address,
-            _CPU,
+            device,
             0,
             rank,
             _BFLOAT if dtype == "bfloat16" else _CODES[element.kind],

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
+from convc.runtime.cuda import cuda_runtime
 from convc.runtime.library import runtime_library
 from convc.runtime.manifest import Manifest, TargetInfo, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
@@ -54,7 +55,7 @@ def load(
     Raises:
         PackageError: if the file is no convc module, is damaged, or is not the expected one.
         TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
-        ToolchainError: if TVM's runtime library is missing.
+        ToolchainError: if TVM's runtime library is missing; for a module of cuda also the driver, a device, or CUDA's runtime.
         InputError: if `threads` or `nan` is out of range.
     """
     if nan not in _NAN_POLICIES:
@@ -63,6 +64,8 @@ def load(
     package = open_package(path, verify_checksums=verify_checksums, expect_sha256=expect_sha256)
     _check_target(package.manifest.target)
     runtime = runtime_library(package.path.absolute().parent)
+    target = package.manifest.target
+    cuda = cuda_runtime(runtime, target) if target.device else None
     try:
         # Not kept alive for ever: its memory goes with the last Module that uses it.
         library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)
@@ -70,14 +73,15 @@ def load(
         entry = library.get_function(package.manifest.entry)
     except (RuntimeError, OSError, AttributeError) as error:
         raise PackageError(f"module file '{package.path}' must load; got {error}.") from None
-    return Module(
-        package.manifest,
-        library,
-        entry,
-        array_window(map_weights(package)),
-        ThreadPool(runtime, count),
-        nan,
-    )
+    weights = map_weights(package)
+    pool = ThreadPool(runtime, count)
+    if cuda is not None:
+        from convc.runtime.device_module import DeviceModule  # it is made from this file's Module
+
+        uploaded = cuda.upload(weights)
+        held = Window(uploaded, (uploaded,))
+        return DeviceModule(package.manifest, library, entry, held, pool, nan, cuda)
+    return Module(package.manifest, library, entry, array_window(weights), pool, nan)
 
 
 def _check_target(target: TargetInfo) -> None:

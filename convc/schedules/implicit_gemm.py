@@ -1,9 +1,9 @@
-"""Convolution as a matrix product whose right side is never stored: each of its elements is looked up in the data when it is needed.
+"""Convolution as a matrix product whose right side is never stored: each of its elements is looked up in the data when needed.
 
-THE ALGORITHM   acc[z, k, m] = sum over i of w[z, i, k] patch[z, i, m]      z: group, or phase of a transposed convolution, or part of the sum
-                patch[z, i, m] = x[n, c, p stride + r dilation - pad, ...], zero outside; i = (r..., c) or (c, r...), m = (n, p...)
-                y[n, k, p...] = epilogue(acc)                               on plain tensors
-WHEN            1-D, 2-D, 3-D, any stride, dilation, padding and group; transposed by phases if dilations are 1 and strides divide the result
+THE ALGORITHM   acc[z, k, m] = sum over i of w[z, i, k] patch[z, i, m]    z: group, phase of a transposed one, part of the sum
+                patch[z, i, m] = x[n, c, p stride + r dilation - pad, ...], 0 outside; i = (r..., c) or (c, r...), m = (n, p...)
+                y[n, k, p...] = epilogue(acc)                             on plain tensors
+WHEN            1-D, 2-D, 3-D, any stride, dilation, padding and group; transposed by phases if strides divide the result
 COST            C/group R S FMAs an output point; the ends of tiles are padded with zeros
 ACCURACY        one chain of C/group R S multiply-adds for each of `split` parts, in the accumulator's type
 SOURCE          Chetlur et al., arXiv:1410.0759 (implicit GEMM); Shi et al., arXiv:1609.07009 (phases)

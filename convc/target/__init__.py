@@ -27,6 +27,8 @@ PRESETS: Final = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 KINDS: Final = ("llvm", "cuda")
 
+_OPTIONS: Final = {"llvm": ("-mcpu",), "cuda": ("-mcpu", "-arch", "-ptx", "-fast-math")}
+
 # What launches the kernels of a device needs no vectors, and should run wherever such a device is.
 _LAUNCHING_CPU = "x86-64-v2"
 
@@ -154,25 +156,23 @@ def _cache(name: str, otherwise: int) -> int:
         return otherwise
 
 
-def parse_target(
-    target: str | Target = "llvm", mcpu: str = "host", cores: int = 1, *, sm: str | None = None
-) -> Target:
+def parse_target(target: str | Target = "llvm", mcpu: str = "host", cores: int = 1) -> Target:
     """Return the target named by the command line's words.
 
     Args:
-        target: "llvm" or "cuda"; or the old forms "llvm -mcpu=NAME" and "cuda -arch=sm_90" that TVM no longer takes.
+        target: "llvm", "llvm -mcpu=NAME", or "cuda" with options: -arch=sm_90 (or sm_80,sm_90: the first is planned for), -ptx (code for
+            devices yet unknown goes along), -fast-math (approximate functions, denormals are zero), -mcpu=NAME.
         mcpu: LLVM's CPU name, a psABI level, or "host"; for cuda the CPU of the launching code, x86-64-v2 if it is "host".
         cores: threads to plan for.
-        sm: compute capabilities of cuda, "90" or "80,90"; the first is planned for. None: the device of this machine.
 
     Raises:
         UnknownNameError: if LLVM has no such CPU, or convc no facts about the capability.
-        ToolchainError: for a target kind that convc does not build, or cuda without `sm` where no device is.
+        ToolchainError: for a kind or option that convc does not know, or cuda without -arch where no device is.
 
     Example:
         >>> parse_target("llvm", "x86-64-v3").lanes
         8
-        >>> str(parse_target("cuda", sm="90"))
+        >>> str(parse_target("cuda -arch=sm_90"))
         'cuda sm_90'
     """
     if isinstance(target, Target):
@@ -180,18 +180,20 @@ def parse_target(
     kind, *options = target.split()
     if kind not in KINDS:
         raise ToolchainError(f"target must be one of {', '.join(KINDS)}; got '{kind}'.")
+    given: dict[str, str] = {}
     for option in options:
         name, _, value = option.partition("=")
-        if not value or name not in ("-mcpu", "-arch") or (name == "-arch" and kind != "cuda"):
+        given[name] = value
+        if name not in _OPTIONS[kind] or bool(value) != (name in ("-mcpu", "-arch")):
             raise ToolchainError(
-                f"target option must be -mcpu=NAME, or -arch=sm_90 for cuda; got '{option}'."
+                f"option of target {kind} must be one of {', '.join(_OPTIONS[kind])}, the first ones with =VALUE; got '{option}'."
             )
-        mcpu, sm = (value, sm) if name == "-mcpu" else (mcpu, value)
+    mcpu = given.get("-mcpu", mcpu)
     if kind == "llvm":
-        if sm is not None:
-            raise ToolchainError(f"sm must be given for target cuda only; got '{sm}' for {kind}.")
         return _cpu(mcpu, cores)
-    device = _device(sm)
+    device = replace(
+        _device(given.get("-arch")), ptx="-ptx" in given, fast_math="-fast-math" in given
+    )
     if mcpu == "host" and _host()[0].startswith("x86_64"):
         mcpu = _LAUNCHING_CPU
     return replace(_cpu(mcpu, cores), kind=kind, device=device)

@@ -6,12 +6,12 @@ read from a device that is there. Peaks are dense and without sparsity.
 
 from __future__ import annotations
 
-import ctypes
 import re
 from dataclasses import dataclass, replace
 from typing import Final
 
 from convc.errors import ToolchainError, unknown_name
+from convc.runtime.driver import look
 
 __all__ = ["CAPABILITIES", "Gpu", "gpu_of", "parse_sm", "present_gpu"]
 
@@ -130,53 +130,28 @@ def parse_sm(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part.removeprefix("sm_")) for part in text.split(",")))
 
 
-# CUdevice_attribute of cuda.h: what is asked of a device that is there.
-_MULTIPROCESSORS, _CLOCK_KHZ, _MEMORY_KHZ, _BUS_BITS, _L2, _MAJOR, _MINOR = (
-    16,
-    13,
-    36,
-    37,
-    38,
-    75,
-    76,
-)
-_SHARED_OPTIN, _SHARED_SM, _THREADS_SM = 97, 81, 39
-
-
 def present_gpu() -> Gpu | None:
     """Return the first CUDA device of this machine, or None without a driver or device; runs nothing on it."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    devices = look().devices
+    if not devices:
         return None
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return None
-
-    def ask(attribute: int) -> int:
-        value = ctypes.c_int(0)
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, 0)
-        return value.value
-
-    name = ctypes.create_string_buffer(128)
-    driver.cuDeviceGetName(name, 128, 0)
-    sm = 10 * ask(_MAJOR) + ask(_MINOR)
+    name, sm, ask = devices[0].name, devices[0].sm, devices[0].facts
     # A capability without a row is taken for the greatest one below it: its limits hold there too.
     known = [row for row in CAPABILITIES if row <= sm]
     if not known:
         return None
     row = CAPABILITIES[max(known)]
-    # Newer drivers answer 0 for clocks; a memory transfers twice a clock.
-    bandwidth = 2e3 * ask(_MEMORY_KHZ) * ask(_BUS_BITS) / 8
+    # Newer drivers answer 0 for clocks; memory transfers twice a clock.
+    bandwidth = 2e3 * ask["memory_khz"] * ask["bus_bits"] / 8
     return replace(
         row,
         sm=sm,
-        name=name.value.decode(errors="replace"),
-        sms=ask(_MULTIPROCESSORS) or row.sms,
-        shared_bytes=ask(_SHARED_OPTIN) or row.shared_bytes,
-        shared_sm_bytes=ask(_SHARED_SM) or row.shared_sm_bytes,
-        threads_sm=ask(_THREADS_SM) or row.threads_sm,
-        clock_hz=1e3 * ask(_CLOCK_KHZ) or row.clock_hz,
+        name=name,
+        sms=ask["multiprocessors"] or row.sms,
+        shared_bytes=ask["shared_bytes"] or row.shared_bytes,
+        shared_sm_bytes=ask["shared_sm_bytes"] or row.shared_sm_bytes,
+        threads_sm=ask["threads_sm"] or row.threads_sm,
+        clock_hz=1e3 * ask["clock_khz"] or row.clock_hz,
         bytes_per_second=bandwidth or row.bytes_per_second,
-        l2_bytes=ask(_L2) or row.l2_bytes,
+        l2_bytes=ask["l2_bytes"] or row.l2_bytes,
     )

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from convc.schedules.algorithm import Problem
-from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, point_cycles
 from convc.schedules.generic import Generic
 from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Depthwise"]
-
-# Loads from L1 that a multiprocessor finishes in a clock: 32 lanes of 4 bytes.
-_LOADS = 32.0
 
 
 class Depthwise(Generic):
@@ -52,16 +49,11 @@ class Depthwise(Generic):
             taps *= kernel
         if spec.rank > 1 and spec.strides[-2] < spec.kernel[-2]:
             taps *= ((rows - 1) * spec.strides[-2] + spec.kernel[-2]) / (rows * spec.kernel[-2])
-        results, tiles = 1.0, 1.0
+        tiles = 1.0
         for axis, extent in enumerate(spec.output):
-            results *= extent
             tiles *= -(-extent // rows) if axis == len(spec.output) - 2 and rows > 1 else extent
         # Threads at the edge compute rows that nobody reads.
-        waste = tiles * rows / results
-        loads = results * waste * taps / (_LOADS * gpu.sms)
-        # Fewer threads than fill the device leave it waiting for memory.
-        filled = min(1.0, tiles / (gpu.sms * gpu.threads_sm / 2))
-        work = loads / max(filled, 1 / 16)
+        work = point_cycles(gpu, tiles, tiles * rows * taps)
         return max(work, memory_cycles(gpu, spec.nbytes)) + LAUNCH_SECONDS * gpu.clock_hz
 
 

@@ -6,15 +6,12 @@ import math
 from collections.abc import Iterator
 
 from convc.schedules.algorithm import Problem
-from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, point_cycles
 from convc.schedules.generic import Generic
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "CudaGeneric"]
-
-# Of the float32 peak: two loads a multiply-add, most of them from L1.
-_EFFICIENCY = 0.04
 
 
 class CudaGeneric(Generic):
@@ -32,12 +29,12 @@ class CudaGeneric(Generic):
             yield {"rows": 1, "threads": threads}
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
-        """Return clocks at a few percent of the peak; transposed, every tap is tried at every result."""
+        """Return clocks of two loads a term; transposed, every tap is tried at every result."""
         spec, gpu = problem.spec, target.gpu
-        flops = float(spec.flops)
+        terms = spec.flops / 2
         if spec.transposed:
-            flops = 2.0 * spec.data[0] * math.prod(spec.output[2:]) * math.prod(spec.weight)
-        work = flops / (_EFFICIENCY * gpu.fp32_flops) * gpu.clock_hz
+            terms = float(spec.data[0] * math.prod(spec.output[2:]) * math.prod(spec.weight))
+        work = point_cycles(gpu, math.prod(spec.output), 2 * terms)
         return max(work, memory_cycles(gpu, spec.nbytes)) + LAUNCH_SECONDS * gpu.clock_hz
 
 

@@ -11,7 +11,7 @@ import math
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
-__all__ = ["LAUNCH_SECONDS", "memory_cycles", "product_cycles", "resident_blocks", "tile_registers", "tile_shared_bytes"]  # fmt: skip
+__all__ = ["LAUNCH_SECONDS", "memory_cycles", "point_cycles", "product_cycles", "resident_blocks", "tile_registers", "tile_shared_bytes"]  # fmt: skip
 
 # From the end of one kernel to the first instruction of the next in a stream.
 LAUNCH_SECONDS = 2.5e-6
@@ -24,6 +24,10 @@ _OTHER_REGISTERS = 50
 
 # Instructions for one element looked up in the data: its conditions, the load, the store to shared memory.
 _LOOKUP = 6.0
+
+# Loads from L1 that a multiprocessor finishes in a clock: one of a whole warp; clocks of a load in a thread alone, several in flight.
+_LOADS = 32.0
+_LOAD_CLOCKS = 6.0
 
 # Of the peak bandwidth, what a kernel that streams reaches.
 _STREAM = 0.85
@@ -73,7 +77,9 @@ def product_cycles(
     Args:
         gpu: the device.
         products: how many.
-        channels, pixels, depth: of one, whole tiles.
+        channels: of one, whole tiles.
+        pixels: of one, whole tiles.
+        depth: of one, whole steps.
         knobs: the tile.
         lookup: whether the right side is looked up element by element, not copied in vectors.
     """
@@ -96,3 +102,12 @@ def product_cycles(
     # While fewer warps are there than hide the latency, a multiprocessor waits.
     busy = min(1.0, warps * min(resident, rounds) / _ENOUGH_WARPS)
     return rounds * (depth / knobs["step"]) * issue / busy + 600
+
+
+def point_cycles(gpu: Gpu, threads: float, loads: float) -> float:
+    """Return clocks of threads that wait for nothing but their loads from L1, so many in all.
+
+    With half of the threads that fit, loads go at full rate; with few, each thread waits for its own, one after the other.
+    """
+    filled = min(1.0, threads / (gpu.sms * gpu.threads_sm / 2))
+    return max(loads / (_LOADS * gpu.sms * max(filled, 1 / 16)), _LOAD_CLOCKS * loads / threads)

@@ -23,7 +23,8 @@ def tiles(
 
     Args:
         gpu: the device.
-        channels, pixels: of one product.
+        channels: of one product.
+        pixels: of one product.
         exact: whether the channels' tile must divide the channels, since padding would be another product's.
         itemsize: bytes of an element in shared memory.
     """

@@ -1,0 +1,166 @@
+"""A loaded module whose kernels run on a CUDA device: weights are uploaded once, arena and ports live there, results come back.
+
+Inputs may be NumPy arrays, which are copied to the device, or tensors on the device (DLPack, e.g. torch's), which are read in place.
+"""
+
+from __future__ import annotations
+
+import statistics
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import tvm_ffi
+from numpy.typing import NDArray
+
+from convc.errors import InputError
+from convc.runtime.cuda import CUDA, CudaRuntime
+from convc.runtime.manifest import ALIGNMENT, Manifest, Tensor, buffer_bytes
+from convc.runtime.memory import Window, window
+from convc.runtime.module import Module, NanPolicy
+from convc.runtime.ports import ArrayLike, InputPort
+from convc.runtime.profile import StepTimes
+from convc.runtime.threads import ThreadPool
+
+__all__ = ["DeviceModule"]
+
+
+class _Memory:
+    """A thread's memory on the device: the arena and one tensor for each port."""
+
+    __slots__ = ("arena", "inputs", "outputs", "staging")
+
+    def __init__(self, cuda: CudaRuntime, manifest: Manifest) -> None:
+        def ports(tensors: tuple[Tensor, ...]) -> list[tvm_ffi.Tensor]:
+            return [cuda.empty(t.shape, t.dtype) for t in tensors]
+
+        self.arena = cuda.empty((buffer_bytes(manifest.arena_bytes),), "uint8")
+        self.inputs, self.outputs = ports(manifest.inputs), ports(manifest.outputs)
+        # Device tensors need no aligned copies on the host.
+        self.staging: dict[str, Any] = {}
+
+
+class DeviceModule(Module):
+    """See the module's text; made by `load`."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        library: tvm_ffi.Module,
+        entry: tvm_ffi.Function,
+        weights: Window,
+        pool: ThreadPool,
+        nan: NanPolicy,
+        cuda: CudaRuntime,
+    ) -> None:
+        super().__init__(manifest, library, entry, weights, pool, nan)
+        self._cuda: Final = cuda
+
+    def _memory(self) -> _Memory:
+        memory = getattr(self._local, "memory", None)
+        if memory is None:
+            memory = self._local.memory = _Memory(self._cuda, self.manifest)
+        return memory
+
+    def _run(self, arrays: Sequence[ArrayLike], targets: list[NDArray]) -> list[NDArray]:
+        memory = self._memory()
+        arguments = self._arguments(arrays, memory)
+        self._entry(*arguments)
+        for port, tensor, array in zip(self._outputs, memory.outputs, targets, strict=True):
+            self._cuda.download(tensor, array)
+            if self._refuse_nan:
+                port.check_no_nan(array)
+        return targets
+
+    def _arguments(self, arrays: Sequence[ArrayLike], memory: _Memory) -> list[tvm_ffi.Tensor]:
+        inputs = []
+        for port, tensor, value in zip(self._inputs, memory.inputs, arrays, strict=True):
+            on_device = _device_tensor(port, value)
+            if on_device is None:
+                keep: list[object] = []
+                array = port.array(value, keep)
+                if self._refuse_nan:
+                    port.check_no_nan(array)
+                on_device = self._cuda.upload(array, tensor)
+            inputs.append(on_device)
+        return [self._weights.tensor, memory.arena, *inputs, *memory.outputs]
+
+    def time(self, inputs: Mapping[str, ArrayLike], *, number: int = 10, repeats: int = 5) -> float:
+        """Return the median seconds of a run between two events on the device; copies of inputs and outputs are not in it.
+
+        Args:
+            inputs: every input, by name.
+            number: runs between two events.
+            repeats: measurements, after one run to warm up.
+        """
+        arguments = self._arguments(self._in_order(inputs), self._memory())
+        return statistics.median(self._timed(self.manifest.entry, number, repeats)(*arguments))
+
+    def profile(self, inputs: Mapping[str, ArrayLike], repeats: int = 10) -> tuple[StepTimes, ...]:
+        """Return how long each step takes on the device, run one by one in order, ten runs between two events.
+
+        Args:
+            inputs: every input, by name.
+            repeats: measurements of each step.
+
+        Raises:
+            InputError: as `run`, or if repeats is below 1.
+        """
+        if repeats < 1:
+            raise InputError(f"repeats must be at least 1; got {repeats}.")
+        memory = self._memory()
+        weights, arena, *ports = self._arguments(self._in_order(inputs), memory)
+        count = len(self._inputs)
+        spaces = {
+            "weights": [weights],
+            "arena": [arena],
+            "input": ports[:count],
+            "output": ports[count:],
+        }
+        self._entry(weights, arena, *ports)  # so that each step finds what the ones before it leave
+        times = []
+        for step in self.manifest.steps:
+            windows = [
+                window(
+                    memory,
+                    spaces[a.space][a.index].data_ptr() + a.offset,
+                    a.shape,
+                    a.dtype,
+                    a.strides,
+                    CUDA,
+                )
+                for a in step.arguments
+            ]
+            timed = self._timed(step.symbol, 10, repeats)
+            times.append(StepTimes(step, timed(*(w.tensor for w in windows))))
+        return tuple(times)
+
+    def _timed(self, name: str, number: int, repeats: int) -> Callable[..., tuple[float, ...]]:
+        evaluator = tvm_ffi.get_global_func("runtime.RPCTimeEvaluator")
+        # min_repeat_ms, limit_zero_time_iterations, cooldown_interval_ms, repeats_to_cooldown, cache_flush_bytes, f_preproc
+        timed = evaluator(self._library, name, CUDA, 0, number, repeats, 0, 100, 0, 1, 0, "")
+
+        def seconds(*arguments: tvm_ffi.Tensor) -> tuple[float, ...]:
+            return struct.unpack(f"@{repeats}d", bytes(timed(*arguments)))
+
+        return seconds
+
+    def __repr__(self) -> str:
+        code = ", ".join(self.manifest.target.device)
+        return f"<convc module '{self.manifest.name}' for cuda ({code})>"
+
+
+def _device_tensor(port: InputPort, value: ArrayLike) -> tvm_ffi.Tensor | None:
+    """Return the value as it is if it lies on a CUDA device, else None."""
+    if not hasattr(value, "__dlpack_device__") or value.__dlpack_device__()[0] != CUDA:
+        return None
+    tensor = tvm_ffi.from_dlpack(value)
+    if str(tensor.dtype) != port.type or tuple(tensor.shape) != port.shape:
+        raise InputError(
+            f"{port} must have dtype {port.type} and shape {port.shape}; got {tensor.dtype}, {tuple(tensor.shape)}."
+        )
+    if not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT:
+        raise InputError(
+            f"{port} must be contiguous and {ALIGNMENT}-byte aligned; got strides {tuple(tensor.strides)}. Clone it first."
+        )
+    return tensor

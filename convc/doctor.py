@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -167,24 +167,54 @@ def _governor() -> Check:
 
 
 def _nvcc() -> Check:
-    # The CUDA target is not built yet, so a machine without CUDA lacks nothing.
-    path = shutil.which("nvcc")
-    return Check(
-        "nvcc", "ok", path or "absent (only for target cuda, which this version does not have)"
+    # A machine that builds for its CPU lacks nothing without it.
+    if _tvm_problem() is not None:
+        return Check("nvcc", "ok", "not looked at without TVM")
+    from convc.schedules.cuda.nvcc import find_nvcc
+
+    path = find_nvcc()
+    if path is None:
+        fix = "for --target cuda: apt-get install cuda-nvcc-13-0"
+        return Check("nvcc", "ok", "absent; building for cuda needs it", fix)
+    shown = subprocess.run(
+        [str(path), "--version"], capture_output=True, text=True, check=False, timeout=10
     )
+    release = re.search(r"release ([\d.]+)", shown.stdout)
+    return Check("nvcc", "ok", f"{release[1] if release else 'unknown version'}, {path}")
 
 
-def _shared_library(name: str) -> Callable[[], Check]:
-    def check() -> Check:
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            return Check(
-                name, "ok", "absent (only for target cuda, which this version does not have)"
-            )
-        return Check(name, "ok", "present")
+def _cuda_device() -> Check:
+    from convc.runtime.driver import look
 
-    return check
+    state = look()
+    if not state.devices:
+        fix = "for modules of target cuda: a GPU with NVIDIA's driver 580 or newer"
+        return Check("cuda device", "ok", f"absent; {state.problem}", fix)
+    shown = ", ".join(f"{d.name} (sm_{d.sm})" for d in state.devices)
+    if state.version < 13000:
+        version = f"{state.version // 1000}.{state.version % 1000 // 10}"
+        detail = f"{shown}; its driver knows CUDA {version} only"
+        return Check(
+            "cuda device",
+            "warn",
+            detail,
+            "modules of target cuda need a driver of CUDA 13: 580 or newer",
+        )
+    return Check("cuda device", "ok", shown)
+
+
+def _cudart() -> Check:
+    if installed_version("apache-tvm-ffi") is None:
+        return Check("libcudart.so.13", "ok", "not looked at without tvm-ffi")
+    from convc.runtime.cuda import find_cudart
+
+    found = find_cudart()
+    if found is None:
+        fix = "for modules of target cuda: pip install nvidia-cuda-runtime"
+        return Check(
+            "libcudart.so.13", "ok", "absent; running modules of target cuda needs it", fix
+        )
+    return Check("libcudart.so.13", "ok", found)
 
 
 CHECKS: Final[tuple[Callable[[], Check], ...]] = (
@@ -210,8 +240,8 @@ CHECKS: Final[tuple[Callable[[], Check], ...]] = (
         extra="convc[verify]",
     ),
     _nvcc,
-    _shared_library("libcuda.so.1"),
-    _shared_library("libcudart.so.13"),
+    _cuda_device,
+    _cudart,
 )
 
 

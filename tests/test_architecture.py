@@ -17,6 +17,7 @@ import pytest
 import convc
 from convc.ir.ops import OPS
 from convc.runtime.host import LLVM_FEATURES
+from convc.schedules.cuda import backend as cuda
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.operators import OPERATORS
 from convc.schedules.table import ALGORITHMS
@@ -306,6 +307,7 @@ def test_algorithms_files_and_schedules_agree():
         m
         for m, path in sources().items()
         if m.startswith("schedules.")
+        and not m.startswith("schedules.cuda.")
         and any(
             isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "ALGORITHM"
             for n in tree(path).body
@@ -318,6 +320,12 @@ def test_algorithms_files_and_schedules_agree():
     )
     # `dense` is no convolution: algorithms do not compete for it.
     assert set(SCHEDULES) == {*names, "dense"}
+    # On a device the same names mean the same mathematics; each file there holds the model of its algorithm on devices.
+    for row in cuda.ALGORITHMS:
+        module = importlib.import_module(f"convc.schedules.cuda.{row.name}")
+        assert module.ALGORITHM is row, "a file is called after its algorithm"
+    assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense"}
+    assert {row.name for row in cuda.ALGORITHMS} <= set(names)
 
 
 def test_every_op_is_computed_somewhere():

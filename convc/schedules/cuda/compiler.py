@@ -29,7 +29,10 @@ from convc.errors import LoweringError, ToolchainError
 from convc.schedules.cuda import nvcc
 from convc.target import Target
 
-__all__ = ["build", "compile_objects", "source_of"]
+__all__ = ["OPTIONS", "build", "compile_objects", "source_of"]
+
+# Loops stay loops in the source: nvcc unrolls what is marked, and needs a third of the time that it takes for written-out code.
+OPTIONS: Final[dict[str, Any]] = {"tirx.UnrollLoop": {"explicit_unroll": 0}}
 
 # The name and form of an embedded module are tvm_ffi's (module.h: tvm_ffi_library_bin): 8 bytes of size, then so many bytes.
 _BLOB: Final = """\
@@ -60,9 +63,7 @@ def _stop_at_source() -> Iterator[None]:
 def build(mod: tvm.IRModule, target: Target) -> Any:
     """Return TVM's host module of scheduled functions; the source of their kernels is imported by it."""
     tvm_target = target.tvm()
-    # Loops stay loops in the source: nvcc unrolls what is marked, and needs a third of the time that it takes for written-out code.
-    options = {"tirx.UnrollLoop": {"explicit_unroll": 0}}
-    with _stop_at_source(), tvm_target, tvm.transform.PassContext(opt_level=3, config=options):
+    with _stop_at_source(), tvm_target, tvm.transform.PassContext(opt_level=3, config=OPTIONS):
         return tvm.compile(mod, target=tvm_target).mod
 
 

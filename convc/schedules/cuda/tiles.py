@@ -32,10 +32,10 @@ def tiles(
     for rows, cols in _THREAD_TILES:
         for tile_channels in blocks:
             tall = rows if not exact else max(d for d in (1, 2, 4, 8) if d <= rows and tile_channels % d == 0)  # fmt: skip
-            if tile_channels % tall or (not exact and tile_channels >= 2 * channels > 2 * 16):
+            if tile_channels % tall or (not exact and tile_channels >= max(32, 2 * channels)):
                 continue
             for tile_pixels in _BLOCK:
-                if tile_pixels % cols or tile_pixels >= 2 * pixels > 2 * 16:
+                if tile_pixels % cols or tile_pixels >= max(32, 2 * pixels):
                     continue
                 threads = (tile_channels // tall) * (tile_pixels // cols)
                 if threads > 256 or (threads < gpu.warp and not exact):

@@ -1,0 +1,111 @@
+"""Convolutions through the CUDA schedules and the emulated device, compared with the float64 oracle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from tvm import te
+
+from convc.ir import ConvSpec, Step
+from convc.ir.epilogue import apply_epilogue
+from convc.ir.ops.conv import convolve, convolve_transposed
+from convc.schedules.algorithm import Problem
+from convc.schedules.cuda.backend import BACKEND
+from convc.schedules.cuda.compiler import OPTIONS
+from convc.target import parse_target
+from tests.conv_grid import CONV_GRID
+from tests.cuda_emulation.emulation import Case, run_cases
+from tests.tolerance import assert_bounded, assert_exact, error_bound
+
+__all__ = ["TARGET", "Trial", "check", "data_of", "sample", "scheduled", "taken"]
+
+TARGET = parse_target("cuda -arch=sm_90")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One convolution by one algorithm; without knobs, those of the analytic model."""
+
+    algorithm: str
+    spec: ConvSpec
+    epilogue: tuple[Step, ...] = ()
+    knobs: Mapping[str, int] | None = None
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(self.spec, self.epilogue)
+
+    @property
+    def setting(self) -> Mapping[str, int]:
+        return self.knobs or BACKEND.algorithm(self.algorithm).knobs(self.problem, TARGET)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} {self.spec.key} {dict(self.setting)}"
+
+
+def taken(name: str) -> list[ConvSpec]:
+    algorithm = BACKEND.algorithm(name)
+    return [r.spec for r in CONV_GRID if algorithm.supports(Problem(r.spec), TARGET) is None]
+
+
+@cache
+def sample(name: str, count: int) -> tuple[Trial, ...]:
+    """Return the convolutions with the lowest hashes: always the same ones."""
+
+    def order(spec: ConvSpec) -> bytes:
+        return hashlib.sha256(f"cuda {name} {spec.key}".encode()).digest()
+
+    return tuple(Trial(name, spec) for spec in sorted(taken(name), key=order)[:count])
+
+
+def scheduled(trial: Trial):
+    algorithm = BACKEND.algorithm(trial.algorithm)
+    func = te.create_prim_func(list(algorithm.compute(trial.problem, TARGET, trial.setting)))
+    return BACKEND.schedules[trial.algorithm](func, trial.setting, TARGET)
+
+
+def data_of(trial: Trial, exact: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return data, weight and the epilogue's operands: small whole numbers, or normal ones."""
+    spec = trial.spec
+    rng = np.random.default_rng(int(hashlib.sha256(spec.key.encode()).hexdigest()[:8], 16))
+
+    def array(shape: Sequence[int]) -> np.ndarray:
+        values = rng.integers(-4, 5, shape) if exact else rng.normal(size=shape)
+        return values.astype(spec.dtype)
+
+    shapes = {"bias": (spec.out_channels,), "add": spec.output}
+    extras = [array(shapes[s.name]) for s in trial.epilogue if s.takes_operand]
+    return array(spec.data), array(spec.weight), extras
+
+
+def check(trials: Sequence[Trial], *, exact: bool) -> None:
+    """Run the trials on the emulated device and compare each result with the oracle."""
+    assert trials
+    cases, data = [], []
+    for trial in trials:
+        x, w, extras = data_of(trial, exact)
+        packed = BACKEND.algorithm(trial.algorithm).pack(w, trial.problem, trial.setting)
+        cases.append(Case(scheduled(trial), (x, packed, *extras)))
+        data.append((x, w, extras))
+    wrong = []
+    outcomes = run_cases(cases, config=OPTIONS)
+    for trial, (x, w, extras), outcome in zip(trials, data, outcomes, strict=True):
+        if outcome.error:
+            wrong.append(f"{trial}: {outcome.error[:600]}")
+            continue
+        function = convolve_transposed if trial.spec.transposed else convolve
+        sums = function(x.astype(np.float64), w.astype(np.float64), trial.spec)
+        expected = apply_epilogue(sums, trial.epilogue, [e.astype(np.float64) for e in extras], 1)
+        try:
+            if exact:
+                assert_exact(outcome.outputs[0], expected)
+            else:
+                bound = error_bound(trial.algorithm, x, w, trial.spec, trial.setting)
+                assert_bounded(outcome.outputs[0], expected, bound)
+        except AssertionError as error:
+            wrong.append(f"{trial}: {error}")
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,44 @@
+"""Every algorithm's CUDA kernels on the emulated device: the meaning of what runs on a GPU, tested without one."""
+
+from __future__ import annotations
+
+import pytest
+
+from convc.ir import Step
+from convc.schedules.cuda.backend import ALGORITHMS, SCHEDULES
+from tests.conv_grid import CONV_GRID
+from tests.schedules.cuda.cuda_convolutions import Trial, check, sample, taken
+
+NAMES = [a.name for a in ALGORITHMS]
+SAMPLE = 10
+
+# Rows of CONV_GRID that each algorithm takes. A `supports` that refuses more than it must makes this red.
+TAKEN = {"depthwise": 16, "direct": 109, "subpixel": 23, "generic": len(CONV_GRID)}
+
+SIZES = [SAMPLE, pytest.param(len(CONV_GRID), marks=pytest.mark.slow)]
+
+
+def test_every_algorithm_says_how_much_of_the_grid_it_takes():
+    assert {name: len(taken(name)) for name in NAMES} == TAKEN
+
+
+def test_every_algorithm_has_a_schedule():
+    assert set(SCHEDULES) == {*NAMES, "dense"}
+
+
+@pytest.mark.parametrize("count", SIZES, ids=["sample", "whole"])
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_numbers_are_exact(name, count):
+    check(sample(name, count), exact=True)
+
+
+@pytest.mark.parametrize("count", SIZES, ids=["sample", "whole"])
+@pytest.mark.parametrize("name", NAMES)
+def test_normal_data_stay_within_the_bound(name, count):
+    check(sample(name, count), exact=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_epilogues_are_part_of_the_kernel(name):
+    epilogue = (Step("bias"), Step("add"), Step("relu"))
+    check([Trial(name, t.spec, epilogue) for t in sample(name, 3)], exact=True)

@@ -1,0 +1,65 @@
+"""What nvcc makes of the kernels for two generations: registers, shared memory, and no spills."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import tvm
+
+from convc.ir import Step
+from convc.ir.spec import ConvSpec
+from convc.schedules.cuda import compiler, nvcc
+from convc.schedules.cuda.backend import ALGORITHMS
+from convc.schedules.cuda.model import tile_registers, tile_shared_bytes
+from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, sample, scheduled, taken
+
+needs_nvcc = pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")
+
+# Layers of ResNet-50 and MobileNetV2 with the kernels that matter most: 3x3, 1x1, a small map with a long sum, strided, depthwise.
+NETS = (
+    Trial("direct", ConvSpec.of((1, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu"))),
+    Trial("direct", ConvSpec.of((8, 256, 14, 14), (1024, 256, 1, 1)), (Step("bias"), Step("add"), Step("relu"))),
+    Trial("direct", ConvSpec.of((1, 512, 7, 7), (512, 512, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"),)),
+    Trial("direct", ConvSpec.of((32, 3, 224, 224), (64, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3)), (Step("bias"),)),
+    Trial("depthwise", ConvSpec.of((1, 96, 56, 56), (96, 1, 3, 3), group=96, pads=(1, 1, 1, 1)), (Step("bias"), Step("clip", (0.0, 6.0)))),
+)  # fmt: skip
+
+
+@cache
+def source(trials: tuple[Trial, ...]) -> str:
+    functions = {}
+    for index, trial in enumerate(trials):
+        functions[f"k{index}"] = scheduled(trial).with_attr("global_symbol", f"k{index}")
+    return compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
+
+
+@needs_nvcc
+@pytest.mark.parametrize("sm", [80, 90])
+def test_default_kernels_spill_nothing(sm):
+    found = nvcc.resources(source(NETS), sm)
+    assert len(found) >= len(NETS)
+    assert {k: r for k, r in found.items() if r.spill_bytes or r.stack_bytes} == {}
+    assert max(r.registers for r in found.values()) <= 168
+    assert max(r.shared_bytes for r in found.values()) <= 48 << 10
+
+
+@needs_nvcc
+def test_the_model_knows_registers_and_shared_memory():
+    """Exact for shared memory; no more registers than the model grants a tile, so that occupancy is what it says."""
+    products = tuple(t for t in NETS if t.algorithm == "direct" and t.setting["split"] == 1)
+    found = nvcc.resources(source(products), 90)
+    for index, trial in enumerate(products):
+        took, setting = found[f"k{index}_kernel"], trial.setting
+        assert took.shared_bytes == tile_shared_bytes(setting, 4)
+        granted = tile_registers(setting["thread_channels"], setting["thread_pixels"])
+        assert took.registers <= 1.25 * granted, (trial, took, granted)
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.parametrize("sm", [80, 90])
+@pytest.mark.parametrize("name", [a.name for a in ALGORITHMS])
+def test_kernels_of_the_whole_grid_spill_nothing(name, sm):
+    found = nvcc.resources(source(sample(name, len(taken(name)))), sm)
+    assert {k: r for k, r in found.items() if r.spill_bytes} == {}

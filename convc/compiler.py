@@ -18,7 +18,7 @@ from convc.ir import text
 from convc.ir.graph import Graph
 from convc.ir.passes import PIPELINE, run_passes
 from convc.ir.types import Shape
-from convc.lowering.build import Built, build
+from convc.lowering.build import Built, build_variants
 from convc.lowering.emit import emit
 from convc.runtime import Module, load
 from convc.runtime.host import usable_threads
@@ -26,7 +26,7 @@ from convc.runtime.manifest import Manifest
 from convc.schedules.plan import Plan
 from convc.schedules.select import AUTO, is_convolution, problem_of, select
 from convc.source import Source, load_graph
-from convc.target import Target, parse_target
+from convc.target import Target, parse_target, parse_targets
 from convc.toolchain import check_toolchain
 from convc.version import VERSION
 
@@ -57,7 +57,7 @@ class CompiledModel:
     Attributes:
         source: the graph as it came in.
         graph: the graph after all passes.
-        plan: the algorithm of every convolution, and why.
+        plan: the algorithm of every convolution, and why; the first CPU's, if it is compiled for several.
     """
 
     source: Graph
@@ -71,14 +71,18 @@ class CompiledModel:
         """What the packaged module will say about itself."""
         return self._built.manifest
 
-    def export(self, path: str | os.PathLike[str]) -> Path:
+    def export(self, path: str | os.PathLike[str], *, cc: str = "g++") -> Path:
         """Write the runtime module, one file that needs no compiler, and return its path.
 
+        Args:
+            path: the file.
+            cc: the C++ compiler that links it; for another kind of machine its cross compiler.
+
         Raises:
-            ToolchainError: if there is no g++ to link it.
+            ToolchainError: if there is no such compiler.
         """
         destination = Path(path)
-        self._built.export(destination)
+        self._built.export(destination, cc)
         return destination
 
     def load(self, threads: int | None = None, nan: NanPolicy = "allow") -> Module:
@@ -113,6 +117,7 @@ def compile(
     *,
     target: str | Target = "llvm",
     mcpu: str = "host",
+    mtriple: str | None = None,
     threads: int | None = None,
     shapes: Mapping[str, Shape] | None = None,
     algo: str = AUTO,
@@ -125,7 +130,9 @@ def compile(
     Args:
         source: as `load_graph`.
         target: "llvm".
-        mcpu: the CPU; "host" is this machine's.
+        mcpu: the CPU, "host" is this machine's; or several, joined by commas: the module has code for each, and the loader
+            takes the best that its machine can run.
+        mtriple: LLVM's triple of another kind of machine, "aarch64-linux-gnu". Default: this machine's.
         threads: how many threads to plan for; the module runs with any number. Default: the cores this process may use.
         shapes: as `load_graph`.
         algo: one algorithm for every convolution that it applies to; "auto" chooses per layer.
@@ -148,22 +155,21 @@ def compile(
     report = progress or _silent
     report("import", 0, 1)
     graph = load_graph(source, shapes=shapes)
-    machine = parse_target(target, mcpu, threads or usable_threads())
+    machines = parse_targets(target, mcpu, threads or usable_threads(), mtriple=mtriple)
     report("passes", 0, 1)
     reduced = run_passes(graph, PIPELINE, dump=_dumper(dump))
     report("choose", 0, 1)
-    plan = select(reduced, machine, algo=algo, algo_for=algo_for)
-    program = emit(reduced, plan, machine)
+    plans = [select(reduced, machine, algo=algo, algo_for=algo_for) for machine in machines]
+    programs = [emit(reduced, plan, m) for plan, m in zip(plans, machines, strict=True)]
     options = {"algo": algo, **{f"algo_for.{k}": v for k, v in (algo_for or {}).items()}}
-    built = build(
-        program,
-        machine,
+    built = build_variants(
+        list(zip(programs, machines, strict=True)),
         graph_sha256=_graph_hash(graph),
         options=options,
         convc_version=VERSION,
         progress=lambda done, total: report("build", done, total),
     )
-    return CompiledModel(graph, reduced, plan, built)
+    return CompiledModel(graph, reduced, plans[0], built)
 
 
 def _dumper(folder: str | os.PathLike[str] | None) -> Callable[[str, Graph], None] | None:

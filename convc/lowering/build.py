@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,13 +14,13 @@ import tvm
 from convc.lowering import package
 from convc.lowering.entry import ENTRY, Offsets, entry_function, offset_of
 from convc.lowering.memory import Lifetime, plan_arena
-from convc.lowering.program import Kernel, Program
+from convc.lowering.program import Program
 from convc.runtime import manifest as form
 from convc.schedules.backend import backend_of
 from convc.target import Target
 from convc.toolchain import installed_version
 
-__all__ = ["Built", "build"]
+__all__ = ["Built", "build", "build_variants"]
 
 _WEIGHT_ALIGNMENT = 64
 
@@ -38,66 +39,92 @@ class Built:
     manifest: form.Manifest
     weights: tuple[tuple[int, np.ndarray], ...]
 
-    def export(self, destination: Path) -> form.Manifest:
-        """Link the packaged module at `destination` and return its manifest."""
+    def export(self, destination: Path, compiler: str = "g++") -> form.Manifest:
+        """Link the packaged module at `destination` with a C++ compiler's driver and return its manifest."""
         with TemporaryDirectory(prefix="convc-") as folder:
             paths = []
             for index, content in enumerate(self.objects):
                 path = Path(folder) / f"part{index}.o"
                 path.write_bytes(content)
                 paths.append(path)
-            return package.link(paths, self.manifest, self.weights, destination)
+            return package.link(paths, self.manifest, self.weights, destination, compiler=compiler)
 
 
-def build(
-    program: Program,
-    target: Target,
+def build(program: Program, target: Target) -> Built:
+    """Return the machine code of one program for one CPU, as `build_variants`."""
+    return build_variants([(program, target)])
+
+
+def build_variants(
+    parts: Sequence[tuple[Program, Target]],
     *,
     graph_sha256: str = "",
     options: Mapping[str, str] | None = None,
     convc_version: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Built:
-    """Return the program's machine code.
+    """Return the machine code of one model for one or several CPUs.
 
     Args:
-        program: the calls.
-        target: the machine.
+        parts: the model's program for each CPU. The weights of all are one block, in which equal arrays lie once.
         graph_sha256: hash of the graph it came from, for the manifest.
         options: what the user asked for, for the manifest.
         convc_version: for the manifest.
         progress: called with (kernels scheduled, kernels in all).
     """
-    arena_offsets, arena_bytes = _place_buffers(program)
-    weight_offsets, weights_bytes = _place_weights(program)
-    # A space of names each: an arena buffer may be called like a weight, an input or an output.
-    offsets = {"arena": arena_offsets, "weights": weight_offsets}
-    kernels: dict[str, Kernel] = {c.kernel.symbol: c.kernel for c in program.calls}
-    functions = {}
-    for done, (symbol, kernel) in enumerate(kernels.items()):
-        progress(done, len(kernels))
-        functions[symbol] = kernel.make()
-    functions[ENTRY] = entry_function(program, offsets, weights_bytes, arena_bytes)
-    objects = backend_of(target).compile(tvm.IRModule(functions), target)
-    progress(len(kernels), len(kernels))
+    weights = _Weights(shared=len(parts) > 1)
+    # All placed before any code is made: every entry function is told the size of the whole.
+    weight_offsets = [weights.place(program) for program, _ in parts]
+    total = sum(len({c.kernel.symbol for c in program.calls}) for program, _ in parts)
+    objects: list[bytes] = []
+    variants: list[form.Variant] = []
+    done = 0
+    for number, (program, target) in enumerate(parts):
+        arena_offsets, arena_bytes = _place_buffers(program)
+        # A space of names each: an arena buffer may be called like a weight, an input or an output.
+        offsets = {"arena": arena_offsets, "weights": weight_offsets[number]}
+        # The same kernel for two CPUs has one symbol; in one library it needs two.
+        prefix = f"v{number}_" if number else ""
+        functions = {}
+        for symbol, kernel in {c.kernel.symbol: c.kernel for c in program.calls}.items():
+            progress(done, total)
+            made = kernel.make()
+            functions[prefix + symbol] = (
+                made.with_attr("global_symbol", prefix + symbol) if prefix else made
+            )
+            done += 1
+        entry = prefix + ENTRY
+        functions[entry] = entry_function(program, offsets, weights.nbytes, arena_bytes, prefix)
+        objects += backend_of(target).compile(tvm.IRModule(functions), target)
+        variants.append(
+            form.Variant(
+                target=_target_info(target),
+                entry=entry,
+                arena_bytes=arena_bytes,
+                steps=tuple(_steps(program, offsets, prefix)),
+            )
+        )
+    progress(total, total)
+    (program, target), first = parts[0], variants[0]
     manifest = form.Manifest(
         name=program.name,
         convc=convc_version,
         tvm=installed_version("apache-tvm") or "",
         tvm_ffi=installed_version("apache-tvm-ffi") or "",
-        target=_target_info(target),
-        entry=ENTRY,
+        target=first.target,
+        entry=first.entry,
         inputs=tuple(form.Tensor(*t) for t in program.inputs),
         outputs=tuple(form.Tensor(*t) for t in program.outputs),
-        arena_bytes=arena_bytes,
-        weights_bytes=weights_bytes,
+        arena_bytes=first.arena_bytes,
+        workspace_bytes=first.workspace_bytes,
+        weights_bytes=weights.nbytes,
         graph_sha256=graph_sha256,
         threads=target.cores,
-        steps=tuple(_steps(program, offsets)),
+        steps=first.steps,
         options=dict(options or {}),
+        variants=tuple(variants[1:]),
     )
-    weights = tuple((weight_offsets[name], array) for name, array in program.weights.items())
-    return Built(objects, manifest, weights)
+    return Built(tuple(objects), manifest, tuple(weights.arrays))
 
 
 def _target_info(target: Target) -> form.TargetInfo:
@@ -121,15 +148,35 @@ def _place_buffers(program: Program) -> tuple[dict[str, int], int]:
     return plan_arena(lifetimes)
 
 
-def _place_weights(program: Program) -> tuple[dict[str, int], int]:
-    offsets, end = {}, 0
-    for name, array in program.weights.items():
-        offsets[name] = end
-        end = -(-(end + array.nbytes) // _WEIGHT_ALIGNMENT) * _WEIGHT_ALIGNMENT
-    return offsets, end
+@dataclass(slots=True)
+class _Weights:
+    """The weights of all variants in one block; an array that another variant has already placed is not placed again."""
+
+    shared: bool
+    arrays: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    nbytes: int = 0
+    _placed: dict[bytes, int] = field(default_factory=dict)
+
+    def place(self, program: Program) -> dict[str, int]:
+        """Return the offset of each of the program's weights."""
+        offsets, new = {}, {}
+        for name, array in program.weights.items():
+            # One variant's weights are not hashed: a second's work for some models, and nothing to share it with.
+            key = hashlib.sha256(array.reshape(-1).view(np.uint8)).digest() if self.shared else b""
+            offset = self._placed.get(key)
+            if offset is None:
+                offset = self.nbytes
+                self.arrays.append((offset, array))
+                end = offset + array.nbytes
+                self.nbytes = -(-end // _WEIGHT_ALIGNMENT) * _WEIGHT_ALIGNMENT
+                if self.shared:
+                    new[key] = offset
+            offsets[name] = offset
+        self._placed |= new
+        return offsets
 
 
-def _steps(program: Program, offsets: Offsets) -> list[form.Step]:
+def _steps(program: Program, offsets: Offsets, prefix: str) -> list[form.Step]:
     steps = []
     for call in program.calls:
         arguments = []
@@ -147,7 +194,7 @@ def _steps(program: Program, offsets: Offsets) -> list[form.Step]:
             )
         steps.append(
             form.Step(
-                symbol=call.kernel.symbol,
+                symbol=prefix + call.kernel.symbol,
                 node=call.node,
                 op=call.op,
                 algorithm=call.algorithm,

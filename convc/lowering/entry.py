@@ -36,7 +36,7 @@ def offset_of(buffer: Buffer, offsets: Offsets) -> int:
 
 
 def entry_function(
-    program: Program, offsets: Offsets, weights_bytes: int, arena_bytes: int
+    program: Program, offsets: Offsets, weights_bytes: int, arena_bytes: int, prefix: str = ""
 ) -> tirx.PrimFunc:
     """Return `main(weights, arena, inputs..., outputs...)`.
 
@@ -45,6 +45,7 @@ def entry_function(
         offsets: of the buffers in the weights and the arena.
         weights_bytes: size of the weights.
         arena_bytes: size of the arena.
+        prefix: of every symbol, so that the code for several CPUs fits into one library.
     """
     weights = _bytes("weights", buffer_bytes(weights_bytes))
     arena = _bytes("arena", buffer_bytes(arena_bytes))
@@ -78,13 +79,13 @@ def entry_function(
         return T.tvm_stack_make_array(data, shape, strides, rank, zero, 0, dtype="handle")
 
     calls = [
-        tirx.Evaluate(T.call_cpacked(call.kernel.symbol, *map(window, call.arguments)))
+        tirx.Evaluate(T.call_cpacked(prefix + call.kernel.symbol, *map(window, call.arguments)))
         for call in program.calls
     ]
     calls = calls or [tirx.Evaluate(tirx.const(0, "int32"))]  # all results are empty
     body = tirx.SeqStmt(calls) if len(calls) != 1 else calls[0]
     main = tirx.PrimFunc([weights, arena, *inputs, *outputs], body, None, None)
-    return main.with_attr("global_symbol", ENTRY).with_attr("tirx.noalias", True)
+    return main.with_attr("global_symbol", prefix + ENTRY).with_attr("tirx.noalias", True)
 
 
 def _bytes(name: str, size: int) -> Any:

@@ -51,6 +51,13 @@ __attribute__((visibility("hidden"))) void __wrap_TVMFFIErrorSetRaisedFromCStrPa
 }
 }
 """
+_CONVERSIONS: Final = (
+    "__extendhfsf2",
+    "__truncsfhf2",
+    "__truncdfhf2",
+    "__truncsfbf2",
+    "__truncdfbf2",
+)
 # -Bsymbolic: a step is this library's own, even if the process has another library's symbol of that name.
 _FLAGS: Final = (
     "-shared",
@@ -105,10 +112,27 @@ def link(
         (folder / "shim.cc").write_text(_SHIM)
         _run([driver, "-c", "-O2", "-fPIC", "payload.s", "shim.cc"], folder)
         sources = [str(Path(path).absolute()) for path in objects]
+        if len(sources) > 1:
+            sources = _with_own_conversions(driver, sources, folder)
         _run([driver, *_FLAGS, "-o", "module.so", "shim.o", *sources, "payload.o"], folder)
         _seal(folder / "module.so")
         os.replace(folder / "module.so", destination)
     return written
+
+
+def _with_own_conversions(driver: str, objects: Sequence[str], folder: Path) -> list[str]:
+    """Return copies of the objects in which each keeps its own functions for half precision.
+
+    LLVM puts them into every object, weak, in the instructions of that object's CPU. The linker would keep the first one for
+    all: code for one CPU would call instructions of another.
+    """
+    objcopy = _output([driver, "-print-prog-name=objcopy"], folder).strip()
+    options = [f"--localize-symbol={name}" for name in _CONVERSIONS]
+    copies = []
+    for index, path in enumerate(objects):
+        copies.append(f"own{index}.o")
+        _run([objcopy, *options, path, copies[-1]], folder)
+    return copies
 
 
 def _seal(file: Path) -> None:
@@ -164,6 +188,10 @@ def write_weights(file: BinaryIO, weights: Iterable[tuple[int, NDArray]], nbytes
 
 
 def _run(command: list[str], folder: Path) -> None:
+    _output(command, folder)
+
+
+def _output(command: list[str], folder: Path) -> str:
     # C: the linker's messages, which the error shows, in English on every machine.
     environment = os.environ | {"LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
     result = subprocess.run(
@@ -174,3 +202,4 @@ def _run(command: list[str], folder: Path) -> None:
         raise LoweringError(
             f"`{shown}` must succeed; got exit code {result.returncode}:\n{result.stderr.strip()}"
         )
+    return result.stdout

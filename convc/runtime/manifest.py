@@ -31,6 +31,7 @@ __all__ = [
     "Step",
     "TargetInfo",
     "Tensor",
+    "Variant",
     "buffer_bytes",
     "check",
     "decode",
@@ -111,8 +112,24 @@ class TargetInfo(msgspec.Struct, frozen=True):
     device: tuple[str, ...] = ()
 
 
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """The code of a module for one CPU: what differs between CPUs. All variants share the weights' section.
+
+    `workspace_bytes` is the most scratch memory, outside the arena, that one thread takes at any time.
+    """
+
+    target: TargetInfo
+    entry: str = "main"
+    arena_bytes: int = 0
+    workspace_bytes: int = 0
+    steps: tuple[Step, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about a packaged module except its code and its weights."""
+    """Everything about a packaged module except its code and its weights.
+
+    The fields that a `Variant` has too are the first variant's; `variants` are the others. `convc.runtime.variants` chooses.
+    """
 
     format: int = FORMAT
     name: str
@@ -124,12 +141,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     arena_bytes: int = 0
+    workspace_bytes: int = 0
     weights_bytes: int = 0
     weights_sha256: str = ""
     graph_sha256: str = ""
     threads: int = 1
     steps: tuple[Step, ...] = ()
     options: dict[str, str] = {}
+    variants: tuple[Variant, ...] = ()
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -184,7 +203,6 @@ def check(manifest: Manifest) -> None:
     Raises:
         PackageError: names the field, the rule and the value.
     """
-    _check_count("arena_bytes", manifest.arena_bytes)
     _check_count("weights_bytes", manifest.weights_bytes)
     _check_count("threads", manifest.threads, least=1)
     for kind, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
@@ -197,11 +215,18 @@ def check(manifest: Manifest) -> None:
         "input": [tensor.nbytes for tensor in manifest.inputs],
         "output": [tensor.nbytes for tensor in manifest.outputs],
         "weights": [buffer_bytes(manifest.weights_bytes)],
-        "arena": [buffer_bytes(manifest.arena_bytes)],
     }
-    for step in manifest.steps:
+    for variant in (manifest, *manifest.variants):
+        _check_variant(variant, sizes)
+
+
+def _check_variant(variant: Manifest | Variant, sizes: Mapping[str, list[int]]) -> None:
+    _check_count("arena_bytes", variant.arena_bytes)
+    _check_count("workspace_bytes", variant.workspace_bytes)
+    every = {**sizes, "arena": [buffer_bytes(variant.arena_bytes)]}
+    for step in variant.steps:
         for position, argument in enumerate(step.arguments):
-            _check_argument(f"argument {position} of step '{step.symbol}'", argument, sizes)
+            _check_argument(f"argument {position} of step '{step.symbol}'", argument, every)
 
 
 def _check_argument(subject: str, argument: Argument, sizes: Mapping[str, list[int]]) -> None:

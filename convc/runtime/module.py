@@ -22,12 +22,13 @@ from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
 from convc.runtime.cuda import cuda_runtime
 from convc.runtime.library import runtime_library
-from convc.runtime.manifest import Manifest, TargetInfo, Tensor, buffer_bytes
+from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
 from convc.runtime.package import map_weights, open_package
 from convc.runtime.ports import ArrayLike, InputPort, OutputPort, Staging
 from convc.runtime.profile import StepTimes, time_steps
 from convc.runtime.threads import ThreadPool, check_threads
+from convc.runtime.variants import choose, every_variant, only
 
 __all__ = ["Module", "NanPolicy", "load"]
 
@@ -62,15 +63,15 @@ def load(
         raise InputError(f"nan must be one of {', '.join(_NAN_POLICIES)}; got {nan!r}.")
     count = check_threads(threads)
     package = open_package(path, verify_checksums=verify_checksums, expect_sha256=expect_sha256)
-    _check_target(package.manifest.target)
+    manifest = _for_this_machine(package.manifest)
     runtime = runtime_library(package.path.absolute().parent)
-    target = package.manifest.target
+    target = manifest.target
     cuda = cuda_runtime(runtime, target) if target.device else None
     try:
         # Not kept alive for ever: its memory goes with the last Module that uses it.
         library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)
         package.check_unchanged()
-        entry = library.get_function(package.manifest.entry)
+        entry = library.get_function(manifest.entry)
     except (RuntimeError, OSError, AttributeError) as error:
         raise PackageError(f"module file '{package.path}' must load; got {error}.") from None
     weights = map_weights(package)
@@ -80,22 +81,28 @@ def load(
 
         uploaded = cuda.upload(weights)
         held = Window(uploaded, (uploaded,))
-        return DeviceModule(package.manifest, library, entry, held, pool, nan, cuda)
-    return Module(package.manifest, library, entry, array_window(weights), pool, nan)
+        return DeviceModule(manifest, library, entry, held, pool, nan, cuda)
+    return Module(manifest, library, entry, array_window(weights), pool, nan)
 
 
-def _check_target(target: TargetInfo) -> None:
+def _for_this_machine(manifest: Manifest) -> Manifest:
+    """Return the manifest of the variant that this CPU runs."""
     cpu = host.cpu()
-    machine = target.triple.partition("-")[0]
+    chosen = choose(manifest, cpu.machine, cpu.features)
+    if chosen is not None:
+        return only(manifest, chosen)
+    machine = manifest.target.triple.partition("-")[0]
     if machine != cpu.machine:
         raise TargetMismatchError(
-            f"module must run on its target {machine} ({target.triple}); got {cpu.machine} ({cpu.name})."
+            f"module must run on its target {machine} ({manifest.target.triple}); got {cpu.machine} ({cpu.name})."
         )
-    if missing := host.missing_features(target):
-        raise TargetMismatchError(
-            f"module for {target.mcpu} must run on a CPU with {', '.join(missing)}; got {cpu.name} without."
-            " Compile it for this machine."
-        )
+    wanted = "; or ".join(
+        f"{v.target.mcpu} must run on a CPU with {', '.join(host.missing_features(v.target))}"
+        for v in every_variant(manifest)
+    )
+    raise TargetMismatchError(
+        f"module for {wanted}; got {cpu.name} without. Compile it for this machine."
+    )
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -13,13 +13,14 @@ from convc.target.microarchitecture import Microarchitecture, microarchitecture
 if TYPE_CHECKING:
     from tvm.target import Target as TVMTarget
 
-__all__ = ["KINDS", "PRESETS", "Gpu", "Target", "known_cpus", "parse_target"]
+__all__ = ["KINDS", "PRESETS", "Gpu", "Target", "known_cpus", "parse_target", "parse_targets"]
 
 # LLVM's names of the instruction sets that a module can fault on when they are missing; tuning hints (fast-*) are left out.
 ISA_FEATURES: Final = (
     "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe",
     "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512ifma", "avx512vbmi", "avx512vbmi2",
     "avx512vnni", "avx512bitalg", "avx512vpopcntdq", "avx512bf16",
+    "neon", "crc", "lse", "fullfp16", "dotprod", "sve", "sve2", "i8mm", "bf16",
 )  # fmt: skip
 
 # The x86-64 psABI levels, named here because people ask for them by name.
@@ -31,6 +32,8 @@ _OPTIONS: Final = {"llvm": ("-mcpu",), "cuda": ("-mcpu", "-arch", "-ptx", "-fast
 
 # What launches the kernels of a device needs no vectors, and should run wherever such a device is.
 _LAUNCHING_CPU = "x86-64-v2"
+
+_EXAMPLE_CPU: Final = {"aarch64": "neoverse-n1", "x86_64": "x86-64-v3"}
 
 # Zen 4 and recent Intel servers are within these; used for a target that is not this machine.
 _L1_BYTES, _L2_BYTES, _L3_BYTES = 32 << 10, 1 << 20, 32 << 20
@@ -156,7 +159,13 @@ def _cache(name: str, otherwise: int) -> int:
         return otherwise
 
 
-def parse_target(target: str | Target = "llvm", mcpu: str = "host", cores: int = 1) -> Target:
+def parse_target(
+    target: str | Target = "llvm",
+    mcpu: str = "host",
+    cores: int = 1,
+    *,
+    mtriple: str | None = None,
+) -> Target:
     """Return the target named by the command line's words.
 
     Args:
@@ -164,6 +173,7 @@ def parse_target(target: str | Target = "llvm", mcpu: str = "host", cores: int =
             devices yet unknown goes along), -fast-math (approximate functions, denormals are zero), -mcpu=NAME.
         mcpu: LLVM's CPU name, a psABI level, or "host"; for cuda the CPU of the launching code, x86-64-v2 if it is "host".
         cores: threads to plan for.
+        mtriple: LLVM's triple of another kind of machine, "aarch64-linux-gnu"; `mcpu` must then be named. None: this machine's.
 
     Raises:
         UnknownNameError: if LLVM has no such CPU, or convc no facts about the capability.
@@ -190,13 +200,43 @@ def parse_target(target: str | Target = "llvm", mcpu: str = "host", cores: int =
             )
     mcpu = given.get("-mcpu", mcpu)
     if kind == "llvm":
-        return _cpu(mcpu, cores)
+        return _cpu(mcpu, cores, mtriple)
+    if mtriple is not None:
+        raise ToolchainError(
+            f"mtriple must be given for target llvm only; got '{mtriple}' for {kind}."
+        )
     device = replace(
         _device(given.get("-arch")), ptx="-ptx" in given, fast_math="-fast-math" in given
     )
     if mcpu == "host" and _host()[0].startswith("x86_64"):
         mcpu = _LAUNCHING_CPU
     return replace(_cpu(mcpu, cores), kind=kind, device=device)
+
+
+def parse_targets(
+    target: str | Target = "llvm",
+    mcpu: str = "host",
+    cores: int = 1,
+    *,
+    mtriple: str | None = None,
+) -> tuple[Target, ...]:
+    """Return the targets of one module: as `parse_target`, but `mcpu` may list several CPUs, joined by commas.
+
+    Raises:
+        ToolchainError: as `parse_target`, and for several CPUs of a target that is not "llvm".
+
+    Example:
+        >>> [t.mcpu for t in parse_targets("llvm", "x86-64-v3,x86-64-v4,x86-64-v3")]
+        ['x86-64-v3', 'x86-64-v4']
+    """
+    names = [name.strip() for name in mcpu.split(",")]
+    if isinstance(target, Target) or len(names) == 1:
+        return (parse_target(target, mcpu, cores, mtriple=mtriple),)
+    if target != "llvm":
+        raise ToolchainError(f"mcpu must be one CPU for target '{target}'; got '{mcpu}'.")
+    # "host" may be one of the others.
+    made = [parse_target(target, name, cores, mtriple=mtriple) for name in names]
+    return tuple({t.mcpu: t for t in made}.values())
 
 
 def _device(sm: str | None) -> Gpu:
@@ -214,15 +254,21 @@ def _device(sm: str | None) -> Gpu:
     return device
 
 
-def _cpu(mcpu: str, cores: int) -> Target:
+def _cpu(mcpu: str, cores: int, mtriple: str | None = None) -> Target:
     host_triple, host_cpu = _host()
-    is_host = mcpu in ("host", host_cpu)
+    triple = mtriple or host_triple
+    foreign = triple.partition("-")[0] != host_triple.partition("-")[0]
+    if foreign and mcpu == "host":
+        raise ToolchainError(
+            f"mcpu must name a CPU of {triple}; got 'host', which is {host_triple}. Add for example --mcpu {_EXAMPLE_CPU.get(triple.partition('-')[0], 'generic')}."
+        )
+    is_host = not foreign and mcpu in ("host", host_cpu)
     cpu = host_cpu if is_host else mcpu
-    features = _llvm(host_triple, cpu)
-    lanes, registers = _vector_unit(host_triple, features)
+    features = _llvm(triple, cpu)
+    lanes, registers = _vector_unit(triple, features)
     made = Target(
         "llvm",
-        host_triple,
+        triple,
         cpu,
         tuple(f for f in ISA_FEATURES if f in features),
         lanes,

@@ -1,0 +1,151 @@
+// convc.hpp: convc.h for C++17, header only. Every failure is a `convc::Error`.
+//
+//     convc::Module module("resnet50.so");
+//     convc::Context context(module);               // one per thread
+//     auto image = convc::Buffer<float>(module.input(0));
+//     auto scores = convc::Buffer<float>(module.output(0));
+//     context.run({image.data()}, {scores.data()});
+#ifndef CONVC_HPP_
+#define CONVC_HPP_
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "convc.h"
+
+namespace convc {
+
+class Error : public std::runtime_error {
+ public:
+  Error(convc_status status, const char *message) : std::runtime_error(message), status_(status) {}
+  convc_status status() const noexcept { return status_; }
+
+ private:
+  convc_status status_;
+};
+
+inline void check(convc_status status) {
+  if (status != CONVC_OK) throw Error(status, convc_last_error());
+}
+
+struct Tensor {
+  std::string name;
+  std::string dtype;
+  std::vector<std::int64_t> shape;
+  std::size_t nbytes = 0;
+};
+
+struct LoadOptions {
+  bool verify_weights = false;
+  std::string expect_sha256;
+};
+
+class Module {
+ public:
+  explicit Module(const std::string &path, const LoadOptions &options = {}) {
+    const convc_load_options given = c_options(options);
+    convc_module *made = nullptr;
+    check(convc_load(path.c_str(), &given, &made));
+    handle_.reset(made, convc_unload);
+  }
+  explicit Module(const convc_static_module &linked, const LoadOptions &options = {}) {
+    const convc_load_options given = c_options(options);
+    convc_module *made = nullptr;
+    check(convc_load_static(&linked, &given, &made));
+    handle_.reset(made, convc_unload);
+  }
+
+  std::string name() const { return convc_module_name(handle_.get()); }
+  std::string cpu() const { return convc_module_cpu(handle_.get()); }
+  std::size_t inputs() const { return convc_input_count(handle_.get()); }
+  std::size_t outputs() const { return convc_output_count(handle_.get()); }
+  Tensor input(std::size_t index) const { return tensor(convc_input_info, index); }
+  Tensor output(std::size_t index) const { return tensor(convc_output_info, index); }
+  convc_memory memory() const {
+    convc_memory found;
+    check(convc_module_memory(handle_.get(), &found));
+    return found;
+  }
+  convc_module *get() const noexcept { return handle_.get(); }
+
+ private:
+  static convc_load_options c_options(const LoadOptions &options) {
+    convc_load_options given{};
+    given.size = sizeof given;
+    given.verify_weights = options.verify_weights;
+    given.expect_sha256 = options.expect_sha256.empty() ? nullptr : options.expect_sha256.c_str();
+    return given;
+  }
+  template <typename Get>
+  Tensor tensor(Get get, std::size_t index) const {
+    convc_tensor_info info;
+    check(get(handle_.get(), index, &info));
+    return {info.name, info.dtype, {info.shape, info.shape + info.rank}, info.nbytes};
+  }
+
+  std::shared_ptr<convc_module> handle_;
+};
+
+// The working memory of one thread; keeps its module alive.
+class Context {
+ public:
+  explicit Context(const Module &module, int threads = 0) {
+    convc_context *made = nullptr;
+    check(convc_context_create(module.get(), threads, &made));
+    handle_.reset(made);
+  }
+
+  void run(const std::vector<const void *> &inputs, const std::vector<void *> &outputs) {
+    check(convc_run(handle_.get(), inputs.data(), inputs.size(), outputs.data(), outputs.size()));
+  }
+  std::vector<double> profile(const std::vector<const void *> &inputs, const std::vector<void *> &outputs,
+                              std::size_t steps, int repeats = 10) {
+    std::vector<double> seconds(steps);
+    check(convc_profile(handle_.get(), inputs.data(), inputs.size(), outputs.data(), outputs.size(), repeats,
+                        seconds.data()));
+    return seconds;
+  }
+  void set_threads(int threads) { check(convc_set_threads(handle_.get(), threads)); }
+  int threads() const { return convc_threads(handle_.get()); }
+  convc_context *get() const noexcept { return handle_.get(); }
+
+ private:
+  struct Destroy {
+    void operator()(convc_context *context) const noexcept { convc_context_destroy(context); }
+  };
+  std::unique_ptr<convc_context, Destroy> handle_;
+};
+
+// Aligned memory for one tensor, filled with zeros.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(const Tensor &tensor) : Buffer(tensor.nbytes / sizeof(T)) {
+    if (tensor.nbytes % sizeof(T)) throw std::invalid_argument("convc::Buffer: element type does not fit " + tensor.dtype);
+  }
+  explicit Buffer(std::size_t count) : memory_(static_cast<T *>(convc_alloc(count * sizeof(T)))), count_(count) {
+    if (!memory_) throw std::bad_alloc();
+    for (std::size_t i = 0; i < count; ++i) memory_.get()[i] = T();
+  }
+  T *data() noexcept { return memory_.get(); }
+  const T *data() const noexcept { return memory_.get(); }
+  std::size_t size() const noexcept { return count_; }
+  T *begin() noexcept { return data(); }
+  T *end() noexcept { return data() + count_; }
+  T &operator[](std::size_t i) noexcept { return data()[i]; }
+
+ private:
+  struct Free {
+    void operator()(T *memory) const noexcept { convc_free(memory); }
+  };
+  std::unique_ptr<T, Free> memory_;
+  std::size_t count_;
+};
+
+}  // namespace convc
+#endif  // CONVC_HPP_

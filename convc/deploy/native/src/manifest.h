@@ -1,0 +1,78 @@
+// The manifest as the runtime needs it. The form is written down in convc/runtime/manifest.py; unknown fields are skipped.
+#ifndef CONVC_MANIFEST_H_
+#define CONVC_MANIFEST_H_
+
+#include "abi.h"
+#include "error.h"
+#include "memory.h"
+
+namespace convc {
+
+constexpr int64_t kFormat = 1;
+constexpr size_t kAlignment = CONVC_ALIGNMENT;
+
+struct Tensor {
+  Text name;
+  Text dtype;
+  List<int64_t> shape;
+  DLDataType element;
+  size_t nbytes;
+};
+
+enum class Space { kInput, kOutput, kWeights, kArena };
+
+// A typed window into one buffer. `offset` in bytes, `strides` in elements and empty for a compact window.
+struct Argument {
+  Space space;
+  Text space_name;
+  int64_t index;
+  int64_t offset;
+  Text dtype;
+  List<int64_t> shape;
+  List<int64_t> strides;
+  DLDataType element;
+};
+
+struct Step {
+  Text symbol;
+  Text node;
+  Text op;
+  Text algorithm;
+  int64_t flops;
+  int64_t nbytes;
+  List<Argument> arguments;
+};
+
+// The code for one CPU.
+struct Variant {
+  Text kind;
+  Text triple;
+  Text mcpu;
+  List<Text> features;
+  Text entry;
+  int64_t arena_bytes;
+  int64_t workspace_bytes;
+  List<Step> steps;
+};
+
+struct Manifest {
+  Text name;
+  Text tvm;
+  Text tvm_ffi;
+  List<Tensor> inputs;
+  List<Tensor> outputs;
+  int64_t weights_bytes = 0;
+  Text weights_sha256;
+  List<Variant> variants;
+};
+
+// A buffer is never empty, so that it always has an address.
+inline size_t buffer_bytes(int64_t nbytes) {
+  return nbytes > static_cast<int64_t>(kAlignment) ? static_cast<size_t>(nbytes) : kAlignment;
+}
+
+// Parse and check `text`, which is changed and must outlive the manifest; `text[size]` must be writable.
+convc_status parse_manifest(char *text, size_t size, Bump &bump, Manifest &manifest);
+
+}  // namespace convc
+#endif  // CONVC_MANIFEST_H_

@@ -1,0 +1,100 @@
+// The threads of one context, and each thread's workspace.
+//
+// A context owns its threads: contexts share nothing but the read-only module, so eight of them need no lock between them. Workers
+// spin a little for the next kernel of the same run (microseconds away) and sleep between runs.
+#ifndef CONVC_POOL_H_
+#define CONVC_POOL_H_
+
+#include <pthread.h>
+
+#include <atomic>
+
+#include "abi.h"
+#include "error.h"
+
+namespace convc {
+
+// The scratch memory of one thread; blocks are kept for the next run, so that it allocates nothing.
+class Workspace {
+ public:
+  Workspace() = default;
+  Workspace(const Workspace &) = delete;
+  Workspace &operator=(const Workspace &) = delete;
+  ~Workspace();
+
+  void *take(size_t nbytes);
+  bool give(const void *memory);
+  size_t bytes() const;
+
+ private:
+  // As deep as kernels nest their scratch; each kernel of convc has at most a handful.
+  static constexpr int kBlocks = 32;
+  struct Block {
+    void *memory;
+    size_t size;
+    bool used;
+  };
+  Block blocks_[kBlocks] = {};
+};
+
+class Pool {
+ public:
+  Pool() = default;
+  Pool(const Pool &) = delete;
+  Pool &operator=(const Pool &) = delete;
+  ~Pool() { stop(); }
+
+  // Start `threads` - 1 workers in place of those there were.
+  convc_status start(int threads);
+  int threads() const { return threads_; }
+
+  // Run tasks 0 to `tasks` - 1 (0: as many as threads) and return 0, or -1 with the message of one that failed.
+  int launch(ParallelLambda lambda, void *data, int tasks);
+
+  size_t workspace_bytes() const;
+
+  // While it exists, kernels that the calling thread runs use this pool and its first workspace.
+  class Use {
+   public:
+    explicit Use(Pool &pool);
+    ~Use();
+    Use(const Use &) = delete;
+    Use &operator=(const Use &) = delete;
+
+   private:
+    Pool *before_pool_;
+    Workspace *before_workspace_;
+  };
+
+ private:
+  struct Worker {
+    Pool *pool;
+    int index;
+    pthread_t thread;
+  };
+
+  static void *work(void *worker);
+  void run_tasks(int index);
+  void stop();
+
+  int threads_ = 0;
+  int started_ = 0;
+  Worker *workers_ = nullptr;
+  Workspace *workspaces_ = nullptr;
+
+  // The job; written before `round_` is raised, read after.
+  ParallelLambda lambda_ = nullptr;
+  void *data_ = nullptr;
+  int tasks_ = 0;
+  bool stopping_ = false;
+
+  std::atomic<uint32_t> round_{0};     // raised for each job: what workers wait for
+  std::atomic<uint32_t> pending_{0};   // workers that have not finished it: what the caller waits for
+  std::atomic<uint32_t> sleepers_{0};  // workers asleep, or about to be
+  std::atomic<uint32_t> caller_sleeps_{0};
+  std::atomic<int> failed_{0};
+  char message_[512];
+};
+
+}  // namespace convc
+#endif  // CONVC_POOL_H_

@@ -1,0 +1,142 @@
+// Timing a module step by step, from its manifest's own windows; a normal run does none of this.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "module.h"
+
+namespace convc {
+namespace {
+
+double now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+struct Call {
+  SafeCall function;
+  Any *arguments;
+  int32_t count;
+};
+
+// Every step's function and arguments, in the order of execution.
+convc_status prepare_calls(convc_context *context, Bump &bump, Call *&calls) {
+  const List<Step> &steps = context->module->variant->steps;
+  const size_t inputs = context->module->manifest.inputs.size;
+  calls = static_cast<Call *>(bump.take(steps.size * sizeof(Call)));
+  for (size_t i = 0; calls && i < steps.size; ++i) {
+    const Step &step = steps[i];
+    calls[i].function = context->module->function(step.symbol.data);
+    if (!calls[i].function) return fail(CONVC_ERROR_FORMAT, "module must export its step '%s'; got no such symbol.", step.symbol.data);
+    calls[i].count = static_cast<int32_t>(step.arguments.size);
+    calls[i].arguments = static_cast<Any *>(bump.take(step.arguments.size * sizeof(Any)));
+    auto *tensors = static_cast<DLTensor *>(bump.take(step.arguments.size * sizeof(DLTensor)));
+    if (!calls[i].arguments || !tensors) return fail(CONVC_ERROR_MEMORY, "memory must be enough for a profile; got none.");
+    for (size_t j = 0; j < step.arguments.size; ++j) {
+      const Argument &a = step.arguments[j];
+      size_t whole = a.space == Space::kWeights ? 0 : a.space == Space::kArena ? 1 : 2 + static_cast<size_t>(a.index);
+      if (a.space == Space::kOutput) whole += inputs;
+      tensors[j] = {static_cast<char *>(context->tensors[whole].data) + a.offset, kDLCPU, 0, static_cast<int32_t>(a.shape.size),
+                    a.element, a.shape.data, a.strides.size ? a.strides.data : nullptr, 0};
+      calls[i].arguments[j].type_index = kDLTensorPtr;
+      calls[i].arguments[j].v_ptr = &tensors[j];
+    }
+  }
+  return calls || !steps.size ? CONVC_OK : fail(CONVC_ERROR_MEMORY, "memory must be enough for a profile; got none.");
+}
+
+bool run_call(const Call &call) {
+  Any result = {};
+  return call.function(nullptr, call.arguments, call.count, &result) == 0;
+}
+
+int by_value(const void *a, const void *b) {
+  const double x = *static_cast<const double *>(a), y = *static_cast<const double *>(b);
+  return x < y ? -1 : x > y;
+}
+
+void write_text(FILE *file, const Text &text) {
+  fputc('"', file);
+  for (size_t i = 0; i < text.size; ++i) {
+    const auto c = static_cast<unsigned char>(text.data[i]);
+    if (c == '"' || c == '\\') fprintf(file, "\\%c", c);
+    else if (c < 0x20) fprintf(file, "\\u%04x", c);
+    else fputc(c, file);
+  }
+  fputc('"', file);
+}
+
+}  // namespace
+}  // namespace convc
+
+using namespace convc;
+
+extern "C" convc_status convc_profile(convc_context *context, const void *const *inputs, size_t input_count,
+                                      void *const *outputs, size_t output_count, int repeats, double *seconds) {
+  if (convc_status bad = bind(context, inputs, input_count, outputs, output_count)) return bad;
+  if (repeats < 1 || repeats > 1000000 || !seconds) return fail(CONVC_ERROR_ARGUMENT, "repeats must be from 1 to 1000000 and seconds an array; got %d.", repeats);
+  Bump bump;
+  Call *calls;
+  if (convc_status bad = prepare_calls(context, bump, calls)) return bad;
+  const size_t steps = context->module->variant->steps.size, rounds = static_cast<size_t>(repeats);
+  auto *times = static_cast<double *>(bump.take(steps * rounds * sizeof(double)));
+  if (!times) return fail(CONVC_ERROR_MEMORY, "memory must be enough for %zu times; got none.", steps * rounds);
+  Pool::Use use(context->pool);
+  for (size_t round = 0; round <= rounds; ++round) {
+    for (size_t i = 0; i < steps; ++i) {
+      const double start = now();
+      if (!run_call(calls[i])) return CONVC_ERROR_RUN;
+      if (round) times[i * rounds + round - 1] = now() - start;
+    }
+  }
+  for (size_t i = 0; i < steps; ++i) {
+    qsort(times + i * rounds, rounds, sizeof(double), by_value);
+    const double *middle = times + i * rounds + rounds / 2;
+    seconds[i] = rounds % 2 ? *middle : 0.5 * (middle[-1] + middle[0]);
+  }
+  return CONVC_OK;
+}
+
+// SOURCE  "Trace Event Format": complete events ("ph": "X"), microseconds.
+extern "C" convc_status convc_trace(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
+                                    size_t output_count, const char *path) {
+  if (convc_status bad = bind(context, inputs, input_count, outputs, output_count)) return bad;
+  if (!path) return fail(CONVC_ERROR_ARGUMENT, "path must be a file's name; got NULL.");
+  Bump bump;
+  Call *calls;
+  if (convc_status bad = prepare_calls(context, bump, calls)) return bad;
+  const List<Step> &steps = context->module->variant->steps;
+  auto *times = static_cast<double *>(bump.take((steps.size + 1) * sizeof(double)));
+  if (!times) return fail(CONVC_ERROR_MEMORY, "memory must be enough for %zu times; got none.", steps.size);
+  {
+    Pool::Use use(context->pool);
+    times[0] = now();
+    for (size_t i = 0; i < steps.size; ++i) {
+      if (!run_call(calls[i])) return CONVC_ERROR_RUN;
+      times[i + 1] = now();
+    }
+  }
+  FILE *file = fopen(path, "we");
+  if (!file) return fail(CONVC_ERROR_FILE, "trace must be a file that can be written; got '%s' (%s).", path, strerror(errno));
+  fputs("{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n{\"ph\": \"M\", \"pid\": 1, \"name\": \"process_name\", \"args\": {\"name\": ", file);
+  write_text(file, context->module->manifest.name);
+  fputs("}}", file);
+  for (size_t i = 0; i < steps.size; ++i) {
+    const double spent = times[i + 1] - times[i];
+    fputs(",\n{\"ph\": \"X\", \"pid\": 1, \"tid\": 1, \"name\": ", file);
+    write_text(file, steps[i].node);
+    fputs(", \"cat\": ", file);
+    write_text(file, steps[i].op);
+    fprintf(file, ", \"ts\": %.3f, \"dur\": %.3f, \"args\": {\"algorithm\": ", 1e6 * (times[i] - times[0]), 1e6 * spent);
+    write_text(file, steps[i].algorithm);
+    fprintf(file, ", \"flops\": %lld, \"gflops_per_second\": %.3f}}", static_cast<long long>(steps[i].flops),
+            spent > 0 ? 1e-9 * static_cast<double>(steps[i].flops) / spent : 0.0);
+  }
+  fputs("\n]}\n", file);
+  const bool written = !ferror(file);
+  if (fclose(file) || !written) return fail(CONVC_ERROR_FILE, "trace must be written in full; got '%s' (%s).", path, strerror(errno));
+  return CONVC_OK;
+}

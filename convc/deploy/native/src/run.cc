@@ -1,0 +1,172 @@
+// Contexts and runs. A run checks the buffers, stores their addresses and makes one call: no clock, no lock, no allocation.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <new>
+
+#include "cpu.h"
+#include "module.h"
+
+namespace convc {
+namespace {
+
+constexpr size_t kHugePage = 2 << 20;
+
+convc_status allocate(convc_context &context) {
+  const convc_module &module = *context.module;
+  context.arena_size = buffer_bytes(module.variant->arena_bytes);
+  void *arena = mmap(nullptr, context.arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (arena == MAP_FAILED) return fail(CONVC_ERROR_MEMORY, "memory must be enough for an arena of %zu bytes; got none (%s).", context.arena_size, strerror(errno));
+  context.arena = static_cast<unsigned char *>(arena);
+  // Fewer address translations; a kernel without huge pages is slower, not wrong.
+  if (context.arena_size >= kHugePage) madvise(arena, context.arena_size, MADV_HUGEPAGE);
+  const size_t count = 2 + module.manifest.inputs.size + module.manifest.outputs.size;
+  context.argument_count = count;
+  context.tensors = static_cast<DLTensor *>(calloc(count, sizeof(DLTensor)));
+  context.arguments = static_cast<Any *>(calloc(count, sizeof(Any)));
+  if (!context.tensors || !context.arguments) return fail(CONVC_ERROR_MEMORY, "memory must be enough for %zu arguments; got none.", count);
+  return CONVC_OK;
+}
+
+// Everything in the arguments but the callers' addresses stays the same from run to run.
+void prepare(convc_context &context) {
+  const convc_module &module = *context.module;
+  context.byte_shapes[0] = static_cast<int64_t>(buffer_bytes(module.manifest.weights_bytes));
+  context.byte_shapes[1] = static_cast<int64_t>(context.arena_size);
+  constexpr DLDataType kByte = {1, 8, 1};
+  size_t next = 0;
+  const auto add = [&](void *data, DLDataType element, const int64_t *shape, size_t rank) {
+    context.tensors[next] = {data, kDLCPU, 0, static_cast<int32_t>(rank), element, shape, nullptr, 0};
+    context.arguments[next].type_index = kDLTensorPtr;
+    context.arguments[next].v_ptr = &context.tensors[next];
+    ++next;
+  };
+  // Kernels only read the weights; the mapping is read-only and would say so.
+  add(const_cast<unsigned char *>(module.weights), kByte, &context.byte_shapes[0], 1);
+  add(context.arena, kByte, &context.byte_shapes[1], 1);
+  for (const Tensor &t : module.manifest.inputs) add(nullptr, t.element, t.shape.data, t.shape.size);
+  for (const Tensor &t : module.manifest.outputs) add(nullptr, t.element, t.shape.data, t.shape.size);
+}
+
+convc_status check_buffer(const char *kind, const Tensor &tensor, const void *data) {
+  if (!data) return fail(CONVC_ERROR_ARGUMENT, "%s '%s' must be a buffer of %zu bytes; got NULL.", kind, tensor.name.data, tensor.nbytes);
+  const size_t beyond = reinterpret_cast<uintptr_t>(data) % kAlignment;
+  if (beyond) {
+    return fail(CONVC_ERROR_ARGUMENT, "%s '%s' must start at a multiple of %zu bytes; got %zu bytes behind one. Take the buffer from convc_alloc.", kind,
+                tensor.name.data, kAlignment, beyond);
+  }
+  return CONVC_OK;
+}
+
+bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
+  const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
+  return x < y + b_bytes && y < x + a_bytes;
+}
+
+convc_status check_threads(int threads, int &count) {
+  const int usable = usable_threads();
+  count = threads ? threads : usable;
+  if (count < 1 || count > usable) {
+    return fail(CONVC_ERROR_ARGUMENT, "threads must be from 1 to the %d usable cores, or 0 for all of them; got %d.", usable, threads);
+  }
+  return CONVC_OK;
+}
+
+}  // namespace
+
+convc_status bind(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
+                  size_t output_count) {
+  if (!context) return fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
+  const Manifest &m = context->module->manifest;
+  if (input_count != m.inputs.size || output_count != m.outputs.size || (input_count && !inputs) || (output_count && !outputs)) {
+    return fail(CONVC_ERROR_ARGUMENT, "buffers must be %zu inputs and %zu outputs; got %zu and %zu.", m.inputs.size, m.outputs.size,
+                inputs || !input_count ? input_count : 0, outputs || !output_count ? output_count : 0);
+  }
+  for (size_t i = 0; i < input_count; ++i) {
+    if (convc_status bad = check_buffer("input", m.inputs[i], inputs[i])) return bad;
+    context->tensors[2 + i].data = const_cast<void *>(inputs[i]);
+  }
+  for (size_t i = 0; i < output_count; ++i) {
+    if (convc_status bad = check_buffer("output", m.outputs[i], outputs[i])) return bad;
+    for (size_t j = 0; j < input_count + i; ++j) {
+      const Tensor &other = j < input_count ? m.inputs[j] : m.outputs[j - input_count];
+      if (overlap(outputs[i], m.outputs[i].nbytes, context->tensors[2 + j].data, other.nbytes)) {
+        return fail(CONVC_ERROR_ARGUMENT, "output '%s' must not overlap other buffers; got the memory of '%s'.", m.outputs[i].name.data, other.name.data);
+      }
+    }
+    context->tensors[2 + input_count + i].data = outputs[i];
+  }
+  return CONVC_OK;
+}
+
+}  // namespace convc
+
+convc_context::~convc_context() {
+  if (arena) munmap(arena, arena_size);
+  free(tensors);
+  free(arguments);
+  if (module) convc::release(module);
+}
+
+extern "C" {
+
+convc_status convc_context_create(convc_module *module, int threads, convc_context **out) {
+  if (!module || !out) return convc::fail(CONVC_ERROR_ARGUMENT, "module and context must not be NULL; got NULL.");
+  *out = nullptr;
+  if (!module->entry) return convc::fail(CONVC_ERROR_ARGUMENT, "module must be loaded with convc_load; got one that was only inspected.");
+  int count;
+  if (convc_status bad = convc::check_threads(threads, count)) return bad;
+  void *memory = malloc(sizeof(convc_context));
+  if (!memory) return convc::fail(CONVC_ERROR_MEMORY, "memory must be enough for a context; got none.");
+  auto *context = new (memory) convc_context;
+  context->module = convc::hold(module);
+  convc_status status = convc::allocate(*context);
+  if (!status) {
+    convc::prepare(*context);
+    status = context->pool.start(count);
+  }
+  if (status) {
+    convc_context_destroy(context);
+    return status;
+  }
+  *out = context;
+  return CONVC_OK;
+}
+
+void convc_context_destroy(convc_context *context) {
+  if (!context) return;
+  context->~convc_context();
+  free(context);
+}
+
+convc_status convc_set_threads(convc_context *context, int threads) {
+  if (!context) return convc::fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
+  int count;
+  if (convc_status bad = convc::check_threads(threads, count)) return bad;
+  return count == context->pool.threads() ? CONVC_OK : context->pool.start(count);
+}
+
+int convc_threads(const convc_context *context) { return context ? context->pool.threads() : 0; }
+
+convc_status convc_run(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
+                       size_t output_count) {
+  if (convc_status bad = convc::bind(context, inputs, input_count, outputs, output_count)) return bad;
+  convc::Pool::Use use(context->pool);
+  convc::Any result = {};
+  const int code = context->module->entry(nullptr, context->arguments, static_cast<int32_t>(context->argument_count), &result);
+  return code ? CONVC_ERROR_RUN : CONVC_OK;  // the kernel has left its message
+}
+
+size_t convc_context_workspace_bytes(const convc_context *context) { return context ? context->pool.workspace_bytes() : 0; }
+
+void *convc_alloc(size_t nbytes) {
+  if (nbytes > SIZE_MAX - convc::kAlignment) return nullptr;
+  const size_t whole = (nbytes + convc::kAlignment - 1) / convc::kAlignment * convc::kAlignment;
+  return aligned_alloc(convc::kAlignment, whole ? whole : convc::kAlignment);
+}
+
+void convc_free(void *memory) { free(memory); }
+
+}  // extern "C"

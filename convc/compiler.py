@@ -9,11 +9,13 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import TYPE_CHECKING, TypeAlias
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from convc.deploy.bundle import write_bundle
+from convc.deploy.static import write_static
 from convc.ir import text
 from convc.ir.graph import Graph
 from convc.ir.passes import PIPELINE, run_passes
@@ -43,6 +45,7 @@ __all__ = [
     "load_graph",
 ]
 
+ExportFormat: TypeAlias = Literal["so", "bundle", "static"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 
@@ -71,18 +74,32 @@ class CompiledModel:
         """What the packaged module will say about itself."""
         return self._built.manifest
 
-    def export(self, path: str | os.PathLike[str], *, cc: str = "g++") -> Path:
-        """Write the runtime module, one file that needs no compiler, and return its path.
+    def export(
+        self, path: str | os.PathLike[str], *, format: ExportFormat = "so", cc: str = "g++"
+    ) -> Path:
+        """Write the runtime module, which needs no compiler, and return its path.
 
         Args:
-            path: the file.
+            path: "so": the file; "bundle": a new folder, or a file that ends in .tar; "static": a file that ends in .a.
+            format: "so" is one file, for `convc.load` and for libconvc; "bundle" has libconvc, headers and examples with it;
+                "static" is an archive and headers, to be linked into a program.
             cc: the C++ compiler that links it; for another kind of machine its cross compiler.
 
         Raises:
             ToolchainError: if there is no such compiler.
+            PackageError: if the format does not take the target, or the path.
         """
         destination = Path(path)
-        self._built.export(destination, cc)
+        if format == "so":
+            self._built.export(destination, cc)
+        elif format == "static":
+            built = self._built
+            write_static(built.objects, built.manifest, built.weights, destination, cc=cc)
+        else:
+            with TemporaryDirectory(prefix=".convc-", dir=destination.absolute().parent) as folder:
+                module = Path(folder) / "module.so"
+                self._built.export(module, cc)
+                write_bundle(module, destination, cc=cc)
         return destination
 
     def load(self, threads: int | None = None, nan: NanPolicy = "allow") -> Module:

@@ -56,9 +56,9 @@ PARTS: Final = (
     Part("runtime", ("ir.types",), (*_DATA, "tvm_ffi", "msgspec")),
     Part("schedules", ("ir", "target"), (*_DATA, "tvm", "tvm_ffi")),
     Part("lowering", ("ir", "target", "schedules", "toolchain", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.seal"), (*_DATA, "tvm", "tvm_ffi", "msgspec")),
-    Part("deploy", ("lowering.package", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.seal", "runtime.variants", "toolchain"), ("msgspec",)),
+    Part("deploy", ("lowering.package", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.variants"), ("numpy", "msgspec")),
     Part("source", ("ir", "frontend.onnx"), ("onnx",)),
-    Part("compiler", ("source", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
+    Part("compiler", ("source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
     # The tools: all that stands on the compiler, but for the command line.
     Part("inputs", ("ir.types", "runtime.memory"), _DATA),
     Part("npz", ("ir.types", "runtime.memory"), _DATA),

@@ -1,12 +1,12 @@
 """Bundle: a folder, or a .tar of it, with all that a product needs to run a module and nothing that has to be installed.
 
-    NAME/
-      NAME.so              the module
-      lib/libconvc.so      the runtime
-      include/convc.h .hpp
-      examples/run.c run.cc run.py, CMakeLists.txt
-      README.md
-      SHA256SUMS           `sha256sum -c SHA256SUMS`
+NAME/
+  NAME.so              the module
+  lib/libconvc.so      the runtime
+  include/convc.h .hpp
+  examples/run.c run.cc run.py, CMakeLists.txt
+  README.md
+  SHA256SUMS           `sha256sum -c SHA256SUMS`
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Final
 
 from convc.deploy.libconvc import EXAMPLES, HEADERS, NATIVE, build_library
 from convc.errors import PackageError
-from convc.runtime.manifest import Manifest
+from convc.runtime.manifest import Manifest, Tensor
 from convc.runtime.package import read_manifest
 from convc.runtime.variants import every_variant
 
@@ -89,7 +90,7 @@ def _fill(folder: Path, name: str, module: Path, manifest: Manifest, cc: str) ->
 
 
 def _readme(name: str, manifest: Manifest) -> str:
-    def ports(tensors) -> str:  # noqa: ANN001 - the two tuples of the manifest
+    def ports(tensors: Sequence[Tensor]) -> str:
         return "\n".join(
             f"| `{t.name}` | {t.dtype} | {' x '.join(map(str, t.shape)) or 'scalar'} | {t.nbytes} |"
             for t in tensors

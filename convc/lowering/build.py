@@ -162,7 +162,11 @@ class _Weights:
         offsets, new = {}, {}
         for name, array in program.weights.items():
             # One variant's weights are not hashed: a second's work for some models, and nothing to share it with.
-            key = hashlib.sha256(array.reshape(-1).view(np.uint8)).digest() if self.shared else b""
+            key = (
+                hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()
+                if self.shared
+                else b""
+            )
             offset = self._placed.get(key)
             if offset is None:
                 offset = self.nbytes

@@ -27,7 +27,7 @@ from convc.runtime.manifest import Manifest, buffer_bytes, check, encode
 from convc.runtime.package import MANIFEST_SECTION, PAGE, WEIGHTS_SECTION
 from convc.runtime.seal import seal_of
 
-__all__ = ["link", "write_weights"]
+__all__ = ["SHIM", "WRAP", "link", "with_own_conversions", "write_weights"]
 
 # .note.GNU-stack: without it the linker takes the hand-written object as asking for an executable stack.
 _PAYLOAD: Final = f"""\
@@ -40,7 +40,7 @@ _PAYLOAD: Final = f"""\
 """
 # How a kernel reports an error. TVM's code calls a function of libtvm_ffi, which a product does not ship; with --wrap the call
 # comes here and goes on to whichever runtime has loaded the module: libconvc fills the variable in, else libtvm_ffi is there.
-_SHIM: Final = """\
+SHIM: Final = """\
 extern "C" {
 using Raise = void(const char *kind, const char **parts, int count);
 __attribute__((visibility("default"))) Raise *convc_raise = nullptr;
@@ -59,11 +59,12 @@ _CONVERSIONS: Final = (
     "__truncdfbf2",
 )
 # -Bsymbolic: a step is this library's own, even if the process has another library's symbol of that name.
+WRAP: Final = "-Wl,--wrap=TVMFFIErrorSetRaisedFromCStrParts"
 _FLAGS: Final = (
     "-shared",
     "-fPIC",
     "-Wl,--build-id=none,-Bsymbolic,--as-needed,--strip-debug",
-    "-Wl,--wrap=TVMFFIErrorSetRaisedFromCStrParts",
+    WRAP,
 )
 
 
@@ -109,18 +110,18 @@ def link(
         (folder / "manifest.json").write_bytes(encode(written))
         # Relative names only, and .s, not .S: the preprocessor would write the path into the object.
         (folder / "payload.s").write_text(_PAYLOAD)
-        (folder / "shim.cc").write_text(_SHIM)
+        (folder / "shim.cc").write_text(SHIM)
         _run([driver, "-c", "-O2", "-fPIC", "payload.s", "shim.cc"], folder)
         sources = [str(Path(path).absolute()) for path in objects]
         if len(sources) > 1:
-            sources = _with_own_conversions(driver, sources, folder)
+            sources = with_own_conversions(driver, sources, folder)
         _run([driver, *_FLAGS, "-o", "module.so", "shim.o", *sources, "payload.o"], folder)
         _seal(folder / "module.so")
         os.replace(folder / "module.so", destination)
     return written
 
 
-def _with_own_conversions(driver: str, objects: Sequence[str], folder: Path) -> list[str]:
+def with_own_conversions(driver: str, objects: Sequence[str], folder: Path) -> list[str]:
     """Return copies of the objects in which each keeps its own functions for half precision.
 
     LLVM puts them into every object, weak, in the instructions of that object's CPU. The linker would keep the first one for

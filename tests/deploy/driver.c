@@ -1,0 +1,370 @@
+/* What the tests ask of libconvc from C; each verb exits 0 if all was as expected, and says what was not.
+ *
+ *   driver misuse MODULE            wrong calls are errors in words
+ *   driver run MODULE IN OUT0 ...   one run; inputs and outputs are files
+ *   driver threads MODULE IN N R    N threads, a context each, R runs each; all results equal the first
+ *   driver reload MODULE N          load, run, unload N times; resident memory stays
+ *   driver inspect FILE...          one line a file: status and message
+ *   driver memory MODULE            what a run takes, measured by the system: bytes planned, bytes measured
+ *   driver overhead MODULE N        ns a call of convc_run, all in
+ *   driver counted MODULE N         N runs after one; with count_allocations.so before the C library they must allocate nothing
+ *   driver trace MODULE FILE        a profile on stdout and a Chrome trace
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "convc.h"
+
+#define MAX 16
+
+static void die(const char *what) {
+  fprintf(stderr, "%s: %s\n", what, convc_last_error());
+  exit(1);
+}
+
+#define CHECK(call) \
+  do { \
+    if ((call) != CONVC_OK) die(#call); \
+  } while (0)
+
+#define EXPECT(condition) \
+  do { \
+    if (!(condition)) { \
+      fprintf(stderr, "line %d: %s is false; last error: %s\n", __LINE__, #condition, convc_last_error()); \
+      exit(1); \
+    } \
+  } while (0)
+
+typedef struct {
+  void *in[MAX], *out[MAX];
+  size_t inputs, outputs, in_bytes[MAX], out_bytes[MAX];
+} Buffers;
+
+static void *buffer(size_t nbytes) {
+  void *memory = convc_alloc(nbytes);
+  if (!memory) die("convc_alloc");
+  memset(memory, 0, nbytes);
+  return memory;
+}
+
+static Buffers make_buffers(const convc_module *module) {
+  Buffers b = {0};
+  b.inputs = convc_input_count(module), b.outputs = convc_output_count(module);
+  convc_tensor_info info;
+  for (size_t i = 0; i < b.inputs; ++i) {
+    CHECK(convc_input_info(module, i, &info));
+    b.in[i] = buffer(b.in_bytes[i] = info.nbytes);
+  }
+  for (size_t i = 0; i < b.outputs; ++i) {
+    CHECK(convc_output_info(module, i, &info));
+    b.out[i] = buffer(b.out_bytes[i] = info.nbytes);
+  }
+  return b;
+}
+
+static void free_buffers(Buffers *b) {
+  for (size_t i = 0; i < b->inputs; ++i) convc_free(b->in[i]);
+  for (size_t i = 0; i < b->outputs; ++i) convc_free(b->out[i]);
+}
+
+static convc_status run(convc_context *context, Buffers *b) {
+  return convc_run(context, (const void *const *)b->in, b->inputs, b->out, b->outputs);
+}
+
+static void transfer(const char *path, void *memory, size_t nbytes, int writes) {
+  FILE *file = fopen(path, writes ? "wb" : "rb");
+  size_t done = !file ? 0 : writes ? fwrite(memory, 1, nbytes, file) : fread(memory, 1, nbytes, file);
+  if (done != nbytes || fclose(file)) {
+    fprintf(stderr, "'%s': %zu of %zu bytes\n", path, done, nbytes);
+    exit(1);
+  }
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Kilobytes that this process has in memory. */
+static long resident(void) {
+  long size, pages = 0;
+  FILE *file = fopen("/proc/self/statm", "r");
+  if (!file || fscanf(file, "%ld %ld", &size, &pages) != 2) exit(1);
+  fclose(file);
+  return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* ---- verbs ---- */
+
+static void misuse(const char *path) {
+  convc_module *module = (convc_module *)1;
+  convc_context *context;
+  EXPECT(convc_api_version() == CONVC_API_VERSION);
+  EXPECT(convc_load(NULL, NULL, &module) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_load(path, NULL, NULL) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_load("/no/such/file.so", NULL, &module) == CONVC_ERROR_FILE && module == NULL);
+  EXPECT(strstr(convc_last_error(), "'/no/such/file.so' (No such file or directory)"));
+  EXPECT(convc_load("/", NULL, &module) == CONVC_ERROR_FILE);
+  EXPECT(convc_load("/proc/self/exe", NULL, &module) == CONVC_ERROR_FORMAT);
+  EXPECT(strstr(convc_last_error(), ".convc.manifest"));
+
+  convc_load_options options = {sizeof options, 1, "abc"};
+  EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_ARGUMENT);
+  options.expect_sha256 = "0000000000000000000000000000000000000000000000000000000000000000";
+  EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_CHECKSUM);
+  EXPECT(strstr(convc_last_error(), "must have SHA-256 0000"));
+  options.size = 1;
+  EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_ARGUMENT);
+  options.size = offsetof(convc_load_options, expect_sha256); /* an older caller's options */
+  CHECK(convc_load(path, &options, &module));
+  convc_unload(module);
+
+  CHECK(convc_inspect(path, NULL, &module));
+  EXPECT(convc_context_create(module, 1, &context) == CONVC_ERROR_ARGUMENT);
+  EXPECT(strstr(convc_last_error(), "only inspected"));
+  convc_unload(module);
+
+  CHECK(convc_load(path, NULL, &module));
+  EXPECT(convc_context_create(module, -1, &context) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_context_create(module, convc_usable_threads() + 1, &context) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_context_create(NULL, 1, &context) == CONVC_ERROR_ARGUMENT);
+  CHECK(convc_context_create(module, 1, &context));
+  Buffers b = make_buffers(module);
+  EXPECT(convc_run(context, (const void *const *)b.in, b.inputs + 1, b.out, b.outputs) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_run(context, NULL, b.inputs, b.out, b.outputs) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_run(NULL, (const void *const *)b.in, b.inputs, b.out, b.outputs) == CONVC_ERROR_ARGUMENT);
+  void *kept = b.in[0];
+  b.in[0] = (char *)kept + 4;
+  EXPECT(run(context, &b) == CONVC_ERROR_ARGUMENT);
+  EXPECT(strstr(convc_last_error(), "must start at a multiple of 64 bytes; got 4 bytes behind one"));
+  b.in[0] = NULL;
+  EXPECT(run(context, &b) == CONVC_ERROR_ARGUMENT);
+  b.in[0] = b.out[0];
+  EXPECT(run(context, &b) == CONVC_ERROR_ARGUMENT);
+  EXPECT(strstr(convc_last_error(), "must not overlap"));
+  b.in[0] = kept;
+  CHECK(run(context, &b));
+
+  convc_tensor_info info;
+  convc_step_info step;
+  EXPECT(convc_input_info(module, b.inputs, &info) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_output_info(module, b.outputs, &info) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_step_info_at(module, convc_step_count(module), &step) == CONVC_ERROR_ARGUMENT);
+  EXPECT(convc_trace(context, (const void *const *)b.in, b.inputs, b.out, b.outputs, "/no/such/folder/t.json") == CONVC_ERROR_FILE);
+  double seconds;
+  EXPECT(convc_profile(context, (const void *const *)b.in, b.inputs, b.out, b.outputs, 0, &seconds) == CONVC_ERROR_ARGUMENT);
+
+  /* The module goes with its last context. */
+  convc_unload(module);
+  for (int threads = 1; threads <= convc_usable_threads(); ++threads) {
+    CHECK(convc_set_threads(context, threads));
+    EXPECT(convc_threads(context) == threads);
+    CHECK(run(context, &b));
+  }
+  convc_context_destroy(context);
+  convc_context_destroy(NULL);
+  convc_unload(NULL);
+  EXPECT(convc_input_count(NULL) == 0);
+  free_buffers(&b);
+}
+
+static void run_files(int count, char **arguments) {
+  convc_module *module;
+  convc_context *context;
+  convc_load_options options = {sizeof options, 1, NULL};
+  CHECK(convc_load(arguments[0], &options, &module));
+  CHECK(convc_context_create(module, 0, &context));
+  Buffers b = make_buffers(module);
+  EXPECT((size_t)count == 1 + b.inputs + b.outputs);
+  for (size_t i = 0; i < b.inputs; ++i) transfer(arguments[1 + i], b.in[i], b.in_bytes[i], 0);
+  for (int again = 0; again < 3; ++again) CHECK(run(context, &b));
+  for (size_t i = 0; i < b.outputs; ++i) transfer(arguments[1 + b.inputs + i], b.out[i], b.out_bytes[i], 1);
+  convc_context_destroy(context);
+  convc_unload(module);
+  free_buffers(&b);
+}
+
+typedef struct {
+  convc_module *module;
+  Buffers *expected;
+  int runs, index, failed;
+} User;
+
+static void *use(void *given) {
+  User *user = given;
+  convc_context *context;
+  Buffers b = make_buffers(user->module);
+  for (size_t i = 0; i < b.inputs; ++i) memcpy(b.in[i], user->expected->in[i], b.in_bytes[i]);
+  /* Every second one with all threads, so that pools of several contexts work at once. */
+  if (convc_context_create(user->module, user->index % 2, &context)) {
+    user->failed = 1;
+  } else {
+    for (int r = 0; r < user->runs && !user->failed; ++r) {
+      for (size_t i = 0; i < b.outputs; ++i) memset(b.out[i], 0xff, b.out_bytes[i]);
+      if (run(context, &b)) user->failed = 2;
+      for (size_t i = 0; i < b.outputs; ++i) {
+        if (memcmp(b.out[i], user->expected->out[i], b.out_bytes[i])) user->failed = 3;
+      }
+    }
+    convc_context_destroy(context);
+  }
+  free_buffers(&b);
+  return NULL;
+}
+
+static void threads(const char *path, const char *input, int count, int runs) {
+  convc_module *module;
+  convc_context *context;
+  CHECK(convc_load(path, NULL, &module));
+  CHECK(convc_context_create(module, 1, &context));
+  Buffers expected = make_buffers(module);
+  transfer(input, expected.in[0], expected.in_bytes[0], 0);
+  CHECK(run(context, &expected));
+  convc_context_destroy(context);
+  pthread_t *ids = calloc((size_t)count, sizeof *ids);
+  User *users = calloc((size_t)count, sizeof *users);
+  for (int i = 0; i < count; ++i) {
+    users[i] = (User){module, &expected, runs, i, 0};
+    EXPECT(pthread_create(&ids[i], NULL, use, &users[i]) == 0);
+  }
+  for (int i = 0; i < count; ++i) {
+    pthread_join(ids[i], NULL);
+    EXPECT(users[i].failed == 0);
+  }
+  free(ids);
+  free(users);
+  free_buffers(&expected);
+  convc_unload(module);
+}
+
+static void reload(const char *path, int count) {
+  long after_first = 0;
+  for (int i = 0; i < count; ++i) {
+    convc_module *module;
+    convc_context *context;
+    CHECK(convc_load(path, NULL, &module));
+    CHECK(convc_context_create(module, 0, &context));
+    Buffers b = make_buffers(module);
+    CHECK(run(context, &b));
+    convc_context_destroy(context);
+    convc_unload(module);
+    free_buffers(&b);
+    /* The first tenth: the C library keeps what it has once asked the system for. */
+    if (i == count / 10) after_first = resident();
+  }
+  printf("%ld\n", resident() - after_first);
+}
+
+static void inspect(int count, char **paths) {
+  convc_load_options options = {sizeof options, 1, NULL};
+  for (int i = 0; i < count; ++i) {
+    convc_module *module;
+    const convc_status status = convc_inspect(paths[i], &options, &module);
+    printf("%d %s\n", (int)status, status ? convc_last_error() : convc_module_name(module));
+    convc_unload(module);
+  }
+}
+
+static void memory(const char *path) {
+  convc_module *module;
+  convc_context *context;
+  convc_memory planned;
+  const long before = resident();
+  CHECK(convc_load(path, NULL, &module));
+  CHECK(convc_module_memory(module, &planned));
+  CHECK(convc_context_create(module, 1, &context));
+  Buffers b = make_buffers(module);
+  CHECK(run(context, &b));
+  const long after = resident();
+  const size_t workspace = convc_context_workspace_bytes(context);
+  printf("%zu %ld %zu %zu\n",
+         planned.weights_bytes + planned.arena_bytes + planned.workspace_bytes + planned.input_bytes + planned.output_bytes,
+         1024 * (after - before), planned.workspace_bytes, workspace);
+  convc_context_destroy(context);
+  convc_unload(module);
+  free_buffers(&b);
+}
+
+static void overhead(const char *path, int count, int threads_wanted) {
+  convc_module *module;
+  convc_context *context;
+  CHECK(convc_load(path, NULL, &module));
+  CHECK(convc_context_create(module, threads_wanted, &context));
+  Buffers b = make_buffers(module);
+  for (int i = 0; i < 100; ++i) CHECK(run(context, &b));
+  const double start = now();
+  for (int i = 0; i < count; ++i) CHECK(run(context, &b));
+  const double whole = (now() - start) / count;
+  double *steps = calloc(convc_step_count(module) + 1, sizeof *steps), kernels = 0;
+  CHECK(convc_profile(context, (const void *const *)b.in, b.inputs, b.out, b.outputs, count, steps));
+  for (size_t i = 0; i < convc_step_count(module); ++i) kernels += steps[i];
+  printf("%.1f %.1f\n", 1e9 * whole, 1e9 * kernels);
+  free(steps);
+  convc_context_destroy(context);
+  convc_unload(module);
+  free_buffers(&b);
+}
+
+/* In count_allocations.c; absent without it. */
+extern long allocations_so_far(void) __attribute__((weak));
+
+static void counted(const char *path, int count) {
+  convc_module *module;
+  convc_context *context;
+  EXPECT(allocations_so_far);
+  CHECK(convc_load(path, NULL, &module));
+  CHECK(convc_context_create(module, 0, &context));
+  Buffers b = make_buffers(module);
+  EXPECT(allocations_so_far() > 0);
+  CHECK(run(context, &b));
+  const long before = allocations_so_far();
+  for (int i = 0; i < count; ++i) CHECK(run(context, &b));
+  printf("%ld\n", allocations_so_far() - before);
+  convc_context_destroy(context);
+  convc_unload(module);
+  free_buffers(&b);
+}
+
+static void trace(const char *path, const char *file) {
+  convc_module *module;
+  convc_context *context;
+  CHECK(convc_load(path, NULL, &module));
+  CHECK(convc_context_create(module, 0, &context));
+  Buffers b = make_buffers(module);
+  const size_t count = convc_step_count(module);
+  double *seconds = calloc(count + 1, sizeof *seconds);
+  CHECK(convc_profile(context, (const void *const *)b.in, b.inputs, b.out, b.outputs, 4, seconds));
+  convc_step_info step;
+  for (size_t i = 0; i < count; ++i) {
+    CHECK(convc_step_info_at(module, i, &step));
+    EXPECT(seconds[i] > 0);
+    printf("%s\t%s\t%s\t%lld\t%.9f\n", step.node, step.op, step.algorithm, (long long)step.flops, seconds[i]);
+  }
+  CHECK(convc_trace(context, (const void *const *)b.in, b.inputs, b.out, b.outputs, file));
+  free(seconds);
+  convc_context_destroy(context);
+  convc_unload(module);
+  free_buffers(&b);
+}
+
+int main(int argc, char **argv) {
+  if (argc < 3) return 2;
+  const char *verb = argv[1];
+  if (strcmp(verb, "misuse") == 0) misuse(argv[2]);
+  else if (strcmp(verb, "run") == 0) run_files(argc - 2, argv + 2);
+  else if (strcmp(verb, "threads") == 0 && argc == 6) threads(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
+  else if (strcmp(verb, "reload") == 0 && argc == 4) reload(argv[2], atoi(argv[3]));
+  else if (strcmp(verb, "inspect") == 0) inspect(argc - 2, argv + 2);
+  else if (strcmp(verb, "memory") == 0) memory(argv[2]);
+  else if (strcmp(verb, "overhead") == 0 && argc == 5) overhead(argv[2], atoi(argv[3]), atoi(argv[4]));
+  else if (strcmp(verb, "counted") == 0 && argc == 4) counted(argv[2], atoi(argv[3]));
+  else if (strcmp(verb, "trace") == 0 && argc == 4) trace(argv[2], argv[3]);
+  else return 2;
+  return 0;
+}

@@ -1,0 +1,131 @@
+"""libconvc from C: right results, wrong calls, many threads, many loads, no allocation, no growth."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from convc.deploy.libconvc import NATIVE
+from convc.runtime import read_manifest
+from tests.deploy.toolbox import HERE, Programs, assert_outputs, run
+
+VALGRIND = (
+    "valgrind",
+    "--error-exitcode=9",
+    "--leak-check=full",
+    "--show-leak-kinds=definite",
+    "-q",
+)
+
+
+def run_files(module_file: Path, image_file: Path, tmp_path: Path) -> list[Path]:
+    return [module_file, image_file, tmp_path / "scores.bin", tmp_path / "features.bin"]
+
+
+def test_results(programs: Programs, module_file: Path, image_file: Path, tmp_path: Path) -> None:
+    programs.drive("run", *run_files(module_file, image_file, tmp_path))
+    assert_outputs(tmp_path)
+
+
+def test_wrong_calls_are_errors_in_words(sanitized: Programs, module_file: Path) -> None:
+    sanitized.drive("misuse", module_file)
+
+
+def test_sanitizers_find_nothing(
+    sanitized: Programs, module_file: Path, image_file: Path, tmp_path: Path
+) -> None:
+    sanitized.drive("run", *run_files(module_file, image_file, tmp_path))
+    assert_outputs(tmp_path)
+    sanitized.drive("threads", module_file, image_file, 8, 5)
+    sanitized.drive("trace", module_file, tmp_path / "trace.json")
+
+
+def test_eight_threads_at_once(programs: Programs, module_file: Path, image_file: Path) -> None:
+    programs.drive("threads", module_file, image_file, 8, 200)
+
+
+def test_a_thousand_loads_do_not_grow(programs: Programs, module_file: Path) -> None:
+    growth = int(programs.drive("reload", module_file, 1000))
+    # Kilobytes, over 900 loads. A leaked context would be 40 each, a leaked mapping of the file 200.
+    assert growth < 256
+
+
+def test_no_run_after_the_first_allocates(programs: Programs, module_file: Path) -> None:
+    counter = programs.folder / "count_allocations.so"
+    run(["gcc", "-O1", "-fPIC", "-shared", HERE / "count_allocations.c", "-o", counter])
+    assert programs.drive("counted", module_file, 100, LD_PRELOAD=str(counter)) == "0\n"
+
+
+def test_inspection_from_c(programs: Programs, module_file: Path, tmp_path: Path) -> None:
+    damaged = bytearray(module_file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "damaged.so").write_bytes(damaged)
+    first, second = programs.drive("inspect", module_file, tmp_path / "damaged.so").splitlines()
+    assert first == "0 small"
+    assert second.startswith("4 ")
+
+
+def test_profile_and_trace(programs: Programs, module_file: Path, tmp_path: Path) -> None:
+    rows = [
+        line.split("\t")
+        for line in programs.drive("trace", module_file, tmp_path / "t").splitlines()
+    ]
+    steps = read_manifest(module_file).variants[0].steps
+    assert [row[0] for row in rows] == [step.node for step in steps]
+    assert [int(row[3]) for row in rows] == [step.flops for step in steps]
+    document = json.loads((tmp_path / "t").read_text())
+    spans = [e for e in document["traceEvents"] if e["ph"] == "X"]
+    assert [e["name"] for e in spans] == [step.node for step in steps]
+    assert all(a["ts"] + a["dur"] <= b["ts"] + 1e-3 for a, b in itertools.pairwise(spans))
+
+
+def test_the_library_needs_the_c_library_alone(programs: Programs) -> None:
+    table = run(["readelf", "-dW", programs.folder / "libconvc.so"])
+    needed = {line.split("[")[1].rstrip("]") for line in table.splitlines() if "(NEEDED)" in line}
+    assert needed <= {"libc.so.6", "ld-linux-x86-64.so.2", "libpthread.so.0", "libdl.so.2"}
+    symbols = run(["nm", "-D", "--defined-only", programs.folder / "libconvc.so"])
+    exported = {line.split()[-1] for line in symbols.splitlines()}
+    assert {name for name in exported if not name.startswith("convc_")} == set()
+    declared = (NATIVE / "include" / "convc.h").read_text()
+    assert all(f"{name}(" in declared for name in exported)
+
+
+@pytest.mark.slow
+def test_valgrind_finds_nothing(
+    programs: Programs, module_file: Path, image_file: Path, tmp_path: Path
+) -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed (apt-get install valgrind)")
+    programs.drive("run", *run_files(module_file, image_file, tmp_path), before=VALGRIND)
+    assert_outputs(tmp_path)
+    programs.drive("threads", module_file, image_file, 8, 3, before=VALGRIND)
+    programs.drive("reload", module_file, 1000, before=VALGRIND)
+
+
+@pytest.mark.slow
+def test_eight_threads_and_a_thousand_loads_under_the_address_sanitizer(
+    sanitized: Programs, module_file: Path, image_file: Path
+) -> None:
+    sanitized.drive("threads", module_file, image_file, 8, 500)
+    sanitized.drive("reload", module_file, 1000)
+
+
+@pytest.mark.slow
+def test_thread_sanitizer_finds_nothing(
+    module_file: Path, image_file: Path, tmp_path: Path
+) -> None:
+    programs = Programs(tmp_path, ["-fsanitize=thread", "-g"])
+    done = subprocess.run(
+        [programs.driver, "threads", module_file, image_file, "8", "50"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("this kernel's address layout is one that the thread sanitizer does not know")
+    assert done.returncode == 0, done.stderr

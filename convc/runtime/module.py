@@ -96,12 +96,13 @@ def _for_this_machine(manifest: Manifest) -> Manifest:
         raise TargetMismatchError(
             f"module must run on its target {machine} ({manifest.target.triple}); got {cpu.machine} ({cpu.name})."
         )
-    wanted = "; or ".join(
-        f"{v.target.mcpu} must run on a CPU with {', '.join(host.missing_features(v.target))}"
-        for v in every_variant(manifest)
+    first, *others = (
+        (v.target.mcpu, ", ".join(host.missing_features(v.target))) for v in every_variant(manifest)
     )
+    also = "".join(f"; or for {mcpu} with {missing}" for mcpu, missing in others)
     raise TargetMismatchError(
-        f"module for {wanted}; got {cpu.name} without. Compile it for this machine."
+        f"module for {first[0]} must run on a CPU with {first[1]}{also}; got {cpu.name} without."
+        " Compile it for this machine."
     )
 
 

@@ -53,6 +53,7 @@ PARTS: Final = (
     Part("frontend.dsl", ("ir",), _DATA),
     Part("frontend.nnet", ("ir", "frontend.dsl"), _DATA),
     Part("frontend.onnx", ("ir",), (*_DATA, "onnx", "google")),
+    Part("runtime.libraries", (), ("tvm_ffi",)),
     Part("runtime", ("ir.types",), (*_DATA, "tvm_ffi", "msgspec")),
     Part("schedules", ("ir", "target"), (*_DATA, "tvm", "tvm_ffi")),
     Part("lowering", ("ir", "target", "schedules", "toolchain", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.seal"), (*_DATA, "tvm", "tvm_ffi", "msgspec")),

@@ -1,0 +1,7 @@
+"""cuDNN 9 (graph interface): the shim's source, what is written into its calls, and how the library is found."""
+
+from convc.runtime.libraries.cudnn.description import CALL, POLICIES, Description
+from convc.runtime.libraries.cudnn.find import find_cudnn, prepare
+from convc.runtime.libraries.cudnn.shim import compile_shim
+
+__all__ = ["CALL", "POLICIES", "Description", "compile_shim", "find_cudnn", "prepare"]

@@ -1,0 +1,89 @@
+"""What a call of the shim says: everything about one convolution and about how cuDNN shall compute it, as text.
+
+The other side is `native/description.h`. The text is part of the module's code: at run time nothing is decided anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["CALL", "CALL_PLAN", "POLICIES", "WORKSPACE", "Description"]
+
+# The shim's symbols, as `call_cpacked` wants them: by their full names.
+CALL: Final = "__tvm_ffi_convc_cudnn"
+CALL_PLAN: Final = "__tvm_ffi_convc_cudnn_plan"
+
+# Theano's and cuDNN's names of algorithms, and cuDNN's ways to rank engines; "heuristic" is mode A, then the fallback.
+POLICIES: Final = (
+    "heuristic", "heuristic_b", "fallback", "none", "small", "large", "fft", "fft_tiling", "winograd", "winograd_non_fused",
+    "deterministic",
+)  # fmt: skip
+
+# With 8 MB a search of cuDNN loses its tensor-core algorithms, above 256 MB it gains nothing more (sonots/cumo#502: ResNet-18 9.8 ms,
+# 5.2 ms at 128 MB).
+WORKSPACE: Final = 256 << 20
+
+Kind = Literal["forward", "data_gradient", "weight_gradient"]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One call.
+
+    Attributes:
+        kind: forward (data, weight, operands of steps..., result), data_gradient (dy, weight, dx) or weight_gradient (data, dy, dw).
+        strides, pads, dilations: one value for each of 1 to 3 spatial dimensions; the pads hold at both ends.
+        steps: what follows each sum: "bias", "add", "relu", "clip:LOW:HIGH"; forward only.
+        alpha, beta: result = alpha * convolution + beta * result.
+        channels_last: whether shapes are (N, *spatial, C) and (K, *kernel, C), else (N, C, *spatial).
+        strict: no tensor cores and no narrower inputs, so that float32 is float32 (not TF32).
+        policy: one of `POLICIES`.
+        deterministic: only engines that give the same bits at every run.
+        workspace: the most bytes beside the operands.
+        engine, knobs: cuDNN's numbers of the engine and its settings, as recorded when the model was tuned; None: by the policy.
+        spec: the convolution's name in messages.
+
+    Example:
+        >>> print(Description("forward", (1, 1), (1, 1), (1, 1), steps=("bias", "relu"), spec="conv2d-f32"))
+        kind=forward;layout=NCHW;strides=1,1;pads=1,1;dilations=1,1;steps=bias,relu;alpha=1.0;beta=0.0;math=strict;policy=heuristic;deterministic=0;workspace=268435456;engine=;knobs=;spec=conv2d-f32
+    """
+
+    kind: Kind
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    steps: tuple[str, ...] = ()
+    alpha: float = 1.0
+    beta: float = 0.0
+    channels_last: bool = False
+    strict: bool = True
+    policy: str = "heuristic"
+    deterministic: bool = False
+    workspace: int = WORKSPACE
+    engine: int | None = None
+    knobs: tuple[tuple[int, int], ...] = ()
+    spec: str = ""
+
+    def __str__(self) -> str:
+        def numbers(values: tuple[int, ...]) -> str:
+            return ",".join(map(str, values))
+
+        fields = {
+            "kind": self.kind,
+            "layout": "NHWC" if self.channels_last else "NCHW",
+            "strides": numbers(self.strides),
+            "pads": numbers(self.pads),
+            "dilations": numbers(self.dilations),
+            "steps": ",".join(self.steps),
+            "alpha": repr(self.alpha),
+            "beta": repr(self.beta),
+            "math": "strict" if self.strict else "any",
+            "policy": self.policy,
+            "deterministic": int(self.deterministic),
+            "workspace": self.workspace,
+            "engine": "" if self.engine is None else self.engine,
+            "knobs": ",".join(f"{name}:{value}" for name, value in self.knobs),
+            "spec": self.spec,  # the last: messages show what stands behind it
+        }
+        return ";".join(f"{name}={value}" for name, value in fields.items())

@@ -1,0 +1,184 @@
+// cuDNN in a packaged module: one function, called by the module's own entry through its symbol. It is compiled by g++ when the model is
+// exported and linked into the module, needs neither cuDNN nor CUDA then, and several modules with it live in one process.
+//
+//   convc_cudnn(description, tensors...)       runs a convolution on the current stream
+//   convc_cudnn_plan(description, tensors...)  returns "engine=28;workspace=1024" of the plan that it would run, and runs nothing
+#include <tvm/ffi/extra/c_env_api.h>
+#include <tvm/ffi/function.h>
+#include <tvm/ffi/string.h>
+
+#include <list>
+#include <unordered_map>
+
+#include "plans.h"
+
+namespace convc_cudnn {
+
+namespace {
+
+// A model has some hundred convolutions; a process that runs many models does not keep the plans of all for ever.
+constexpr size_t MOST_PLANS = 1024;
+
+struct Entry {
+  std::string key;
+  std::vector<int64_t> shapes;
+  std::unique_ptr<Graph> graph;
+  Plan plan;
+};
+
+std::vector<int64_t> shapes_of(const std::vector<const DLTensor*>& tensors) {
+  std::vector<int64_t> shapes;
+  for (const DLTensor* tensor : tensors) {
+    shapes.push_back(tensor->dtype.code * 1000 + tensor->dtype.bits);
+    shapes.insert(shapes.end(), tensor->shape, tensor->shape + tensor->ndim);
+    if (tensor->strides) shapes.insert(shapes.end(), tensor->strides, tensor->strides + tensor->ndim);
+  }
+  return shapes;
+}
+
+// A thread's own: cuDNN's handles must not be used by two threads at once.
+class Context {
+ public:
+  explicit Context(int device) : device_(device) {
+    if (const char* json = std::getenv("CONVC_CUDNN_DEVICE_PROPERTIES")) {
+      // A device described in JSON stands for one that is not here: plans can be made, nothing can run.
+      properties_ = Descriptor(BACKEND_DEVICEPROP_DESCRIPTOR);
+      properties_.set(ATTR_DEVICEPROP_JSON_REPRESENTATION, TYPE_CHAR, static_cast<int64_t>(strlen(json)) + 1, json);
+      properties_.finalize("finalisation of the device's properties");
+      return;
+    }
+    check(Library::get().cudnnCreate(&handle_), "cudnnCreate");
+  }
+  ~Context() {
+    entries_.clear();
+    // At a process' end the driver may be gone before its threads' variables; what cuDNN says to that is nobody's concern.
+    if (handle_) Library::get().cudnnDestroy(handle_);
+  }
+
+  Entry& entry(const std::string& description, const std::vector<const DLTensor*>& tensors) {
+    auto found = by_key_.find(description);
+    if (found != by_key_.end()) {
+      entries_.splice(entries_.begin(), entries_, found->second);
+      if (entries_.front().shapes == shapes_of(tensors)) return entries_.front();
+      by_key_.erase(found);
+      entries_.pop_front();
+    }
+    const Description parsed(description);
+    Entry made = {description, shapes_of(tensors), std::make_unique<Graph>(parsed, tensors, handle_), Plan()};
+    made.plan = Planner(*made.graph, parsed, handle_, handle_ ? nullptr : &properties_).choose();
+    entries_.push_front(std::move(made));
+    by_key_[description] = entries_.begin();
+    if (entries_.size() > MOST_PLANS) {
+      by_key_.erase(entries_.back().key);
+      entries_.pop_back();
+    }
+    return entries_.front();
+  }
+
+  void run(const std::string& description, const std::vector<const DLTensor*>& tensors) {
+    Entry& e = entry(description, tensors);
+    if (!handle_) TVM_FFI_THROW(RuntimeError) << "a convolution must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
+    const Library& library = Library::get();
+    check(library.cudnnSetStream(handle_, TVMFFIEnvGetStream(kDLCUDA, device_)), "cudnnSetStream");
+    std::vector<void*> pointers;
+    for (const DLTensor* tensor : tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
+    Workspace workspace(device_, e.plan.workspace);
+    void* memory = workspace.memory();
+    Descriptor pack(BACKEND_VARIANT_PACK_DESCRIPTOR);
+    pack.set(ATTR_VARIANT_PACK_DATA_POINTERS, TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()), pointers.data())
+        .set(ATTR_VARIANT_PACK_UNIQUE_IDS, e.graph->identifiers())
+        .set(ATTR_VARIANT_PACK_WORKSPACE, TYPE_VOID_PTR, 1, &memory)
+        .finalize("finalisation of the variant pack");
+    check(library.cudnnBackendExecute(handle_, e.plan.descriptor.raw(), pack.raw()), "cudnnBackendExecute");
+  }
+
+ private:
+  // Memory of TVM's pool, which the kernels of the same stream may have after this call.
+  class Workspace {
+   public:
+    Workspace(int device, int64_t bytes) : device_(device) {
+      if (!bytes) return;
+      using Allocate = void*(int type, int device, uint64_t bytes, int code, int bits);
+      static auto* allocate = runtime_function<Allocate>("TVMBackendAllocWorkspace");
+      memory_ = allocate(kDLCUDA, device, static_cast<uint64_t>(bytes), kDLUInt, 8);
+      if (!memory_) {
+        TVM_FFI_THROW(RuntimeError) << "cuDNN's workspace for " << current_spec << " must fit the device; got no memory for " << bytes
+                                    << " bytes. Compile with a smaller --workspace-limit.";
+      }
+    }
+    ~Workspace() {
+      using Free = int(int type, int device, void* memory);
+      static auto* release = runtime_function<Free>("TVMBackendFreeWorkspace");
+      if (memory_) release(kDLCUDA, device_, memory_);
+    }
+    void* memory() const { return memory_; }
+
+   private:
+    template <class Function>
+    static Function* runtime_function(const char* name) {
+      // Whoever loaded this module has loaded TVM's runtime.
+      void* symbol = dlsym(RTLD_DEFAULT, name);
+      if (!symbol) {
+        void* runtime = dlopen("libtvm_runtime.so", RTLD_NOW | RTLD_NOLOAD);
+        symbol = runtime ? dlsym(runtime, name) : nullptr;
+      }
+      if (!symbol) TVM_FFI_THROW(RuntimeError) << "TVM's runtime (libtvm_runtime.so) must be loaded; got no function " << name << ".";
+      return reinterpret_cast<Function*>(symbol);
+    }
+    int device_;
+    void* memory_ = nullptr;
+  };
+
+  int device_;
+  Handle handle_ = nullptr;
+  Descriptor properties_;
+  std::list<Entry> entries_;  // the latest first
+  std::unordered_map<std::string, std::list<Entry>::iterator> by_key_;
+};
+
+struct Call {
+  std::string description;
+  std::vector<const DLTensor*> tensors;
+
+  Call(const TVMFFIAny* raw, int32_t count) {
+    const auto* arguments = reinterpret_cast<const tvm::ffi::AnyView*>(raw);
+    if (count < 4) TVM_FFI_THROW(ValueError) << "a cuDNN call must have a description and three tensors at least; got " << count << " arguments.";
+    description = arguments[0].cast<tvm::ffi::String>();
+    for (int32_t i = 1; i < count; ++i) tensors.push_back(arguments[i].cast<DLTensor*>());
+    for (const DLTensor* tensor : tensors)
+      if (tensor->device.device_type != kDLCUDA && !std::getenv("CONVC_CUDNN_DEVICE_PROPERTIES"))
+        TVM_FFI_THROW(ValueError) << "cuDNN must be given memory of a CUDA device; got device type " << tensor->device.device_type << ".";
+    const size_t at = description.rfind("spec=");
+    current_spec = at == std::string::npos ? description : description.substr(at + 5);
+  }
+
+  Context& context() const {
+    static thread_local std::unordered_map<int, std::unique_ptr<Context>> contexts;
+    std::unique_ptr<Context>& context = contexts[tensors[0]->device.device_id];
+    if (!context) context = std::make_unique<Context>(tensors[0]->device.device_id);
+    return *context;
+  }
+};
+
+}  // namespace
+
+}  // namespace convc_cudnn
+
+extern "C" {
+
+TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny*) {
+  TVM_FFI_SAFE_CALL_BEGIN();
+  const convc_cudnn::Call call(arguments, count);
+  call.context().run(call.description, call.tensors);
+  TVM_FFI_SAFE_CALL_END();
+}
+
+TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_plan(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
+  TVM_FFI_SAFE_CALL_BEGIN();
+  const convc_cudnn::Call call(arguments, count);
+  const convc_cudnn::Plan& plan = call.context().entry(call.description, call.tensors).plan;
+  const std::string text = "engine=" + std::to_string(plan.engine) + ";workspace=" + std::to_string(plan.workspace);
+  *reinterpret_cast<tvm::ffi::Any*>(result) = tvm::ffi::String(text);
+  TVM_FFI_SAFE_CALL_END();
+}
+}

@@ -1,0 +1,66 @@
+"""The real cuDNN without a device: plans for an H200 described in JSON (cuDNN 9.8 and later can do that).
+
+A process of its own: it loads stand-ins of libcuda.so.1, whose functions all answer that there is no device, and of libcublasLt.so.13.
+Reads [[description, [[shape, element type], ...]], ...] as JSON, prints [plan or error, ...].
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Attributes that no header names; written from the data sheet, to be replaced by what a device says.
+PROPERTIES = Path(__file__).with_name("h200.json")
+NO_DEVICE = 100
+
+
+def stand_ins(header: Path, folder: Path) -> None:
+    """Build and load the libraries that cuDNN will not load without."""
+    text = header.read_text(encoding="utf-8", errors="replace")
+    names = set(re.findall(r"CUresult\s+CUDAAPI\s+(cu\w+)\s*\(", text)) - {"cuDriverGetVersion"}
+    names |= {name + suffix for name in names for suffix in ("_v2", "_v3", "_v4", "_ptsz")}
+    functions = [f"int {name}(void) {{ return {NO_DEVICE}; }}" for name in sorted(names)]
+    functions.append("int cuDriverGetVersion(int* version) { *version = 13000; return 0; }")
+    version = "unsigned long cublasLtGetVersion(void) { return 130000; }"
+    for name, source in (("libcuda.so.1", "\n".join(functions)), ("libcublasLt.so.13", version)):
+        (folder / "stub.c").write_text(source, encoding="utf-8")
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name), str(folder / "stub.c")],
+            check=True,
+        )  # fmt: skip
+        ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+
+
+def main() -> None:
+    """Answer the questions on stdin."""
+    import ml_dtypes
+    import numpy as np
+    import tvm_ffi
+
+    from convc.runtime.libraries.cudnn import compile_shim, prepare
+
+    assert ml_dtypes
+    folder = Path(tempfile.mkdtemp())
+    stand_ins(Path(sys.argv[1]), folder)
+    os.environ["CONVC_CUDNN_DEVICE_PROPERTIES"] = PROPERTIES.read_text(encoding="utf-8")
+    prepare()
+    (folder / "shim.so").write_bytes(compile_shim(("-shared",)))
+    plan = tvm_ffi.load_module(str(folder / "shim.so")).get_function("convc_cudnn_plan")
+    answers = []
+    for description, tensors in json.load(sys.stdin):
+        arrays = [tvm_ffi.from_dlpack(np.zeros(shape, dtype)) for shape, dtype in tensors]
+        try:
+            answers.append(str(plan(description, *arrays)))
+        except (RuntimeError, ValueError) as error:
+            answers.append(f"error: {error}")
+    sys.stdout.write(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,9 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from convc import dsl, nnet
+from convc import dsl, grad, nnet
 
 FOLDER = Path(__file__).parent / "aesara"
+
+
+def _pool_2d_grad(x: dsl.Tensor, g: dsl.Tensor, **keywords: object) -> dsl.Tensor:
+    return grad([nnet.pool_2d(x, **keywords)], x, [g])
+
 
 # op -> the function and its operands, in order
 CALLS: Mapping[str, tuple[Callable[..., dsl.Tensor], str]] = {
@@ -24,6 +29,15 @@ CALLS: Mapping[str, tuple[Callable[..., dsl.Tensor], str]] = {
     "conv2d_gw": (nnet.conv2d_grad_wrt_weights, "xg"),
     "conv3d_gw": (nnet.conv3d_grad_wrt_weights, "xg"),
     "conv2d_transpose": (nnet.conv2d_transpose, "xw"),
+    "separable_conv2d": (nnet.separable_conv2d, "xdp"),
+    "separable_conv3d": (nnet.separable_conv3d, "xdp"),
+    "causal_conv1d": (nnet.causal_conv1d, "xw"),
+    "conv3d2d": (nnet.conv3d2d.conv3d, "xw"),
+    "bilinear_upsampling": (nnet.bilinear_upsampling, "x"),
+    "pool_2d": (nnet.pool_2d, "x"),
+    "pool_3d": (nnet.pool_3d, "x"),
+    "pool_2d_grad": (_pool_2d_grad, "xg"),
+    "log_softmax": (nnet.logsoftmax, "x"),
 }
 # Operands that are weights: known at compile time, unless a test wants them as inputs.
 WEIGHTS = "wdp"
@@ -33,7 +47,7 @@ def _tuples(value: object) -> object:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One of Aesara's answers.
 

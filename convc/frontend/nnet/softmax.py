@@ -1,0 +1,76 @@
+"""Softmax as Theano's `nnet` and cuDNN modules have it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from convc.errors import ShapeError, unknown_name
+from convc.frontend.dsl.elementwise import exp
+from convc.frontend.dsl.reduction import log_softmax as dsl_log_softmax
+from convc.frontend.dsl.reduction import softmax as dsl_softmax
+from convc.frontend.dsl.reduction import sum as dsl_sum
+from convc.frontend.dsl.tensor import Operand, Tensor, building, reshape
+from convc.frontend.nnet.geometry import float_tensor
+
+__all__ = ["GpuDnnSoftmax", "logsoftmax", "softmax"]
+
+ALGORITHMS: Final = ("fast", "accurate", "log")
+MODES: Final = ("instance", "channel")
+
+
+@building
+def softmax(c: Operand, axis: int | None = None, *, name: str | None = None) -> Tensor:
+    """Return exp(c) / sum(exp(c)) along `axis`; left out, the last one, which is Theano's for vectors and matrices."""
+    return dsl_softmax(float_tensor("c", c), -1 if axis is None else axis, name=name)
+
+
+@building
+def logsoftmax(c: Operand, axis: int | None = None, *, name: str | None = None) -> Tensor:
+    """Return log(softmax(c)) along `axis`, computed in one piece."""
+    return dsl_log_softmax(float_tensor("c", c), -1 if axis is None else axis, name=name)
+
+
+class GpuDnnSoftmax:
+    """A softmax of images (batch, channels, rows, columns).
+
+    Args:
+        tensor_format: 'bc01'.
+        algo: 'fast' (does not subtract the maximum, so that large elements overflow), 'accurate', or 'log'.
+        mode: 'instance' (over channels, rows and columns of an image) or 'channel' (over the channels of a pixel).
+
+    Raises:
+        UnknownNameError: for another format, algorithm or mode.
+
+    Source:
+        theano.sandbox.cuda.dnn.GpuDnnSoftmax.
+
+    Example:
+        >>> from convc import dsl, nnet
+        >>> nnet.GpuDnnSoftmax("bc01", "log", "instance")(dsl.input("x", (2, 3, 4, 4))).shape
+        (2, 3, 4, 4)
+    """
+
+    def __init__(
+        self, tensor_format: str = "bc01", algo: str = "accurate", mode: str = "channel"
+    ) -> None:
+        for kind, value, known in (
+            ("tensor_format", tensor_format, ("bc01",)),
+            ("algo", algo, ALGORITHMS),
+            ("mode", mode, MODES),
+        ):
+            if value not in known:
+                raise unknown_name(kind, value, known)
+        self.algo, self.mode = algo, mode
+
+    def __call__(self, x: Operand) -> Tensor:
+        """Return the softmax of `x`."""
+        images = float_tensor("x", x)
+        if len(images.shape) != 4:
+            raise ShapeError(f"x must be (batch, channels, rows, columns); got {images.node.type}.")
+        flat = reshape(images, (images.shape[0], -1)) if self.mode == "instance" else images
+        if self.algo == "fast":
+            powers = exp(flat)
+            y = powers / dsl_sum(powers, 1, keepdims=True)
+        else:
+            y = (dsl_log_softmax if self.algo == "log" else dsl_softmax)(flat, 1)
+        return reshape(y, images.shape) if self.mode == "instance" else y

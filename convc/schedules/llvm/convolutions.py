@@ -59,7 +59,7 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
     at = 2 + len(slices)
     tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
-    return fetch_ahead(sch.mod["main"], "weight", tiles)
+    return fetch_ahead(sch.mod["main"], "weight", tiles, target)
 
 
 def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -105,7 +105,7 @@ def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.decompose_reduction(acc, first)
     rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
     tiles = {4: (knobs["rows"], rows), 5: (knobs["cols"], -(-qe // knobs["cols"]))}
-    return fetch_ahead(sch.mod["main"], "weight", tiles)
+    return fetch_ahead(sch.mod["main"], "weight", tiles, target)
 
 
 def generic(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -157,7 +157,7 @@ def dense(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     sch.parallel(ko)
     sch.decompose_reduction(acc, first)
     rows = min(knobs["rows"], me)
-    return fetch_ahead(sch.mod["main"], "weight", {0: (rows, -(-me // rows))})
+    return fetch_ahead(sch.mod["main"], "weight", {0: (rows, -(-me // rows))}, target)
 
 
 SCHEDULES: Final[dict[str, Schedule]] = {

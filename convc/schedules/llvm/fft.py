@@ -76,7 +76,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
         # Of four products, real and imaginary part read the same panel one after the other.
         planes, points = (1 if knobs["products"] == 3 else 2), knobs["points"]
         tiles = knobs["rows"] * int(sch.get(qo).extent)
-        func = fetch_ahead(func, "U", {2: (1, planes), 5: (points, -(-tiles // points))})
+        func = fetch_ahead(func, "U", {2: (1, planes), 5: (points, -(-tiles // points))}, target)
     return _with_programs(func, programs)
 
 

@@ -72,7 +72,9 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
             sch.parallel(ko)
     sch.decompose_reduction(acc, first)
     tiles = int(sch.get(_own(sch, V)[4]).extent)
-    return fetch_ahead(sch.mod["main"], "U", {4: (knobs["points"], -(-tiles // knobs["points"]))})
+    return fetch_ahead(
+        sch.mod["main"], "U", {4: (knobs["points"], -(-tiles // knobs["points"]))}, target
+    )
 
 
 def _tile_size(sch: s_tir.Schedule, V: Block, y1: Block, out: Block) -> tuple[int, int]:

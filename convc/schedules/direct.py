@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tvm import te
+from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import (
@@ -123,7 +123,7 @@ class Direct:
         spec = raised(problem.spec)
         tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
         vectors = -(-spec.out_channels // knobs["block"])
-        c = _span(spec, knobs).blocks * knobs["data_block"]
+        c = _channels(spec, knobs["data_block"], _span(spec, knobs))
         slices = math.prod(spec.output[2:-2])
         steps = spec.data[0] * slices * c * math.prod(spec.kernel)
         rows, cols = spec.output[-2:]
@@ -155,17 +155,14 @@ class Direct:
         x = te.placeholder((N, span.all_blocks, *extents, a), spec.dtype, name="data")
         w = te.placeholder((wide, span.blocks, *spec.kernel, a, v * b), spec.dtype, name="weight")
         extras = blocked_extras(problem, blocks, b, (N, blocks, *points, b))
-        co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, a), "ci")
-        taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
+        co, ci, taps, axes = _reduction(spec, a, span)
 
         def product(n, k, *at):
             *p, lane = at
-            axes = zip(p, spec.strides, taps, spec.dilations, strict=True)
-            position = [i * stride + r * dilation for i, stride, r, dilation in axes]
-            return te.sum(
-                x(n, span.first(k) + co, *position, ci) * w(k, co, *taps, ci, lane),
-                axis=[co, *taps, ci],
-            )
+            steps = zip(p, spec.strides, taps, spec.dilations, strict=True)
+            position = [i * stride + r * dilation for i, stride, r, dilation in steps]
+            value = x(n, span.first(k) + co, *position, ci) * w(k, co, *taps, ci, lane)
+            return te.sum(value, axis=axes)
 
         acc = te.compute((N, wide, *points, v * b), product, name="acc")
         y = te.compute(
@@ -174,6 +171,28 @@ class Direct:
             name="unpack",
         )
         return [x, w, *extras, blocked_result(y, problem, extras)]
+
+
+def _channels(spec: ConvSpec, block: int, span: Span) -> int:
+    """Return the input channels that one output channel's sum runs over: of one tap without those that only fill the last block.
+
+    24 channels in blocks of 16 are 24 steps then, not 32. With more taps the blocks must be the outer loop, for the sake of L1.
+    """
+    exact = spec.is_pointwise and spec.group == 1
+    return spec.in_channels if exact else span.blocks * block
+
+
+def _reduction(
+    spec: ConvSpec, block: int, span: Span
+) -> tuple[te.Tensor, te.Tensor, list[te.Tensor], list[te.Tensor]]:
+    """Return (block of channels, channel in it, taps) and the axes that they are summed over, outermost first."""
+    channels = _channels(spec, block, span)
+    if channels % block:
+        c = te.reduce_axis((0, channels), "c")
+        return c // block, c % block, [tirx.const(0, "int32")] * len(spec.kernel), [c]
+    co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, block), "ci")
+    taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
+    return co, ci, taps, [co, *taps, ci]
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

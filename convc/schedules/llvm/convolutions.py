@@ -17,6 +17,7 @@ from convc.schedules.llvm.tiling import (
     blocks_of,
     inline_between,
     parallelize,
+    reductions,
     share_rows,
     split_tail,
 )
@@ -48,7 +49,7 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     part, po = share_rows(sch, po, knobs)
     sch.reorder(n, *slices, *part, ko, po, qo, ki, pi, qi, lane)
     acc = sch.get_sblock("acc")
-    first = accumulate(sch, acc, qo, len(slices) + 4, knobs["block"])
+    first = accumulate(sch, acc, qo, reductions(sch, acc), knobs["block"])
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)

@@ -32,6 +32,7 @@ from convc.schedules.llvm.tiling import (
     blocks_of,
     inline_between,
     parallelize,
+    reductions,
     split_tail,
 )
 from convc.schedules.plan import Knobs
@@ -145,8 +146,7 @@ def _product(sch: s_tir.Schedule, acc: Block, M: Block, knobs: Knobs) -> Loop:
     count = int(sch.get(tiles).extent)
     po, pi = split_tail(sch, tiles, count, min(knobs["points"], count))
     vector, lanes = sch.split(lane, [None, knobs["block"]])
-    reductions = sum(axis.iter_type == tirx.IterVar.CommReduce for axis in sch.get(acc).iter_vars)
-    first = accumulate(sch, acc, po, reductions, knobs["block"])
+    first = accumulate(sch, acc, po, reductions(sch, acc), knobs["block"])
     sch.unroll(pi)
     sch.unroll(vector)
     sch.vectorize(lanes)

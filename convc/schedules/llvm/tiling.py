@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tvm import s_tir
+from tvm import s_tir, tirx
 
 from convc.schedules.plan import Knobs
 
-__all__ = ["accumulate", "blocks_of", "inline_between", "parallelize", "share_rows", "split_tail"]
+__all__ = [
+    "accumulate",
+    "blocks_of",
+    "inline_between",
+    "parallelize",
+    "reductions",
+    "share_rows",
+    "split_tail",
+]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
 Block = Any
@@ -83,6 +91,11 @@ def accumulate(
         sch.unroll(loop)
     sch.vectorize(inner)
     return reduced[0]
+
+
+def reductions(sch: s_tir.Schedule, block: Block) -> int:
+    """Return how many reduction axes a block has."""
+    return sum(axis.iter_type == tirx.IterVar.CommReduce for axis in sch.get(block).iter_vars)
 
 
 def share_rows(sch: s_tir.Schedule, row: Loop, knobs: Knobs) -> tuple[list[Loop], Loop]:

@@ -7,6 +7,7 @@ import tvm
 from tvm import te
 
 from convc.ir import ConvSpec
+from convc.schedules import dense
 from convc.schedules.algorithm import Problem
 from convc.schedules.llvm.compiler import build
 from convc.schedules.llvm.convolutions import SCHEDULES
@@ -45,3 +46,13 @@ def test_transformed_weights_are_fetched(name: str) -> None:
 def test_weights_that_stay_in_registers_are_not_fetched() -> None:
     spec = ConvSpec.of((1, 32, 14, 14), (32, 1, 3, 3), pads=(1, 1, 1, 1), group=32)
     assert "prefetcht" not in _assembly("depthwise", spec)
+
+
+def test_a_long_sum_fetches_with_every_step() -> None:
+    data, outputs = (1, 5000), 64
+    knobs = dense.knobs(data, outputs, TARGET)
+    func = te.create_prim_func(dense.compute(data, outputs, "float32", (), knobs))
+    scheduled = SCHEDULES["dense"](func, knobs, TARGET).with_attr("global_symbol", "kernel")
+    code = build(tvm.IRModule({"kernel": scheduled}), TARGET).mod.inspect_source("s")
+    # One line for each vector of weights, times LLVM's unrolling; not one for each of 5000 steps.
+    assert 0 < code.count("prefetcht1") <= 16 * knobs["vectors"]

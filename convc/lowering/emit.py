@@ -11,16 +11,20 @@ from convc.lowering.kernels import (
     conv_kernel,
     dense_kernel,
     literals_of,
+    packing_kernel,
     unit_kernel,
 )
 from convc.lowering.layouts import Layouts, assign_layouts, is_channel_concatenation
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call, Program
+from convc.schedules import packing
+from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.dual import dual_weight
 from convc.schedules.layout import Layout
-from convc.schedules.plan import Plan
-from convc.schedules.select import is_convolution, problem_of
+from convc.schedules.plan import Knobs, Plan
+from convc.schedules.select import is_convolution, problem_for
 from convc.target import Target
 
 __all__ = ["emit"]
@@ -76,8 +80,9 @@ class _Emitter:
             self._other(unit)
 
     def _convolution(self, node: Node) -> None:
-        choice, problem = self.plan[node.name], problem_of(self.graph, node)
+        choice = self.plan[node.name]
         algorithm = self.backend.algorithm(choice.algorithm)
+        problem = problem_for(self.graph, node, algorithm, self.target)
         wants = algorithm.operands(problem, self.target, choice.knobs)
         knobs = dict(choice.knobs)
         if self.backend.parallel_cycles is not None:
@@ -85,11 +90,7 @@ class _Emitter:
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
         data = self.places.read(node.inputs[0], wants.data.block, wants.border)
         arguments = [_seen(data, wants.data)]
-        if problem.constant_weight:
-            packed = algorithm.pack(self.graph[node.inputs[1]].value, problem, knobs)
-            arguments.append(self.places.weight(f"{node.name}.weight", packed))
-        else:
-            arguments.append(self.places.read(node.inputs[1], 0))
+        arguments.append(self._weight(node, algorithm, problem, knobs))
         block = wants.result.block
         extras = iter(node.inputs[2:])
         for step in problem.epilogue:
@@ -113,6 +114,36 @@ class _Emitter:
                 problem.spec.flops,
             )
         )
+
+    def _weight(self, node: Node, algorithm: Algorithm, problem: Problem, knobs: Knobs) -> Argument:
+        """Return the weight as the kernel reads it: packed now, or by a step of its own each run."""
+        if problem.constant_weight:
+            value = self.graph[node.inputs[1]].value
+            if problem.dual:
+                value = dual_weight(value, problem.spec.group)
+            packed = algorithm.pack(value, problem, knobs)
+            return self.places.weight(f"{node.name}.weight", packed)
+        plain = self.places.read(node.inputs[1], 0)
+        tensors = packing.compute(algorithm.name, problem, knobs)
+        if tensors is None:
+            return plain
+        shape = tuple(int(extent) for extent in tensors[1].shape)
+        packed = self.places.scratch(f"{node.name}.weight", shape, problem.spec.dtype)
+        cycles = packing.cycles(algorithm.name, problem, knobs)
+        threads = {**knobs, "parallel": int(cycles > (self.backend.parallel_cycles or 0))}
+        views = [plain.view, packed.view]
+        kernel = packing_kernel(algorithm.name, problem, self.target, threads, views)
+        self._call(
+            Call(
+                kernel,
+                (plain, packed),
+                node.name,
+                "pack",
+                algorithm.name,
+                "weights known at run time",
+            )
+        )
+        return packed
 
     def _call(self, call: Call) -> None:
         """Append a call, unless its result has no elements: then there is nothing to compute."""

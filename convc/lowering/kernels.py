@@ -17,6 +17,7 @@ from convc.ir.ops import OPS
 from convc.ir.types import Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.program import Kernel
+from convc.schedules import packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import View
@@ -25,7 +26,14 @@ from convc.schedules.plan import Knobs
 from convc.schedules.scalar import zero_beyond
 from convc.target import Target
 
-__all__ = ["border_kernel", "conv_kernel", "dense_kernel", "reorder_kernel", "unit_kernel"]
+__all__ = [
+    "border_kernel",
+    "conv_kernel",
+    "dense_kernel",
+    "packing_kernel",
+    "reorder_kernel",
+    "unit_kernel",
+]
 
 
 def _kernel(
@@ -91,6 +99,22 @@ def conv_kernel(
         problem.accumulator,
     )
     return _kernel(stem, parts, views, make)
+
+
+def packing_kernel(
+    algorithm: str, problem: Problem, target: Target, knobs: Knobs, views: Sequence[View]
+) -> Kernel:
+    """Return the kernel that brings a run-time weight into an algorithm's order."""
+
+    def make() -> tirx.PrimFunc:
+        tensors = packing.compute(algorithm, problem, knobs)
+        assert tensors is not None, f"{algorithm} reads plain weights"
+        func = te.create_prim_func(tensors)
+        return backend_of(target).schedules["packing"](func, knobs, target)
+
+    spec = problem.spec
+    parts = (spec.key, sorted(knobs.items()), problem.dual)
+    return _kernel(f"pack_{algorithm}", parts, views, make)
 
 
 def dense_kernel(

@@ -16,7 +16,7 @@ from convc.schedules.backend import backend_of
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Plan
-from convc.schedules.select import is_convolution, problem_of
+from convc.schedules.select import is_convolution, problem_for
 from convc.target import Target
 
 __all__ = ["Layouts", "assign_layouts"]
@@ -68,8 +68,9 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
     for unit in units:
         node = unit.result
         if is_convolution(node):
-            choice, problem = plan[node.name], problem_of(graph, node)
+            choice = plan[node.name]
             algorithm = backend_of(target).algorithm(choice.algorithm)
+            problem = problem_for(graph, node, algorithm, target)
             wants = algorithm.operands(problem, target, choice.knobs)
             key = (node.inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)

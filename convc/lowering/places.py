@@ -115,6 +115,12 @@ class Places:
         self._at[node.name] = {0: _Place(self.read(source, 0).buffer)}
         self.layouts.primary[node.name] = PLAIN
 
+    def scratch(self, name: str, shape: Shape, dtype: str) -> Argument:
+        """Return memory for what one step leaves to the next."""
+        view = PLAIN.view(shape, dtype)
+        nbytes = PLAIN.nbytes(shape, dtype)
+        return Argument(self._arena(name, nbytes), view)
+
     def _arena(self, stem: str, nbytes: int) -> Buffer:
         """Return a new buffer; the number keeps a value apart from another one's copy that is called like it."""
         self._buffers += 1

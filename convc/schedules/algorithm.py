@@ -42,12 +42,14 @@ class Problem:
         epilogue: what follows each sum.
         constant_weight: whether weights can be packed at compile time.
         accumulate: element type of the sums, as in `ConvAttributes`.
+        dual: whether the weight given is that of the transposed convolution that this one stands for, see `dual`.
     """
 
     spec: ConvSpec
     epilogue: tuple[Step, ...] = ()
     constant_weight: bool = True
     accumulate: str = ""
+    dual: bool = False
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 THE ALGORITHM   y[n, c, p, q] = sum over r, s of x[n, c, p stride + r dilation, q stride + s dilation] w[c, r, s]
                 on x and y as NCHW[b]c, w as [C/b][R][S][b]
                 3-D: a depth axis more everywhere, its taps in the sum
-WHEN            group = C = K, weights constant
+WHEN            group = C = K
 COST            R S FMAs an output point; data is loaded once per tile and reused from registers over the taps
 ACCURACY        one chain of R S fused multiply-adds: |error| <= R S eps (|x| * |w|)
 SOURCE          MobileNets, arXiv:1704.04861 (the layer)

@@ -4,7 +4,7 @@ THE ALGORITHM   y[n, k, p, q] = sum over c, r, s of x[n, c, p stride + r dilatio
                 on x as NCHW[a]c (a = 1 for the first layer), y as NCHW[b]c, w as [K/(v b)][C/a][R][S][a][v b]
                 3-D: a depth axis more everywhere, its taps in the sum; one slice of results after another
                 groups: each vector of results reads the blocks that its groups' inputs lie in, see `span`
-WHEN            weights constant
+WHEN            any geometry
 COST            C/group R S FMAs an output point, C/group rounded up to those blocks; tails of the register tile
 ACCURACY        one chain of C R S fused multiply-adds: |error| <= C R S eps (|x| * |w|)
 SOURCE          Georganas et al., SC'18 (loop order, layouts); Liu et al., ATC'19 (NCHW[x]c in TVM)

@@ -6,7 +6,7 @@ THE ALGORITHM   y[n, k, pixel] = sum over i of w[k, i] panel[i, pixel], i = (c, 
                 panel[i, pixel] = planes[n, c, (r dilation) % stride, p + r dilation / stride]; a few hundred pixels, it lives in L2
                 and the whole matrix of patches never exists. Or, knob `panel` 0, no panel either: the products read the planes
                 themselves, and where a row ends they compute what nobody reads; faster but for small maps and wide dilations.
-WHEN            1-D, 2-D, 3-D, any stride, dilation, padding and group, on plain tensors; weights constant
+WHEN            1-D, 2-D, 3-D, any stride, dilation, padding and group, on plain tensors
 COST            C/group R S FMAs an output pixel, and a copy of the data; panels: C/group R S elements copied a pixel
 ACCURACY        one chain of C/group R S fused multiply-adds: |error| <= C/group R S eps (|x| * |w|)
 SOURCE          Chellapilla et al. 2006 (im2col); Chetlur et al., arXiv:1410.0759 (implicit); Goto and van de Geijn 2008 (packing)
@@ -127,8 +127,6 @@ class Im2col:
         spec = problem.spec
         if spec.transposed:
             return Unsupported("convolution must not be transposed")
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
         return float32_throughout(problem)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:

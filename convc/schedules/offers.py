@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from convc.schedules import packing
 from convc.schedules.algorithm import Algorithm, Problem, knob_space
 from convc.schedules.backend import backend_of
+from convc.schedules.dual import posed
 from convc.schedules.generic import reorder_cycles
-from convc.schedules.plan import Candidate, Knobs
+from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.schedules.tuned import Measurement, Records, nearest
@@ -67,8 +69,10 @@ class Offers:
 def estimated_seconds(
     algorithm: Algorithm, problem: Problem, target: Target, knobs: Knobs
 ) -> float:
-    """Return the cost model's seconds."""
-    return backend_of(target).seconds(algorithm.cycles(problem, target, knobs), target)
+    """Return the cost model's seconds, the packing of weights known at run time included."""
+    cycles = algorithm.cycles(problem, target, knobs)
+    cycles += packing.cycles(algorithm.name, problem, knobs)
+    return backend_of(target).seconds(cycles, target)
 
 
 def admissible(made: Offers, policy: Policy) -> list[Offer]:
@@ -96,13 +100,13 @@ def offers_of(
     offers: list[Offer] = []
     rows: list[Candidate] = []
     for algorithm in backend_of(target).algorithms:
-        refusal = algorithm.supports(problem, target)
-        if refusal is not None:
-            rows.append(Candidate(algorithm.name, refusal.reason, {}, None))
+        answer = posed(problem, algorithm, target)
+        if isinstance(answer, Unsupported):
+            rows.append(Candidate(algorithm.name, answer.reason, {}, None))
             continue
-        made = _measured(algorithm, problem, target, policy, own)
-        made = made or [_estimated(algorithm, problem, target, policy, like)]
-        vetoed = _veto(algorithm, problem, target, policy, made)
+        made = _measured(algorithm, answer, target, policy, own)
+        made = made or [_estimated(algorithm, answer, target, policy, like)]
+        vetoed = _veto(algorithm, answer, target, policy, made)
         offers += made
         best = min(made, key=lambda o: o.seconds)
         seconds = None if vetoed else best.seconds
@@ -176,10 +180,11 @@ def _estimated(
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     other, measured = like
     mine = [m for m in measured if m.algorithm == algorithm.name and m.error <= policy.record_error]
-    if not mine or algorithm.supports(other, target) is not None:
+    solved = posed(other, algorithm, target)
+    if not mine or isinstance(solved, Unsupported):
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     best = min(mine, key=lambda m: m.seconds)
-    ratio = best.seconds / estimated_seconds(algorithm, other, target, best.knobs)
+    ratio = best.seconds / estimated_seconds(algorithm, solved, target, best.knobs)
     if dict(best.knobs) in map(dict, knob_space(algorithm, problem, target)):
         knobs = best.knobs
         seconds = estimated_seconds(algorithm, problem, target, knobs)

@@ -26,7 +26,7 @@ def packed_images(
     one_group: bool = False,
     most_axes: int = 2,
 ) -> Unsupported | None:
-    """Return why a problem is not a float32 convolution with constant weights and these properties, or None.
+    """Return why a problem is not a float32 convolution with these properties, or None.
 
     Every algorithm of 2-D convolution takes 1-D ones, see `rank.raised`; `most_axes` is the most spatial axes it takes.
 
@@ -48,6 +48,4 @@ def packed_images(
         return Unsupported(f"dilations must be 1; got {spec.dilations}")
     if one_group and spec.group > 1:
         return Unsupported(f"group must be 1; got {spec.group}")
-    if not problem.constant_weight:
-        return Unsupported("weights must be constant, to be packed at compile time")
     return float32_throughout(problem)

@@ -14,15 +14,16 @@ from convc.errors import UnsupportedConvError, unknown_name
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.schedules.agree import Option, agree
-from convc.schedules.algorithm import Problem
+from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
+from convc.schedules.dual import posed
 from convc.schedules.offers import Offer, Offers, admissible, offers_of
-from convc.schedules.plan import Candidate, Choice, Plan
+from convc.schedules.plan import Candidate, Choice, Plan, Unsupported
 from convc.schedules.policy import PREFERENCE, Policy
 from convc.schedules.tuned import Records
 from convc.target import Target
 
-__all__ = ["AUTO", "candidates", "is_convolution", "problem_of", "select"]
+__all__ = ["AUTO", "candidates", "is_convolution", "problem_for", "problem_of", "select"]
 
 AUTO = "auto"
 
@@ -42,6 +43,16 @@ def problem_of(graph: Graph, node: Node) -> Problem:
     data, weight = graph[node.inputs[0]], graph[node.inputs[1]]
     spec = conv_spec(data.type, weight.type, attributes)
     return Problem(spec, attributes.epilogue, weight.op == CONSTANT, attributes.accumulate)
+
+
+def problem_for(graph: Graph, node: Node, algorithm: Algorithm, target: Target) -> Problem:
+    """Return the problem that an algorithm chosen for the node solves: the node's own, or its dual."""
+    return _solved(problem_of(graph, node), algorithm, target)
+
+
+def _solved(problem: Problem, algorithm: Algorithm, target: Target) -> Problem:
+    answer = posed(problem, algorithm, target)
+    return problem if isinstance(answer, Unsupported) else answer
 
 
 def candidates(
@@ -111,7 +122,10 @@ def select(
 
 
 def _option(chooser: _Chooser, offer: Offer, backend: Backend, target: Target) -> Option:
-    wants = backend.algorithm(offer.algorithm).operands(chooser.made.problem, target, offer.knobs)
+    algorithm = backend.algorithm(offer.algorithm)
+    wants = algorithm.operands(
+        _solved(chooser.made.problem, algorithm, target), target, offer.knobs
+    )
     return Option(offer.seconds, *(max(0, b - (b == 1)) for b in (wants.data.block, wants.result.block)))  # fmt: skip
 
 

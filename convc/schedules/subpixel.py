@@ -3,7 +3,7 @@
 THE ALGORITHM   with u = p + pad, i = u div stride, phase = u mod stride:
                 y[n, k, p, q] = sum over c, t of x[n, c, i - t] w[c, k, phase + t stride]   (both axes alike)
                 on x as NCHW[a]c, y as NCHW[b]c, w as [K/(v b)][phases][C/a][T][T][a][v b], T = ceil(R / stride)
-WHEN            1-D, 2-D, transposed, dilations 1, group 1, weights constant
+WHEN            1-D, 2-D, transposed, dilations 1, group 1
 COST            T^2 C FMAs an output point: no zero is inserted; taps beyond R are zeros, at most stride - 1 of R an axis
 ACCURACY        one chain of C T^2 fused multiply-adds
 SOURCE          Shi et al., arXiv:1609.07009 (sub-pixel equivalence)

@@ -4,7 +4,7 @@ THE ALGORITHM   Y = A_T [ (G g G_T) . (B_T d B) ] A          (Lavin and Gray 201
                 U = G g G_T at compile time; V = B_T d B; M[a, b] = U[a, b] V[a, b] summed over channels: alpha^2 matrix products;
                 every transform in two factors (even and odd parts of the point pairs), see `cook_toom.factored`
                 An axis with a one-tap filter (1x7, 3x1) is left untransformed: m = 1 there.
-WHEN            1-D, 2-D, strides 1, dilations 1, group 1, weights constant, at least one axis of 3 to 7 taps
+WHEN            1-D, 2-D, strides 1, dilations 1, group 1, at least one axis of 3 to 7 taps
 COST            (alpha/m)^2 C K multiplications an output point instead of r^2, tiles at the edge computed whole
 ACCURACY        grows with m, see `cook_toom.POINTS`; |error| <= 4 eps |A_T| [(|G| |g| |G_T|) . (|B_T| |d| |B|)] |A|, measured in tests
 SOURCE          arXiv:1509.09308 (algorithm); arXiv:1803.10986 (points)
@@ -32,7 +32,7 @@ from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Winograd", "transforms"]
+__all__ = ["ALGORITHM", "Winograd", "combine", "transforms"]
 
 # Cycles of both transforms of one tile of 16 channels in and 16 out, in units of alpha^2, by alpha; the share of the forward one.
 # Measured on Zen 4 at 64 channels, 56 x 56 and 256 channels, 14 x 14: stores bind, and from alpha = 7 on registers spill.
@@ -241,7 +241,7 @@ class Winograd:
         tile = (N, c_blocks, rows * cols, high.alpha, wide.alpha, a)
         d0 = te.compute(
             tile,
-            lambda n, c, t, e, f, lane: _combine(
+            lambda n, c, t, e, f, lane: combine(
                 B_h.inner,
                 e,
                 lambda i: x[n, c, t // cols * high.m + i, t % cols * wide.m + f, lane],
@@ -250,17 +250,17 @@ class Winograd:
         )
         d1 = te.compute(
             tile,
-            lambda n, c, t, e, f, lane: _combine(B_h.outer, e, lambda i: d0[n, c, t, i, f, lane]),
+            lambda n, c, t, e, f, lane: combine(B_h.outer, e, lambda i: d0[n, c, t, i, f, lane]),
             name="d1",
         )
         d2 = te.compute(
             tile,
-            lambda n, c, t, e, f, lane: _combine(B_w.inner, f, lambda j: d1[n, c, t, e, j, lane]),
+            lambda n, c, t, e, f, lane: combine(B_w.inner, f, lambda j: d1[n, c, t, e, j, lane]),
             name="d2",
         )
         V = te.compute(
             (high.alpha, wide.alpha, N, c_blocks, rows * cols, a),
-            lambda e, f, n, c, t, lane: _combine(B_w.outer, f, lambda j: d2[n, c, t, e, j, lane]),
+            lambda e, f, n, c, t, lane: combine(B_w.outer, f, lambda j: d2[n, c, t, e, j, lane]),
             name="V",
         )
         co, ci = te.reduce_axis((0, c_blocks), "co"), te.reduce_axis((0, a), "ci")
@@ -274,7 +274,7 @@ class Winograd:
         M = te.compute(acc.shape, lambda *i: acc(*i), name="M")
         y0 = te.compute(
             (N, blocks, rows * cols, high.alpha, wide.alpha, b),
-            lambda n, k, t, e, f, lane: _combine(
+            lambda n, k, t, e, f, lane: combine(
                 A_h.inner, e, lambda i: M[i, f, n, k // v, t, k % v * b + lane]
             ),
             name="y0",
@@ -282,17 +282,17 @@ class Winograd:
         half = (N, blocks, rows * cols, high.m, wide.alpha, b)
         y1 = te.compute(
             half,
-            lambda n, k, t, p, f, lane: _combine(A_h.outer, p, lambda i: y0[n, k, t, i, f, lane]),
+            lambda n, k, t, p, f, lane: combine(A_h.outer, p, lambda i: y0[n, k, t, i, f, lane]),
             name="y1",
         )
         y2 = te.compute(
             half,
-            lambda n, k, t, p, f, lane: _combine(A_w.inner, f, lambda j: y1[n, k, t, p, j, lane]),
+            lambda n, k, t, p, f, lane: combine(A_w.inner, f, lambda j: y1[n, k, t, p, j, lane]),
             name="y2",
         )
         y = te.compute(
             (N, blocks, P, Q, b),
-            lambda n, k, p, q, lane: _combine(
+            lambda n, k, p, q, lane: combine(
                 A_w.outer,
                 q % wide.m,
                 lambda j: y2[n, k, p // high.m * cols + q // wide.m, p % high.m, j, lane],
@@ -329,7 +329,7 @@ def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def _combine(matrix: Matrix, row: Any, read: Callable[[int], Any]) -> Any:
+def combine(matrix: Matrix, row: Any, read: Callable[[int], Any]) -> Any:
     """Return row `row` of `matrix` times the vector that `read` gives; `row` is a loop variable that is unrolled later.
 
     Unrolling turns each Select into one of its branches, so only one row's sum is left of this chain.

@@ -231,10 +231,6 @@ def test_weights_are_packed_by_tiles_of_a_group():
             "convolution must not be transposed",
         ),
         (
-            Problem(conv(4, 4, (5, 5), 2), constant_weight=False),
-            "weights must be constant, to be packed at compile time",
-        ),
-        (
             Problem(ConvSpec.of((1, 4, 5, 5), (4, 4, 2, 2), dtype="float16")),
             "element type must be float32; got float16",
         ),

@@ -10,7 +10,7 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm import fft, grouped, im2col, winograd
+from convc.schedules.llvm import fft, grouped, im2col, packing, winograd
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
     accumulate,
@@ -171,4 +171,5 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "im2col": im2col.schedule,
     "generic": generic,
     "dense": dense,
+    "packing": packing.schedule,
 }

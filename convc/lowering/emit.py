@@ -7,18 +7,25 @@ import math
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import OPS
 from convc.ir.ops.conv import DenseAttributes
+from convc.ir.spec import ConvSpec
 from convc.lowering.kernels import (
     conv_kernel,
     dense_kernel,
     literals_of,
     packing_kernel,
     unit_kernel,
+    weight_gradient_kernel,
 )
-from convc.lowering.layouts import Layouts, assign_layouts, is_channel_concatenation
+from convc.lowering.layouts import (
+    Layouts,
+    assign_layouts,
+    blocked_gradient,
+    is_channel_concatenation,
+)
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call, Program
-from convc.schedules import packing
+from convc.schedules import packing, weight_gradient
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
@@ -74,6 +81,8 @@ class _Emitter:
             self.places.concatenate(node, self.layouts.block[node.name])
         elif is_convolution(node):
             self._convolution(node)
+        elif (spec := blocked_gradient(self.graph, node, self.target)) is not None:
+            self._weight_gradient(node, spec)
         elif node.op == "dense" and self._packs(node):
             self._dense(node)
         else:
@@ -112,6 +121,32 @@ class _Emitter:
                 choice.knobs,
                 problem.spec.key,
                 problem.spec.flops,
+            )
+        )
+
+    def _weight_gradient(self, node: Node, spec: ConvSpec) -> None:
+        knobs = dict(weight_gradient.knobs(spec, self.target))
+        wants = weight_gradient.operands(spec, knobs)
+        if self.backend.parallel_cycles is not None:
+            cycles = weight_gradient.cycles(spec, self.target)
+            knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
+        data = self.places.read(node.inputs[0], wants.data.block, wants.border)
+        layout = weight_gradient.gradient_layout(knobs)
+        gradient = self.places.read(node.inputs[1], layout.block)
+        arguments = (_seen(data, wants.data), _seen(gradient, layout), self.places.write(node))
+        kernel = weight_gradient_kernel(spec, self.target, knobs, [a.view for a in arguments])
+        reason = "the only one that applies"
+        self._call(
+            Call(
+                kernel,
+                arguments,
+                node.name,
+                node.op,
+                "blocked",
+                reason,
+                knobs,
+                spec.key,
+                spec.flops,
             )
         )
 

@@ -14,10 +14,11 @@ from tvm import te, tirx
 from convc.ir.epilogue import Step
 from convc.ir.graph import Graph
 from convc.ir.ops import OPS
+from convc.ir.spec import ConvSpec
 from convc.ir.types import Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.program import Kernel
-from convc.schedules import packing
+from convc.schedules import packing, weight_gradient
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import View
@@ -33,6 +34,7 @@ __all__ = [
     "packing_kernel",
     "reorder_kernel",
     "unit_kernel",
+    "weight_gradient_kernel",
 ]
 
 
@@ -115,6 +117,19 @@ def packing_kernel(
     spec = problem.spec
     parts = (spec.key, sorted(knobs.items()), problem.dual)
     return _kernel(f"pack_{algorithm}", parts, views, make)
+
+
+def weight_gradient_kernel(
+    spec: ConvSpec, target: Target, knobs: Knobs, views: Sequence[View]
+) -> Kernel:
+    """Return the kernel of the weight gradient of the convolution `spec`."""
+
+    def make() -> tirx.PrimFunc:
+        func = te.create_prim_func(weight_gradient.compute(spec, knobs))
+        return backend_of(target).schedules["weight_gradient"](func, knobs, target)
+
+    stem = f"weight_gradient_{spec.key.split('-pd')[0]}"
+    return _kernel(stem, (spec.key, sorted(knobs.items())), views, make)
 
 
 def dense_kernel(

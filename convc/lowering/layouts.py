@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
+from convc.ir.spec import ConvSpec
 from convc.lowering.partition import Unit, is_literal
+from convc.schedules import weight_gradient
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.operators import OPERATORS
@@ -19,7 +22,7 @@ from convc.schedules.plan import Plan
 from convc.schedules.select import is_convolution, problem_for
 from convc.target import Target
 
-__all__ = ["Layouts", "assign_layouts"]
+__all__ = ["Layouts", "assign_layouts", "blocked_gradient"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,11 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             key = (node.inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
             written[node.name] = block[node.name] = wants.result.block
+        elif (spec := blocked_gradient(graph, node, target)) is not None:
+            wants = weight_gradient.operands(spec, weight_gradient.knobs(spec, target))
+            key = (node.inputs[0], wants.data.block)
+            halos[key] = halos.get(key, Halo()).union(wants.border)
+            written[node.name] = block[node.name] = 0
         else:
             written[node.name] = block[node.name] = _followed(graph, unit, written)
     homes = _homes(graph, units, block)
@@ -87,6 +95,18 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
         image = homes[value].image if value in homes else value
         primary[value] = Layout(b, halos.get((image, b), Halo()))
     return Layouts(primary, halos, block, homes)
+
+
+def blocked_gradient(graph: Graph, node: Node, target: Target) -> ConvSpec | None:
+    """Return the convolution whose weight gradient a node is, if the kernel on blocks of channels computes it."""
+    attributes = node.attributes
+    if not isinstance(attributes, ConvWeightGradAttributes):
+        return None
+    data, gradient = graph.operands(node)
+    spec = forward_spec(data.type, gradient.type, attributes)
+    if "weight_gradient" not in backend_of(target).schedules:
+        return None
+    return spec if weight_gradient.supports(spec, target) is None else None
 
 
 def is_channel_concatenation(node: Node) -> bool:

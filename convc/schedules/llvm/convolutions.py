@@ -10,7 +10,7 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm import fft, grouped, im2col, packing, winograd
+from convc.schedules.llvm import fft, grouped, im2col, packing, weight_gradient, winograd
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
     accumulate,
@@ -172,4 +172,5 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "generic": generic,
     "dense": dense,
     "packing": packing.schedule,
+    "weight_gradient": weight_gradient.schedule,
 }

@@ -42,7 +42,7 @@ def _dense(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
 def _spatial_reduction(node: Node, types: Types, block: int) -> bool:
     a: Any = node.attributes
-    return is_image(types) and min(a.axes, default=2) >= 2 and a.keepdims
+    return is_image(types) and 1 not in a.axes and a.keepdims
 
 
 def _reduce(function: Callable[..., te.Tensor], mean: bool = False) -> Operator:

@@ -70,7 +70,7 @@ def _resize(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor
 
 def _resizes_in_plane(node: Node, types: Types, block: int) -> bool:
     factors: tuple[int, ...] = node.attributes.factors  # type: ignore[attr-defined]
-    return is_image(types) and factors[:2] == (1, 1)
+    return is_image(types) and factors[1] == 1
 
 
 def _flip(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:

@@ -126,7 +126,9 @@ def train(steps: int, *, threads: int = 1, rate: float = 0.05, momentum: float =
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Train a small convolutional network on drawn digits."
+    )
     parser.add_argument("--steps", type=int, default=300, help="steps of 64 digits")
     parser.add_argument("--threads", type=int, default=1, help="threads of the compiled modules")
     arguments = parser.parse_args()

@@ -29,8 +29,11 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 Read: TypeAlias = Callable[[Expr, Expr, Sequence[Expr]], Expr]
 Packing: TypeAlias = Callable[[Read, Problem, Knobs], te.Tensor]
 
-# Cycles an element moved, one Zen 4 core: reads along memory, writes a vector of channels apart. Measured 1.2 to 1.7.
-_MOVE: Final = 1.5
+# Cycles an element moved, one Zen 4 core, 512 x 512 x 3 x 3: filters apart in memory (2.8 to 3.5), filters side by side (1.2 to 1.8).
+_MOVE: Final = 3.0
+_MOVE_TRANSPOSED: Final = 1.5
+# Winograd's two stages: 1.6 in all, of which the transform itself hides behind the moves.
+_TRANSFORMED: Final = 1.6
 
 
 def _reader(problem: Problem, w: te.Tensor) -> Read:
@@ -59,6 +62,11 @@ def _within(conditions: Sequence[tuple[Expr, int, int]], value: Expr, dtype: str
     )  # fmt: skip
 
 
+def _named(problem: Problem, stage: str = "packed") -> str:
+    """Return a stage's name: the schedule reads off it whether filters or channels are the weight's first axis."""
+    return f"transposed_{stage}" if problem.dual or problem.spec.transposed else stage
+
+
 def _direct(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     spec = raised(problem.spec)
     a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
@@ -71,7 +79,7 @@ def _direct(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         k, c = o * wide + lane, co * a + ci
         return _within([(k, K, groups * wide), (c, C, blocks * a)], read(k, c, taps), spec.dtype)
 
-    return te.compute((groups, blocks, *spec.kernel, a, wide), value, name="packed")
+    return te.compute((groups, blocks, *spec.kernel, a, wide), value, name=_named(problem))
 
 
 def _depthwise(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
@@ -84,7 +92,7 @@ def _depthwise(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         k = o * b + lane
         return _within([(k, K, blocks * b)], read(k, 0, taps), spec.dtype)
 
-    return te.compute((blocks, *spec.kernel, b), value, name="packed")
+    return te.compute((blocks, *spec.kernel, b), value, name=_named(problem))
 
 
 def _im2col(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
@@ -101,7 +109,8 @@ def _im2col(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         element = read(g * group_k + k, position // points, taps)
         return _within([(k, group_k, tiles * t)], element, spec.dtype)
 
-    return te.compute((spec.group, tiles, group_c * points, t), value, name="packed")
+    shape = (spec.group, tiles, group_c * points, t)
+    return te.compute(shape, value, name=_named(problem, "position"))
 
 
 def _subpixel(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
@@ -119,7 +128,8 @@ def _subpixel(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         bounds = [(k, K, groups * wide), (c, C, blocks * a), (r, R, tr * sh), (s, S, ts * sw)]
         return _within(bounds, read(c, k, (r, s)), spec.dtype)
 
-    return te.compute((groups, sh, sw, blocks, tr, ts, a, wide), value, name="packed")
+    shape = (groups, sh, sw, blocks, tr, ts, a, wide)
+    return te.compute(shape, value, name=_named(problem))
 
 
 def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
@@ -195,11 +205,8 @@ def cycles(algorithm: str, problem: Problem, knobs: Knobs) -> float:
     """Return what packing takes on one core; 0 for constant weights."""
     if problem.constant_weight or algorithm in _PLAIN:
         return 0.0
-    moved = _MOVE * math.prod(problem.spec.weight)
-    if algorithm != "winograd":
-        return moved
-    high, wide = transforms(raised(problem.spec), knobs["m"])
-    filters = math.prod(problem.spec.weight[:2])
-    # A vector of 16 filters: an FMA for each tap of each row of G, twice, and a store an element.
-    steps = high.alpha * high.r * wide.r + high.alpha * wide.alpha * (wide.r + 1)
-    return moved + filters / 16 * steps
+    elements = math.prod(problem.spec.weight)
+    if algorithm == "winograd":
+        return _TRANSFORMED * elements
+    transposed = problem.dual or problem.spec.transposed
+    return (_MOVE_TRANSPOSED if transposed else _MOVE) * elements

@@ -96,6 +96,7 @@ CASES = [
     Case("average_pool", ((1, 2, 4, 4, 4),), lambda x: cc.average_pool3d(x, 2, strides=2)),
     Case("sum_pool_grad", ((2, 3, 4),), lambda g: apply("sum_pool_grad", [g], SumPoolGradAttributes((7,), (3,), (2,), (1, 1)))),
     Case("lrn", ((2, 5, 3),), lambda x: cc.lrn(x, 4, alpha=0.3, beta=0.6, bias=1.5)),
+    Case("reduce_mean", ((3, 2, 4), (2,), (2,)), lambda x, s, b: cc.batch_norm_training(x, s, b, epsilon=0.1)[0]),
     Case("mul", ((3, 4), (4,)), lambda x, s: cc.batch_norm(x, s, s * 2.0, s * 0.5, s * s, epsilon=0.1)),
 ]  # fmt: skip
 

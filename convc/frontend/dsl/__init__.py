@@ -63,6 +63,7 @@ from convc.frontend.dsl.layers import (
     matmul,
 )
 from convc.frontend.dsl.movement import concat, flatten, flip, pad, resize_nearest
+from convc.frontend.dsl.normalisation import batch_norm_training
 from convc.frontend.dsl.pooling import (
     average_pool1d,
     average_pool2d,
@@ -84,6 +85,7 @@ __all__ = [
     "average_pool2d",
     "average_pool3d",
     "batch_norm",
+    "batch_norm_training",
     "ceil",
     "clip",
     "concat",

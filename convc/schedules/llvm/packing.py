@@ -10,6 +10,8 @@ The other order, vectors of lanes gathered from as many filters, took 2 to 3 tim
 
 from __future__ import annotations
 
+import math
+
 from tvm import s_tir, tirx
 
 from convc.schedules.llvm.tiling import blocks_of, parallelize
@@ -24,18 +26,39 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch = s_tir.Schedule(func)
     blocks = blocks_of(sch)
     if len(blocks) == 1:
-        _move(sch, blocks[0], knobs)
+        weight = tuple(int(extent) for extent in func.params[0].shape)
+        _move(sch, blocks[0], weight, knobs)
     else:
         _transform(sch, knobs)
     return sch.mod["main"]
 
 
-def _move(sch: s_tir.Schedule, packed, knobs: Knobs) -> None:
-    *outer, last = sch.get_loops(packed)
-    # The lane is a filter, whose elements lie together: outside of everything that one filter holds.
-    split = 1 if len(outer) < 3 else 2
-    sch.reorder(*outer[:split], last, *outer[split:])
-    parallelize(sch, outer[:split], knobs)
+def _move(sch: s_tir.Schedule, packed, weight: tuple[int, ...], knobs: Knobs) -> None:
+    """Order the loops as the weight's axes lie in memory; its first axis is the filter's, or the channel's if transposed."""
+    loops = sch.get_loops(packed)
+    if "position" in sch.get(packed).name_hint:
+        # im2col: (group, tile, position of channel and taps, filter of the tile)
+        group, tile, position, filters = loops
+        channel, taps = sch.split(position, [None, math.prod(weight[2:])])
+        inner = [filters, channel, taps]
+        if sch.get(packed).name_hint.startswith("transposed"):
+            inner = [channel, filters, taps]
+        sch.reorder(group, tile, *inner)
+        parallelize(sch, [group, tile], knobs)
+        return
+    if len(loops) < 5:  # depthwise: (block, taps, lane)
+        sch.reorder(loops[0], loops[-1], *loops[1:-1])
+        parallelize(sch, loops[:1], knobs)
+        return
+    # (vector of filters, phases, block of channels, taps, channel, lane)
+    phases = len(loops) - len(weight) - 2 if len(loops) > 6 else 0
+    out, *middle, channel, lane = loops
+    phase, (blocks, *taps) = middle[:phases], middle[phases:]
+    inner = (
+        [channel, lane] if sch.get(packed).name_hint.startswith("transposed") else [lane, channel]
+    )
+    sch.reorder(out, blocks, *inner, *phase, *taps)
+    parallelize(sch, [out, blocks], knobs)
 
 
 def _transform(sch: s_tir.Schedule, knobs: Knobs) -> None:

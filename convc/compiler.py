@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -22,11 +22,13 @@ from convc.ir.passes import PIPELINE, run_passes
 from convc.ir.types import Shape
 from convc.lowering.build import Built, build_variants
 from convc.lowering.emit import emit
+from convc.planning import Planned, Wishes, plan_graph
 from convc.runtime import Module, load
 from convc.runtime.host import usable_threads
 from convc.runtime.manifest import Manifest
 from convc.schedules.plan import Plan
-from convc.schedules.select import AUTO, is_convolution, problem_of, select
+from convc.schedules.policy import Policy
+from convc.schedules.select import AUTO, is_convolution, problem_of
 from convc.source import Source, load_graph
 from convc.target import Target, parse_target, parse_targets
 from convc.toolchain import check_toolchain
@@ -43,6 +45,7 @@ __all__ = [
     "compile",
     "explain",
     "load_graph",
+    "reduced_graph",
 ]
 
 ExportFormat: TypeAlias = Literal["so", "bundle", "static"]
@@ -61,11 +64,13 @@ class CompiledModel:
         source: the graph as it came in.
         graph: the graph after all passes.
         plan: the algorithm of every convolution, and why; the first CPU's, if it is compiled for several.
+        planned: what the plan rests on: how many layers are tuned, and the lock that pins it.
     """
 
     source: Graph
     graph: Graph
     plan: Plan
+    planned: Planned = field(repr=False)
     _built: Built = field(repr=False)
     _loaded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
@@ -139,6 +144,10 @@ def compile(
     shapes: Mapping[str, Shape] | None = None,
     algo: str = AUTO,
     algo_for: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
+    logs: Sequence[str | os.PathLike[str]] | None = None,
+    require_tuned: bool = False,
+    locked: str | os.PathLike[str] | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
@@ -154,12 +163,17 @@ def compile(
         shapes: as `load_graph`.
         algo: one algorithm for every convolution that it applies to; "auto" chooses per layer.
         algo_for: node name pattern -> algorithm that must be used there.
+        policy: by what, and among which algorithms; see `Policy`.
+        logs: tuning logs to choose by; None: this device's, in ./tuning_logs and among the shipped ones.
+        require_tuned: refuse a layer without a tuned record.
+        locked: a lock file whose plan is used as it is.
         dump: folder to write the graph into after each pass, as text.
         progress: called with (stage, done, total).
 
     Raises:
         FrontendError, ShapeError, DTypeError, TextError: if the model is not one that convc takes.
         ScheduleError: for an algorithm that does not exist or does not apply.
+        TuningError: if a layer must have a record and has none (UntunedError), or the lock file does not fit.
         ToolchainError: if TVM is not the pinned one, or the CPU is unknown.
 
     Example:
@@ -176,17 +190,42 @@ def compile(
     report("passes", 0, 1)
     reduced = run_passes(graph, PIPELINE, dump=_dumper(dump))
     report("choose", 0, 1)
-    plans = [select(reduced, machine, algo=algo, algo_for=algo_for) for machine in machines]
-    programs = [emit(reduced, plan, m) for plan, m in zip(plans, machines, strict=True)]
-    options = {"algo": algo, **{f"algo_for.{k}": v for k, v in (algo_for or {}).items()}}
+    wishes = _wishes(algo, algo_for, policy, logs, require_tuned, locked)
+    digest = _graph_hash(graph)
+    planned = [plan_graph(reduced, machine, wishes, digest) for machine in machines]
+    programs = [emit(reduced, p.plan, m) for p, m in zip(planned, machines, strict=True)]
     built = build_variants(
         list(zip(programs, machines, strict=True)),
-        graph_sha256=_graph_hash(graph),
-        options=options,
+        graph_sha256=digest,
+        options=planned[0].options,
         convc_version=VERSION,
         progress=lambda done, total: report("build", done, total),
     )
-    return CompiledModel(graph, reduced, plans[0], built)
+    return CompiledModel(graph, reduced, planned[0].plan, planned[0], built)
+
+
+def _wishes(
+    algo: str,
+    algo_for: Mapping[str, str] | None,
+    policy: Policy | None,
+    logs: Sequence[str | os.PathLike[str]] | None,
+    require_tuned: bool = False,
+    locked: str | os.PathLike[str] | None = None,
+) -> Wishes:
+    return Wishes(
+        algo,
+        dict(algo_for or {}),
+        policy or Policy(),
+        None if logs is None else [Path(p) for p in logs],
+        require_tuned,
+        None if locked is None else Path(locked),
+    )
+
+
+def reduced_graph(source: Source, shapes: Mapping[str, Shape] | None = None) -> Graph:
+    """Return the graph that choosing and tuning see: imported, all passes run."""
+    check_toolchain()
+    return run_passes(load_graph(source, shapes=shapes), PIPELINE)
 
 
 def _dumper(folder: str | os.PathLike[str] | None) -> Callable[[str, Graph], None] | None:
@@ -243,12 +282,14 @@ def explain(
     shapes: Mapping[str, Shape] | None = None,
     algo: str = AUTO,
     algo_for: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
+    logs: Sequence[str | os.PathLike[str]] | None = None,
 ) -> tuple[LayerReport, ...]:
     """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
     check_toolchain()
     graph = run_passes(load_graph(source, shapes=shapes), PIPELINE)
     machine = parse_target(target, mcpu, threads or usable_threads())
-    plan = select(graph, machine, algo=algo, algo_for=algo_for)
+    plan = plan_graph(graph, machine, _wishes(algo, algo_for, policy, logs), "").plan
     reports = []
     for node in graph.nodes:
         if not is_convolution(node):

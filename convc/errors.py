@@ -17,6 +17,8 @@
       AccuracyError               a compiled module disagrees with its reference
       PackageError                a packaged module: manifest, version or file is wrong
         TargetMismatchError       this machine cannot run the module
+      TuningError                 a tuning log, lock file or runner cannot be used
+        UntunedError              --require-tuned, and a layer has no record
       InputError                  (also ValueError)           run() got a wrong name, shape, dtype or value
 
 Texts have one form: `<subject> must <rule>; got <value>.`, both sides of a mismatch shown, then at most one hint.
@@ -43,9 +45,11 @@ __all__ = [
     "TargetMismatchError",
     "TextError",
     "ToolchainError",
+    "TuningError",
     "UnknownNameError",
     "UnsupportedConvError",
     "UnsupportedModelError",
+    "UntunedError",
     "VerifyError",
     "unknown_name",
 ]
@@ -117,6 +121,14 @@ class PackageError(ConvcError):
 
 class TargetMismatchError(PackageError):
     """The module was built for a machine that this one is not."""
+
+
+class TuningError(ConvcError):
+    """A tuning log, a lock file or a runner cannot be used; the message says why and what can be done."""
+
+
+class UntunedError(TuningError):
+    """A tuned record was required for every layer; the message lists the layers without."""
 
 
 class InputError(ConvcError, ValueError):

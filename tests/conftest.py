@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from convc.runtime import host
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_tuning_logs() -> Iterator[None]:
+    """Choices in tests rest on no log of this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVC_TUNING_LOGS", "")
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

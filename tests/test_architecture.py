@@ -38,7 +38,7 @@ class Part:
 
 _DATA = ("numpy", "ml_dtypes")
 _FRONTENDS = ("frontend.dsl", "frontend.nnet", "frontend.onnx")
-_TOOLS = ("compiler", "source", "lowering", "schedules", "target", "runtime", "toolchain", *_FRONTENDS, "ir", "ir.passes", "version",
+_TOOLS = ("compiler", "planning", "lock", "source", "lowering", "schedules", "target", "runtime", "toolchain", *_FRONTENDS, "ir", "ir.passes", "version",
           "inputs", "npz")  # fmt: skip
 
 # A module belongs to the part with the longest name that fits. A row may also allow one module of another part.
@@ -59,7 +59,10 @@ PARTS: Final = (
     Part("lowering", ("ir", "target", "schedules", "toolchain", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.seal"), (*_DATA, "tvm", "tvm_ffi", "msgspec")),
     Part("deploy", ("lowering.package", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.variants"), ("numpy", "msgspec")),
     Part("source", ("ir", "frontend.onnx"), ("onnx",)),
-    Part("compiler", ("source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
+    Part("tuning", ("schedules", "lowering", "ir", "target", "runtime", "toolchain", "machine", "version"), (*_DATA, "tvm", "msgspec", "filelock", "platformdirs", "psutil")),
+    Part("lock", ("schedules", "ir", "target", "toolchain", "version"), ("msgspec",)),
+    Part("planning", ("lock", "tuning", "schedules", "ir", "target")),
+    Part("compiler", ("planning", "source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
     # The tools: all that stands on the compiler, but for the command line.
     Part("inputs", ("ir.types", "runtime.memory"), _DATA),
     Part("npz", ("ir.types", "runtime.memory"), _DATA),
@@ -68,13 +71,13 @@ PARTS: Final = (
     Part("bench", (*_TOOLS, "machine", "verify", "onnxruntime_peer"), (*_DATA, "psutil")),
     Part("doctor", (*_TOOLS, "machine"), ("tvm", "psutil")),
     Part("onnxruntime_peer", _TOOLS, (*_DATA, "onnxruntime", "onnx")),
-    Part("cli", (*_TOOLS, "machine", "verify", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
+    Part("cli", (*_TOOLS, "tuning", "machine", "verify", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
     Part("__main__", ("cli",)),
     Part("__init__", ("compiler", "source", *_FRONTENDS, "ir", "runtime", "target", "version")),
 )  # fmt: skip
 
 # TVM's compiler may be imported here and nowhere else.
-TVM_FENCE: Final = ("schedules", "lowering", "target", "machine", "doctor")
+TVM_FENCE: Final = ("schedules", "lowering", "target", "machine", "doctor", "tuning")
 
 # Names that say nothing of what a file holds.
 NAMELESS: Final = {"utils", "util", "common", "helpers", "helper", "base", "misc", "core"}
@@ -83,7 +86,8 @@ SOFT_LINES, HARD_LINES = 300, 400
 
 # `except Exception`: file -> why every kind of failure is meant there.
 BROAD_EXCEPT: Final[dict[str, str]] = {
-    # no entry: no file may
+    # A candidate that cannot be built or run is a record, and TVM raises almost every class there is for one.
+    "tuning.worker": "any failure of a candidate is an answer",
 }
 
 

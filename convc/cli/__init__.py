@@ -15,9 +15,12 @@ from convc.cli import (
     doctor,
     explain,
     inspect,
+    log,
     ops,
+    rpc,
     run,
     targets,
+    tune,
     verify,
 )
 from convc.cli.exits import INTERRUPTED, REPORTED, install_bug_report, report_error
@@ -30,12 +33,15 @@ VERBS: Final = (
     check.check,
     inspect.inspect,
     compile.compile,
+    tune.tune,
     run.run,
     bench.bench,
     verify.verify,
     explain.explain,
     ops.ops,
     targets.targets,
+    rpc.rpc_tracker,
+    rpc.rpc_server,
     doctor.doctor,
 )
 
@@ -58,6 +64,7 @@ _app = typer.Typer(
 )
 for _verb in VERBS:
     _app.command()(_verb)
+_app.add_typer(log.app, name="log")
 
 
 def _show_version(asked: bool) -> None:

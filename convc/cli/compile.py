@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import Counter
@@ -10,6 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convc.cli.choice import (
+    AlgosOption,
+    DeterministicOption,
+    LogOption,
+    MaxErrorOption,
+    PolicyOption,
+    PreferOption,
+    RequireOption,
+    WhenOption,
+    WorkspaceOption,
+    parse_policy,
+)
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
@@ -25,6 +38,7 @@ from convc.cli.parameters import (
     TargetOption,
     ThreadsOption,
     VerboseOption,
+    existing_file,
     parse_algo_for,
     target_words,
 )
@@ -52,6 +66,18 @@ def compile(
     threads: ThreadsOption = None,
     algo: AlgoOption = "auto",
     algo_for: AlgoForOption = None,
+    algos: AlgosOption = "",
+    policy: PolicyOption = "time",
+    when: WhenOption = "once",
+    require: RequireOption = None,
+    prefer: PreferOption = None,
+    deterministic: DeterministicOption = False,
+    workspace_limit: WorkspaceOption = None,
+    max_error: MaxErrorOption = None,
+    log: LogOption = None,
+    require_tuned: Annotated[bool, typer.Option("--require-tuned", help="Refuse, with exit code 6, a layer without a tuned record.")] = False,
+    lock: Annotated[Path | None, typer.Option("--lock", metavar="convc.lock", help="Write the plan and the module's hash, to be repeated.", show_default=False)] = None,
+    locked: Annotated[Path | None, typer.Option("--locked", metavar="convc.lock", help="Repeat a plan: the same module, byte for byte.", show_default=False)] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the module with the float64 reference on one random input.")] = True,
     tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="Greatest max |error| / max |reference| that passes.")] = 1e-4,
     seed: SeedOption = 0,
@@ -76,15 +102,44 @@ def compile(
             shapes=shapes_of(source, shape),
             algo=algo,
             algo_for=parse_algo_for(algo_for),
+            policy=parse_policy(
+                algos, policy, when, require, prefer, deterministic, workspace_limit, max_error
+            ),
+            logs=log,
+            require_tuned=require_tuned,
+            locked=existing_file(locked, "--locked") if locked else None,
             progress=progress,
             dump=dump,
         )
         report = _write(compiled, path, progress, verify, tolerance, seed)
+    for note in compiled.planned.notes:
+        output.warn(note)
+    _settle_locks(compiled, path, lock, locked)
     total = time.perf_counter() - began
     if output.json:
         print_json(_document(model, path, compiled, report, progress.seconds, total))
     elif not output.quiet:
         _show(path, compiled, report, progress.seconds, total)
+
+
+def _settle_locks(
+    compiled: CompiledModel, path: Path, lock: Path | None, locked: Path | None
+) -> None:
+    """Compare the module with the lock that it repeats, and write the lock that is asked for."""
+    if lock is None and locked is None:
+        return
+    import msgspec
+
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    wanted = compiled.planned.lock.module_sha256
+    if locked is not None and wanted not in ("", digest):
+        path.unlink()
+        raise AccuracyError(
+            f"module must have the lock's SHA-256 {wanted}; got {digest}. Something that the lock does not know has changed: "
+            f"the linker, or the weights. '{path}' is not kept."
+        )
+    if lock is not None:
+        msgspec.structs.replace(compiled.planned.lock, module_sha256=digest).write(lock)
 
 
 def _output_file(path: Path) -> Path:
@@ -151,6 +206,8 @@ def _document(
         "threads": manifest.threads,
         "steps": len(manifest.steps),
         "algorithms": _algorithms(compiled),
+        "tuning": compiled.planned.tuning,
+        "untuned": [name for name, _ in compiled.plan.untuned],
         "flops": sum(s.flops for s in manifest.steps),
         "weights_bytes": manifest.weights_bytes,
         "arena_bytes": manifest.arena_bytes,
@@ -172,6 +229,13 @@ def _algorithms(compiled: CompiledModel) -> dict[str, int]:
     return dict(Counter(s.algorithm for s in compiled.manifest.steps if s.algorithm).most_common())
 
 
+def _tuning(compiled: CompiledModel) -> str:
+    planned = compiled.planned
+    if planned.records or not compiled.plan.untuned:
+        return planned.tuning
+    return "no records of this device; chosen by estimate. `convc tune MODEL` measures"
+
+
 def _show(
     path: Path,
     compiled: CompiledModel,
@@ -185,6 +249,7 @@ def _show(
         ("module", f"{path} ({mebibytes(path.stat().st_size)}), {_target(compiled)}"),
         ("layers", f"{len(compiled.source.compute_nodes)} in the model, {len(manifest.steps)} steps after fusion, {count(flops)}FLOP"),
         ("algorithms", ", ".join(f"{n} x {a}" for a, n in _algorithms(compiled).items()) or "no choice to make"),
+        ("tuning", _tuning(compiled)),
         ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
         ("time", f"{seconds(total)}: " + ", ".join(f"{stage} {seconds(s)}" for stage, s in stages.items())),
     ]  # fmt: skip

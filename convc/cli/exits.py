@@ -24,7 +24,9 @@ from convc.errors import (
     ShapeError,
     TextError,
     ToolchainError,
+    TuningError,
     UnknownNameError,
+    UntunedError,
     VerifyError,
 )
 
@@ -42,7 +44,7 @@ __all__ = [
 # Typer carries its own copy of click in new versions and imports click in old ones; both are reached through this class.
 UsageError: Final[type[Exception]] = typer.BadParameter.__bases__[0]
 
-BUG, USAGE, MODEL, ACCURACY, TOOLCHAIN, INTERRUPTED = 1, 2, 3, 4, 5, 130
+BUG, USAGE, MODEL, ACCURACY, TOOLCHAIN, UNTUNED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 
 # The nearest class in an exception's ancestry decides. OSError: a file that is missing, not readable or not writable.
 EXIT_CODES: Final[dict[type[BaseException], int]] = {
@@ -50,6 +52,8 @@ EXIT_CODES: Final[dict[type[BaseException], int]] = {
     OSError: USAGE,
     InputError: USAGE,
     UnknownNameError: USAGE,
+    TuningError: USAGE,
+    UntunedError: UNTUNED,
     InvalidKnobsError: USAGE,
     FrontendError: MODEL,
     ShapeError: MODEL,

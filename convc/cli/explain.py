@@ -7,6 +7,18 @@ from typing import Annotated
 
 import typer
 
+from convc.cli.choice import (
+    AlgosOption,
+    DeterministicOption,
+    LogOption,
+    MaxErrorOption,
+    PolicyOption,
+    PreferOption,
+    RequireOption,
+    WhenOption,
+    WorkspaceOption,
+    parse_policy,
+)
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
@@ -40,6 +52,15 @@ def explain(
     threads: ThreadsOption = None,
     algo: AlgoOption = "auto",
     algo_for: AlgoForOption = None,
+    algos: AlgosOption = "",
+    policy: PolicyOption = "time",
+    when: WhenOption = "once",
+    require: RequireOption = None,
+    prefer: PreferOption = None,
+    deterministic: DeterministicOption = False,
+    workspace_limit: WorkspaceOption = None,
+    max_error: MaxErrorOption = None,
+    log: LogOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -57,6 +78,10 @@ def explain(
         shapes=shapes_of(model, shape),
         algo=algo,
         algo_for=parse_algo_for(algo_for),
+        policy=parse_policy(
+            algos, policy, when, require, prefer, deterministic, workspace_limit, max_error
+        ),
+        logs=log,
     )
     chosen = [r for r in reports if fnmatch.fnmatchcase(r.node, layer)]
     if not chosen and reports:

@@ -26,6 +26,7 @@ __all__ = [
     "VerboseOption",
     "existing_file",
     "parse_algo_for",
+    "parse_bytes",
     "parse_duration",
     "parse_shape",
     "parse_shapes",
@@ -113,6 +114,22 @@ def parse_duration(text: str) -> float:
             f"a duration must be a number with a unit ({', '.join(_UNITS)}), as in 500ms; got '{text}'."
         )
     return float(found[1]) * _UNITS[found[2]]
+
+
+def parse_bytes(text: str) -> int:
+    """Return a number of bytes.
+
+    Raises:
+        BadParameter: if there is no number with an optional K, M or G.
+
+    Example:
+        >>> parse_bytes("256M"), parse_bytes("0")
+        (268435456, 0)
+    """
+    found = re.fullmatch(r"(\d+)([KMG]?)i?B?", text.strip())
+    if not found:
+        raise typer.BadParameter(f"a size must look like 256M or 4G; got '{text}'.")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
 def parse_shape(text: str) -> tuple[str | None, tuple[int, ...]]:

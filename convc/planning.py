@@ -1,0 +1,123 @@
+"""Graph -> Plan, with everything a choice may rest on: a lock file, tuning logs, pins, a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from convc.errors import UntunedError
+from convc.ir.graph import Graph
+from convc.lock import Lock, lock_of, read_lock
+from convc.schedules.plan import Plan
+from convc.schedules.policy import Policy
+from convc.schedules.select import AUTO, select
+from convc.target import Target
+from convc.tuning.knowledge import Knowledge, knowledge
+
+__all__ = ["Planned", "Wishes", "plan_graph"]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user says about the choice.
+
+    Attributes:
+        algo: one algorithm for every convolution that it applies to; "auto" chooses per layer.
+        algo_for: node name pattern -> algorithm that must be used there.
+        policy: by what, and among which algorithms.
+        logs: tuning logs to read; None: this device's, in ./tuning_logs and among the shipped ones.
+        require_tuned: refuse a layer without a record of its own.
+        locked: a lock file whose plan is used as it is; everything above is then the lock's.
+    """
+
+    algo: str = AUTO
+    algo_for: Mapping[str, str] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
+    logs: Sequence[Path] | None = None
+    require_tuned: bool = False
+    locked: Path | None = None
+
+    def options(self) -> dict[str, str]:
+        """Return what is not default, as manifests have it."""
+        return {
+            "algo": self.algo,
+            **{f"algo_for.{k}": v for k, v in self.algo_for.items()},
+            **{f"policy.{k}": v for k, v in self.policy.document().items()},
+        }
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and where it comes from.
+
+    Attributes:
+        plan: the choices.
+        options: for the module's manifest.
+        lock: the plan as a lock file has it.
+        records: workloads with records for this target on this device.
+        notes: sentences for the user.
+    """
+
+    plan: Plan
+    options: Mapping[str, str]
+    lock: Lock
+    records: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tuning(self) -> str:
+        """How many layers rest on records, and why the first others do not.
+
+        Example: "52 of 53 layers tuned; conv_17 by estimate (no record for conv2d-...)"
+        """
+        choices = self.plan.choices
+        if any(c.source == "lock" for c in choices.values()):
+            return f"{len(choices)} layers as the lock file says"
+        rest = self.plan.untuned
+        text = f"{len(choices) - len(rest)} of {len(choices)} layers tuned"
+        shown = [
+            f"{name} by {'a like layer' if c.source == 'neighbour' else 'estimate'} ({c.because or 'no records of this device'})"
+            for name, c in rest[:2]
+        ]
+        more = f" and {len(rest) - 2} more" if len(rest) > 2 else ""
+        return "; ".join([text, *([", ".join(shown) + more] if shown else [])])
+
+
+def plan_graph(graph: Graph, target: Target, wishes: Wishes, graph_sha256: str) -> Planned:
+    """Return the plan of a graph after all passes.
+
+    Raises:
+        ScheduleError: for an algorithm that does not exist or does not apply.
+        UntunedError: if records are required and a layer has none; lists them all.
+        TuningError: if the lock is not for this model, target and version.
+        OSError: if a log or the lock cannot be read.
+    """
+    if wishes.locked is not None:
+        # One plan for one target: `Lock.plan` refuses any other.
+        lock = read_lock(wishes.locked)
+        plan = lock.plan(graph, target, graph_sha256)
+        return Planned(plan, lock.options, lock)
+    known = Knowledge({})
+    if wishes.policy.by == "time":
+        known = knowledge(target, wishes.logs)
+    plan = select(
+        graph,
+        target,
+        algo=wishes.algo,
+        algo_for=wishes.algo_for,
+        policy=wishes.policy,
+        records=known.records,
+    )
+    if wishes.require_tuned and plan.untuned:
+        rows = [f"{name}: {c.because or 'no records of this device'}" for name, c in plan.untuned]
+        error = UntunedError(
+            f"every layer must have a tuned record; got none for {len(rows)} of {len(plan.choices)}. "
+            "Make them with `convc tune MODEL`, or leave out --require-tuned."
+        )
+        for row in rows:
+            error.add_note(row)
+        raise error
+    options = wishes.options()
+    lock = lock_of(graph, plan, target, graph_sha256, options)
+    return Planned(plan, options, lock, len(known.records), known.notes)

@@ -1,0 +1,95 @@
+"""One layer in a tuning run: its search, what it has gained, and what another round of it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
+from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
+from convc.target import Target
+from convc.tuning.calibration import Calibration
+from convc.tuning.search import Search, Setting, settings_of
+from convc.tuning.tasks import Task
+
+__all__ = ["Layer", "roofline_of"]
+
+# What a first round gains on average over the analytic choice, and each later one of what is left; they only order the layers.
+_FIRST_GAIN, _LATER_GAIN = 0.3, 0.1
+
+
+def roofline_of(
+    problem: Problem, target: Target, settings: list[Setting], limits: Calibration
+) -> float:
+    """Return the seconds that no setting can beat: the least arithmetic at the machine's peak, or all bytes once."""
+    backend = backend_of(target)
+    flops = min(
+        (
+            properties_of(backend.algorithm(s.algorithm), problem, target, s.knobs).flops
+            for s in settings
+        ),
+        default=problem.spec.flops,
+    )
+    return limits.roofline(float(flops), problem.spec.nbytes, target.cores)
+
+
+@dataclass
+class Layer:
+    """The state of one task.
+
+    Attributes:
+        task: the problem and the layers that pose it.
+        search: what has been tried and what comes next.
+        rounds: measured in this run.
+        counts: trials of this run by status.
+        done: nothing is left to do.
+    """
+
+    task: Task
+    search: Search
+    rounds: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    done: bool = False
+
+    @staticmethod
+    def of(
+        task: Task, target: Target, policy: Policy, limits: Calibration, most: int, max_error: float
+    ) -> Layer:
+        """Return the layer with every setting ranked and nothing tried."""
+        settings = settings_of(task.problem, target, policy)
+        roofline = roofline_of(task.problem, target, settings, limits)
+        return Layer(task, Search(settings, roofline, most, max_error))
+
+    @property
+    def estimate(self) -> float:
+        """The model's seconds for its choice."""
+        return self.search.settings[0].seconds if self.search.settings else 0.0
+
+    @property
+    def baseline(self) -> float | None:
+        """The measured seconds of the analytic choice, once known."""
+        if not self.search.settings:
+            return None
+        trial = self.search.known.get(self.search.settings[0].key)
+        return trial.seconds if trial else None
+
+    @property
+    def gained(self) -> float:
+        """Seconds a run of the model that tuning has saved, all layers of the task together."""
+        best = self.search.best
+        if best is None or self.baseline is None:
+            return 0.0
+        return self.task.count * max(0.0, self.baseline - best[1])
+
+    @property
+    def worth(self) -> float:
+        """Expected seconds a run of the model that the next round saves."""
+        if self.done or not self.search.settings:
+            return 0.0
+        best = self.search.best
+        now = best[1] if best else self.estimate
+        # An estimate below the roofline is a wrong estimate, not a layer without room.
+        room = max(0.1 * now, now - self.search.roofline)
+        share = _FIRST_GAIN if self.search.in_first_round else _LATER_GAIN * 0.5**self.rounds
+        return self.task.count * room * share

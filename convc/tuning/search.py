@@ -1,0 +1,208 @@
+"""What to measure next for one layer: rank everything by the cost model, measure a dozen, then walk from the best to its neighbours.
+
+Everything is decided from what has been measured so far and nothing else, so that a search goes on from a log as if it had never been
+stopped. One layer takes 12 to 28 measurements of some hundred settings; MOpt and Roller (ASPLOS'21, OSDI'22) show that a model
+with ten measurements finds what blind search needs a thousand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from convc.schedules.algorithm import Problem, knob_space
+from convc.schedules.backend import backend_of
+from convc.schedules.offers import estimated_seconds
+from convc.schedules.plan import Knobs
+from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
+from convc.target import Target
+
+__all__ = ["DEFAULT_TRIALS", "Key", "Search", "Setting", "Trial", "neighbours", "settings_of"]
+
+# Measured first: the fastest by estimate, and the analytic choice of every algorithm that is not hopeless.
+_FIRST: Final = 10
+_HOPELESS: Final = 4.0
+# A step of the walk builds so many neighbours at once.
+_STEP: Final = 6
+DEFAULT_TRIALS: Final = 28
+# Nearer to the roofline than this nothing is left to find.
+_NEAR: Final = 1.05
+
+Key: TypeAlias = tuple[str, tuple[tuple[str, int], ...]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An algorithm with knobs, and the model's time for it."""
+
+    algorithm: str
+    knobs: Knobs
+    seconds: float
+
+    @property
+    def key(self) -> Key:
+        """Algorithm and knobs, hashable; as `Record.setting`."""
+        return self.algorithm, tuple(sorted(self.knobs.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is known of a setting: its seconds, or None if it failed."""
+
+    seconds: float | None
+    error: float = 0.0
+    final: bool = False
+
+
+def settings_of(problem: Problem, target: Target, policy: Policy) -> list[Setting]:
+    """Return every setting that a policy allows, the fastest by estimate first."""
+    found = []
+    for algorithm in backend_of(target).algorithms:
+        if not policy.allows(algorithm.name) or algorithm.supports(problem, target) is not None:
+            continue
+        for knobs in knob_space(algorithm, problem, target):
+            facts = properties_of(algorithm, problem, target, knobs)
+            if policy.deterministic and not facts.deterministic:
+                continue
+            if policy.workspace_limit is not None and facts.workspace > policy.workspace_limit:
+                continue
+            # The expected error is a model's, too: what is near the limit is measured.
+            if facts.error > 2 * policy.record_error:
+                continue
+            seconds = estimated_seconds(algorithm, problem, target, knobs)
+            found.append(Setting(algorithm.name, knobs, seconds))
+    return sorted(found, key=lambda s: s.seconds)
+
+
+@dataclass
+class Search:
+    """One layer's search.
+
+    Attributes:
+        settings: all, the fastest by estimate first.
+        roofline: seconds that no setting can beat.
+        most: measurements at most.
+        max_error: a setting with a greater measured error is no candidate for the best.
+        seeds: settings to measure first of all: neighbours' best, from another log.
+        known: trials so far.
+    """
+
+    settings: Sequence[Setting]
+    roofline: float = 0.0
+    most: int = DEFAULT_TRIALS
+    max_error: float = float("inf")
+    seeds: Sequence[Key] = ()
+    known: dict[Key, Trial] = field(default_factory=dict)
+    _by_key: dict[Key, Setting] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._by_key = {s.key: s for s in self.settings}
+
+    @property
+    def measured(self) -> int:
+        """How many settings of this search have been tried."""
+        return sum(key in self._by_key for key in self.known)
+
+    @property
+    def best(self) -> tuple[Setting, float] | None:
+        """The fastest setting that is accurate enough, with its seconds; None before the first success."""
+        rows = self.ranking()
+        return rows[0] if rows else None
+
+    def ranking(self) -> list[tuple[Setting, float]]:
+        """Return the successful settings with their seconds, the fastest first."""
+        rows = [
+            (self._by_key[key], trial.seconds)
+            for key, trial in self.known.items()
+            if key in self._by_key and trial.seconds is not None and trial.error <= self.max_error
+        ]
+        return sorted(rows, key=lambda row: row[1])
+
+    @property
+    def is_near_roofline(self) -> bool:
+        return self.best is not None and self.best[1] <= _NEAR * self.roofline
+
+    @property
+    def in_first_round(self) -> bool:
+        """Whether the settings that the model proposes are not all tried yet."""
+        return bool(self._untried(self._first()))
+
+    def next(self) -> list[Setting]:
+        """Return what to measure next, most promising first; empty when the search is over."""
+        left = self.most - self.measured
+        if left <= 0 or self.is_near_roofline:
+            return []
+        return (self._untried(self._first()) or self._untried(self._around())[:_STEP])[:left]
+
+    def rivals(self, most: int = 3) -> list[Setting]:
+        """Return the fastest settings, within 10 % of the best, that no final comparison has yet seen; empty if there is no contest."""
+        rows = self.ranking()
+        near = [s for s, seconds in rows[:most] if seconds <= 1.1 * rows[0][1]]
+        return near if any(not self.known[s.key].final for s in near) else []
+
+    def _untried(self, settings: Iterable[Setting]) -> list[Setting]:
+        return [s for s in settings if s.key not in self.known]
+
+    def _first(self) -> list[Setting]:
+        """Return the seeds, the model's best, and the best of every algorithm that is not hopeless by estimate."""
+        if not self.settings:
+            return []
+        chosen = [self._by_key[key] for key in self.seeds if key in self._by_key]
+        least = self.settings[0].seconds
+        seen: set[str] = set()
+        for setting in self.settings:
+            if setting.algorithm not in seen and setting.seconds <= _HOPELESS * least:
+                chosen.append(setting)
+            seen.add(setting.algorithm)
+        per: dict[str, int] = {}
+        for setting in self.settings:
+            # Not one algorithm's ten nearly equal settings: half of them, and the others' best.
+            per[setting.algorithm] = per.get(setting.algorithm, 0) + 1
+            if per[setting.algorithm] <= _FIRST // 2 and setting.seconds <= _HOPELESS * least:
+                chosen.append(setting)
+            if len({s.key for s in chosen}) >= _FIRST:
+                break
+        return list({s.key: s for s in chosen}.values())
+
+    def _around(self) -> list[Setting]:
+        """Return the neighbours of the best, then of the best of the second algorithm if that is close."""
+        rows = self.ranking()
+        if not rows:
+            # Nothing has worked: go down the list.
+            return list(self.settings)
+        best, seconds = rows[0]
+        other = next(
+            (s for s, t in rows if s.algorithm != best.algorithm and t <= 1.1 * seconds), None
+        )
+        near = neighbours(best, self.settings)
+        return near + (neighbours(other, self.settings)[:_STEP] if other is not None else [])
+
+
+def neighbours(setting: Setting, settings: Sequence[Setting]) -> list[Setting]:
+    """Return the settings one step away, nearest first: one knob by one of its values, or two that depend on each other.
+
+    Example:
+        >>> rows = [Setting("a", {"cols": c, "rows": r}, c + r) for c in (1, 2, 4) for r in (1, 2)]
+        >>> [dict(s.knobs) for s in neighbours(rows[0], rows)]
+        [{'cols': 1, 'rows': 2}, {'cols': 2, 'rows': 1}, {'cols': 2, 'rows': 2}]
+    """
+    own = [s for s in settings if s.algorithm == setting.algorithm and s.key != setting.key]
+    axes: Mapping[str, list[int]] = {
+        name: sorted({s.knobs[name] for s in own} | {value})
+        for name, value in setting.knobs.items()
+    }
+
+    def steps(other: Setting) -> tuple[int, int]:
+        moved = [
+            abs(values.index(other.knobs[name]) - values.index(setting.knobs[name]))
+            for name, values in axes.items()
+            if other.knobs[name] != setting.knobs[name]
+        ]
+        return len(moved), sum(moved)
+
+    rows = [(steps(s), s) for s in own]
+    near = [(far, s) for far, s in rows if far[0] <= 2 and far[1] <= 3]
+    near.sort(key=lambda row: (row[0][1], row[0][0], row[1].seconds))
+    return [s for _, s in near[: 2 * _STEP]]

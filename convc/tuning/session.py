@@ -1,0 +1,269 @@
+"""A tuning run: layer by layer, the one first where a round is expected to save most, until time, trials or ideas run out."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from convc.errors import TuningError
+from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
+from convc.schedules.properties import properties_of
+from convc.schedules.table import TEMPLATE
+from convc.schedules.tuned import distance
+from convc.target import Target
+from convc.toolchain import installed_version
+from convc.tuning.calibration import Calibration
+from convc.tuning.device import device_name, target_name
+from convc.tuning.jobs import Answer, Build, Setup, Time
+from convc.tuning.knowledge import matching, measurements, trials
+from convc.tuning.layer import Layer
+from convc.tuning.log import Log, read_log
+from convc.tuning.options import Options
+from convc.tuning.pool import Limits, Pool
+from convc.tuning.record import Record, now
+from convc.tuning.rpc import servers
+from convc.tuning.search import Key, Setting, Trial
+from convc.tuning.tasks import Task
+from convc.version import VERSION
+
+__all__ = ["Session"]
+
+_ROUNDS: Final = 3
+_ROUND_SECONDS: Final = 0.003
+# Slower than this after one round, a setting gets no second one.
+_SLOW: Final = 1.25
+_FINAL_ROUNDS: Final = 5
+# A result this many times worse than the algorithm's expected error is wrong, not inexact; half types scale it.
+_WRONG: Final = 16.0
+_SEEDS: Final = 3
+
+
+@dataclass
+class Session:
+    """One run over some tasks.
+
+    Attributes:
+        layers: in the model's order.
+        current: the layer that is being measured.
+        counts: trials of this run by status.
+        notes: sentences for the user.
+    """
+
+    tasks: Sequence[Task]
+    target: Target
+    log: Log
+    limits: Calibration
+    options: Options = field(default_factory=Options)
+    layers: list[Layer] = field(init=False)
+    current: Layer | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    device: str = ""
+    _handles: itertools.count = field(default_factory=itertools.count, repr=False)
+    _answers: dict[int, Answer] = field(default_factory=dict, repr=False)
+    _held: dict[tuple[str, Key], int] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self.device = self.device or device_name(self.target)
+        contents = self.log.read()
+        self.notes += contents.notes(self.log.path)
+        mine, _ = matching(contents.records, self.target, device=self.device)
+        known = [] if options.fresh else [r for r in mine if r.mode == options.mode]
+        self.layers = [
+            Layer.of(t, self.target, options.policy, self.limits, options.trials_per_layer, options.policy.record_error)
+            for t in self.tasks
+        ]  # fmt: skip
+        for layer in self.layers:
+            key = layer.task.problem.key
+            layer.search.known = trials(r for r in known if r.workload == key)
+        others = list(mine)
+        if options.warm_start is not None:
+            others += read_log(options.warm_start).records
+        best = measurements(others)
+        for layer in self.layers:
+            layer.search.seeds = self._seeds(layer.task.problem, best)
+            layer.done = self._finished(layer)
+
+    def _seeds(self, problem: Problem, best: dict) -> list[Key]:
+        """Return the best settings of the nearest tuned layers: a walk that begins there is short."""
+        near = sorted((distance(problem, Problem.parse(key)), key) for key in best)
+        keys = [key for far, key in near if far <= 2.0 and key != problem.key][:2]
+        if self.options.warm_start is not None and problem.key in best:
+            keys.insert(0, problem.key)
+        rows = [m for key in keys for m in best[key][: _SEEDS // len(keys) + 1]]
+        return [(m.algorithm, tuple(sorted(m.knobs.items()))) for m in rows][:_SEEDS]
+
+    @staticmethod
+    def _finished(layer: Layer) -> bool:
+        return not layer.search.next() and not layer.search.rivals()
+
+    # ---- the run ------------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self.began
+
+    @property
+    def trials(self) -> int:
+        return sum(self.counts.values())
+
+    def over(self) -> bool:
+        """Whether the time or the trials of this run are used up."""
+        options = self.options
+        return (options.seconds is not None and self.spent >= options.seconds) or (
+            options.trials is not None and self.trials >= options.trials
+        )
+
+    def run(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Tune until the budget or the ideas are used up; every answer is in the log when the next question is asked.
+
+        Raises:
+            TuningError: if the runner cannot be reached.
+            KeyboardInterrupt: passed on; what was found is in the log.
+        """
+        if all(layer.done for layer in self.layers):
+            return
+        options = self.options
+        remote = "" if options.runner == "local" else options.runner
+        jobs = options.jobs
+        if remote:
+            free = servers(remote)
+            if not free:
+                raise TuningError(
+                    f"runner must have a server; got none at {remote}. Start one with `convc rpc-server`."
+                )
+            jobs = min(jobs, free)
+        setup = Setup(options.memory_bytes, options.initializer, remote, options.timeout)
+        limits = Limits(build=2 * options.timeout, time=options.timeout)
+        with Pool(setup, jobs, limits) as pool:
+            while not self.over():
+                open_layers = [layer for layer in self.layers if not layer.done]
+                if not open_layers:
+                    break
+                layer = max(open_layers, key=lambda row: row.worth)
+                if layer is not self.current:
+                    pool.forget()
+                    self.current = layer
+                self._round(layer, pool, changed)
+                layer.done = self._finished(layer)
+                changed()
+
+    def _round(self, layer: Layer, pool: Pool, changed: Callable[[], None]) -> None:
+        """Measure the next settings of a layer, or, when there are none, its best ones in turns."""
+        settings = layer.search.next()
+        if self.options.trials is not None:
+            settings = settings[: self.options.trials - self.trials]
+        if settings:
+            layer.rounds += 1
+            for setting, handle in self._built(layer, settings, pool, changed):
+                self._time(layer, setting, handle, pool)
+                changed()
+                if self.over():
+                    return
+            return
+        self._final(layer, pool, changed)
+
+    def _built(
+        self, layer: Layer, settings: Sequence[Setting], pool: Pool, changed: Callable[[], None]
+    ) -> list[tuple[Setting, int]]:
+        """Build and check settings, record those that fail, and return the others with their handles."""
+        handles = {next(self._handles): setting for setting in settings}
+        jobs = [
+            Build(h, layer.task.problem, self.target, s.algorithm, s.knobs, self.options.seed)
+            for h, s in handles.items()
+        ]
+        good = []
+        for handle, answer in pool.build(jobs, self.over).items():
+            setting = handles[handle]
+            if answer.status != "ok":
+                self._keep(layer, setting, answer)
+            elif answer.error > self._wrong(layer, setting):
+                worst = f"error {answer.error:.2g} of the greatest result"
+                self._keep(layer, setting, Answer("wrong", worst, answer.error, answer.seconds))
+            else:
+                self._answers[handle] = answer
+                good.append((setting, handle))
+        changed()
+        return good
+
+    def _wrong(self, layer: Layer, setting: Setting) -> float:
+        problem = layer.task.problem
+        algorithm = backend_of(self.target).algorithm(setting.algorithm)
+        expected = properties_of(algorithm, problem, self.target, setting.knobs).error
+        coarser = {"float16": 2**13, "bfloat16": 2**16, "float64": 1}
+        return _WRONG * expected * coarser.get(problem.spec.dtype, 1)
+
+    def _time(self, layer: Layer, setting: Setting, handle: int, pool: Pool) -> None:
+        built = self._answers.pop(handle)
+        if not pool.holds(handle):
+            # The worker that had built it died over another setting; it comes again in a later round.
+            return
+        mode = self.options.mode
+        answer = pool.time(Time(handle, 1, _ROUND_SECONDS, mode))
+        samples = answer.samples
+        best = layer.search.best
+        if answer.status == "ok" and (best is None or min(samples) <= _SLOW * best[1]):
+            answer = pool.time(Time(handle, _ROUNDS - 1, _ROUND_SECONDS, mode))
+            samples += answer.samples
+        merged = Answer(answer.status, answer.message, built.error, built.seconds, samples)
+        self._keep(layer, setting, merged)
+        self._held[layer.task.problem.key, setting.key] = handle
+
+    def _final(self, layer: Layer, pool: Pool, changed: Callable[[], None]) -> None:
+        """Measure the best settings once more, in turns, so that a change of the machine's clock is shared by all."""
+        rivals, key = layer.search.rivals(), layer.task.problem.key
+        held = {s.key: self._held.get((key, s.key), -1) for s in rivals}
+        missing = [s for s in rivals if not pool.holds(held[s.key])]
+        for setting, handle in self._built(layer, missing, pool, changed):
+            self._answers.pop(handle)
+            held[setting.key] = handle
+        here = [s for s in rivals if pool.holds(held[s.key])]
+        samples: dict[Key, list[float]] = {s.key: [] for s in here}
+        for _ in range(_FINAL_ROUNDS):
+            for setting in here:
+                if pool.holds(held[setting.key]):
+                    answer = pool.time(Time(held[setting.key], 1, _ROUND_SECONDS, self.options.mode))  # fmt: skip
+                    samples[setting.key] += answer.samples
+        for setting in rivals:
+            trial = layer.search.known[setting.key]
+            times = tuple(samples.get(setting.key, ()))
+            if times:
+                answer = Answer("ok", "", trial.error, 0.0, times)
+                self._keep(layer, setting, answer, final=True)
+            else:
+                # It died in between: its first time stands, as final as it gets.
+                layer.search.known[setting.key] = Trial(trial.seconds, trial.error, final=True)
+
+    def _keep(self, layer: Layer, setting: Setting, answer: Answer, *, final: bool = False) -> None:
+        """Write a trial to the log, then believe it."""
+        ok = answer.status == "ok"
+        record = Record(
+            workload=layer.task.problem.key,
+            threads=self.target.cores,
+            target=target_name(self.target),
+            device=self.device,
+            template=TEMPLATE,
+            algorithm=setting.algorithm,
+            knobs=dict(setting.knobs),
+            status=answer.status,
+            seconds=min(answer.samples) if ok else 0.0,
+            samples=tuple(float(f"{s:.4g}") for s in answer.samples),
+            error=answer.error if answer.error < float("inf") else -1.0,
+            mode=self.options.mode,
+            final=final,
+            message=answer.message,
+            build_seconds=round(answer.seconds, 3),
+            at=now(),
+            versions={"convc": VERSION, "tvm": installed_version("apache-tvm") or ""},
+        )
+        self.log.append([record])
+        self.counts[answer.status] = self.counts.get(answer.status, 0) + 1
+        layer.counts[answer.status] = layer.counts.get(answer.status, 0) + 1
+        trial = Trial(record.seconds if ok else None, record.error, final)
+        layer.search.known[setting.key] = trial

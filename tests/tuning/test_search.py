@@ -1,0 +1,150 @@
+"""The search on a made-up landscape: what it tries first, where it walks, when it stops, and that it goes on from records."""
+
+from __future__ import annotations
+
+import pytest
+
+from convc.errors import TuningError, UnknownNameError
+from convc.ir.text import parse
+from convc.schedules.policy import Policy
+from convc.tuning.layer import Layer
+from convc.tuning.rpc import Address
+from convc.tuning.search import Search, Setting, Trial, neighbours, settings_of
+from convc.tuning.tasks import Task, tasks_of
+from tests.tuning.records import AVX512, LIMITS, PROBLEM
+
+GRID = [
+    Setting(name, {"rows": r, "cols": c}, base * (1 + abs(r - 2) + abs(c - 3)))
+    for name, base in (("a", 1.0), ("b", 1.5), ("hopeless", 90.0))
+    for r in range(1, 6)
+    for c in range(1, 7)
+]
+GRID.sort(key=lambda s: s.seconds)
+
+
+def truth(setting: Setting) -> float:
+    """Where the model is wrong: the best is a's (4, 5), and b is twice as fast as estimated."""
+    r, c = setting.knobs["rows"], setting.knobs["cols"]
+    return {"a": 1.0, "b": 1.6, "hopeless": 50.0}[setting.algorithm] * (1 + 0.2 * (abs(r - 4) + abs(c - 5)))  # fmt: skip
+
+
+def run(search: Search, limit: int = 1000) -> int:
+    rounds = 0
+    while (batch := search.next()) and rounds < limit:
+        rounds += 1
+        for setting in batch:
+            search.known[setting.key] = Trial(truth(setting))
+    return rounds
+
+
+def test_it_walks_to_the_best_with_few_measurements():
+    search = Search(GRID, most=40)
+    run(search)
+    best = search.best
+    assert best is not None
+    assert (best[0].algorithm, dict(best[0].knobs)) == ("a", {"rows": 4, "cols": 5})
+    assert search.measured <= 40 < len(GRID)
+
+
+def test_every_algorithm_that_is_not_hopeless_is_measured_first():
+    first = Search(GRID).next()
+    assert {s.algorithm for s in first} == {"a", "b"}
+    assert first[0] == GRID[0]
+    assert len(first) == 10
+
+
+def test_it_goes_on_as_if_it_had_never_stopped():
+    whole, parts = Search(GRID), Search(GRID)
+    run(whole)
+    while run(parts, limit=1):
+        parts = Search(GRID, known=dict(parts.known))
+    assert list(parts.known) == list(whole.known)
+    assert parts.next() == []
+
+
+def test_it_stops_at_the_roofline_and_at_its_limit():
+    near = Search(GRID, roofline=truth(GRID[0]))
+    run(near)
+    assert near.measured == 10
+    few = Search(GRID, most=7)
+    run(few)
+    assert few.measured == 7
+
+
+def test_failures_and_inexact_settings_never_win():
+    search = Search(GRID, max_error=1e-5)
+    for setting in search.next():
+        search.known[setting.key] = Trial(None)
+    assert search.best is None
+    assert search.next() == [s for s in GRID if s.key not in search.known][:6]
+    search.known[GRID[20].key] = Trial(1e-9, error=1e-3)
+    search.known[GRID[21].key] = Trial(2.0, error=1e-6)
+    assert search.best is not None
+    assert search.best[0] == GRID[21]
+
+
+def test_rivals_are_compared_once():
+    search = Search(GRID[:5])
+    times = (1.0, 1.05, 1.5, 1.08, 2.0)
+    search.known = {s.key: Trial(t) for s, t in zip(GRID, times, strict=False)}
+    assert search.rivals() == [GRID[0], GRID[1], GRID[3]]
+    for setting in search.rivals():
+        search.known[setting.key] = Trial(1.0, final=True)
+    assert search.rivals() == []
+
+
+def test_seeds_come_first():
+    search = Search(GRID, seeds=[GRID[50].key, ("nobody", ())])
+    assert search.next()[0] == GRID[50]
+
+
+def test_neighbours_stay_in_their_algorithm():
+    near = neighbours(GRID[0], GRID)
+    assert {s.algorithm for s in near} == {GRID[0].algorithm}
+    assert GRID[0] not in near
+    assert neighbours(Setting("alone", {"x": 1}, 1.0), GRID) == []
+
+
+def test_settings_keep_the_policy():
+    names = {s.algorithm for s in settings_of(PROBLEM, AVX512, Policy(exclude=("winograd", "fft")))}
+    assert names == {"direct", "im2col", "generic"}
+    rows = settings_of(PROBLEM, AVX512, Policy(workspace_limit=0))
+    assert {s.algorithm for s in rows} == {"direct", "im2col", "generic"}
+    assert [s.seconds for s in rows] == sorted(s.seconds for s in rows)
+
+
+NET = """graph @g { %x = input : f32[1,16,6,6]  %w = constant splat(0.5) : f32[16,16,3,3]
+  %one = conv(%x, %w) {pads=[1,1,1,1]}  %two = conv(%one, %w) {pads=[1,1,1,1]}  %three = conv(%two, %w)  return %three }"""
+
+
+def test_a_workload_is_tuned_once_however_often_it_occurs():
+    tasks = tasks_of(parse(NET))
+    assert [(t.layers, t.count) for t in tasks] == [(("one", "two"), 2), (("three",), 1)]
+    assert tasks[0].name == "one (+1)"
+    assert [t.layers for t in tasks_of(parse(NET), "t*")] == [("two",), ("three",)]
+    with pytest.raises(UnknownNameError, match="unknown layer 'four'"):
+        tasks_of(parse(NET), "four")
+
+
+def test_a_layer_knows_what_a_round_is_worth():
+    layer, twice = (
+        Layer.of(Task(PROBLEM, names), AVX512, Policy(), LIMITS, 28, 1e-5)
+        for names in (("a",), ("a", "b"))
+    )
+    assert 0 < layer.worth < twice.worth
+    assert layer.search.roofline > 0
+    first = layer.search.settings[0]
+    layer.search.known[first.key] = Trial(2e-3)
+    layer.search.known[layer.search.settings[1].key] = Trial(1.5e-3)
+    assert layer.gained == pytest.approx(5e-4)
+    layer.done = True
+    assert layer.worth == 0
+
+
+def test_addresses():
+    assert str(Address.parse("10.0.0.1:9190/epyc")) == "rpc://10.0.0.1:9190/epyc"
+    for wrong in ("remote", "rpc://host/key", "rpc://host:99999/key", "rpc://host:1/"):
+        with pytest.raises(
+            TuningError, match=r"runner must be 'local' or look like rpc://HOST:PORT/KEY"
+        ):
+            Address.parse(wrong)

@@ -19,6 +19,8 @@ CODES = {
     errors.ScheduleError: 3,
     errors.UnknownNameError: 2,
     errors.InvalidKnobsError: 2,
+    errors.TuningError: 2,
+    errors.UntunedError: 6,
     errors.InputError: 2,
     errors.AccuracyError: 4,
     errors.ToolchainError: 5,

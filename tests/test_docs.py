@@ -90,8 +90,11 @@ def verbs() -> dict[str, Any]:
 def parse(arguments: list[str]) -> dict[str, object]:
     """Parse a command line as the program would, run nothing, and return the parameters."""
     name, *rest = arguments
-    assert name in verbs(), f"no verb '{name}'"
-    return verbs()[name].make_context(name, rest).params
+    known = verbs()
+    while name in known and hasattr(known[name], "commands"):
+        known, (name, *rest) = known[name].commands, rest
+    assert name in known, f"no verb '{name}'"
+    return known[name].make_context(name, rest).params
 
 
 @pytest.mark.parametrize("command", SHELL)
@@ -106,7 +109,10 @@ def test_a_command_with_an_unknown_option_would_be_found():
 
 def test_options_that_the_text_names_exist():
     known = {"--help", "--version"}
-    for command in verbs().values():
+    commands = [
+        c for verb in verbs().values() for c in (verb, *getattr(verb, "commands", {}).values())
+    ]
+    for command in commands:
         for parameter in command.params:
             known |= {o for o in (*parameter.opts, *parameter.secondary_opts) if o.startswith("--")}
     unknown = []

@@ -190,7 +190,7 @@ def compile(
     report("passes", 0, 1)
     reduced = run_passes(graph, PIPELINE, dump=_dumper(dump))
     report("choose", 0, 1)
-    wishes = _wishes(algo, algo_for, policy, logs, require_tuned, locked)
+    wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked)
     digest = _graph_hash(graph)
     planned = [plan_graph(reduced, machine, wishes, digest) for machine in machines]
     programs = [emit(reduced, p.plan, m) for p, m in zip(planned, machines, strict=True)]
@@ -202,24 +202,6 @@ def compile(
         progress=lambda done, total: report("build", done, total),
     )
     return CompiledModel(graph, reduced, planned[0].plan, planned[0], built)
-
-
-def _wishes(
-    algo: str,
-    algo_for: Mapping[str, str] | None,
-    policy: Policy | None,
-    logs: Sequence[str | os.PathLike[str]] | None,
-    require_tuned: bool = False,
-    locked: str | os.PathLike[str] | None = None,
-) -> Wishes:
-    return Wishes(
-        algo,
-        dict(algo_for or {}),
-        policy or Policy(),
-        None if logs is None else [Path(p) for p in logs],
-        require_tuned,
-        None if locked is None else Path(locked),
-    )
 
 
 def reduced_graph(source: Source, shapes: Mapping[str, Shape] | None = None) -> Graph:
@@ -289,7 +271,7 @@ def explain(
     check_toolchain()
     graph = run_passes(load_graph(source, shapes=shapes), PIPELINE)
     machine = parse_target(target, mcpu, threads or usable_threads())
-    plan = plan_graph(graph, machine, _wishes(algo, algo_for, policy, logs), "").plan
+    plan = plan_graph(graph, machine, Wishes.of(algo, algo_for, policy, logs), "").plan
     reports = []
     for node in graph.nodes:
         if not is_convolution(node):

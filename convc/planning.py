@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,25 @@ class Wishes:
     logs: Sequence[Path] | None = None
     require_tuned: bool = False
     locked: Path | None = None
+
+    @staticmethod
+    def of(
+        algo: str = AUTO,
+        algo_for: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        logs: Sequence[str | os.PathLike[str]] | None = None,
+        require_tuned: bool = False,
+        locked: str | os.PathLike[str] | None = None,
+    ) -> Wishes:
+        """Return the wishes with what is None left at its default."""
+        return Wishes(
+            algo,
+            dict(algo_for or {}),
+            policy or Policy(),
+            None if logs is None else [Path(p) for p in logs],
+            require_tuned,
+            None if locked is None else Path(locked),
+        )
 
     def options(self) -> dict[str, str]:
         """Return what is not default, as manifests have it."""

@@ -208,7 +208,9 @@ class Pool:
 
     def time(self, job: Time) -> Answer:
         """Return one kernel's timing, measured alone."""
-        worker = self._holders[job.handle]
+        worker = self._holders.get(job.handle)
+        if worker is None:
+            return Answer("crash", "the process that had built it was lost")
         worker.send(job)
         answer = worker.receive(self.limits.time + 4 * job.rounds * job.seconds)
         if not worker.running:

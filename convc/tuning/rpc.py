@@ -18,6 +18,7 @@ from convc.errors import ToolchainError, TuningError
 __all__ = ["LOOPBACK", "Address", "connect", "serve", "servers", "track", "wait"]
 
 LOOPBACK: Final = "127.0.0.1"
+SESSION_SECONDS: Final = 600
 _FORM = "rpc://HOST:PORT/KEY"
 
 
@@ -60,8 +61,8 @@ def _rpc() -> Any:
     return rpc, server, tracker
 
 
-def connect(runner: str, timeout: float) -> Any:
-    """Return a session with a free server of a tracker.
+def connect(runner: str) -> Any:
+    """Return a session with a free server of a tracker; the server ends it after `SESSION_SECONDS`, so that a hang costs no more.
 
     Raises:
         TuningError: if the tracker cannot be reached, or no server of the key is free in time.
@@ -70,7 +71,7 @@ def connect(runner: str, timeout: float) -> Any:
     rpc, _, _ = _rpc()
     try:
         tracker = rpc.connect_tracker(address.host, address.port)
-        return tracker.request(address.key, priority=0, session_timeout=int(max(1, timeout)))
+        return tracker.request(address.key, priority=0, session_timeout=SESSION_SECONDS)
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         raise TuningError(
             f"runner must be a tracker with servers of key '{address.key}'; got none at {address} ({error}). "

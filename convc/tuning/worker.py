@@ -10,6 +10,7 @@ import ctypes
 import importlib
 import resource
 import signal
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,7 +57,7 @@ def _limit_memory(nbytes: int) -> None:
 class _Worker:
     def __init__(self, setup: Setup, folder: Path) -> None:
         self.setup, self.folder = setup, folder
-        self.place = Place(connect(setup.remote, setup.timeout) if setup.remote else None)
+        self.place = Place(connect(setup.remote) if setup.remote else None)
         self.cases: dict[tuple[Problem, int], Case] = {}
         self.kernels: dict[int, TimedKernel] = {}
 
@@ -75,6 +76,9 @@ class _Worker:
         except MemoryError:
             return Answer("memory", f"more than {self.setup.memory_bytes >> 20} MiB")
         except Exception as error:
+            if self.place.remote is not None and _is_lost(error):
+                # The session is gone, with everything in it: the parent starts another worker, and that a new session.
+                sys.exit(f"{type(error).__name__}: {_first_line(str(error))}")
             # TVM raises almost every class there is for a kernel that it cannot build.
             kind = "build_error" if isinstance(job, Build) else "run_error"
             status = "memory" if "bad_alloc" in str(error) else kind
@@ -90,10 +94,18 @@ class _Worker:
         try:
             error = kernel.check()
         except (RuntimeError, ValueError, TypeError) as failure:
+            if self.place.remote is not None and _is_lost(failure):
+                raise
             message = f"{type(failure).__name__}: {_first_line(str(failure))}"
             return Answer("run_error", message, seconds=kernel.build_seconds)
         self.kernels[job.handle] = kernel
         return Answer("ok", error=error, seconds=kernel.build_seconds)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a remote session ended: its server died, or the session's time is over."""
+    text = f"{type(error).__name__} {error}"
+    return any(word in text for word in ("RPCSession", "SockChannel", "Socket", "Connection"))
 
 
 def _first_line(text: str) -> str:

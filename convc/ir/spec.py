@@ -33,7 +33,7 @@ class ConvSpec:
 
     Raises:
         ShapeError: if ranks, groups, or attribute lengths disagree, or the dilated filter is larger than the padded image.
-        DTypeError: if the element type is not a float.
+        DTypeError: if the element type is neither a float nor int32.
 
     Source:
         ONNX Conv-11 and ConvTranspose-11, "strides", "pads", "dilations", "output_padding".
@@ -95,9 +95,10 @@ class ConvSpec:
             raise ShapeError(
                 f"{name} weight must have the data's rank {len(self.data)}; got {self.weight} for data {self.data}."
             )
-        if self.dtype not in FLOATS:
+        # int32 is what quantised convolutions add up in; `generic` computes it.
+        if self.dtype not in (*FLOATS, "int32"):
             raise DTypeError(
-                f"{name} element type must be one of {', '.join(FLOATS)}; got '{self.dtype}'."
+                f"{name} element type must be one of {', '.join(FLOATS)}, int32; got '{self.dtype}'."
             )
         wanted = {"strides": n, "pads": 2 * n, "dilations": n}
         if self.transposed:

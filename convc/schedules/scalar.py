@@ -12,6 +12,7 @@ from typing import Any, Final
 from tvm import te, tirx, topi
 
 from convc.ir.epilogue import Step
+from convc.ir.types import FLOATS
 
 __all__ = ["BINARY", "UNARY", "apply_steps", "map_elements", "zero_beyond"]
 
@@ -110,6 +111,23 @@ def _sign(x: Tensor) -> Tensor:
     return map_elements(x, sign)
 
 
+def _libm(name: str) -> Callable[[Tensor], Tensor]:
+    """Return a function that TVM hands to the C library, an element at a time; narrow types go through float32."""
+
+    def function(x: Tensor) -> Tensor:
+        wide = x.dtype in ("float32", "float64")
+        dtype = x.dtype if wide else "float32"
+        symbol = name if dtype == "float64" else f"{name}f"
+
+        def element(v: Expr) -> Expr:
+            y = tirx.call_pure_extern(dtype, symbol, v if wide else v.astype(dtype))
+            return y if wide else y.astype(x.dtype)
+
+        return map_elements(x, element)
+
+    return function
+
+
 UNARY: Final[dict[str, Callable[..., Tensor]]] = {
     "relu": lambda x: _clip(x, 0.0, float("inf")),
     "clip": _clip,
@@ -131,14 +149,55 @@ UNARY: Final[dict[str, Callable[..., Tensor]]] = {
     "sign": _sign,
     "floor": topi.floor,
     "ceil": topi.ceil,
+    "round": lambda x: map_elements(x, tirx.nearbyint),
+    **{
+        name: _libm(name)
+        for name in (
+            "sin",
+            "cos",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+            "sinh",
+            "cosh",
+            "asinh",
+            "acosh",
+            "atanh",
+        )
+    },
 }
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    """Return a / b, of integers towards zero, 0 for a divisor of 0: the processor stops a program that divides by 0."""
+    if a.dtype in FLOATS:
+        return topi.divide(a, b)
+    zero, one = _const(0, a), _const(1, a)
+    if str(a.dtype).startswith("u"):
+        safe = map_elements(b, lambda v: tirx.Select(v == zero, one, v))
+        sign = map_elements(b, lambda v: tirx.Select(v == zero, zero, one))
+        return topi.multiply(topi.divide(a, safe), sign)
+    # The least integer has no negative, so -1 is no divisor either.
+    minus = _const(-1, a)
+    safe = map_elements(b, lambda v: tirx.Select(tirx.any(v == zero, v == minus), one, v))
+    sign = map_elements(b, lambda v: tirx.Select(tirx.any(v == zero, v == minus), v, one))
+    return topi.multiply(topi.divide(a, safe), sign)
+
+
+def _power(a: Tensor, b: Tensor) -> Tensor:
+    """Return a^b; integers through float64, exact to 2^53."""
+    if a.dtype in FLOATS:
+        return topi.power(a, b)
+    return topi.cast(topi.power(topi.cast(a, "float64"), topi.cast(b, "float64")), a.dtype)
+
 
 BINARY: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "add": topi.add,
     "sub": topi.subtract,
     "mul": topi.multiply,
-    "div": topi.divide,
-    "pow": topi.power,
+    "div": _divide,
+    "pow": _power,
     "maximum": topi.maximum,
     "minimum": topi.minimum,
 }

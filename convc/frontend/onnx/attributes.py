@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 import onnx
-from onnx import AttributeProto
+from onnx import AttributeProto, GraphProto
 
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.refusal import Unsupported
@@ -23,6 +23,8 @@ TYPE_NAMES: Final = {
     AttributeProto.FLOAT: "a float",
     AttributeProto.FLOATS: "a list of floats",
     AttributeProto.STRING: "a string",
+    AttributeProto.STRINGS: "a list of strings",
+    AttributeProto.GRAPH: "a graph",
     AttributeProto.TENSOR: "a tensor",
 }
 
@@ -105,6 +107,19 @@ class AttributeReader:
         if choices and value not in choices:
             raise Unsupported(f"attribute {name}={value} (only {', '.join(choices)})")
         return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of strings; it is required."""
+        return self._read(
+            name,
+            AttributeProto.STRINGS,
+            None,
+            lambda a: tuple(s.decode("utf-8", "replace") for s in a.strings),
+        )
+
+    def graph(self, name: str) -> GraphProto:
+        """Return a body; it is required."""
+        return self._read(name, AttributeProto.GRAPH, None, lambda a: a.g)
 
     def tensor(self, name: str) -> np.ndarray:
         """Return a tensor's array; it is required."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
@@ -15,6 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 from convc.errors import ConvcError, DTypeError, InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
 from convc.frontend.onnx.converter import Converter
+from convc.frontend.onnx.expansion import expand_functions
 from convc.frontend.onnx.folding import ConstantFolder
 from convc.frontend.onnx.inference import (
     check_model,
@@ -23,24 +25,28 @@ from convc.frontend.onnx.inference import (
     may_be_misinferred,
     skeleton,
 )
-from convc.frontend.onnx.input_shapes import bind_inputs
+from convc.frontend.onnx.input_shapes import bind_inputs, bind_values
 from convc.frontend.onnx.model_file import ModelSource, normal_domain, read_model, since_version
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators import find_converter
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
-from convc.frontend.onnx.values import Refused, ValueTable
+from convc.frontend.onnx.values import BodyRefused, Refused, ValueTable
 from convc.ir import Graph, GraphBuilder
 from convc.ir.ops.definition import Array
 from convc.ir.types import SHORT_NAMES
 
 __all__ = ["from_onnx"]
 
+# Bodies within bodies; a file that nests deeper is made to exhaust the stack.
+DEEPEST: Final = 16
+
 
 def from_onnx(
     model: str | os.PathLike[str] | ModelProto,
     *,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
     name: str | None = None,
 ) -> Graph:
     """Return the graph of an ONNX model, opsets 7 to the newest that the installed onnx knows.
@@ -50,6 +56,7 @@ def from_onnx(
     Args:
         model: path of a file, or a model in memory, which is not changed.
         shapes: input name -> static shape; every symbolic dimension needs one, a fixed one cannot be changed.
+        values: input name -> array; such an input is a constant of the graph, as operands that decide a shape must be.
         name: the graph's name; the file's stem by default.
 
     Raises:
@@ -66,7 +73,7 @@ def from_onnx(
         >>> from_onnx(onnx.parser.parse_model(text)).compute_nodes[0].op
         'relu'
     """
-    return _Import(read_model(model), shapes, name).run()
+    return _Import(bind_values(read_model(model), values), shapes, name).run()
 
 
 class _Import:
@@ -75,9 +82,10 @@ class _Import:
     def __init__(
         self, source: ModelSource, shapes: Mapping[str, Sequence[int]] | None, name: str | None
     ) -> None:
+        self.inputs = bind_inputs(source.proto.graph, shapes)
+        source = expand_functions(source, self.inputs)
         self.source = source
         self.graph = source.proto.graph
-        self.inputs = bind_inputs(self.graph, shapes)
         self.builder = GraphBuilder(name or source.stem)
         self.values = ValueTable(self.builder, source.tensors)
         self.folder = ConstantFolder(source.opsets)
@@ -89,13 +97,19 @@ class _Import:
         # else: the checker would stop at the first operator that onnx lacks; the report lists them all.
         self.inferred = infer_types(bones, source.label)
         self.unchecked: set[str] = set()
+        self.depth = 0
 
     def run(self) -> Graph:
         for name, type in self.inputs.items():
             self.values.define(name, self.builder.input(name, type))
         for tensor in self.graph.initializer:
             self.values.define(tensor.name, tensor)
-        for node in self.graph.node:
+        self._import_nodes(self.graph)
+        self.report.raise_if_any(self.source.label)
+        return self.builder.finish({o.name: self.values.operand(o.name) for o in self.graph.output})
+
+    def _import_nodes(self, graph: GraphProto) -> None:
+        for node in graph.node:
             try:
                 self._import_node(node)
             except ConvcError as error:
@@ -104,8 +118,25 @@ class _Import:
                     f"while importing {node.op_type} node '{_node_name(node)}' (opset {opset}) from {self.source.label}"
                 )
                 raise
-        self.report.raise_if_any(self.source.label)
-        return self.builder.finish({o.name: self.values.operand(o.name) for o in self.graph.output})
+
+    def _import_body(
+        self, graph: GraphProto, arguments: Sequence[str | Array]
+    ) -> list[str | Array]:
+        """Write a body's nodes, its inputs bound to `arguments`, and return its outputs."""
+        if self.depth >= DEEPEST:
+            raise Unsupported(f"bodies within bodies, {DEEPEST} deep")
+        if len(graph.input) != len(arguments):
+            raise InvalidModelError(
+                f"body '{graph.name}' must have {len(arguments)} inputs; got {len(graph.input)}."
+            )
+        for info, argument in zip(graph.input, arguments, strict=True):
+            self.values.define(info.name, argument)
+        for tensor in graph.initializer:
+            self.values.define(tensor.name, tensor)
+        self.depth += 1
+        self._import_nodes(graph)
+        self.depth -= 1
+        return [self.values.meaning(o.name) for o in graph.output]
 
     def _schema_version(self, node: NodeProto) -> int | None:
         domain = normal_domain(node.domain)
@@ -128,6 +159,8 @@ class _Import:
             self._define(proto, self._results(proto, row, version))
         except Unsupported as no:
             self._refuse(proto, version, no.reason, is_operator=False)
+        except BodyRefused:
+            self._define(proto, [Refused() for _ in proto.output])
         except DTypeError as error:
             self._refuse(proto, version, str(error).rstrip("."), is_operator=False)
 
@@ -141,7 +174,7 @@ class _Import:
             if folded is not None:
                 return folded
         attributes = AttributeReader(proto.op_type, proto.attribute, self.source.tensors)
-        node = OperatorNode(proto, version, self.values, attributes)
+        node = OperatorNode(proto, version, self.values, attributes, self._import_body)
         converted = row.convert(node)
         attributes.finish()
         results = converted if isinstance(converted, tuple) else (converted,)
@@ -166,6 +199,8 @@ class _Import:
     def _cross_check(self, proto: NodeProto, name: str) -> None:
         """Compare a value's type with what onnx inferred, unless that follows from a mistake of onnx's."""
         version = self._schema_version(proto)
+        if self.depth:  # onnx infers nothing of what is inside a body
+            return
         if not self.unchecked.isdisjoint(proto.input):
             self.unchecked.add(name)
             return

@@ -135,11 +135,13 @@ def may_be_misinferred(node: NodeProto, version: int) -> bool:
     """Return whether onnx's inference may contradict the specification for a node.
 
     Before version 22, onnx counts a last pooling window that would start in the end padding; the specification, onnx.reference
-    and onnxruntime leave it out in all versions.
+    and onnxruntime leave it out in all versions. It also takes STFT for two-sided, whose default is one-sided.
 
     Source:
         github.com/onnx/onnx/issues/5711.
     """
+    if node.op_type == "STFT":
+        return True
     return (
         node.op_type in ("MaxPool", "AveragePool")
         and version < 22

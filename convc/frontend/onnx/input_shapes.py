@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import onnx
-from onnx import GraphProto, TypeProto, ValueInfoProto
+from onnx import (
+    GraphProto,
+    ModelProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from convc.errors import InvalidModelError, UnsupportedModelError
+from convc.frontend.onnx.model_file import ModelSource
 from convc.ir.types import SHORT_NAMES, Shape, TensorType
 
-__all__ = ["Dimension", "bind_inputs", "dimensions", "element_type"]
+__all__ = ["Dimension", "bind_inputs", "bind_values", "dimensions", "element_type"]
 
 Dimension = int | str  # a str is symbolic: the dim_param, or "?"
 
@@ -94,6 +105,42 @@ def _bind(
                     f"{extent} in input '{info.name}'."
                 )
     return shape
+
+
+def bind_values(source: ModelSource, values: Mapping[str, np.ndarray] | None) -> ModelSource:
+    """Return the model with the inputs named in `values` turned into constants.
+
+    Raises:
+        InvalidModelError: for a name that is no input, or an array of another type or rank than the input has.
+    """
+    if not values:
+        return source
+    proto = ModelProto()
+    proto.CopyFrom(source.proto)
+    infos = {i.name: i for i in proto.graph.input}
+    for name, array in values.items():
+        if name not in infos:
+            raise InvalidModelError(
+                f"unknown input '{name}'; known: {', '.join(infos) or 'none'}. Values are given for inputs alone."
+            )
+        code, dims = helper.np_dtype_to_tensor_dtype(array.dtype), dimensions(infos[name].type)
+        fits = dims is None or (
+            len(dims) == array.ndim
+            and all(isinstance(d, str) or d == n for d, n in zip(dims, array.shape, strict=True))
+        )
+        if infos[name].type.tensor_type.elem_type != code or not fits:
+            wanted = TensorProto.DataType.Name(infos[name].type.tensor_type.elem_type)  # type: ignore[arg-type]
+            raise InvalidModelError(
+                f"value of input '{name}' must be {wanted.lower()} {_text(dims)}; got {array.dtype} {list(array.shape)}."
+            )
+        proto.graph.input.remove(infos[name])
+        known = [t for t in proto.graph.initializer if t.name == name]
+        for tensor in known:
+            proto.graph.initializer.remove(tensor)
+        proto.graph.initializer.append(
+            numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        )
+    return replace(source, proto=proto)
 
 
 def bind_inputs(

@@ -9,6 +9,7 @@ from typing import Final
 
 import onnx
 import onnx.inliner
+import onnx.version_converter
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
@@ -18,7 +19,7 @@ from convc.frontend.onnx.tensors import TensorReader, all_tensors
 
 __all__ = ["OLDEST_OPSET", "ModelSource", "normal_domain", "read_model", "since_version"]
 
-# Before opset 7 broadcasting was an attribute of each operator; no exporter in use writes it.
+# Before opset 7 broadcasting was an attribute of each operator: onnx rewrites such models, see `_raised`.
 OLDEST_OPSET: Final = 7
 
 
@@ -79,6 +80,9 @@ def read_model(model: str | os.PathLike[str] | ModelProto) -> ModelSource:
         tensors.check_external(tensor)
     opsets = {normal_domain(o.domain): int(o.version) for o in proto.opset_import}
     _check_versions(proto, opsets, label)
+    if 0 < opsets.get("", 0) < OLDEST_OPSET:
+        proto = _raised(proto, label)
+        opsets[""] = OLDEST_OPSET
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     if proto.graph.sparse_initializer:
@@ -101,19 +105,29 @@ def _parse(path: Path) -> ModelProto:
         ) from error
 
 
+def _raised(proto: ModelProto, label: str) -> ModelProto:
+    """Return a model of an opset before 7 as onnx's own converter writes it in opset 7: broadcasting by shape, not by attribute."""
+    try:
+        return onnx.version_converter.convert_version(proto, OLDEST_OPSET)
+    except (RuntimeError, ValueError, IndexError, onnx.version_converter.ConvertError) as error:
+        raise UnsupportedModelError(
+            f"{label} must use opset {OLDEST_OPSET} or newer, or be one that onnx raises to it; onnx says: {error}"
+        ) from error
+
+
 def _check_versions(proto: ModelProto, opsets: dict[str, int], label: str) -> None:
     newest = int(onnx.defs.onnx_opset_version())
     if not opsets:
         raise InvalidModelError(f"{label} must import an opset; it imports none.")
     opset = opsets.get("")
-    if opset is not None and not OLDEST_OPSET <= opset <= newest:
+    if opset is not None and not 1 <= opset <= newest:
         hint = (
-            f"A newer onnx package may know it (installed: {onnx.__version__})."
+            f" A newer onnx package may know it (installed: {onnx.__version__})."
             if opset > newest
-            else "onnx.version_converter can raise it."
+            else ""
         )
         raise UnsupportedModelError(
-            f"{label} must use opset {OLDEST_OPSET} to {newest} of {display_domain('')}; got {opset}. {hint}"
+            f"{label} must use opset 1 to {newest} of {display_domain('')}; got {opset}.{hint}"
         )
     if proto.ir_version > onnx.IR_VERSION:
         raise UnsupportedModelError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
-from onnx import NodeProto
+from onnx import GraphProto, NodeProto
 
 from convc.frontend.onnx.attributes import AttributeReader
 from convc.frontend.onnx.refusal import Unsupported
@@ -13,9 +14,12 @@ from convc.frontend.onnx.values import ValueTable
 from convc.ir import TensorType
 from convc.ir.ops import Attributes
 from convc.ir.ops.definition import Array
+from convc.ir.ops.logic import CastAttributes
 from convc.ir.types import numpy_dtype
 
-__all__ = ["OperatorNode"]
+__all__ = ["BodyImporter", "OperatorNode"]
+
+BodyImporter: TypeAlias = "Callable[[GraphProto, Sequence[str | Array]], list[str | Array]]"
 
 
 class OperatorNode:
@@ -30,7 +34,12 @@ class OperatorNode:
     """
 
     def __init__(
-        self, proto: NodeProto, version: int, values: ValueTable, attributes: AttributeReader
+        self,
+        proto: NodeProto,
+        version: int,
+        values: ValueTable,
+        attributes: AttributeReader,
+        bodies: BodyImporter,
     ) -> None:
         self.op_type = proto.op_type
         self.version = version
@@ -40,6 +49,7 @@ class OperatorNode:
         self.outputs = list(proto.output)
         self.attributes = attributes
         self._values = values
+        self._bodies = bodies
 
     # ---- operands -----------------------------------------------------------------------------------------------
 
@@ -50,6 +60,10 @@ class OperatorNode:
     def value(self, index: int = 0) -> str:
         """Return an input as a value of the graph."""
         return self._values.operand(self.inputs[index])
+
+    def operand(self, index: int) -> str | Array:
+        """Return an input: its array if it is known at import, else a value of the graph."""
+        return self.constant(index) if self.is_constant(index) else self.value(index)
 
     def type(self, index: int = 0) -> TensorType:
         """Return an input's shape and element type."""
@@ -76,12 +90,6 @@ class OperatorNode:
             )
         return array.reshape(()).item()
 
-    def require_float(self, *indices: int) -> None:
-        """Refuse integer arithmetic at run time: convc computes on floats, and folds integers that are constant."""
-        for index in indices:
-            if not self.type(index).is_float:
-                raise Unsupported(f"depends on runtime values of '{self.inputs[index]}'")
-
     # ---- writing ------------------------------------------------------------------------------------------------
 
     def emit(
@@ -94,10 +102,26 @@ class OperatorNode:
         """Add an op on the way to the output."""
         return self._values.builder.add(op, inputs, attributes, f"{self.outputs[0]}/{op}")
 
+    def cast(self, value: str, dtype: str) -> str:
+        """Return the value in another element type; itself if it has it."""
+        if self.step_type(value).dtype == dtype:
+            return value
+        return self.step("cast", [value], CastAttributes(dtype))
+
     def literal(self, value: Array | float, dtype: str, stem: str) -> str:
         """Add a constant that is not in the file."""
         array = np.asarray(value, numpy_dtype(dtype))
         return self._values.emit_constant(array, f"{self.outputs[0]}/{stem}")
+
+    def as_value(self, value: str | Array) -> str:
+        """Return a value of the graph for an array, too."""
+        if isinstance(value, str):
+            return value
+        return self._values.emit_constant(value, f"{self.outputs[0]}/constant")
+
+    def body(self, name: str, arguments: Sequence[str | Array]) -> list[str | Array]:
+        """Write a body's nodes into the graph, its inputs bound to `arguments`, and return its outputs."""
+        return self._bodies(self.attributes.graph(name), arguments)
 
     def step_type(self, value: str) -> TensorType:
         """Return the type of a value of the graph."""

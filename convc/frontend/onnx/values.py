@@ -14,12 +14,16 @@ from convc.ir import GraphBuilder, TensorType
 from convc.ir.ops.definition import Array
 from convc.ir.types import dtype_name
 
-__all__ = ["Refused", "ValueTable", "is_splat"]
+__all__ = ["BodyRefused", "Refused", "ValueTable", "is_splat"]
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The value of a node that could not be imported; what depends on it is skipped, not reported again."""
+
+
+class BodyRefused(Exception):  # noqa: N818  # no error: what was refused is in the report already
+    """An output of a body could not be imported, and so neither can the node that holds the body."""
 
 
 def is_splat(array: Array) -> bool:
@@ -39,11 +43,23 @@ class ValueTable:
     def define(self, name: str, value: Array | TensorProto | str | Refused) -> None:
         """Give a name its meaning: an array, a tensor not read yet, or a value of the builder."""
         self._known[name] = value
+        self._emitted.pop(name, None)  # a body that is written out again defines its names anew
 
     def _look_up(self, name: str) -> Array | TensorProto | str | Refused:
         if name not in self._known:
             raise InvalidModelError(f"value '{name}' must be defined before its use; it is not.")
         return self._known[name]
+
+    def meaning(self, name: str) -> Array | str:
+        """Return the array of a constant, or the builder's value.
+
+        Raises:
+            BodyRefused: if the node that makes it was refused.
+        """
+        value = self._look_up(name)
+        if isinstance(value, Refused):
+            raise BodyRefused
+        return value if isinstance(value, str) else self.constant(name)
 
     def is_refused(self, name: str) -> bool:
         return isinstance(self._look_up(name), Refused)

@@ -11,9 +11,13 @@ from convc.ir.ops import (
     conv_weight_grad,
     elementwise,
     flip,
+    gather,
     linear,
+    logic,
+    order,
     pool,
     pool_grad,
+    sample,
     shape,
 )
 from convc.ir.ops.definition import Attributes, OpDef
@@ -30,7 +34,11 @@ OPS: Final[dict[str, OpDef]] = {
         pool,
         pool_grad,
         elementwise,
+        logic,
         shape,
+        gather,
+        order,
+        sample,
         flip,
     )
     for row in family.ROWS

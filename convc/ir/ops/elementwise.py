@@ -89,7 +89,21 @@ UNARY: Final[dict[str, Unary]] = {
     "sign": Unary(NoAttributes, np.sign),
     "floor": Unary(NoAttributes, np.floor),
     "ceil": Unary(NoAttributes, np.ceil),
+    "round": Unary(NoAttributes, np.rint),
+    "sin": Unary(NoAttributes, np.sin),
+    "cos": Unary(NoAttributes, np.cos),
+    "tan": Unary(NoAttributes, np.tan),
+    "asin": Unary(NoAttributes, np.arcsin),
+    "acos": Unary(NoAttributes, np.arccos),
+    "atan": Unary(NoAttributes, np.arctan),
+    "sinh": Unary(NoAttributes, np.sinh),
+    "cosh": Unary(NoAttributes, np.cosh),
+    "asinh": Unary(NoAttributes, np.arcsinh),
+    "acosh": Unary(NoAttributes, np.arccosh),
+    "atanh": Unary(NoAttributes, np.arctanh),
 }
+# These mean the same on integers; the others take floats alone.
+_ON_INTEGERS: Final = frozenset({"relu", "abs", "neg", "sign"})
 
 
 def _divide(a: Array, b: Array) -> Array:
@@ -113,8 +127,9 @@ BINARY: Final[dict[str, Callable[[Array, Array], Array]]] = {
 
 def _infer_unary(name: str) -> Callable[[Sequence[TensorType], Any], TensorType]:
     def infer(types: Sequence[TensorType], attributes: Any) -> TensorType:
-        if not types[0].is_float:
-            raise DTypeError(f"{name} operand must have a float type; got {types[0]}.")
+        kind = "a number" if name in _ON_INTEGERS else "a float"
+        if types[0].dtype == "bool" or not (types[0].is_float or name in _ON_INTEGERS):
+            raise DTypeError(f"{name} operand must have {kind} type; got {types[0]}.")
         return types[0]
 
     return infer
@@ -125,9 +140,8 @@ def _infer_binary(name: str) -> Callable[[Sequence[TensorType], Any], TensorType
         a, b = types
         if a.dtype != b.dtype:
             raise DTypeError(f"{name} operands must have one element type; got {a} and {b}.")
-        if a.dtype == "bool" or (name == "pow" and not a.is_float):
-            kind = "a float" if name == "pow" else "a number"
-            raise DTypeError(f"{name} operands must have {kind} type; got {a} and {b}.")
+        if a.dtype == "bool":
+            raise DTypeError(f"{name} operands must have a number type; got {a} and {b}.")
         try:
             shape = np.broadcast_shapes(a.shape, b.shape)
         except ValueError:

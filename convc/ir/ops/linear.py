@@ -36,6 +36,7 @@ REDUCTIONS: Final[dict[str, Callable[..., Array]]] = {
     "reduce_sum": np.sum,
     "reduce_max": np.max,
     "reduce_min": np.min,
+    "reduce_prod": np.prod,
 }
 
 
@@ -78,7 +79,9 @@ def _reduced(data: TensorType, a: ReduceAttributes) -> TensorType:
 
 
 def _reduce_reference(function: Callable[..., Array]) -> Callable[..., Array]:
-    return lambda arrays, a: np.asarray(function(arrays[0], axis=a.axes, keepdims=a.keepdims))
+    return lambda arrays, a: np.asarray(
+        function(arrays[0], axis=a.axes, keepdims=a.keepdims)
+    ).astype(arrays[0].dtype)
 
 
 def _infer_softmax(types: Sequence[TensorType], a: AxisAttributes) -> TensorType:

@@ -19,6 +19,7 @@ __all__ = [
     "AveragePoolAttributes",
     "LRNAttributes",
     "MaxPoolAttributes",
+    "MaxPoolIndicesAttributes",
     "infer_pool",
     "pool_counts",
 ]
@@ -33,6 +34,18 @@ class MaxPoolAttributes(Attributes):
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     ceil_mode: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPoolIndicesAttributes(Attributes):
+    """Where the greatest element of each window lies in the whole tensor, the first of equals; planes may count by columns."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    ceil_mode: bool = False
+    column_major: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ class LRNAttributes(Attributes):
     bias: float = 1.0
 
 
-PoolAttributes = MaxPoolAttributes | AveragePoolAttributes
+PoolAttributes = MaxPoolAttributes | MaxPoolIndicesAttributes | AveragePoolAttributes
 
 
 def _resolved(a: PoolAttributes) -> tuple[Shape, Shape, Shape]:
@@ -71,8 +84,9 @@ def infer_pool(types: Sequence[TensorType], a: PoolAttributes) -> TensorType:
     strides, pads, dilations = _resolved(a)
     if data.rank != n + 2 or n == 0:
         raise ShapeError(f"pool data must have rank {n + 2} for kernel {a.kernel}; got {data}.")
-    if not data.is_float:
-        raise DTypeError(f"pool data must have a float type; got {data}.")
+    if data.dtype == "bool" or (isinstance(a, AveragePoolAttributes) and not data.is_float):
+        kind = "a float" if isinstance(a, AveragePoolAttributes) else "a number"
+        raise DTypeError(f"pool data must have {kind} type; got {data}.")
     if len(strides) != n or len(dilations) != n or len(pads) != 2 * n:
         raise ShapeError(
             f"pool strides, dilations and pads must have {n}, {n} and {2 * n} values; got {strides}, {dilations}, {pads}."
@@ -142,7 +156,26 @@ def pool_counts(extents: Shape, a: AveragePoolAttributes) -> Array:
 
 
 def _max_reference(arrays: Sequence[Array], a: MaxPoolAttributes) -> Array:
-    return _windows(arrays[0], a, -np.inf).max(0)
+    return _windows(arrays[0], a, _least(arrays[0])).max(0)
+
+
+def _least(x: Array) -> float | int:
+    return -np.inf if x.dtype.kind == "f" else int(np.iinfo(x.dtype).min)
+
+
+def _infer_indices(types: Sequence[TensorType], a: MaxPoolIndicesAttributes) -> TensorType:
+    return TensorType(infer_pool(types, a).shape, "int64")
+
+
+def _indices_reference(arrays: Sequence[Array], a: MaxPoolIndicesAttributes) -> Array:
+    x = arrays[0]
+    plane = np.arange(int(np.prod(x.shape[2:])))
+    order = plane.reshape(x.shape[2:][::-1]).T if a.column_major else plane.reshape(x.shape[2:])
+    base = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+    places = (base * plane.size + order).astype(np.int64)
+    taps, first = _windows(x, a, _least(x)), _windows(places, a, -1)
+    held = (taps == taps.max(0)) & (first >= 0)
+    return np.take_along_axis(first, np.argmax(held, 0)[None], 0)[0]
 
 
 def _average_reference(arrays: Sequence[Array], a: AveragePoolAttributes) -> Array:
@@ -170,6 +203,7 @@ def _lrn_reference(arrays: Sequence[Array], a: LRNAttributes) -> Array:
 
 ROWS: Final = (
     OpDef("max_pool", MaxPoolAttributes, (1, 1), infer_pool, _max_reference),
+    OpDef("max_pool_indices", MaxPoolIndicesAttributes, (1, 1), _infer_indices, _indices_reference),
     OpDef("average_pool", AveragePoolAttributes, (1, 1), infer_pool, _average_reference),
     OpDef("lrn", LRNAttributes, (1, 1), _infer_lrn, _lrn_reference),
 )

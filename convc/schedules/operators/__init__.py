@@ -6,9 +6,13 @@ from typing import Final
 
 from convc.schedules.operators import (
     elementwise,
+    gather,
     linear,
     local,
+    logic,
     movement,
+    order,
+    sample,
     weight_gradient,
     window,
     window_grad,
@@ -21,11 +25,15 @@ OPERATORS: Final[dict[str, Operator]] = {
     name: row
     for family in (
         elementwise,
+        logic,
         window,
         window_grad,
         linear,
-        local,
         movement,
+        gather,
+        order,
+        sample,
+        local,
         weight_gradient,
     )
     for name, row in family.ROWS.items()

@@ -82,4 +82,5 @@ ROWS: Final[dict[str, Operator]] = {
     "reduce_sum": _reduce(topi.sum),
     "reduce_max": _reduce(topi.max),
     "reduce_min": _reduce(topi.min),
+    "reduce_prod": Operator(_reduce(topi.prod).compute),
 }

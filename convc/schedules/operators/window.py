@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tvm import te, tirx, topi
 
 from convc.ir.graph import Node
-from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
+from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, MaxPoolIndicesAttributes
 from convc.ir.types import TensorType
 from convc.schedules import scalar
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
@@ -18,12 +19,16 @@ __all__ = ["ROWS"]
 
 def _window(
     x: te.Tensor,
-    a: MaxPoolAttributes | AveragePoolAttributes,
+    a: MaxPoolAttributes | MaxPoolIndicesAttributes | AveragePoolAttributes,
     result: TensorType,
     outside: Any,
     reduce: Any,
+    element_of: Callable[..., Any] | None = None,
 ) -> te.Tensor:
-    """Return the reduction over every window; points outside the data read as `outside`."""
+    """Return the reduction over every window; points outside the data read as `outside`.
+
+    `element_of(place in the data, place in the result)` is reduced instead of the data's element, if it is given.
+    """
     n = len(a.kernel)
     strides, pads = a.strides or (1,) * n, a.pads or (0,) * (2 * n)
     dilations = a.dilations or (1,) * n
@@ -41,7 +46,8 @@ def _window(
                 conditions.append(position >= 0)
             if reach - pads[i] >= extents[i]:
                 conditions.append(position < extents[i])
-        element = x(batch, channel, *index, *tail)
+        place = (batch, channel, *index, *tail)
+        element = x(*place) if element_of is None else element_of(place, (batch, channel, *rest))
         if conditions:
             element = tirx.if_then_else(tirx.all(*conditions), element, outside)
         return reduce(element, axis=taps)
@@ -54,6 +60,39 @@ def _max_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tens
     attributes = node.attributes
     assert isinstance(attributes, MaxPoolAttributes)
     return _window(tensors[0], attributes, node.type, te.min_value(types[0].dtype), te.max)
+
+
+def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    """Return the least place, counted in row order, whose element is the window's greatest."""
+    a = node.attributes
+    assert isinstance(a, MaxPoolIndicesAttributes)
+    (x,), shape = tensors, types[0].shape
+    extents = shape[2:]
+    top = _window(x, a, node.type, te.min_value(types[0].dtype), te.max)
+    beyond = tirx.const(math.prod(shape), "int64")
+
+    def flat(place: Sequence[Any], sizes: Sequence[int]) -> Any:
+        total: Any = tirx.const(0, "int64")
+        for i, n in zip(place, sizes, strict=True):
+            total = total * n + i
+        return total
+
+    def held(place: Sequence[Any], at: Sequence[Any]) -> Any:
+        return tirx.Select(x(*place) == top(*at), flat(place, shape), beyond)
+
+    rows = _window(x, a, node.type, beyond, te.min, held)
+    if not a.column_major:
+        return rows
+    size = math.prod(extents)
+
+    def by_columns(p: Any) -> Any:
+        rest, digits = p % size, []
+        for n in reversed(extents):
+            digits.append(rest % n)
+            rest = rest // n
+        return p // size * size + flat(digits, extents[::-1])
+
+    return scalar.map_elements(rows, by_columns)
 
 
 def _average_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -119,6 +158,7 @@ def _lrn(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
 ROWS: Final[dict[str, Operator]] = {
     "max_pool": Operator(_max_pool, follow_images),
+    "max_pool_indices": Operator(_max_pool_indices),
     "average_pool": Operator(_average_pool, follow_images),
     "lrn": Operator(_lrn),
 }

@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from convc.frontend.onnx.converter import Converter
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.ir.types import FLOATS
 
 __all__ = ["ROWS"]
 
 
 def _binary(op: str) -> Callable[[OperatorNode], str]:
     def convert(node: OperatorNode) -> str:
-        node.require_float(0, 1)
         return node.emit(op, [node.value(0), node.value(1)])
 
     return convert
 
 
 def power(node: OperatorNode) -> str:
-    """Write Pow; a constant exponent may have another element type (Pow-12 on)."""
-    node.require_float(0)
-    exponent, dtype = node.type(1), node.type(0).dtype
-    if exponent.dtype != dtype and node.is_constant(1):
-        return node.emit("pow", [node.value(0), node.literal(node.constant(1), dtype, "exponent")])
-    node.require_float(1)
-    return node.emit("pow", [node.value(0), node.value(1)])
+    """Write Pow; the exponent may have another element type (Pow-12 on), whose value is kept: integers go through float64."""
+    base, exponent = node.type(0).dtype, node.type(1).dtype
+    if base == exponent:
+        return node.emit("pow", [node.value(0), node.value(1)])
+    is_whole = node.is_constant(1) and np.all(node.constant(1) == np.trunc(node.constant(1)))
+    if is_whole or base in FLOATS:
+        return node.emit("pow", [node.value(0), node.cast(node.value(1), base)])
+    wide = [node.cast(node.value(i), "float64") for i in (0, 1)]
+    return node.cast(node.step("pow", wide), base)
 
 
 def _variadic(op: str, *, mean: bool = False) -> Callable[[OperatorNode], str]:
@@ -34,7 +38,6 @@ def _variadic(op: str, *, mean: bool = False) -> Callable[[OperatorNode], str]:
 
     def convert(node: OperatorNode) -> str:
         count = len(node.inputs)
-        node.require_float(*range(count))
         total = node.value(0)
         for index in range(1, count):
             is_last = index == count - 1 and not mean
@@ -47,16 +50,14 @@ def _variadic(op: str, *, mean: bool = False) -> Callable[[OperatorNode], str]:
     return convert
 
 
-NOTE: Final = "floats; any type if constant"
-
 ROWS: Final = (
     *(
-        Converter(name, (7, 13, 14), _binary(name.lower()), NOTE, folds=True)
+        Converter(name, (7, 13, 14), _binary(name.lower()), folds=True)
         for name in ("Add", "Sub", "Mul", "Div")
     ),
-    Converter("Pow", (7, 12, 13, 15), power, NOTE, folds=True),
-    Converter("Max", (6, 8, 12, 13), _variadic("maximum"), NOTE, folds=True),
-    Converter("Min", (6, 8, 12, 13), _variadic("minimum"), NOTE, folds=True),
+    Converter("Pow", (7, 12, 13, 15), power, folds=True),
+    Converter("Max", (6, 8, 12, 13), _variadic("maximum"), folds=True),
+    Converter("Min", (6, 8, 12, 13), _variadic("minimum"), folds=True),
     Converter("Sum", (6, 8, 13), _variadic("add"), folds=True),
     Converter("Mean", (6, 8, 13), _variadic("add", mean=True), folds=True),
 )

@@ -9,7 +9,6 @@ import numpy as np
 
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.converter import Converter, Result
-from convc.frontend.onnx.input_shapes import element_type
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.definition import Array
@@ -63,22 +62,6 @@ def size(node: OperatorNode) -> Array:
     return np.asarray(math.prod(node.type().shape), np.int64)
 
 
-def cast(node: OperatorNode) -> Result:
-    """Pass the value on if it has the wanted type already."""
-    a = node.attributes
-    a.ignore("saturate", "round_mode")  # both only matter to casts that are not taken
-    if node.op_type == "CastLike":
-        wanted = node.type(1).dtype
-    else:
-        wanted = element_type(a.integer("to"), f"output '{node.outputs[0]}'")
-    dtype = node.type().dtype
-    if dtype != wanted:
-        raise Unsupported(
-            f"depends on runtime values of '{node.inputs[0]}' (cast from {dtype} to {wanted})"
-        )
-    return node.value()
-
-
 def only_constants(node: OperatorNode) -> Result:
     """Refuse the node: its operands are not all constants, else it would have been folded."""
     for index, name in enumerate(node.inputs):
@@ -95,24 +78,6 @@ ROWS: Final = (
     Converter("ConstantOfShape", (9, 20, 21, 23, 24, 25), constant_of_shape, "constant shape"),
     Converter("Shape", (1, 13, 15, 19, 21, 23, 24, 25), shape),
     Converter("Size", (1, *ALWAYS), size),
-    Converter("Cast", (6, 9, *ALWAYS, 28), cast, "constants, or to the same type", folds=True),
-    Converter(
-        "CastLike", (15, 19, 21, 23, 24, 25), cast, "constants, or to the same type", folds=True
-    ),
-    Converter("Gather", (1, 11, 13), only_constants, NOTE, folds=True),
-    Converter("GatherElements", (11, 13), only_constants, NOTE, folds=True),
-    Converter("GatherND", (11, 12, 13), only_constants, NOTE, folds=True),
-    Converter("ScatterND", (11, 13, 16, 18), only_constants, NOTE, folds=True),
     Converter("Range", (11, 27), only_constants, NOTE, folds=True),
-    Converter("Tile", (6, 13), only_constants, NOTE, folds=True),
-    Converter("Where", (9, 16), only_constants, NOTE, folds=True),
-    Converter("Equal", (7, 11, 13, 19), only_constants, NOTE, folds=True),
-    Converter("Less", (7, 9, 13), only_constants, NOTE, folds=True),
-    Converter("Greater", (7, 9, 13), only_constants, NOTE, folds=True),
-    Converter("Not", (1,), only_constants, NOTE, folds=True),
-    Converter("And", (7,), only_constants, NOTE, folds=True),
-    Converter("Or", (7,), only_constants, NOTE, folds=True),
-    Converter("Mod", (10, 13, 28), only_constants, NOTE, folds=True),
     Converter("NonZero", (9, 13), only_constants, NOTE, folds=True),
-    Converter("ReduceProd", (1, 11, 13, 18), only_constants, NOTE, folds=True),
 )

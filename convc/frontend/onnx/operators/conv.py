@@ -11,6 +11,7 @@ from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.refusal import Unsupported
 from convc.ir import Step
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
+from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
 from convc.ir.types import Shape
 
 __all__ = ["ROWS"]
@@ -48,9 +49,23 @@ def conv_transpose(node: OperatorNode) -> str:
             f"ConvTranspose output_padding must have {n} values; got {list(output_padding)}."
         )
     pads = _transposed_pads(node, window, extents, output_padding, wanted)
+    # Negative pads: the output reaches beyond the filter, where nothing but the bias is.
+    kept, beyond = tuple(max(0, p) for p in pads), tuple(max(0, -p) for p in pads)
     operands, epilogue = _operands(node)
+    group = a.integer("group", 1)
+    if any(beyond):
+        bare = ConvTransposeAttributes(
+            window.strides, kept, window.dilations, group, output_padding
+        )
+        y = node.step("conv_transpose", operands[:2], bare)
+        border = PadAttributes((0, 0, *beyond[:n], 0, 0, *beyond[n:]))
+        if not epilogue:
+            return node.emit("pad", [y], border)
+        y = node.step("pad", [y], border)
+        column = ReshapeAttributes((1, node.type(2).size, *(1,) * n))
+        return node.emit("add", [y, node.step("reshape", [operands[2]], column)])
     attributes = ConvTransposeAttributes(
-        window.strides, pads, window.dilations, a.integer("group", 1), output_padding, epilogue
+        window.strides, kept, window.dilations, group, output_padding, epilogue
     )
     return node.emit("conv_transpose", operands, attributes)
 
@@ -70,9 +85,6 @@ def _transposed_pads(
     target = wanted or tuple(e * s for e, s in zip(extents, window.strides, strict=True))
     rows = zip(extents, window.strides, window.covered, output_padding, target, strict=True)
     totals = tuple(s * (e - 1) + extra + covered - t for e, s, covered, extra, t in rows)
-    if min(totals) < 0:
-        reach = [t + total for t, total in zip(target, totals, strict=True)]
-        raise Unsupported(f"output shape {list(target)} beyond the {reach} that the filter reaches")
     if wanted and node.version == 1 and any(t % 2 for t in totals):
         # ConvTranspose-1 gives the odd point to one side in the text of auto_pad and to the other in its equation.
         raise Unsupported(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from convc.errors import InvalidModelError, ShapeError
 from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.operators.gather import take
 from convc.frontend.onnx.operators.reshape import normalized_axes
 from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.shape import (
@@ -47,18 +49,25 @@ def slice_(node: OperatorNode) -> str:
         raise InvalidModelError(
             f"Slice must have one start, end and step per axis; got {starts}, {ends}, {axes}, {steps}."
         )
-    if min(steps, default=1) < 1:
-        raise Unsupported(f"steps {list(steps)} (only positive)")
+    if 0 in steps:
+        raise InvalidModelError(f"Slice steps must not be 0; got {list(steps)}.")
+    x = node.value()
     begins, stops, strides = [0] * len(shape), list(shape), [1] * len(shape)
     for axis, start, end, step in zip(
         normalized_axes(node, axes, len(shape)), starts, ends, steps, strict=True
     ):
         n = shape[axis]
+        if step < 0:
+            first, stop = (v + n if v < 0 else v for v in (start, max(end, -n - 1)))
+            places = np.arange(min(max(first, -1), n - 1), min(max(stop, -1), n - 1), step)
+            x = take(node, x, places, axis)
+            stops[axis] = len(places)
+            continue
         begin = min(max(start + n if start < 0 else start, 0), n)
         stop = min(max(end + n if end < 0 else end, 0), n)
         begins[axis], stops[axis], strides[axis] = begin, max(begin, stop), step
     attributes = SliceAttributes(tuple(begins), tuple(stops), tuple(strides))
-    return node.emit("slice", [node.value()], attributes)
+    return node.emit("slice", [x], attributes)
 
 
 def _split_sizes(node: OperatorNode, extent: int) -> tuple[int, ...]:
@@ -100,7 +109,6 @@ def split(node: OperatorNode) -> tuple[str, ...]:
 def _read_pads(node: OperatorNode) -> tuple[tuple[int, ...], float]:
     """Return pads for all axes, begins then ends, and the value."""
     rank, a = node.type().rank, node.attributes
-    a.only("mode", "constant")
     if node.version < 11:
         return a.integers("pads"), a.real("value", 0.0)
     given = node.constant_integers(1)
@@ -119,9 +127,31 @@ def _read_pads(node: OperatorNode) -> tuple[tuple[int, ...], float]:
     return tuple(pads), value
 
 
+# (padded coordinates, extent) -> places in the data
+_PLACES: Final[dict[str, Callable[[np.ndarray, int], np.ndarray]]] = {
+    "edge": lambda i, n: np.clip(i, 0, n - 1),
+    "wrap": lambda i, n: np.mod(i, n),
+    "reflect": lambda i, n: n - 1 - np.abs(np.mod(i, 2 * (n - 1)) - (n - 1)) if n > 1 else 0 * i,
+}
+
+
 def pad(node: OperatorNode) -> str:
-    """Write Pad in constant mode; negative pads cut, so they become a slice."""
+    """Write Pad; negative pads cut, so they become a slice, and a mode that repeats elements is a gather along each axis."""
+    mode = node.attributes.text("mode", "constant", ("constant", *_PLACES))
     pads, value = _read_pads(node)
+    rank = node.type().rank
+    if mode == "constant" or not any(pads):
+        return _pad_constant(node, pads, value)
+    x = node.value()
+    for axis, extent in enumerate(node.type().shape):
+        before, after = pads[axis], pads[rank + axis]
+        if (before or after) and extent:
+            places = _PLACES[mode](np.arange(-before, extent + after), extent)
+            x = take(node, x, places, axis)
+    return x
+
+
+def _pad_constant(node: OperatorNode, pads: tuple[int, ...], value: float) -> str:
     shape, x = node.type().shape, node.value()
     rank = len(shape)
     if len(pads) != 2 * rank:
@@ -164,8 +194,8 @@ def expand(node: OperatorNode) -> Result:
 
 ROWS: Final = (
     Converter("Concat", (4, 11, 13), concat, folds=True),
-    Converter("Slice", (1, 10, 11, 13), slice_, "constant bounds, positive steps", folds=True),
+    Converter("Slice", (1, 10, 11, 13), slice_, "constant bounds", folds=True),
     Converter("Split", (2, 11, 13, 18), split, "constant sizes", folds=True),
-    Converter("Pad", (2, 11, 13, 18, 19, 21, 23, 24, 25), pad, "constant mode and pads"),
+    Converter("Pad", (2, 11, 13, 18, 19, 21, 23, 24, 25), pad, "constant pads", folds=True),
     Converter("Expand", (8, 13), expand, "constant shape"),
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from convc.frontend.onnx.converter import Converter
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.values import is_splat
 from convc.ir import Step
 from convc.ir.ops.conv import DenseAttributes
@@ -49,8 +50,9 @@ def gemm(node: OperatorNode) -> str:
     """Write alpha A' B' + beta C as a dense layer; C of one value a column is its bias, any other C is added."""
     a = node.attributes
     alpha, beta = a.real("alpha", 1.0), a.real("beta", 1.0)
+    if not node.type().is_float:
+        raise Unsupported(f"{node.type()} (only floats)")
     transposed_a, transposed_b = a.flag("transA", False), a.flag("transB", False)
-    node.require_float(0)
     x = node.value(0)
     if transposed_a:
         x = node.step("transpose", [x], TransposeAttributes((1, 0)))
@@ -78,9 +80,8 @@ def gemm(node: OperatorNode) -> str:
 
 def matmul(node: OperatorNode) -> str:
     """Write MatMul; vectors become matrices of one row or column, as in NumPy."""
-    node.require_float(0)
     left, right = node.type(0), node.type(1)
-    if left.rank == 2 and right.rank == 2 and node.is_constant(1):
+    if left.rank == 2 and right.rank == 2 and node.is_constant(1) and left.is_float:
         return node.emit("dense", [node.value(0), _weight(node, False, 1.0)[0]])
     a, b = node.value(0), node.value(1)
     if left.rank >= 2 and right.rank >= 2:
@@ -96,6 +97,6 @@ def matmul(node: OperatorNode) -> str:
 
 
 ROWS: Final = (
-    Converter("Gemm", (7, 9, 11, 13), gemm, "floats"),
-    Converter("MatMul", (1, 9, 13), matmul, "floats"),
+    Converter("Gemm", (7, 9, 11, 13), gemm),
+    Converter("MatMul", (1, 9, 13), matmul),
 )

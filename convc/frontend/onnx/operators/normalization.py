@@ -34,7 +34,6 @@ def batch_normalization(node: OperatorNode) -> str:
     a.ignore("momentum")  # only moves the running statistics
     a.only("training_mode", 0)
     a.only("spatial", 1)
-    node.require_float(0)
     dtype = node.type().dtype
     if all(node.is_constant(i) for i in range(1, 5)):
         scale, bias, mean, var = (node.constant(i).astype(np.float64) for i in range(1, 5))
@@ -56,7 +55,6 @@ def batch_normalization(node: OperatorNode) -> str:
 def instance_normalization(node: OperatorNode) -> str:
     """Write y = scale (x - mean) / sqrt(var + epsilon) + bias, mean and var over the pixels of each image and channel."""
     epsilon = node.attributes.real("epsilon", 1e-5)
-    node.require_float(0)
     pixels = ReduceAttributes(tuple(range(2, node.type().rank)))
     x = node.value()
     centred = node.step("sub", [x, node.step("reduce_mean", [x], pixels)])

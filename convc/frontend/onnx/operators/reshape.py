@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.operator_node import OperatorNode
@@ -108,14 +110,14 @@ def identity(node: OperatorNode) -> Result:
 
 
 def dropout(node: OperatorNode) -> Result:
-    """Pass the value on: at inference nothing is dropped. The mask is not there."""
+    """Pass the value on: at inference nothing is dropped. The mask keeps everything."""
     if node.version < 12:
         node.attributes.ignore("ratio")
         return identity(node)
     node.attributes.ignore("seed")
     if node.has(2) and node.constant_scalar(2):
         raise Unsupported("training_mode=1 (only 0)")
-    return identity(node)
+    return identity(node), np.broadcast_to(np.True_, node.type().shape)
 
 
 RESHAPED: Final = (13, 21, 23, 24, 25)
@@ -127,5 +129,5 @@ ROWS: Final = (
     Converter("Unsqueeze", (1, 11, *RESHAPED), unsqueeze, "constant axes", folds=True),
     Converter("Transpose", (1, *RESHAPED), transpose, folds=True),
     Converter("Identity", (1, 13, 14, 16, 19, 21, 23, 24, 25), identity),
-    Converter("Dropout", (7, 10, 12, 13, 22), dropout, "inference, without mask"),
+    Converter("Dropout", (7, 10, 12, 13, 22), dropout, "inference"),
 )

@@ -1,0 +1,144 @@
+"""If, Loop and Scan: bodies are written into the graph, as often as they run.
+
+A condition that is known at import takes one branch; one known at run time computes both, and Where chooses. A loop must have a trip
+count that is known at import.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from convc.errors import InvalidModelError
+from convc.frontend.onnx.converter import Converter, Result
+from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.operators.gather import take
+from convc.frontend.onnx.operators.reshape import normalized_axes
+from convc.frontend.onnx.refusal import Unsupported
+from convc.ir.ops.definition import Array
+from convc.ir.ops.shape import ConcatAttributes, ReshapeAttributes
+
+__all__ = ["ROWS"]
+
+# Written-out nodes; a body of a hundred nodes may run a thousand times.
+_LIMIT: Final = 100_000
+
+
+def if_(node: OperatorNode) -> Result:
+    """Write If."""
+    if node.is_constant(0):
+        taken = "then_branch" if bool(node.constant(0).reshape(-1)[0]) else "else_branch"
+        node.attributes.ignore("then_branch", "else_branch")
+        return tuple(node.body(taken, []))
+    condition = node.step("reshape", [node.value(0)], ReshapeAttributes(()))
+    both = [[node.as_value(v) for v in node.body(n, [])] for n in ("then_branch", "else_branch")]
+    results = []
+    for index, (a, b) in enumerate(zip(*both, strict=True)):
+        if node.step_type(a) != node.step_type(b):
+            raise Unsupported(
+                f"branches give {node.step_type(a)} and {node.step_type(b)} under a condition known at run time"
+            )
+        results.append(node.emit("where", [condition, a, b], output=index))
+    return tuple(results)
+
+
+def _stacked(node: OperatorNode, values: list[str | Array], axis: int = 0) -> str | Array:
+    """Return values as slices along a new axis."""
+    if all(isinstance(v, np.ndarray) for v in values):
+        return np.stack([np.asarray(v) for v in values], axis)
+    parts = []
+    for value in map(node.as_value, values):
+        shape = list(node.step_type(value).shape)
+        shape.insert(axis, 1)
+        parts.append(node.step("reshape", [value], ReshapeAttributes(tuple(shape))))
+    return node.step("concat", parts, ConcatAttributes(axis))
+
+
+def loop(node: OperatorNode) -> Result:
+    """Write Loop: inputs trip count, condition, carried values; outputs carried values, then what each turn collects."""
+    body = node.attributes.graph("body")
+    carried: list[str | Array] = [node.operand(i) for i in range(2, len(node.inputs))]
+    going = bool(node.constant(1).reshape(-1)[0]) if node.has(1) else True
+    count = int(node.constant(0).reshape(-1)[0]) if node.has(0) else None
+    collected: list[list[str | Array]] = [[] for _ in range(len(body.output) - 1 - len(carried))]
+    turn = 0
+    while going and (count is None or turn < count):
+        if turn * max(1, len(body.node)) > _LIMIT:
+            raise Unsupported(f"more than {_LIMIT} nodes when written out")
+        first: list[str | Array] = [np.asarray(turn, np.int64), np.asarray(True)]
+        condition, *results = node.body("body", [*first, *carried])
+        if not isinstance(condition, np.ndarray):
+            raise Unsupported("a condition that is known at run time")
+        going = bool(condition.reshape(-1)[0])
+        carried, scanned = results[: len(carried)], results[len(carried) :]
+        for row, value in zip(collected, scanned, strict=True):
+            row.append(value)
+        turn += 1
+    if collected and not turn:
+        raise Unsupported("a loop that never runs and collects")
+    return (*carried, *(_stacked(node, row) for row in collected))
+
+
+def scan(node: OperatorNode) -> Result:
+    """Write Scan (version 9 on): carried values first, then the scanned ones."""
+    a = node.attributes
+    body = a.graph("body")
+    scans = a.integer("num_scan_inputs")
+    states = len(node.inputs) - scans
+    outputs = len(body.output) - states
+    axes = a.integers("scan_input_axes", (0,) * scans)
+    directions = a.integers("scan_input_directions", (0,) * scans)
+    out_axes = a.integers("scan_output_axes", (0,) * outputs)
+    out_directions = a.integers("scan_output_directions", (0,) * outputs)
+    if (
+        states < 0
+        or not len(axes) == len(directions) == scans
+        or not len(out_axes) == len(out_directions) == outputs
+    ):
+        raise InvalidModelError(
+            f"Scan must have an axis and a direction per scanned value; got {axes}, {directions}."
+        )
+    axes = tuple(
+        normalized_axes(node, (axis,), node.type(states + i).rank)[0] for i, axis in enumerate(axes)
+    )
+    counts = {node.type(states + i).shape[axis] for i, axis in enumerate(axes)}
+    if len(counts) != 1:
+        raise InvalidModelError(f"Scan inputs must have one length; got {sorted(counts)}.")
+    (count,) = counts
+    if count * max(1, len(body.node)) > _LIMIT:
+        raise Unsupported(f"more than {_LIMIT} nodes when written out")
+    carried: list[str | Array] = [node.operand(i) for i in range(states)]
+    collected: list[list[str | Array]] = [[] for _ in range(outputs)]
+    for turn in range(count):
+        slices: list[str | Array] = []
+        for i, axis in enumerate(axes):
+            place = count - 1 - turn if directions[i] else turn
+            x = node.value(states + i)
+            shape = node.step_type(x).shape
+            cut = take(node, x, np.array([place]), axis)
+            slices.append(
+                node.step("reshape", [cut], ReshapeAttributes((*shape[:axis], *shape[axis + 1 :])))
+            )
+        results = node.body("body", [*carried, *slices])
+        carried = results[:states]
+        for row, value in zip(collected, results[states:], strict=True):
+            row.append(value)
+    if not count:
+        raise Unsupported("a scan of nothing")
+    stacked = []
+    for row, axis, backwards in zip(collected, out_axes, out_directions, strict=True):
+        rank = (
+            len(np.shape(row[0])) if isinstance(row[0], np.ndarray) else node.step_type(row[0]).rank
+        )
+        stacked.append(
+            _stacked(node, row[::-1] if backwards else row, axis + rank + 1 if axis < 0 else axis)
+        )
+    return (*carried, *stacked)
+
+
+ROWS: Final = (
+    Converter("If", (1, 11, 13, 16, 19, 21, 23, 24, 25), if_),
+    Converter("Loop", (1, 11, 13, 16, 19, 21, 23, 24, 25), loop, "constant trip count"),
+    Converter("Scan", (9, 11, 16, 19, 21, 23, 24, 25), scan, "written out"),
+)

@@ -1,0 +1,161 @@
+"""Comparisons, logic, bits, choice and casts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tvm import te, tirx
+
+from convc.ir.graph import Node
+from convc.ir.types import FLOATS, numpy_dtype
+from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
+from convc.schedules.scalar import map_elements
+
+__all__ = ["ROWS"]
+
+
+def _elements(function: Callable[..., Any]) -> Operator:
+    """Return the operator that is a function of one element of each operand, which broadcast."""
+
+    def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+        def value(*index: Any) -> Any:
+            elements = []
+            for x in tensors:
+                # A constant written into the code has been given extents of 1, as many as there are axes.
+                own = index[len(index) - len(x.shape) :]
+                at = [
+                    tirx.const(0, "int32") if int(n) == 1 else i
+                    for n, i in zip(x.shape, own, strict=True)
+                ]
+                elements.append(x(*at))
+            return function(node, *elements)
+
+        return te.compute(node.type.shape, value, name=node.op)
+
+    return Operator(compute)
+
+
+def _shift(left: bool) -> Callable[..., Any]:
+    """Return a shift whose distance, negative or not below the width, shifts every bit out."""
+
+    def function(node: Node, a: Any, b: Any) -> Any:
+        dtype = node.type.dtype
+        signed = not dtype.startswith("u")
+        zero, bits = tirx.const(0, dtype), tirx.const(8 * numpy_dtype(dtype).itemsize, dtype)
+        inside = tirx.all(b >= zero, b < bits) if signed else b < bits
+        distance = tirx.Select(inside, b, zero)
+        if left:
+            return tirx.Select(inside, tirx.shift_left(a, distance), zero)
+        out = tirx.Select(a < zero, tirx.const(-1, dtype), zero) if signed else zero
+        return tirx.Select(inside, tirx.shift_right(a, distance), out)
+
+    return function
+
+
+def _differ(a: Any, b: Any) -> Any:
+    """Return whether two bools differ; TVM compares bools as if they were floats."""
+    return tirx.any(tirx.all(a, tirx.Not(b)), tirx.all(tirx.Not(a), b))
+
+
+def _guarded(node: Node, a: Any, b: Any, function: Callable[[Any, Any], Any]) -> Any:
+    """Return a remainder that is 0 where the divisor is 0 or -1: the processor stops a program that divides by 0."""
+    dtype = node.type.dtype
+    zero, one = tirx.const(0, dtype), tirx.const(1, dtype)
+    trivial = b == zero
+    if not dtype.startswith("u"):
+        trivial = tirx.any(trivial, b == tirx.const(-1, dtype))
+    return tirx.Select(trivial, zero, function(a, tirx.Select(trivial, one, b)))
+
+
+def _float_rest(node: Node, a: Any, b: Any) -> Any:
+    """Return C's fmod; narrow types go through float32."""
+    dtype = node.type.dtype
+    if dtype == "float64":
+        return tirx.call_pure_extern(dtype, "fmod", a, b)
+    wide = [v if dtype == "float32" else v.astype("float32") for v in (a, b)]
+    rest = tirx.call_pure_extern("float32", "fmodf", *wide)
+    return rest if dtype == "float32" else rest.astype(dtype)
+
+
+def _mod(node: Node, a: Any, b: Any) -> Any:
+    if node.type.dtype in FLOATS:
+        rest = _float_rest(node, a, b)
+        zero = tirx.const(0, node.type.dtype)
+        fix = tirx.all(rest != zero, _differ(rest < zero, b < zero))
+        return tirx.Select(fix, rest + b, rest)
+    return _guarded(node, a, b, tirx.floormod)
+
+
+def _fmod(node: Node, a: Any, b: Any) -> Any:
+    return (
+        _float_rest(node, a, b)
+        if node.type.dtype in FLOATS
+        else _guarded(node, a, b, tirx.truncmod)
+    )
+
+
+def _cast_element(v: Any, source: str, wanted: str) -> Any:
+    if source == wanted:
+        return v
+    if wanted == "bool":
+        return v != tirx.const(0, source)
+    if source == "bool":
+        return tirx.Select(v, tirx.const(1, wanted), tirx.const(0, wanted))
+    if source in FLOATS and wanted not in FLOATS:
+        # A negative float has no unsigned neighbour: go through the widest integer.
+        return v.astype("int64").astype(wanted)
+    return v.astype(wanted)
+
+
+def _cast(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    source, wanted = types[0].dtype, node.type.dtype
+    return map_elements(tensors[0], lambda v: _cast_element(v, source, wanted))
+
+
+def _between_floats(node: Node, types: Types, block: int) -> bool:
+    return is_image(types) and types[0].is_float and node.type.is_float
+
+
+def _equal(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    bools = types[0].dtype == "bool"
+    same = _elements(lambda node, a, b: tirx.Not(_differ(a, b)) if bools else a == b)
+    return same.compute(tensors, node, types, block)
+
+
+def _is_inf(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    a: Any = node.attributes
+    limit = tirx.const(float("inf"), types[0].dtype)
+
+    def infinite(x: Any) -> Any:
+        found: list[Any] = [x == limit] if a.positive else []
+        found += [x == -limit] if a.negative else []
+        return tirx.any(*found) if found else tirx.const(0, "bool")
+
+    return map_elements(tensors[0], infinite)
+
+
+ROWS: Final[dict[str, Operator]] = {
+    "equal": Operator(_equal),
+    "less": _elements(lambda node, a, b: a < b),
+    "less_equal": _elements(lambda node, a, b: a <= b),
+    "greater": _elements(lambda node, a, b: a > b),
+    "greater_equal": _elements(lambda node, a, b: a >= b),
+    "logical_and": _elements(lambda node, a, b: tirx.all(a, b)),
+    "logical_or": _elements(lambda node, a, b: tirx.any(a, b)),
+    "logical_xor": _elements(lambda node, a, b: _differ(a, b)),
+    "logical_not": _elements(lambda node, a: tirx.Not(a)),
+    "bit_and": _elements(lambda node, a, b: tirx.bitwise_and(a, b)),
+    "bit_or": _elements(lambda node, a, b: tirx.bitwise_or(a, b)),
+    "bit_xor": _elements(lambda node, a, b: tirx.bitwise_xor(a, b)),
+    "bit_not": _elements(lambda node, a: tirx.bitwise_not(a)),
+    "shift_left": _elements(_shift(True)),
+    "shift_right": _elements(_shift(False)),
+    "mod": _elements(_mod),
+    "fmod": _elements(_fmod),
+    "where": _elements(lambda node, c, a, b: tirx.Select(c, a, b)),
+    "cast": Operator(_cast, _between_floats),
+    "bit_cast": _elements(lambda node, x: tirx.reinterpret(node.type.dtype, x)),
+    "is_nan": _elements(lambda node, x: tirx.isnan(x)),
+    "is_inf": Operator(_is_inf),
+}

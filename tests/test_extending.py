@@ -43,10 +43,10 @@ def image() -> np.ndarray:
 @pytest.fixture
 def sine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows: what it means, and how it is computed."""
-    meaning = OpDef("sin", NoAttributes, (1, 1), lambda types, a: types[0], lambda arrays, a: np.sin(arrays[0]), elementwise=True)  # fmt: skip
-    monkeypatch.setitem(OPS, "sin", meaning)
+    meaning = OpDef("toy", NoAttributes, (1, 1), lambda types, a: types[0], lambda arrays, a: np.sin(arrays[0]), elementwise=True)  # fmt: skip
+    monkeypatch.setitem(OPS, "toy", meaning)
     monkeypatch.setitem(
-        OPERATORS, "sin", Operator(lambda tensors, node, types, block: topi.sin(tensors[0]))
+        OPERATORS, "toy", Operator(lambda tensors, node, types, block: topi.sin(tensors[0]))
     )
 
 
@@ -54,14 +54,14 @@ def sine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_op_is_two_rows():
     graph = parse(
         """graph @g { %x = input : f32[1,3,5,5]  %w = constant splat(0.5) : f32[5,3,1,1]
-        %c = conv(%x, %w)  %s = sin(%c)  %y = relu(%s)  return %y }"""
+        %c = conv(%x, %w)  %s = toy(%c)  %y = relu(%s)  return %y }"""
     )
-    assert "%s = sin(%c) : f32[1,5,5,5]" in print_graph(graph)
+    assert "%s = toy(%c) : f32[1,5,5,5]" in print_graph(graph)
     expected = interpret(graph, {"x": image()})["y"]
     compiled = compile(graph, threads=1)
     np.testing.assert_allclose(compiled(image()), expected, atol=1e-6)
     # It joins units like any other elementwise op.
-    assert "sin+relu" in {step.op for step in compiled.manifest.steps}
+    assert "toy+relu" in {step.op for step in compiled.manifest.steps}
 
 
 # ---- an ONNX operator ---------------------------------------------------------------------------------------------
@@ -69,14 +69,25 @@ def test_an_op_is_two_rows():
 SIN = '<ir_version: 8, opset_import: ["": 18]> net (float[4] a) => (float[4] y) { b = Relu(a) y = Sin(b) }'
 
 
+@pytest.fixture
+def without_sin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nobody had written the row of Sin."""
+    kept = tuple(row for row in operators.CONVERTERS if row.op_type != "Sin")
+    monkeypatch.setattr(operators, "CONVERTERS", kept)
+    monkeypatch.setattr(
+        operators, "_BY_VERSION", {(r.domain, r.op_type, v): r for r in kept for v in r.since}
+    )
+
+
+@pytest.mark.usefixtures("without_sin")
 def test_without_its_row_an_operator_is_refused():
     with pytest.raises(UnsupportedModelError, match=r"Sin +v7 +x1 .*not implemented"):
         from_onnx(onnx.parser.parse_model(SIN))
 
 
-@pytest.mark.usefixtures("sine")
+@pytest.mark.usefixtures("sine", "without_sin")
 def test_an_onnx_operator_is_one_row(monkeypatch):
-    row = Converter("Sin", (7, 22), lambda node: node.emit("sin", [node.value(0)]))
+    row = Converter("Sin", (7, 22), lambda node: node.emit("toy", [node.value(0)]))
     monkeypatch.setattr(operators, "CONVERTERS", (*operators.CONVERTERS, row))
     monkeypatch.setattr(operators, "_BY_VERSION", operators._BY_VERSION | {("", "Sin", v): row for v in row.since})  # fmt: skip
     model = onnx.parser.parse_model(SIN)

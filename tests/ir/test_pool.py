@@ -106,5 +106,5 @@ def test_refusals(kernel, more, data, message):
 
 def test_integers_are_refused():
     with pytest.raises(DTypeError) as caught:
-        OPS["max_pool"].infer([TensorType((1, 1, 4), "int8")], MaxPoolAttributes((2,)))
+        OPS["average_pool"].infer([TensorType((1, 1, 4), "int8")], AveragePoolAttributes((2,)))
     assert str(caught.value) == "pool data must have a float type; got i8[1,1,4]."

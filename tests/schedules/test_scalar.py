@@ -68,14 +68,16 @@ def test_nan_and_infinities(float32, name):
         actual, exact = module.run({"x": x})[name][:3], interpret(graph, {"x": x})[name][:3]
     if name in SWALLOWS_NAN:
         actual, exact = actual[:2], exact[:2]
-    np.testing.assert_array_equal(actual, exact)
+    # One rounding: pi / 2 has no float32.
+    np.testing.assert_array_equal(actual, exact.astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_other_precisions(dtype):
     graph = all_functions(dtype)
     x = np.linspace(0.25, 6, COUNT).astype(dtype)
-    actual, exact = compile(graph, threads=1).run({"x": x}), interpret(graph, {"x": x})
+    with np.errstate(invalid="ignore", divide="ignore"):  # asin of 6, atanh of 1
+        actual, exact = compile(graph, threads=1).run({"x": x}), interpret(graph, {"x": x})
     eps = float(np.finfo(dtype).eps)
     for name in UNARY:
         assert actual[name].dtype == dtype

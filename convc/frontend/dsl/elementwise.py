@@ -14,9 +14,17 @@ from convc.ir.ops.elementwise import (
 
 __all__ = [
     "abs",
+    "acos",
+    "acosh",
     "add",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
     "ceil",
     "clip",
+    "cos",
+    "cosh",
     "div",
     "elu",
     "erf",
@@ -33,12 +41,16 @@ __all__ = [
     "pow",
     "reciprocal",
     "relu",
+    "round",
     "sigmoid",
     "sign",
     "silu",
+    "sin",
+    "sinh",
     "softplus",
     "sqrt",
     "sub",
+    "tan",
     "tanh",
 ]
 
@@ -74,6 +86,18 @@ abs = _unary("abs")
 neg = _unary("neg")
 floor = _unary("floor")
 ceil = _unary("ceil")
+sin = _unary("sin")
+cos = _unary("cos")
+tan = _unary("tan")
+asin = _unary("asin")
+acos = _unary("acos")
+atan = _unary("atan")
+sinh = _unary("sinh")
+cosh = _unary("cosh")
+asinh = _unary("asinh")
+acosh = _unary("acosh")
+atanh = _unary("atanh")
+round = _unary("round")
 
 add = binary("add")
 sub = binary("sub")

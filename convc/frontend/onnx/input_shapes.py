@@ -121,7 +121,7 @@ def bind_values(source: ModelSource, values: Mapping[str, np.ndarray] | None) ->
     for name, array in values.items():
         if name not in infos:
             raise InvalidModelError(
-                f"unknown input '{name}'; known: {', '.join(infos) or 'none'}. Values are given for inputs alone."
+                f"value must be given for an input of the model, {', '.join(infos) or 'which has none'}; got '{name}'."
             )
         code, dims = helper.np_dtype_to_tensor_dtype(array.dtype), dimensions(infos[name].type)
         fits = dims is None or (

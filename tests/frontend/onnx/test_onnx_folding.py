@@ -175,16 +175,32 @@ def test_runtime_shape_is_refused_with_its_name() -> None:
         from_onnx(model)
     assert str(caught.value) == (
         "net cannot be compiled: 2 uses of operators are not supported\n"
-        "  ai.onnx::Cast     v13  x1  i      depends on runtime values of 'x' (cast from float32 to int64)\n"
         "  ai.onnx::NonZero  v13  x1  where  depends on runtime values of 'x'\n"
+        "  ai.onnx::Reshape  v14  x1  y      depends on runtime values of 'i'\n"
         "help: `convc ops` lists what is supported"
     )
 
 
-def test_integer_arithmetic_at_run_time_is_refused() -> None:
+def test_integer_arithmetic_at_run_time() -> None:
     model = make_model([node("Add", ["i", "i"], ["y"])], {"i": (2,)}, ["y"], dtype=np.int64)
-    with pytest.raises(UnsupportedModelError, match="depends on runtime values of 'i'"):
-        from_onnx(model)
+    (add,) = from_onnx(model).compute_nodes
+    assert (add.op, add.type.dtype) == ("add", "int64")
+
+
+def test_a_value_makes_an_input_a_constant() -> None:
+    model = make_model([node("Reshape", ["x", "s"], ["y"])], {"x": (2, 3)}, ["y"])
+    model.graph.input.append(helper.make_tensor_value_info("s", TensorProto.INT64, [2]))
+    graph = from_onnx(model, values={"s": np.array([3, 2])})
+    assert [i.name for i in graph.inputs] == ["x"]
+    assert graph["y"].type.shape == (3, 2)
+    with pytest.raises(
+        InvalidModelError, match=r"value of input 's' must be int64 \[2\]; got float32 \[2\]"
+    ):
+        from_onnx(model, values={"s": np.ones(2, np.float32)})
+    with pytest.raises(
+        InvalidModelError, match=r"value must be given for an input of the model, x, s; got 'z'"
+    ):
+        from_onnx(model, values={"z": np.array([3, 2])})
 
 
 def test_initializer_backed_inputs_are_constants() -> None:

@@ -82,6 +82,18 @@ UNARY: Final[dict[str, Rule]] = {
     "sign": lambda c: [None],
     "floor": lambda c: [None],
     "ceil": lambda c: [None],
+    "round": lambda c: [None],
+    "sin": _scaled(lambda c: apply("cos", [c.x])),
+    "cos": _scaled(lambda c: -apply("sin", [c.x])),
+    "tan": _scaled(lambda c: 1.0 + c.y * c.y),
+    "asin": lambda c: [c.dy / apply("sqrt", [1.0 - c.x * c.x])],
+    "acos": lambda c: [-c.dy / apply("sqrt", [1.0 - c.x * c.x])],
+    "atan": lambda c: [c.dy / (1.0 + c.x * c.x)],
+    "sinh": _scaled(lambda c: apply("cosh", [c.x])),
+    "cosh": _scaled(lambda c: apply("sinh", [c.x])),
+    "asinh": lambda c: [c.dy / apply("sqrt", [1.0 + c.x * c.x])],
+    "acosh": lambda c: [c.dy / apply("sqrt", [c.x * c.x - 1.0])],
+    "atanh": lambda c: [c.dy / (1.0 - c.x * c.x)],
 }
 
 

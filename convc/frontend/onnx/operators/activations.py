@@ -210,5 +210,4 @@ ROWS: Final = (
     Converter("Neg", (6, 13), _unary("neg"), folds=True),
     Converter("Floor", (6, 13), _unary("floor"), folds=True),
     Converter("Ceil", (6, 13), _unary("ceil"), folds=True),
-    Converter("Sign", (9, 13), _unary("sign"), "floats; any type if constant", folds=True),
 )

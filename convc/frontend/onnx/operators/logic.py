@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from convc.errors import InvalidModelError
+from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.input_shapes import element_type
 from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.logic import BitCastAttributes, InfinityAttributes
 from convc.ir.types import numpy_dtype
 
@@ -20,14 +21,20 @@ def _all_operands(op: str) -> Callable[[OperatorNode], str]:
     return lambda node: node.emit(op, [node.value(i) for i in range(len(node.inputs))])
 
 
+def _wanted(node: OperatorNode) -> str:
+    """Return the element type that attribute `to` names."""
+    code = node.attributes.integer("to")
+    try:
+        return element_type(code, f"output '{node.outputs[0]}'")
+    except UnsupportedModelError as error:
+        raise Unsupported(str(error).rstrip(".")) from None
+
+
 def cast(node: OperatorNode) -> Result:
     """Write Cast and CastLike; the value itself if it has the wanted type already."""
     a = node.attributes
     a.ignore("saturate", "round_mode")  # of 8-bit floats, which convc lacks
-    if node.op_type == "CastLike":
-        wanted = node.type(1).dtype
-    else:
-        wanted = element_type(a.integer("to"), f"output '{node.outputs[0]}'")
+    wanted = node.type(1).dtype if node.op_type == "CastLike" else _wanted(node)
     if node.is_constant(0) and node.op_type == "CastLike":
         return node.constant(0).astype(numpy_dtype(wanted))
     return node.cast(node.value(), wanted)
@@ -63,7 +70,7 @@ def not_(node: OperatorNode) -> str:
 
 def bit_cast(node: OperatorNode) -> Result:
     """Write BitCast: the same bits as another type of the same width."""
-    wanted = element_type(node.attributes.integer("to"), f"output '{node.outputs[0]}'")
+    wanted = _wanted(node)
     if node.type().dtype == wanted:
         return node.value()
     return node.emit("bit_cast", [node.value()], BitCastAttributes(node.type().dtype, wanted))

@@ -45,7 +45,7 @@ def layer_normalization(node: OperatorNode) -> tuple[str, ...]:
 
 
 def group_normalization(node: OperatorNode) -> str:
-    """Write GroupNormalization: scale and bias per group (version 18) or per channel (21 on)."""
+    """Write GroupNormalization: scale and bias per channel."""
     a, data = node.attributes, node.type()
     groups, (n, c, *rest) = a.integer("num_groups"), data.shape
     a.only("stash_type", 1)
@@ -62,7 +62,7 @@ def group_normalization(node: OperatorNode) -> str:
     y, _, _ = _normalized(node, x, (2,), a.real("epsilon", 1e-5))
     split = (n, groups, c // groups, math.prod(rest))
     y = node.cast(node.step("reshape", [y], ReshapeAttributes(split)), data.dtype)
-    column = (1, groups, 1, 1) if node.version < 21 else (1, groups, c // groups, 1)
+    column = (1, groups, c // groups, 1)
     scale, bias = (node.step("reshape", [node.value(i)], ReshapeAttributes(column)) for i in (1, 2))
     y = node.step("add", [node.step("mul", [y, scale]), bias])
     return node.emit("reshape", [y], ReshapeAttributes(data.shape))
@@ -86,6 +86,6 @@ def lp_normalization(node: OperatorNode) -> str:
 
 ROWS: Final = (
     Converter("LayerNormalization", (17,), layer_normalization),
-    Converter("GroupNormalization", (18, 21), group_normalization),
+    Converter("GroupNormalization", (21,), group_normalization),
     Converter("LpNormalization", (1, 22), lp_normalization),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
 from tvm import te, tirx
 
 from convc.ir.graph import Node
@@ -42,9 +43,11 @@ def _shift(left: bool) -> Callable[..., Any]:
     def function(node: Node, a: Any, b: Any) -> Any:
         dtype = node.type.dtype
         signed = not dtype.startswith("u")
-        zero, bits = tirx.const(0, dtype), tirx.const(8 * numpy_dtype(dtype).itemsize, dtype)
-        inside = tirx.all(b >= zero, b < bits) if signed else b < bits
-        distance = tirx.Select(inside, b, zero)
+        zero = tirx.const(0, dtype)
+        # In int64: TVM's simplifier fails on differences of unsigned constants; a huge uint64 becomes negative, as far outside.
+        far = b.astype("int64")
+        inside = tirx.all(far >= 0, far < 8 * numpy_dtype(dtype).itemsize)
+        distance = tirx.Select(inside, far, tirx.const(0, "int64")).astype(dtype)
         if left:
             return tirx.Select(inside, tirx.shift_left(a, distance), zero)
         out = tirx.Select(a < zero, tirx.const(-1, dtype), zero) if signed else zero
@@ -123,6 +126,20 @@ def _equal(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     return same.compute(tensors, node, types, block)
 
 
+def _is_nan(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    """Return whether the bits are above infinity's: TVM's isnan becomes an ordered comparison in vectors, which no NaN passes."""
+    dtype = types[0].dtype
+    bits = f"int{8 * numpy_dtype(dtype).itemsize}"
+    pattern = np.array(np.inf, numpy_dtype(dtype)).view(bits)
+    top = tirx.const(int(np.iinfo(bits).max), bits)
+
+    def beyond(v: Any) -> Any:
+        magnitude = tirx.bitwise_and(tirx.reinterpret(bits, v), top)
+        return magnitude > tirx.const(int(pattern), bits)
+
+    return map_elements(tensors[0], beyond)
+
+
 def _is_inf(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     a: Any = node.attributes
     limit = tirx.const(float("inf"), types[0].dtype)
@@ -156,6 +173,6 @@ ROWS: Final[dict[str, Operator]] = {
     "where": _elements(lambda node, c, a, b: tirx.Select(c, a, b)),
     "cast": Operator(_cast, _between_floats),
     "bit_cast": _elements(lambda node, x: tirx.reinterpret(node.type.dtype, x)),
-    "is_nan": _elements(lambda node, x: tirx.isnan(x)),
+    "is_nan": Operator(_is_nan),
     "is_inf": Operator(_is_inf),
 }

@@ -37,7 +37,9 @@ def has_function(domain: str, op_type: str, opset: int) -> bool:
         schema = onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
         return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
+    # In onnx 1.21 and later; its type stubs know neither.
+    kinds = ("has_function", "has_context_dependent_function")
+    return any(bool(getattr(schema, kind)) for kind in kinds)
 
 
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:

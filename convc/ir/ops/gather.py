@@ -113,7 +113,7 @@ def _gather_elements(arrays: Sequence[Array], a: AxisAttributes) -> Array:
     x, indices = arrays
     if not indices.size:
         return np.zeros(indices.shape, x.dtype)
-    places = list(np.indices(indices.shape))
+    places = [np.asarray(p) for p in np.indices(indices.shape)]
     places[a.axis] = _wrap(indices, x.shape[a.axis])
     return x[tuple(places)]
 
@@ -209,7 +209,7 @@ def _scatter(
 
 def _scatter_elements(arrays: Sequence[Array], a: ScatterAttributes) -> Array:
     x, indices, updates = arrays
-    places = list(np.indices(indices.shape))
+    places = [np.asarray(p) for p in np.indices(indices.shape)]
     places[a.axis] = indices
     return _scatter(x.copy(), places, x.shape, updates, a.reduction)
 

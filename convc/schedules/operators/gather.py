@@ -116,7 +116,7 @@ def _scattered(
     return te.extern(
         [shape],
         list(tensors),
-        lambda ins, outs: loops(*ins, outs[0]),
+        lambda ins, outs: loops(ins[0], ins[1], ins[2], outs[0]),
         dtype=dtype,
         out_buffers=[buffer],
         name="scatter",

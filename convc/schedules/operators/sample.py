@@ -194,7 +194,7 @@ def _roi_align(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
     return te.extern(
         [node.type.shape],
         list(tensors),
-        lambda ins, outs: loops(*ins, outs[0]),
+        lambda ins, outs: loops(ins[0], ins[1], ins[2], outs[0]),
         dtype=dtype,
         out_buffers=[buffer],
         name="roi_align",

@@ -175,7 +175,7 @@ def eye_like(node: OperatorNode) -> Result:
     dtype = element_type(a.integer("dtype"), "EyeLike") if "dtype" in a else data.dtype
     if data.rank != 2:
         raise InvalidModelError(f"EyeLike data must be a matrix; got {data}.")
-    return np.eye(*data.shape, a.integer("k", 0)).astype(dtype)
+    return np.eye(data.shape[0], data.shape[1], a.integer("k", 0)).astype(dtype)
 
 
 def tile(node: OperatorNode) -> str:

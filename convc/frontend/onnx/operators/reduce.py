@@ -98,7 +98,7 @@ def _log_sum_exp(node: OperatorNode, x: str, a: ReduceAttributes) -> str:
         return node.cast(node.step("log", [total]), node.type().dtype)
     top = node.step("reduce_max", [x], ReduceAttributes(a.axes))
     # An infinite top would make inf - inf of itself.
-    limit = node.literal(np.finfo(np.float32).max, node.step_type(x).dtype, "limit")
+    limit = node.literal(float(np.finfo(np.float32).max), node.step_type(x).dtype, "limit")
     low = node.step("neg", [limit])
     top = node.step("minimum", [node.step("maximum", [top, low]), limit])
     total = node.step("reduce_sum", [node.step("exp", [node.step("sub", [x, top])])], a)

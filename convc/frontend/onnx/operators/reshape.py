@@ -12,6 +12,7 @@ from convc.errors import InvalidModelError
 from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.refusal import Unsupported
+from convc.ir.ops.definition import Array
 from convc.ir.ops.shape import ReshapeAttributes, TransposeAttributes
 from convc.ir.types import Shape
 
@@ -104,7 +105,7 @@ def transpose(node: OperatorNode) -> str:
     return node.emit("transpose", [node.value()], TransposeAttributes(perm))
 
 
-def identity(node: OperatorNode) -> Result:
+def identity(node: OperatorNode) -> str | Array:
     """Pass the value on, without a node."""
     return node.constant(0) if node.is_constant(0) else node.value()
 

@@ -23,7 +23,7 @@ from convc.errors import ToolchainError, unknown_name
 if TYPE_CHECKING:
     from torch import nn  # pyright: ignore[reportMissingImports]
 
-__all__ = ["NAMES", "exported", "zoo_folder"]
+__all__ = ["NAMES", "exported", "input_shape", "zoo_folder"]
 
 # Name -> input shape.
 _SHAPES = {
@@ -39,6 +39,11 @@ NAMES = tuple(_SHAPES)
 def zoo_folder() -> Path:
     """Return where exported models are kept."""
     return cache_folder() / "zoo"
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """Return the shape of a zoo model's input, batch 1."""
+    return _SHAPES[name]
 
 
 def exported(name: str, folder: Path | None = None) -> Path:

@@ -1,0 +1,151 @@
+"""Build the jobs: needs TVM's compiler and nvcc, no device. Jobs that are complete are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.gpu.job import Case, Job, arrays
+from benchmarks.layer_list import Layer
+from benchmarks.zoo import exported
+from convc.compiler import compile as compile_model
+from convc.errors import ConvcError
+from convc.inputs import random_inputs
+from convc.ir import ConvSpec, GraphBuilder, TensorType
+from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
+from convc.ir.reference import interpret
+from convc.lowering.build import build
+from convc.lowering.emit import emit
+from convc.npz import save_npz
+from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
+from convc.schedules.plan import Choice, Plan
+from convc.source import load_graph
+from convc.target import Target
+
+__all__ = ["grid_jobs", "layer_jobs", "make", "model_jobs"]
+
+# Convolutions of one grid module: nvcc takes half a second for each.
+_CHUNK = 24
+
+
+def grid_jobs(specs: Sequence[ConvSpec], target: Target) -> Iterator[Job]:
+    """Yield jobs with every algorithm on every convolution that it takes."""
+    for algorithm in backend_of(target).algorithms:
+        taken = [s for s in specs if algorithm.supports(Problem(s), target) is None]
+        cases = [_case(s, algorithm.name, target) for s in taken]
+        for start in range(0, len(cases), _CHUNK):
+            name = f"grid-{algorithm.name}-{start // _CHUNK:02d}"
+            yield Job(name=name, part="grid", cases=tuple(cases[start : start + _CHUNK]))
+
+
+def layer_jobs(chosen: Sequence[Layer], batch: int, settings: int, target: Target) -> Iterator[Job]:
+    """Yield a job for each layer: every algorithm's own knobs, and the next best by the model, so many in all."""
+    for layer in chosen:
+        spec = layer.spec if batch == 1 else layer.spec.with_batch(batch)
+        name = f"layer-n{batch}-{layer.name}"
+        yield Job(name=name, part="layers", cases=tuple(_settings(spec, settings, target)))
+
+
+def model_jobs(names: Sequence[str], batches: Sequence[int]) -> Iterator[Job]:
+    """Yield a job for each network and batch."""
+    for name in names:
+        for batch in batches:
+            yield Job(name=f"model-{name}-n{batch}", part="models", model=name, batch=batch)
+
+
+def _case(spec: ConvSpec, name: str, target: Target) -> Case:
+    algorithm = backend_of(target).algorithm(name)
+    problem = Problem(spec)
+    knobs = dict(algorithm.knobs(problem, target))
+    seconds = backend_of(target).seconds(algorithm.cycles(problem, target, knobs), target)
+    return Case(key=spec.key, algorithm=name, knobs=knobs, estimate=seconds)
+
+
+def _settings(spec: ConvSpec, count: int, target: Target) -> list[Case]:
+    backend, problem = backend_of(target), Problem(spec)
+    takers = [a for a in backend.algorithms if a.supports(problem, target) is None]
+    own = sorted((_case(spec, a.name, target) for a in takers), key=lambda case: case.estimate)
+    own[0] = msgspec.structs.replace(own[0], default=True)
+    others = []
+    for algorithm in takers:
+        for knobs in algorithm.space(problem, target):
+            seconds = backend.seconds(algorithm.cycles(problem, target, knobs), target)
+            case = Case(key=spec.key, algorithm=algorithm.name, knobs=dict(knobs), estimate=seconds)
+            if all((c.algorithm, c.knobs) != (case.algorithm, case.knobs) for c in own):
+                others.append(case)
+    others.sort(key=lambda case: case.estimate)
+    return [*own, *others[: max(0, count - len(own))]]
+
+
+def make(
+    jobs: Sequence[Job], folder: Path, target: Target, say: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Build every job that the folder lacks; return the names of those that failed, each said with its reason."""
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for number, job in enumerate(jobs, 1):
+        if (folder / f"{job.name}.job.json").is_file():
+            continue
+        say(f"[{number}/{len(jobs)}] {job.name}")
+        try:
+            done = _network(job, folder, target) if job.model else _convolutions(job, folder, target)  # fmt: skip
+        except ConvcError as error:
+            say(f"    failed: {error}")
+            failed.append(job.name)
+            continue
+        done.write(folder)
+    return tuple(failed)
+
+
+def _named(job: Job, cases: Sequence[Case], target: Target) -> Job:
+    return msgspec.structs.replace(job, cases=tuple(cases), sm=str(target))
+
+
+def _convolutions(job: Job, folder: Path, target: Target) -> Job:
+    b = GraphBuilder(job.name)
+    outputs, choices = {}, {}
+    shared: dict[tuple[str, int], str] = {}
+    for index, case in enumerate(job.cases):
+        spec = case.spec
+        # All settings of a layer read the same data and weights.
+        seed = 0 if job.part == "layers" else index
+        if (case.key, seed) not in shared:
+            shared[case.key, seed] = b.input(f"x{index}", TensorType(spec.data, spec.dtype))
+        weight = b.constant(arrays(case, seed, True)[1], f"w{index}")
+        fields = (spec.strides, spec.pads, spec.dilations, spec.group)
+        name = f"y{index}"
+        if spec.transposed:
+            attributes = ConvTransposeAttributes(*fields, spec.output_padding)
+            y = b.add("conv_transpose", [shared[case.key, seed], weight], attributes, name=name)
+        else:
+            y = b.add("conv", [shared[case.key, seed], weight], ConvAttributes(*fields), name=name)
+        outputs[name] = y
+        choices[name] = Choice(case.algorithm, case.knobs, "gpu_check")
+    built = build(emit(b.finish(outputs), Plan(choices), target), target)
+    built.export(job.module(folder))
+    symbols = {step.node: step.symbol for step in built.manifest.steps if step.algorithm}
+    cases = [
+        msgspec.structs.replace(case, step=symbols[f"y{index}"])
+        for index, case in enumerate(job.cases)
+    ]
+    return _named(job, cases, target)
+
+
+def _network(job: Job, folder: Path, target: Target) -> Job:
+    path = exported(job.model)
+    graph = load_graph(path)
+    (value,) = graph.inputs
+    shapes = {value.name: (job.batch, *value.type.shape[1:])}
+    compiled = compile_model(path, target=target, shapes=shapes)
+    compiled.export(job.module(folder))
+    inputs = random_inputs(compiled.manifest.inputs, seed=0)
+    # One image's float64 reference takes seconds; the batch repeats it.
+    one = {k: np.repeat(v[:1], job.batch, axis=0) for k, v in inputs.items()}
+    single = load_graph(path)
+    expected = interpret(single, {k: v[:1] for k, v in one.items()})
+    save_npz(job.expected(folder), {**{f"in_{k}": v for k, v in one.items()}, **{f"out_{k}": v for k, v in expected.items()}})  # fmt: skip
+    return _named(job, (), target)

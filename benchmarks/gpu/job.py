@@ -1,0 +1,94 @@
+"""A job: one module of convolutions or of a network, with what is needed to judge and time it. Plain data, written beside the module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from convc.ir import ConvSpec
+
+__all__ = ["Case", "Job", "arrays", "jobs_in"]
+
+Part: TypeAlias = Literal["grid", "layers", "models"]
+SUFFIX: Final = ".job.json"
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One convolution by one algorithm with given knobs.
+
+    Attributes:
+        key: the convolution's, as `ConvSpec.parse` reads it.
+        algorithm, knobs: how.
+        step: symbol of its kernel, which the module's manifest lists.
+        estimate: the analytic model's, in seconds.
+        default: whether it is what convc takes without measurements.
+    """
+
+    key: str
+    algorithm: str
+    knobs: dict[str, int]
+    step: str = ""
+    estimate: float = 0.0
+    default: bool = False
+
+    @property
+    def spec(self) -> ConvSpec:
+        return ConvSpec.parse(self.key)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One module and its cases.
+
+    Attributes:
+        name: also its files' stem.
+        part: what is asked: right results, times of a layer, a whole network.
+        cases: in the order of the module's outputs y0, y1, ...; none for a network.
+        model: the zoo's name of a network.
+        batch: of the network.
+        sm: what the module was built for.
+    """
+
+    name: str
+    part: Part
+    cases: tuple[Case, ...] = ()
+    model: str = ""
+    batch: int = 1
+    sm: str = ""
+
+    def module(self, folder: Path) -> Path:
+        """Return the module's file."""
+        return folder / f"{self.name}.so"
+
+    def expected(self, folder: Path) -> Path:
+        """Return the file with a network's input and its float64 result."""
+        return folder / f"{self.name}.npz"
+
+    def write(self, folder: Path) -> None:
+        """Write the job, last of its files: a job that is there is complete."""
+        text = msgspec.json.format(msgspec.json.encode(self), indent=1)
+        (folder / f"{self.name}{SUFFIX}").write_bytes(text)
+
+
+def jobs_in(folder: Path) -> Iterator[Job]:
+    """Yield the jobs of a folder: right results first, then layers, then networks."""
+    jobs = [
+        msgspec.json.decode(p.read_bytes(), type=Job) for p in sorted(folder.glob(f"*{SUFFIX}"))
+    ]
+    order = ("grid", "layers", "models")
+    yield from sorted(jobs, key=lambda job: order.index(job.part))
+
+
+def arrays(case: Case, index: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return data and weights of a case: small whole numbers, or normal ones; the weights are the same in both.
+
+    Weights are whole numbers, so that builder and device make them from the same seed without a file.
+    """
+    spec = case.spec
+    rng = np.random.default_rng(index)
+    weight = rng.integers(-4, 5, spec.weight).astype(spec.dtype)
+    data = rng.integers(-4, 5, spec.data) if exact else rng.standard_normal(spec.data)
+    return data.astype(spec.dtype), weight

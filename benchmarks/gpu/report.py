@@ -1,0 +1,153 @@
+"""One JSON and one table of all results, and the device's tuning log."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.run import RESULT
+from convc.version import VERSION
+
+__all__ = ["collect", "table", "tuning_lines"]
+
+Result = Mapping[str, Any]
+
+
+def collect(results: Path) -> list[dict[str, Any]]:
+    """Return all results of a folder."""
+    return [json.loads(p.read_bytes()) for p in sorted(results.glob(f"*{RESULT}"))]
+
+
+def _us(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1e6:.1f}"
+
+
+def table(found: Sequence[Result], facts: Result, left: int) -> str:
+    """Return a Markdown document of the results; parts without results are said to be missing."""
+    lines = [
+        f"# {facts.get('name', 'device unknown')}, {time.strftime('%Y-%m-%d', time.gmtime())}",
+        "",
+        f"convc {VERSION}; torch {facts.get('torch', 'not used')}, cuDNN {facts.get('cudnn', 'not used')}; jobs not run yet: {left}.",
+        "",
+    ]
+    lines += _limits(facts) + _grid(found) + _layers(found) + _models(found)
+    return "\n".join(lines) + "\n"
+
+
+def _limits(facts: Result) -> list[str]:
+    if "copy_bytes_per_second" not in facts:
+        return []
+    rates = ", ".join(
+        f"{k} {v / 1e12:.1f} TFLOP/s" for k, v in facts["matmul_flops_per_second"].items()
+    )
+    return [f"Ceilings: copy {facts['copy_bytes_per_second'] / 1e12:.2f} TB/s; products {rates}.", ""]  # fmt: skip
+
+
+def _of(found: Iterable[Result], part: str) -> list[Result]:
+    return [r for r in found if r["job"]["part"] == part]
+
+
+def _grid(found: Sequence[Result]) -> list[str]:
+    lines = ["## Right results", "", "| algorithm | convolutions | wrong | failed jobs | worst error, of its bound |", "|---|---|---|---|---|"]  # fmt: skip
+    rows: dict[str, list[Any]] = {}
+    for result in _of(found, "grid"):
+        name = result["job"]["cases"][0]["algorithm"]
+        row = rows.setdefault(name, [0, 0, 0, 0.0])
+        if result.get("failed"):
+            row[2] += 1
+        for case in result.get("cases", ()):
+            row[0] += 1
+            row[1] += not case["ok"]
+            row[3] = max(row[3], case["error_of_bound"])
+    lines += [f"| {n} | {a} | {b} | {c} | {d:.2f} |" for n, (a, b, c, d) in sorted(rows.items())]
+    wrong = [
+        f"- {c['algorithm']} {c['key']} {c['knobs']}"
+        for r in found
+        for c in r.get("cases", ())
+        if not c["ok"]
+    ]
+    failed = [
+        f"- {r['job']['name']}: {str(r['failed']).splitlines()[0][:300]}"
+        for r in found
+        if r.get("failed")
+    ]
+    return [*lines, "", *(["Wrong:", "", *wrong, ""] if wrong else []), *(["Failed:", "", *failed, ""] if failed else [])]  # fmt: skip
+
+
+def _layers(found: Sequence[Result]) -> list[str]:
+    lines = [
+        "## Layers, microseconds", "",
+        "| layer | default | best | its setting | cuDNN fp32 | cuDNN TF32 | best of fp32 / ours |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    ratios = []
+    for result in _of(found, "layers"):
+        timed = [c for c in result.get("cases", ()) if c.get("seconds") and c["ok"]]
+        if not timed:
+            continue
+        best = min(timed, key=lambda c: c["seconds"])
+        default = next((c["seconds"] for c in timed if c["default"]), None)
+        peer = result.get("peer", {})
+        strict = [v for k, v in peer.items() if k.startswith("fp32")]
+        ratio = min(strict) / best["seconds"] if strict else None
+        ratios += [ratio] if ratio else []
+        knobs = " ".join(f"{k}={v}" for k, v in best["knobs"].items())
+        shown = f"{ratio:.2f}" if ratio else ""
+        lines.append(
+            f"| {result['job']['name']} | {_us(default)} | {_us(best['seconds'])} | {best['algorithm']} {knobs} "
+            f"| {_us(min(strict, default=None))} | {_us(peer.get('tf32_nhwc'))} | {shown} |"
+        )
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        lines += ["", f"Geometric mean against cuDNN in strict float32: {mean:.2f} x over {len(ratios)} layers."]  # fmt: skip
+    return [*lines, ""]
+
+
+def _models(found: Sequence[Result]) -> list[str]:
+    lines = [
+        "## Networks, milliseconds", "",
+        "| network | error | convc | eager fp32 | eager TF32 | compiled fp32 | compiled TF32 |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for result in _of(found, "models"):
+        if "seconds" not in result:
+            continue
+        peer = result.get("peer", {})
+        names = ("eager_fp32", "eager_tf32", "compiled_fp32", "compiled_tf32")
+        times = " | ".join(f"{peer[n] * 1e3:.3f}" if n in peer else "" for n in names)
+        mark = "" if result["ok"] else " WRONG"
+        lines.append(f"| {result['job']['name']} | {result['error']:.1e}{mark} | {result['seconds'] * 1e3:.3f} | {times} |")  # fmt: skip
+    return [*lines, ""]
+
+
+def tuning_lines(found: Sequence[Result], device: str) -> list[str]:
+    """Return one JSON line for every measured setting, right or not: workload, target, device, setting, seconds."""
+    lines = []
+    for result in _of(found, "layers"):
+        for case in result.get("cases", ()):
+            record = {
+                "workload": case["key"],
+                "target": result["job"]["sm"],
+                "device": device,
+                "algorithm": case["algorithm"],
+                "knobs": case["knobs"],
+                "status": "ok" if case["ok"] else "wrong",
+                "seconds": case.get("seconds", 0.0),
+                "samples": case.get("samples", []),
+                "versions": {"convc": VERSION},
+            }
+            lines.append(json.dumps(record, sort_keys=True))
+    return lines
+
+
+def device_file(name: str) -> str:
+    """Return the file name of a device's log.
+
+    Example:
+        >>> device_file("NVIDIA H200")
+        'nvidia-h200.jsonl'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".jsonl"

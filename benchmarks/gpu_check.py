@@ -1,0 +1,149 @@
+"""Check and tune convc on a CUDA device, in steps that can be cut off and go on.
+
+python -m benchmarks.gpu_check build --sm 90 --folder gpu      anywhere with nvcc; no device
+python -m benchmarks.gpu_check pack --folder gpu -o gpu.tar.xz   for a machine without network: jobs, runtime, this program
+python -m benchmarks.gpu_check run --folder gpu                on the device; again after an interruption
+python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/report.json, gpu/report.md, the tuning log
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.gpu.report import collect, device_file, table, tuning_lines
+from benchmarks.gpu.run import run_jobs
+from convc.cli.exits import REPORTED, report_error
+from convc.errors import ToolchainError
+
+__all__ = ["main"]
+
+_FACTS = "device.json"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    steps = parser.add_subparsers(dest="step", required=True)
+    for name, text in (
+        ("build", "build the jobs that the folder lacks"),
+        ("run", "run the jobs without a result"),
+        ("report", "write JSON, table and tuning log"),
+        ("pack", "put all that the device's machine needs into one archive"),
+    ):
+        step = steps.add_parser(name, help=text, description=text)
+        step.add_argument("--folder", type=Path, default=Path("gpu"), help="of the jobs; default gpu")  # fmt: skip
+        if name == "build":
+            add = step.add_argument
+            add("--sm", default="90", help="capabilities, as in `convc compile`; default 90")
+            add("--parts", default="grid,layers,models", help="of grid, layers, models; default all")  # fmt: skip
+            add("--layers", default="*", metavar="GLOB", help="only layers whose id matches")
+            add("--batches", default="1", help="of layers and networks, as in 1,32; default 1")
+            add("--settings", type=int, default=8, help="settings of a layer; default 8")
+            add("--models", default="", help="networks of the zoo; default all")
+            add("--dry-run", action="store_true", help="list the jobs only")
+        if name == "run":
+            step.add_argument("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
+            step.add_argument("--no-peer", action="store_true", help="without torch's times")
+        if name == "report":
+            step.add_argument("--logs", type=Path, default=Path("tuning_logs/cuda"), help="folder of the tuning log")  # fmt: skip
+        if name == "pack":
+            step.add_argument("-o", "--output", type=Path, default=Path("gpu.tar.xz"), help="the archive")  # fmt: skip
+            step.add_argument("--python", default="3.12", help="the device machine's; default 3.12")
+    return parser
+
+
+def _build(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.build import grid_jobs, layer_jobs, make, model_jobs
+    from benchmarks.layer_list import layers
+    from benchmarks.zoo import NAMES
+    from convc.target import parse_target
+    from tests.conv_grid import CONV_GRID
+
+    target = parse_target(f"cuda -arch={given.sm}")
+    batches = [int(n) for n in given.batches.split(",")]
+    parts = given.parts.split(",")
+    jobs = list(grid_jobs([r.spec for r in CONV_GRID], target)) if "grid" in parts else []
+    for batch in batches if "layers" in parts else ():
+        jobs += layer_jobs(layers((), given.layers), batch, given.settings, target)
+    if "models" in parts:
+        jobs += model_jobs(given.models.split(",") if given.models else NAMES, batches)
+    if given.dry_run:
+        for job in jobs:
+            _say(f"{job.part:<7} {job.name}  {len(job.cases) or 1} cases")
+        return 0
+    failed = make(jobs, given.folder, target, _say)
+    _say(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are in '{given.folder}'.")
+    return 1 if failed else 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    from convc.runtime.driver import look
+
+    state = look()
+    if not state.devices:
+        raise ToolchainError(f"gpu_check run must find a CUDA device; got none: {state.problem}.")
+    results = given.folder / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    peer = None
+    facts = results.parent / _FACTS
+    if not given.no_peer:
+        from benchmarks.gpu.peer import Peer
+
+        peer = Peer()
+        if not facts.is_file():
+            facts.write_text(json.dumps(peer.facts(), indent=1))
+    elif not facts.is_file():
+        device = state.devices[0]
+        facts.write_text(json.dumps({"name": device.name, "sm": device.sm, "driver": device.facts}, indent=1))  # fmt: skip
+    left = run_jobs(given.folder, results, given.seconds, peer, _say)
+    if left:
+        _say(f"{left} jobs are left: run the same command again.")
+    return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    results = given.folder / "results"
+    found = collect(results)
+    facts_file = given.folder / _FACTS
+    facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
+    left = len(list(given.folder.glob("*.job.json"))) - len(found)
+    text = table(found, facts, left)
+    (given.folder / "report.md").write_text(text)
+    (given.folder / "report.json").write_text(json.dumps({"device": facts, "results": found}, indent=1))  # fmt: skip
+    lines = tuning_lines(found, str(facts.get("name", "")))
+    if lines and facts.get("name"):
+        given.logs.mkdir(parents=True, exist_ok=True)
+        with (given.logs / device_file(facts["name"])).open("a") as log:
+            log.writelines(f"{line}\n" for line in lines)
+    _say(text)
+    wrong = any(r.get("failed") or not r.get("ok", True) or not all(c["ok"] for c in r.get("cases", ())) for r in found)  # fmt: skip
+    return 1 if wrong else 0
+
+
+def _pack(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.pack import pack
+
+    size = pack(given.folder, given.output, given.python)
+    _say(f"{given.output}  {size / 2**20:.1f} MiB")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one step; return the exit code."""
+    given = _parser().parse_args(arguments)
+    steps = {"build": _build, "run": _run, "report": _report, "pack": _pack}
+    try:
+        return steps[given.step](given)
+    except REPORTED as error:
+        return report_error(error, as_json=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The device check: rehearsed on the emulated device, its table, and its errors where no device is."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import pytest
+
+from benchmarks import gpu_check
+from benchmarks.gpu import pack as packing
+from benchmarks.gpu.report import table, tuning_lines
+from convc.cli.exits import TOOLCHAIN
+from convc.runtime.driver import look
+from tests.cuda_emulation.emulation import worker
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpu")
+    return worker().call("tests.benchmarks.gpu_rehearsal:rehearse", str(folder), False)
+
+
+def test_every_job_runs_and_every_case_is_right(rehearsed):
+    found, left, _ = rehearsed
+    assert left == len(found) > 3
+    assert [r["job"]["name"] for r in found if r.get("failed")] == []
+    cases = [c for r in found for c in r["cases"]]
+    assert {c["algorithm"] for c in cases} >= {"direct", "depthwise", "subpixel", "generic"}
+    assert all(c["ok"] for c in cases)
+    assert {c["exact_error"] for c in cases} == {0.0}
+
+
+def test_layers_are_timed_and_become_records(rehearsed):
+    found, _, _ = rehearsed
+    lines = [json.loads(line) for line in tuning_lines(found, "emulated")]
+    assert len(lines) >= 3
+    assert all(r["status"] == "ok" and r["seconds"] > 0 and r["device"] == "emulated" for r in lines)  # fmt: skip
+    text = table(found, {"name": "emulated"}, 0)
+    assert "| layer-n1-tiny |" in text
+    assert "| direct |" in text
+
+
+def test_a_damaged_module_is_a_result_and_the_rest_goes_on(tmp_path):
+    call = worker().call
+    found, _, _ = call("tests.benchmarks.gpu_rehearsal:rehearse", str(tmp_path), True)
+    failed = [r for r in found if r.get("failed")]
+    assert len(failed) == 1
+    assert "PackageError" in failed[0]["failed"]
+    assert "Failed:" in table(found, {}, 0)
+
+
+@pytest.mark.skipif(bool(look().devices), reason="there is a device")
+def test_run_without_a_device_says_what_is_missing(tmp_path, capsys):
+    assert gpu_check.main(["run", "--folder", str(tmp_path)]) == TOOLCHAIN
+    assert "must find a CUDA device; got none" in capsys.readouterr().err
+
+
+def test_build_lists_its_jobs(capsys):
+    arguments = ["build", "--dry-run", "--parts", "layers,models", "--layers", "r50_2*"]
+    assert gpu_check.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "layer-n1-r50_2_3x3" in shown
+    assert "model-resnet50-n1" in shown
+
+
+def test_the_archive_holds_jobs_runtime_and_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_unpack_wheels", lambda python, wheels, packages: packages.mkdir())  # fmt: skip
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "a.job.json").write_text("{}")
+    assert packing.pack(tmp_path / "jobs", tmp_path / "all.tar.xz", "3.12") < 20 << 20
+    with tarfile.open(tmp_path / "all.tar.xz") as tar:
+        names = set(tar.getnames())
+    assert {"gpu_check/jobs/a.job.json", "gpu_check/lib/libtvm_runtime_cuda.so", "gpu_check/convc/runtime/cuda.py"} <= names  # fmt: skip
+    assert "gpu_check/lib/libtvm_compiler.so" not in names

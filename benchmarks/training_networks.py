@@ -35,11 +35,12 @@ class Training:
 class _Layers:
     """ResNet's layers; parameters are made when first asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
         self.parameters: dict[str, cc.Tensor] = {}
 
     def parameter(self, name: str, *shape: int) -> cc.Tensor:
-        return self.parameters.setdefault(name, cc.input(name, shape))
+        return self.parameters.setdefault(name, cc.input(name, shape, self.dtype))
 
     def conv_norm(
         self, x: cc.Tensor, channels: int, kernel: int, stride: int, name: str
@@ -58,10 +59,11 @@ class _Layers:
         return cc.relu(h + x)
 
 
-def resnet18(batch: int, size: int = 224) -> Training:
+def resnet18(batch: int, size: int = 224, dtype: str = "float32") -> Training:
     """Return a training step of ResNet-18 (He et al., arXiv:1512.03385, table 1) on images of `size` x `size`."""
-    layers = _Layers()
-    x, target = cc.input("x", (batch, 3, size, size)), cc.input("target", (batch, CLASSES))
+    layers = _Layers(dtype)
+    x = cc.input("x", (batch, 3, size, size), dtype)
+    target = cc.input("target", (batch, CLASSES), dtype)
     h = cc.relu(layers.conv_norm(x, 64, 7, 2, "stem"))
     h = cc.max_pool2d(h, 3, strides=2, pads=1)
     for stage, (channels, stride) in enumerate(_STAGES):

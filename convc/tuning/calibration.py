@@ -50,11 +50,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     tiles: dict[str, float] = {}
     seconds: float = 0.0
 
-    def roofline(self, flops: float, nbytes: float, threads: int) -> float:
-        """Return seconds that so much arithmetic, or moving so many bytes from L3, takes at least."""
+    def roofline(self, flops: float, nbytes: float, threads: int, l2_bytes: int = 0) -> float:
+        """Return seconds that so much arithmetic, or moving so many bytes, takes at least.
+
+        What fits the threads' L2 comes from there: the layer before has just written it. Everything else at most at L3's speed.
+        """
         peak = self.peak.get(threads) or max(self.peak.values())
-        level = max(self.bandwidth.get("l3", 0.0), self.bandwidth.get("memory", 0.0))
-        return max(flops / peak, nbytes / (level * threads) if level else 0.0)
+        level = "l2" if nbytes <= l2_bytes * threads else "l3"
+        rate = threads * max(self.bandwidth.get(level, 0.0), self.bandwidth.get("memory", 0.0))
+        return max(flops / peak, nbytes / rate if rate else 0.0)
 
 
 def _path(target: Target) -> Path:

@@ -31,7 +31,7 @@ def roofline_of(
         ),
         default=problem.spec.flops,
     )
-    return limits.roofline(float(flops), problem.spec.nbytes, target.cores)
+    return limits.roofline(float(flops), problem.spec.nbytes, target.cores, target.l2_bytes)
 
 
 @dataclass

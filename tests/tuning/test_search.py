@@ -7,6 +7,7 @@ import pytest
 from convc.errors import TuningError, UnknownNameError
 from convc.ir.text import parse
 from convc.schedules.policy import Policy
+from convc.tuning.calibration import Calibration
 from convc.tuning.layer import Layer
 from convc.tuning.rpc import Address
 from convc.tuning.search import Search, Setting, Trial, neighbours, settings_of
@@ -148,3 +149,13 @@ def test_addresses():
             TuningError, match=r"runner must be 'local' or look like rpc://HOST:PORT/KEY"
         ):
             Address.parse(wrong)
+
+
+def test_rooflines_take_the_nearest_memory_that_holds_the_layer():
+    limits = Calibration(
+        cpu="c", target="t", peak={1: 1e11, 2: 2e11}, bandwidth={"l2": 5e10, "l3": 1e10}
+    )
+    assert limits.roofline(1e9, 0, 1) == pytest.approx(1e-2)
+    assert limits.roofline(0, 1e6, 1, l2_bytes=2 << 20) == pytest.approx(1e6 / 5e10)
+    assert limits.roofline(0, 4e6, 1, l2_bytes=2 << 20) == pytest.approx(4e6 / 1e10)
+    assert limits.roofline(0, 4e6, 2, l2_bytes=2 << 20) == pytest.approx(4e6 / 1e11)

@@ -64,6 +64,7 @@ PARTS: Final = (
     Part("planning", ("lock", "tuning", "schedules", "ir", "target")),
     Part("compiler", ("planning", "source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
     # The tools: all that stands on the compiler, but for the command line.
+    Part("signature", (), ("cryptography",)),
     Part("inputs", ("ir.types", "runtime.memory"), _DATA),
     Part("npz", ("ir.types", "runtime.memory"), _DATA),
     Part("machine", ("target", "schedules", "runtime"), (*_DATA, "tvm")),
@@ -71,7 +72,7 @@ PARTS: Final = (
     Part("bench", (*_TOOLS, "machine", "verify", "onnxruntime_peer"), (*_DATA, "psutil")),
     Part("doctor", (*_TOOLS, "machine"), ("tvm", "psutil")),
     Part("onnxruntime_peer", _TOOLS, (*_DATA, "onnxruntime", "onnx")),
-    Part("cli", (*_TOOLS, "tuning", "machine", "verify", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
+    Part("cli", (*_TOOLS, "tuning", "deploy", "signature", "machine", "verify", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
     Part("__main__", ("cli",)),
     Part("__init__", ("compiler", "source", *_FRONTENDS, "ir", "runtime", "target", "version")),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from convc.cli.layer_table import LayerTime, layer_rows, layer_table
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
+    ExpectOption,
     JsonOption,
     McpuOption,
     QuietOption,
@@ -21,6 +22,7 @@ from convc.cli.parameters import (
     ShapeOption,
     TargetOption,
     ThreadsOption,
+    TraceOption,
     VerboseOption,
     parse_algo_for,
     parse_duration,
@@ -58,6 +60,8 @@ def bench(
     model: Annotated[Path | None, typer.Option("--model", metavar="MODEL.onnx", help="What --vs runs, if a module is timed.", show_default=False)] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Time every layer by itself.")] = False,
     sort: Annotated[Order, typer.Option("--sort", help="Order of the profile's rows.")] = Order.EXECUTION,
+    trace: TraceOption = None,
+    expect_sha256: ExpectOption = None,
     peak: Annotated[bool, typer.Option("--peak/--no-peak", help="Measure the machine's float32 peak.")] = True,
     shape: ShapeOption = None,
     target: TargetOption = "llvm",
@@ -73,6 +77,7 @@ def bench(
     """Measure latency: median, p90, p99; GFLOP/s and percent of the machine's peak; layer by layer; against a peer."""
     from convc.bench import bench as bench_module
     from convc.inputs import random_inputs
+    from convc.runtime.trace import write_trace
 
     output = Output(json, quiet, verbose)
     warmup_seconds, duration_seconds = parse_duration(warmup), parse_duration(duration)
@@ -82,6 +87,8 @@ def bench(
         tempfile.TemporaryDirectory(prefix="convc-") as folder,
     ):
         if file.suffix in MODEL_SUFFIXES:
+            if expect_sha256:
+                raise typer.BadParameter(f"--expect-sha256 must be for a module; got '{file}'.")
             from convc.compiler import compile as compile_model
 
             compiled = compile_model(
@@ -101,7 +108,7 @@ def bench(
                     f"--shape, --algo and --algo-for must be for a model; got '{file}'."
                 )
             module_path = module_file(file)
-        module, load_seconds = _load(module_path, threads)
+        module, load_seconds = _load(module_path, threads, expect_sha256)
         fed = random_inputs(module.inputs, seed)
         report = bench_module(
             module,
@@ -115,9 +122,13 @@ def bench(
             progress=progress,
         )
         layers: tuple[LayerTime, ...] = ()
-        if profile:
+        if profile or trace:
             progress("profile", 0, 1)
-            layers = layer_rows(module.profile(fed), report.peak)
+            times = module.profile(fed)
+            layers = layer_rows(times, report.peak) if profile else ()
+            if trace:
+                rate = report.peak.gflops_per_second if report.peak else None
+                write_trace(trace, module.manifest, times, rate)
             progress("profile", 1, 1)
     if sort is Order.TIME:
         layers = tuple(sorted(layers, key=lambda row: -row.seconds))
@@ -134,11 +145,11 @@ def _rival(file: Path, model: Path | None) -> Path:
     return model_file(chosen)
 
 
-def _load(path: Path, threads: int | None) -> tuple[Module, float]:
+def _load(path: Path, threads: int | None, expect_sha256: str | None) -> tuple[Module, float]:
     from convc.runtime import load
 
     began = time.perf_counter()
-    module = load(path, threads=threads)
+    module = load(path, threads=threads, expect_sha256=expect_sha256)
     return module, time.perf_counter() - began
 
 

@@ -6,8 +6,9 @@ import hashlib
 import os
 import time
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -26,10 +27,12 @@ from convc.cli.choice import (
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
+    CcOption,
     FastMathOption,
     JsonOption,
     McpuOption,
     ModelArgument,
+    MtripleOption,
     PtxOption,
     QuietOption,
     SeedOption,
@@ -54,15 +57,29 @@ if TYPE_CHECKING:
 __all__ = ["compile"]
 
 
+class Format(StrEnum):
+    """What is written."""
+
+    SO = "so"
+    BUNDLE = "bundle"
+    STATIC = "static"
+
+
+_SUFFIX: Final = {Format.SO: ".so", Format.BUNDLE: "", Format.STATIC: ".a"}
+
+
 def compile(
     model: ModelArgument,
-    out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.so", help="The module; default: the model's name with .so, in this folder.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write; default: the model's name in this folder, with .so, .a, or for a bundle nothing behind it.", show_default=False)] = None,
+    format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples. static: an archive and headers to link.")] = Format.SO,
     shape: ShapeOption = None,
     target: TargetOption = "llvm",
     sm: SmOption = None,
     ptx: PtxOption = False,
     fast_math: FastMathOption = False,
     mcpu: McpuOption = "host",
+    mtriple: MtripleOption = None,
+    cc: CcOption = "g++",
     threads: ThreadsOption = None,
     algo: AlgoOption = "auto",
     algo_for: AlgoForOption = None,
@@ -91,13 +108,16 @@ def compile(
 
     output = Output(json, quiet, verbose)
     source = model_file(model)
-    path = _output_file(out or Path(f"{model.stem}.so"))
+    path = _output_path(out, model, format)
+    if format is not Format.SO and (lock or locked):
+        raise typer.BadParameter(f"--lock and --locked must be with --format so; got {format}.")
     began = time.perf_counter()
     with StageProgress(output) as progress:
         compiled = compile_model(
             source,
             target=target_words(target, sm, ptx, fast_math),
             mcpu=mcpu,
+            mtriple=mtriple,
             threads=threads,
             shapes=shapes_of(source, shape),
             algo=algo,
@@ -111,7 +131,7 @@ def compile(
             progress=progress,
             dump=dump,
         )
-        report = _write(compiled, path, progress, verify, tolerance, seed)
+        report = _write(compiled, path, format, cc, progress, verify, tolerance, seed)
     for note in compiled.planned.notes:
         output.warn(note)
     _settle_locks(compiled, path, lock, locked)
@@ -142,10 +162,18 @@ def _settle_locks(
         msgspec.structs.replace(compiled.planned.lock, module_sha256=digest).write(lock)
 
 
-def _output_file(path: Path) -> Path:
-    if path.suffix != ".so":
-        raise typer.BadParameter(f"-o must name a file that ends in .so; got '{path}'.")
-    if not path.parent.is_dir():
+def _output_path(given: Path | None, model: Path, format: Format) -> Path:
+    path = given or Path(f"{model.stem}{_SUFFIX[format]}")
+    suffix = _SUFFIX[format]
+    if suffix and path.suffix != suffix:
+        raise typer.BadParameter(
+            f"-o must name a file that ends in {suffix} for --format {format}; got '{path}'."
+        )
+    if format is Format.BUNDLE and path.suffix not in ("", ".tar"):
+        raise typer.BadParameter(
+            f"-o must name a folder, or a file that ends in .tar, for --format bundle; got '{path}'."
+        )
+    if not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"-o must be in a folder that exists; got '{path}'.")
     return path
 
@@ -153,21 +181,24 @@ def _output_file(path: Path) -> Path:
 def _write(
     compiled: CompiledModel,
     path: Path,
+    format: Format,
+    cc: str,
     progress: StageProgress,
     verify: bool,
     tolerance: float,
     seed: int,
 ) -> VerifyReport | None:
-    """Export beside `path`, check that file, and give it its name only if it is right: no wrong module is ever left."""
+    """Export beside `path`, check that file, and only if it is right write what was asked for: no wrong module is ever left."""
+    from convc.deploy.bundle import write_bundle
     from convc.runtime import load
     from convc.verify import verify as verify_module
 
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.so")
     try:
         progress("export", 0, 1)
-        compiled.export(partial)
+        compiled.export(partial, cc=cc)
         report = None
-        if verify and not _missing_device(compiled):
+        if verify and not _cannot_run(compiled):
             progress("verify", 0, 1)
             report = verify_module(load(partial), compiled.source, seed=seed, tolerance=tolerance)
             try:
@@ -176,17 +207,32 @@ def _write(
                 error.add_note(f"'{path}' is not written. With --no-verify it is.")
                 raise
             progress("verify", 1, 1)
-        partial.replace(path)
+        if format is Format.SO:
+            partial.replace(path)
+        elif format is Format.BUNDLE:
+            write_bundle(partial, path, cc=cc)
+        else:
+            compiled.export(path, format="static", cc=cc)
     finally:
         partial.unlink(missing_ok=True)
     return report
 
 
-def _missing_device(compiled: CompiledModel) -> str:
+def _cannot_run(compiled: CompiledModel) -> str:
     """Return why the module cannot run on this machine although it was built; empty if nothing is known to be missing."""
+    from convc.runtime import host
     from convc.runtime.driver import look
+    from convc.runtime.variants import choose
 
-    return look().problem if compiled.manifest.target.device else ""
+    manifest, cpu = compiled.manifest, host.cpu()
+    if choose(manifest, cpu.machine, cpu.features) is None:
+        return f"this machine is {cpu.machine} ({cpu.name}), the module is for {manifest.target.triple} {manifest.target.mcpu}"
+    return look().problem if manifest.target.device else ""
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _document(
@@ -201,7 +247,7 @@ def _document(
     return {
         "model": str(model),
         "module": str(path),
-        "module_bytes": path.stat().st_size,
+        "module_bytes": _size(path),
         "target": manifest.target,
         "threads": manifest.threads,
         "steps": len(manifest.steps),
@@ -246,7 +292,7 @@ def _show(
     manifest = compiled.manifest
     flops = sum(s.flops for s in manifest.steps)
     rows = [
-        ("module", f"{path} ({mebibytes(path.stat().st_size)}), {_target(compiled)}"),
+        ("module", f"{path} ({mebibytes(_size(path))}), {_target(compiled)}"),
         ("layers", f"{len(compiled.source.compute_nodes)} in the model, {len(manifest.steps)} steps after fusion, {count(flops)}FLOP"),
         ("algorithms", ", ".join(f"{n} x {a}" for a, n in _algorithms(compiled).items()) or "no choice to make"),
         ("tuning", _tuning(compiled)),
@@ -257,6 +303,6 @@ def _show(
         verdict = f"max error {report.max_relative_error:.2g} of the output's magnitude, against {report.reference} on one random input"
         rows.append(("verified", verdict))
     else:
-        rows.append(("verified", f"no ({_missing_device(compiled) or '--no-verify'})"))
+        rows.append(("verified", f"no ({_cannot_run(compiled) or '--no-verify'})"))
     for name, value in rows:
         console().print(f"{name:<10}  {value}", markup=False)

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convc.cli.parameters import JsonOption, QuietOption, ShapeOption, VerboseOption
-from convc.cli.render import Column, Output, console, count, mebibytes, print_json, table
+from convc.cli.manifest_view import show_manifest, show_memory
+from convc.cli.parameters import (
+    ChecksumsOption,
+    ExpectOption,
+    JsonOption,
+    QuietOption,
+    ShapeOption,
+    VerboseOption,
+)
+from convc.cli.render import Column, Output, console, count, print_json, table
 from convc.cli.sources import MODEL_SUFFIXES, module_file, open_graph
 
 if TYPE_CHECKING:
     from convc.ir import Graph
-    from convc.runtime.manifest import Manifest
 
 __all__ = ["inspect"]
 
@@ -28,14 +35,22 @@ def inspect(
     file: FileArgument,
     layers: Annotated[bool, typer.Option("--layers", help="One row per layer.")] = False,
     text: Annotated[bool, typer.Option("--text", help="Print a model's text form.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="What a run of a module takes, part by part.")] = False,
+    verify_checksums: ChecksumsOption = False,
+    expect_sha256: ExpectOption = None,
+    public_key: Annotated[Path | None, typer.Option("--public-key", metavar="KEY.pub", help="Refuse a module without a signature by this key (`convc sign`).", show_default=False)] = None,
     shape: ShapeOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Show what a model or a module is: inputs, outputs, layers, cost, target. No code of a module is loaded."""
     output = Output(json, quiet, verbose)
     if file.suffix in MODEL_SUFFIXES:
+        if memory or verify_checksums or expect_sha256 or public_key:
+            raise typer.BadParameter(
+                f"--memory, --verify-checksums, --expect-sha256 and --public-key must be for a module; got '{file}'."
+            )
         graph = open_graph(file, shape)
         if text:
             _print_text(graph, output)
@@ -49,7 +64,17 @@ def inspect(
         raise typer.BadParameter(f"--text and --shape must be for a model; got '{file}'.")
     from convc.runtime import read_manifest
 
-    _show_manifest(file, read_manifest(module_file(file)), layers, output)
+    manifest = read_manifest(
+        module_file(file), verify_checksums=verify_checksums, expect_sha256=expect_sha256
+    )
+    if public_key is not None:
+        from convc.signature import check_signature
+
+        check_signature(file, public_key)
+    if memory:
+        show_memory(file, manifest, output)
+    else:
+        show_manifest(file, manifest, layers, output)
 
 
 def _print_text(graph: Graph, output: Output) -> None:
@@ -117,61 +142,3 @@ def _show_graph(file: Path, graph: Graph, layers: bool, output: Output) -> None:
         screen.print(
             table(None, columns, [(op, str(n), count(by_op[op])) for op, n in ops.items()])
         )
-
-
-def _show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) -> None:
-    total = sum(step.flops for step in manifest.steps)
-    algorithms = dict(Counter(s.algorithm for s in manifest.steps if s.algorithm).most_common())
-    if output.json:
-        import msgspec
-
-        document = msgspec.to_builtins(manifest)
-        if not layers:
-            document["steps"] = len(manifest.steps)
-        print_json(
-            {
-                "kind": "module",
-                "file": str(file),
-                "flops": total,
-                "algorithms": algorithms,
-                **document,
-            }
-        )
-        return
-    screen = console()
-    target = manifest.target
-    rows = (
-        ("module", f"{manifest.name} ({file}, {mebibytes(file.stat().st_size)})"),
-        ("target", f"{target.kind} {target.mcpu}, {target.triple}; needs {', '.join(target.features) or 'nothing special'}"),
-        ("made by", f"convc {manifest.convc}, apache-tvm {manifest.tvm}, apache-tvm-ffi {manifest.tvm_ffi}"),
-        *(("input", f"{t.name}: {t.dtype} {'x'.join(map(str, t.shape))}") for t in manifest.inputs),
-        *(("output", f"{t.name}: {t.dtype} {'x'.join(map(str, t.shape))}") for t in manifest.outputs),
-        ("steps", f"{len(manifest.steps)}: {', '.join(f'{n} x {a}' for a, n in algorithms.items())}"),
-        ("cost", f"{count(total)}FLOP a run"),
-        ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
-        ("threads", f"planned for {manifest.threads}"),
-        *(("option", f"{name} = {value}") for name, value in manifest.options.items()),
-        ("graph", f"sha256 {manifest.graph_sha256}"),
-        ("weights", f"sha256 {manifest.weights_sha256}"),
-    )  # fmt: skip
-    for name, value in rows:
-        screen.print(f"{name:<8} {value}", markup=False)
-    if layers:
-        columns = (
-            Column("step"),
-            Column("op"),
-            Column("algorithm"),
-            Column("FLOP", True),
-            Column("knobs"),
-            Column("reason"),
-        )
-        screen.print(
-            table(
-                None,
-                columns,
-                [
-                    (s.node, s.op, s.algorithm, count(s.flops), " ".join(f"{k}={v}" for k, v in s.knobs.items()), s.reason)
-                    for s in manifest.steps
-                ],
-            )
-        )  # fmt: skip

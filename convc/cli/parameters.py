@@ -12,10 +12,14 @@ import typer
 __all__ = [
     "AlgoForOption",
     "AlgoOption",
+    "CcOption",
+    "ChecksumsOption",
+    "ExpectOption",
     "FastMathOption",
     "JsonOption",
     "McpuOption",
     "ModelArgument",
+    "MtripleOption",
     "PtxOption",
     "QuietOption",
     "SeedOption",
@@ -23,6 +27,7 @@ __all__ = [
     "SmOption",
     "TargetOption",
     "ThreadsOption",
+    "TraceOption",
     "VerboseOption",
     "existing_file",
     "parse_algo_for",
@@ -51,7 +56,12 @@ SmOption = Annotated[
 ]  # fmt: skip
 PtxOption = Annotated[bool, typer.Option("--ptx", help="cuda: add code that newer devices' drivers can translate.")]  # fmt: skip
 FastMathOption = Annotated[bool, typer.Option("--fast-math", help="cuda: approximate functions, denormals are zero.")]  # fmt: skip
-McpuOption = Annotated[str, typer.Option("--mcpu", help="CPU: `host`, x86-64-v2..v4, or LLVM's name (`convc targets`).")]  # fmt: skip
+McpuOption = Annotated[str, typer.Option("--mcpu", metavar="CPU[,CPU...]", help="CPU: `host`, x86-64-v2..v4, or LLVM's name (`convc targets`); several make one module with code for each.")]  # fmt: skip
+MtripleOption = Annotated[str | None, typer.Option("--mtriple", help="Another kind of machine, such as aarch64-linux-gnu; needs --mcpu and its --cc.", show_default=False)]  # fmt: skip
+CcOption = Annotated[str, typer.Option("--cc", metavar="COMPILER", help="The C++ compiler that links; for --mtriple a cross compiler, such as aarch64-linux-gnu-g++.")]  # fmt: skip
+ChecksumsOption = Annotated[bool, typer.Option("--verify-checksums", help="Compare a module's weights with their SHA-256 too; all the rest of its file is always compared.")]  # fmt: skip
+ExpectOption = Annotated[str | None, typer.Option("--expect-sha256", metavar="HEX", help="Refuse a module whose file has another SHA-256 (`sha256sum`).", show_default=False)]  # fmt: skip
+TraceOption = Annotated[Path | None, typer.Option("--trace", metavar="FILE.json", help="Write a layer-by-layer trace for chrome://tracing or ui.perfetto.dev.", show_default=False)]  # fmt: skip
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads to use; default: as many as this process may.", show_default=False),

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convc.cli.parameters import (
+    ChecksumsOption,
+    ExpectOption,
     JsonOption,
     QuietOption,
     SeedOption,
     ThreadsOption,
+    TraceOption,
     VerboseOption,
     existing_file,
     split_assignment,
@@ -52,6 +55,9 @@ def run(
     inputs: InputOption = None,
     out: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.npz", help="Save all outputs.", show_default=False)] = None,
     print_top: Annotated[int, typer.Option("--print-top", min=0, metavar="N", help="Print the N greatest values of each output.")] = 0,
+    trace: TraceOption = None,
+    verify_checksums: ChecksumsOption = False,
+    expect_sha256: ExpectOption = None,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
     nan: Annotated[NanPolicy, typer.Option("--nan", help="Whether inputs and outputs may contain NaN.")] = NanPolicy.ALLOW,
@@ -62,17 +68,26 @@ def run(
     """Run a module once."""
     from convc.npz import save_npz
     from convc.runtime import load
+    from convc.runtime.trace import write_trace
 
     output = Output(json, quiet, verbose)
     if out is not None and out.suffix != ".npz":
         raise typer.BadParameter(f"-o must name a file that ends in .npz; got '{out}'.")
-    loaded = load(module_file(module), threads=threads, nan=nan.value)
+    loaded = load(
+        module_file(module),
+        threads=threads,
+        nan=nan.value,
+        verify_checksums=verify_checksums,
+        expect_sha256=expect_sha256,
+    )
     fed = _inputs(loaded.inputs, inputs or [], seed)
     began = time.perf_counter()
     results = loaded.run(fed)
     spent = time.perf_counter() - began
     if out is not None:
         save_npz(out, results)
+    if trace is not None:
+        write_trace(trace, loaded.manifest, loaded.profile(fed, repeats=1))
     if output.json:
         rows = [
             {

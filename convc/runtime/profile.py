@@ -18,7 +18,7 @@ __all__ = ["StepTimes", "time_steps"]
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """A step and how long it took each time.
+    """A step, how long it took each time, and when each began on `time.perf_counter`'s clock.
 
     Units:
         seconds
@@ -26,6 +26,7 @@ class StepTimes:
 
     step: Step
     seconds: tuple[float, ...]
+    starts: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -54,15 +55,20 @@ def time_steps(
     calls = [(_function(library, step.symbol), _windows(step, addresses, owner)) for step in steps]
     tensors = [tuple(argument.tensor for argument in windows) for _, windows in calls]
     times: list[list[float]] = [[] for _ in steps]
+    begun: list[list[float]] = [[] for _ in steps]
     for round_number in range(repeats + 1):
-        for (function, _), arguments, seconds in zip(calls, tensors, times, strict=True):
+        for (function, _), arguments, seconds, starts in zip(
+            calls, tensors, times, begun, strict=True
+        ):
             start = time.perf_counter()
             function(*arguments)
             elapsed = time.perf_counter() - start
             if round_number:
                 seconds.append(elapsed)
+                starts.append(start)
     return tuple(
-        StepTimes(step, tuple(seconds)) for step, seconds in zip(steps, times, strict=True)
+        StepTimes(step, tuple(seconds), tuple(starts))
+        for step, seconds, starts in zip(steps, times, begun, strict=True)
     )
 
 

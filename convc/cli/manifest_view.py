@@ -1,0 +1,125 @@
+"""What `convc inspect` shows of a module: its manifest, and the memory that a run takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convc.cli.render import Column, Output, console, count, mebibytes, print_json, table
+
+if TYPE_CHECKING:
+    from convc.runtime.manifest import Manifest
+
+__all__ = ["show_manifest", "show_memory"]
+
+
+def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) -> None:
+    """Show everything that a module says about itself.
+
+    Args:
+        file: the module's file.
+        manifest: the file's.
+        layers: one row per step too.
+        output: how to answer.
+    """
+    total = sum(step.flops for step in manifest.steps)
+    algorithms = dict(Counter(s.algorithm for s in manifest.steps if s.algorithm).most_common())
+    if output.json:
+        import msgspec
+
+        document = msgspec.to_builtins(manifest)
+        if not layers:
+            document["steps"] = len(manifest.steps)
+        print_json(
+            {
+                "kind": "module",
+                "file": str(file),
+                "flops": total,
+                "algorithms": algorithms,
+                **document,
+            }
+        )
+        return
+    screen = console()
+    target = manifest.target
+    rows = (
+        ("module", f"{manifest.name} ({file}, {mebibytes(file.stat().st_size)})"),
+        ("target", f"{target.kind} {target.mcpu}, {target.triple}; needs {', '.join(target.features) or 'nothing special'}"),
+        ("made by", f"convc {manifest.convc}, apache-tvm {manifest.tvm}, apache-tvm-ffi {manifest.tvm_ffi}"),
+        *(("input", f"{t.name}: {t.dtype} {'x'.join(map(str, t.shape))}") for t in manifest.inputs),
+        *(("output", f"{t.name}: {t.dtype} {'x'.join(map(str, t.shape))}") for t in manifest.outputs),
+        ("steps", f"{len(manifest.steps)}: {', '.join(f'{n} x {a}' for a, n in algorithms.items())}"),
+        ("cost", f"{count(total)}FLOP a run"),
+        ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
+        ("threads", f"planned for {manifest.threads}"),
+        *(("option", f"{name} = {value}") for name, value in manifest.options.items()),
+        ("graph", f"sha256 {manifest.graph_sha256}"),
+        ("weights", f"sha256 {manifest.weights_sha256}"),
+    )  # fmt: skip
+    for name, value in rows:
+        screen.print(f"{name:<8} {value}", markup=False)
+    if layers:
+        columns = (
+            Column("step"),
+            Column("op"),
+            Column("algorithm"),
+            Column("FLOP", True),
+            Column("knobs"),
+            Column("reason"),
+        )
+        screen.print(
+            table(
+                None,
+                columns,
+                [
+                    (s.node, s.op, s.algorithm, count(s.flops), " ".join(f"{k}={v}" for k, v in s.knobs.items()), s.reason)
+                    for s in manifest.steps
+                ],
+            )
+        )  # fmt: skip
+
+
+def show_memory(file: Path, manifest: Manifest, output: Output) -> None:
+    """Show the planned memory of one context on one thread, part by part; a test compares the sum with what the system counts.
+
+    Args:
+        file: the module's file.
+        manifest: the file's.
+        output: how to answer.
+    """
+    from convc.runtime.manifest import buffer_bytes
+    from convc.runtime.variants import every_variant
+
+    documents = []
+    for variant in every_variant(manifest):
+        documents.append(
+            {
+                "mcpu": variant.target.mcpu,
+                "weights_bytes": buffer_bytes(manifest.weights_bytes),
+                "arena_bytes": buffer_bytes(variant.arena_bytes),
+                "workspace_bytes": variant.workspace_bytes,
+                "input_bytes": sum(t.nbytes for t in manifest.inputs),
+                "output_bytes": sum(t.nbytes for t in manifest.outputs),
+            }
+        )
+        documents[-1]["peak_bytes"] = sum(v for v in documents[-1].values() if isinstance(v, int))
+    if output.json:
+        print_json({"kind": "memory", "file": str(file), "variants": documents})
+        return
+    meaning = {
+        "weights": "mapped from the file, read-only; once for all contexts and processes",
+        "arena": "of each context",
+        "workspace": "of each thread of each context",
+        "input": "the caller's",
+        "output": "the caller's",
+        "peak": "one context with one thread; each more adds its arena, inputs and outputs",
+    }
+    for document in documents:
+        columns = (Column(f"{manifest.name}, {document['mcpu']}"), Column("bytes", True), Column("", True), Column("what"))  # fmt: skip
+        rows = [
+            (name, str(size), mebibytes(size), text)
+            for name, text in meaning.items()
+            if isinstance(size := document[f"{name}_bytes"], int)
+        ]
+        console().print(table(None, columns, rows))

@@ -1,0 +1,129 @@
+"""The command line around a module that leaves the house: forms, traces, checksums, signatures."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convc.runtime import read_manifest
+from tests.cli.command_line import Result
+
+Convc = Callable[..., Result]
+
+
+def test_bundle(convc: Convc, models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net"
+    done = convc(
+        *("compile", models / "tiny.cvc", "-o", out, "--format", "bundle", "--threads", "1"),
+        *("--mcpu", "x86-64-v2,x86-64-v3", "--json"),
+    )
+    assert done.code == 0, done.err
+    assert done.document["max_relative_error"] is not None
+    manifest = read_manifest(out / "net.so")
+    assert [v.target.mcpu for v in (manifest, *manifest.variants)] == ["x86-64-v2", "x86-64-v3"]
+    assert (out / "lib" / "libconvc.so").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net"]
+
+
+def test_static(convc: Convc, models: Path, tmp_path: Path) -> None:
+    done = convc(
+        *("compile", models / "tiny.cvc", "-o", tmp_path / "net.a", "--format", "static"),
+        *("--threads", "1", "--no-verify", "-q"),
+    )
+    assert done.code == 0, done.err
+    assert {p.name for p in tmp_path.iterdir()} == {"net.a", "net.h", "convc.h", "convc.hpp"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "net.a"], "-o must name a file that ends in .so for --format so; got 'net.a'."),
+        (["-o", "net.so", "--format", "static"], "ends in .a for --format static; got 'net.so'."),
+        (["-o", "net.zip", "--format", "bundle"], "a file that ends in .tar, for --format bundle"),
+        (["--mtriple", "aarch64-linux-gnu"], "mcpu must name a CPU of aarch64-linux-gnu; got 'host'"),
+    ],
+)  # fmt: skip
+def test_wrong_forms(convc: Convc, models: Path, arguments: list[str], message: str) -> None:
+    done = convc("compile", models / "tiny.cvc", *arguments)
+    assert done.code in (2, 5)
+    assert message in " ".join(done.err.split())
+
+
+def test_memory(convc: Convc, module: Path) -> None:
+    (row,) = convc("inspect", module, "--memory", "--json").document["variants"]
+    parts = ("weights", "arena", "workspace", "input", "output")
+    assert row["peak_bytes"] == sum(row[f"{part}_bytes"] for part in parts)
+    assert row["input_bytes"] == 4 * 4 * 64
+    shown = convc("inspect", module, "--memory").out
+    assert str(row["peak_bytes"]) in shown
+
+
+def test_checksums(convc: Convc, module: Path, tmp_path: Path) -> None:
+    digest = hashlib.sha256(module.read_bytes()).hexdigest()
+    assert convc("inspect", module, "--expect-sha256", digest, "--verify-checksums").code == 0
+    assert convc("run", module, "--expect-sha256", digest, "--verify-checksums", "-q").code == 0
+    wrong = convc("run", module, "--expect-sha256", "0" * 64)
+    assert wrong.code == 5
+    assert "module must have SHA-256 000" in " ".join(wrong.err.split())
+    assert convc("inspect", "x.cvc", "--memory").code == 2
+
+
+@pytest.mark.parametrize("command", [["run"], ["bench", "--iterations", "3", "--warmup", "1ms", "--no-peak"]])  # fmt: skip
+def test_trace(convc: Convc, module: Path, tmp_path: Path, command: list[str]) -> None:
+    verb, *flags = command
+    done = convc(verb, module, *flags, "--trace", tmp_path / "trace.json")
+    assert done.code == 0, done.err
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    spans = [e for e in events if e["ph"] == "X"]
+    steps = read_manifest(module).steps
+    rounds = len(spans) // len(steps)
+    assert [e["name"] for e in spans] == rounds * [s.node for s in steps]
+    assert all(a["ts"] <= b["ts"] for a, b in itertools.pairwise(spans))
+    conv = next(e for e in spans if e["args"]["flops"])
+    rate = conv["args"]["flops"] / (conv["dur"] * 1e3)
+    assert conv["args"]["gflops_per_second"] == pytest.approx(rate)
+    unwritable = convc(verb, module, *flags, "--trace", tmp_path / "no" / "trace.json")
+    assert unwritable.code == 2
+    assert "trace must be a file that can be written" in " ".join(unwritable.err.split())
+
+
+def test_sign_and_refuse(convc: Convc, module: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    ours = Path(shutil.copyfile(module, tmp_path / "ours.so"))
+    document = convc("sign", ours, "--new-key", tmp_path / "key", "--json").document
+    assert document["sha256"] == hashlib.sha256(ours.read_bytes()).hexdigest()
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert convc("inspect", ours, "--public-key", tmp_path / "key.pub").code == 0
+
+    data = bytearray(ours.read_bytes())
+    data[len(data) // 2] ^= 1
+    ours.write_bytes(data)
+    (tmp_path / "theirs").mkdir()
+    theirs = Path(shutil.copyfile(module, tmp_path / "theirs" / "ours.so"))
+    convc("sign", theirs, "--new-key", tmp_path / "other")
+    refused = convc("inspect", theirs, "--public-key", tmp_path / "key.pub")
+    assert refused.code == 5
+    assert "must have a signature by the key" in refused.err
+    assert convc("sign", theirs, "--new-key", tmp_path / "key").code == 2
+    assert convc("sign", theirs, "--key", tmp_path / "key.pub").code == 2
+    assert convc("sign", ours, "--key", tmp_path / "key").code == 5
+
+
+def test_openssl_checks_the_same_signature(convc: Convc, module: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    ours = Path(shutil.copyfile(module, tmp_path / "ours.so"))
+    convc("sign", ours, "--new-key", tmp_path / "key")
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", tmp_path / "key.pub", "-rawin"]
+    done = subprocess.run(
+        [*command, "-in", ours, "-sigfile", f"{ours}.sig"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

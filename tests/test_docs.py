@@ -124,7 +124,7 @@ def test_options_that_the_text_names_exist():
                 continue
             unknown += [
                 f"{path.name}: {o}"
-                for o in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code)
+                for o in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)
                 if o not in known
             ]
     assert unknown == []

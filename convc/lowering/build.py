@@ -17,6 +17,7 @@ from convc.lowering.memory import Lifetime, plan_arena
 from convc.lowering.program import Program
 from convc.runtime import manifest as form
 from convc.schedules.backend import backend_of
+from convc.schedules.workspace import collect
 from convc.target import Target
 from convc.toolchain import installed_version
 
@@ -95,12 +96,14 @@ def build_variants(
             done += 1
         entry = prefix + ENTRY
         functions[entry] = entry_function(program, offsets, weights.nbytes, arena_bytes, prefix)
-        objects += backend_of(target).compile(tvm.IRModule(functions), target)
+        with collect() as workspace:
+            objects += backend_of(target).compile(tvm.IRModule(functions), target)
         variants.append(
             form.Variant(
                 target=_target_info(target),
                 entry=entry,
                 arena_bytes=arena_bytes,
+                workspace_bytes=workspace.nbytes,
                 steps=tuple(_steps(program, offsets, prefix)),
             )
         )

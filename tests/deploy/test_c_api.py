@@ -8,8 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import convc
+from convc import dsl as cc
 from convc.deploy.libconvc import NATIVE
 from convc.runtime import read_manifest
 from tests.deploy.toolbox import HERE, Programs, assert_outputs, run
@@ -59,6 +62,22 @@ def test_no_run_after_the_first_allocates(programs: Programs, module_file: Path)
     counter = programs.folder / "count_allocations.so"
     run(["gcc", "-O1", "-fPIC", "-shared", HERE / "count_allocations.c", "-o", counter])
     assert programs.drive("counted", module_file, 100, LD_PRELOAD=str(counter)) == "0\n"
+
+
+def test_planned_memory_is_what_is_measured(programs: Programs, tmp_path: Path) -> None:
+    """The sum that `inspect --memory` prints against the resident memory that a load and a run add."""
+    x = cc.input("x", (1, 64, 56, 56))
+    weight = np.ones((64, 64, 3, 3), np.float32)
+    graph = cc.graph({"y": cc.conv2d(x, weight, pads=1)}, name="wide")
+    # Its panels do not fit a stack frame, so that there is a workspace, too.
+    compiled = convc.compile(graph, mcpu="x86-64-v3", threads=1, algo="im2col")
+    planned, measured, workspace, taken = map(
+        int, programs.drive("memory", compiled.export(tmp_path / "wide.so")).split()
+    )
+    assert taken == workspace == compiled.manifest.workspace_bytes > 0
+    # Half a MiB for what is not planned: pages of code, of the manifest, of the C library that are touched for the first time.
+    assert planned <= measured + (64 << 10)
+    assert measured <= planned + (512 << 10)
 
 
 def test_inspection_from_c(programs: Programs, module_file: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from convc.schedules.workspace import note, one_function
 from convc.target import Target
 
 __all__ = ["build", "compile_objects"]
@@ -30,7 +31,9 @@ _STACK_BYTES: Final = 64 << 10
 
 def _keep(statement: Any) -> Any:
     size = math.prod(int(d) for d in statement.buffer.shape)
-    if size * tvm.DataType(statement.buffer.dtype).itemsize > _STACK_BYTES:
+    nbytes = size * tvm.DataType(statement.buffer.dtype).itemsize
+    if nbytes > _STACK_BYTES:
+        note(nbytes)
         return statement
     annotations = dict(statement.annotations) if statement.annotations else {}
     annotations["disable_lower_builtin"] = tirx.IntImm("int32", 1)
@@ -39,7 +42,8 @@ def _keep(statement: Any) -> Any:
 
 @tirx.transform.prim_func_pass(opt_level=0, name="convc.KeepOnStack")
 def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
-    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _keep)))
+    with one_function():
+        return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _keep)))
 
 
 def _pipeline() -> tuple[Any, Any, Any]:

@@ -32,6 +32,8 @@ void sleep_while(std::atomic<uint32_t> &word, uint32_t value) {
   syscall(SYS_futex, reinterpret_cast<uint32_t *>(&word), FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
 }
 
+size_t round_up(size_t nbytes) { return (nbytes + CONVC_ALIGNMENT - 1) / CONVC_ALIGNMENT * CONVC_ALIGNMENT; }
+
 void wake(std::atomic<uint32_t> &word) {
   syscall(SYS_futex, reinterpret_cast<uint32_t *>(&word), FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
@@ -39,12 +41,27 @@ void wake(std::atomic<uint32_t> &word) {
 }  // namespace
 
 Workspace::~Workspace() {
+  free(stack_);
   for (Block &block : blocks_) free(block.memory);
 }
 
+bool Workspace::reserve(size_t nbytes) {
+  if (!nbytes) return true;
+  stack_ = static_cast<unsigned char *>(aligned_alloc(CONVC_ALIGNMENT, round_up(nbytes)));
+  size_ = stack_ ? round_up(nbytes) : 0;
+  return stack_ != nullptr;
+}
+
 void *Workspace::take(size_t nbytes) {
-  nbytes = (nbytes + CONVC_ALIGNMENT - 1) / CONVC_ALIGNMENT * CONVC_ALIGNMENT;
-  if (!nbytes) nbytes = CONVC_ALIGNMENT;
+  nbytes = round_up(nbytes ? nbytes : 1);
+  if (nbytes > size_ - used_ || depth_ == kBlocks) return take_more(nbytes);
+  pieces_[depth_++] = {used_, false};
+  void *memory = stack_ + used_;
+  used_ += nbytes;
+  return memory;
+}
+
+void *Workspace::take_more(size_t nbytes) {
   Block *found = nullptr;
   for (Block &block : blocks_) {
     if (block.used) continue;
@@ -55,7 +72,6 @@ void *Workspace::take(size_t nbytes) {
     if (!found) found = &block;
   }
   if (!found) return nullptr;
-  // Too small: replaced, not kept beside, so that the blocks' sum is the greatest need at any one time.
   free(found->memory);
   found->memory = aligned_alloc(CONVC_ALIGNMENT, nbytes);
   found->size = found->memory ? nbytes : 0;
@@ -63,7 +79,16 @@ void *Workspace::take(size_t nbytes) {
   return found->memory;
 }
 
-bool Workspace::give(const void *memory) {
+bool Workspace::give(void *memory) {
+  auto *piece = static_cast<unsigned char *>(memory);
+  if (piece >= stack_ && piece < stack_ + used_) {
+    // In whatever order a kernel gives back: the stack shrinks when its last piece is free, over all free ones below.
+    for (int i = depth_ - 1; i >= 0; --i) {
+      if (stack_ + pieces_[i].begin == piece) pieces_[i].free = true;
+    }
+    while (depth_ && pieces_[depth_ - 1].free) used_ = pieces_[--depth_].begin;
+    return true;
+  }
   for (Block &block : blocks_) {
     if (block.used && block.memory == memory) return block.used = false, true;
   }
@@ -71,12 +96,12 @@ bool Workspace::give(const void *memory) {
 }
 
 size_t Workspace::bytes() const {
-  size_t sum = 0;
+  size_t sum = size_;
   for (const Block &block : blocks_) sum += block.size;
   return sum;
 }
 
-convc_status Pool::start(int threads) {
+convc_status Pool::start(int threads, size_t workspace_bytes) {
   stop();
   workers_ = static_cast<Worker *>(calloc(static_cast<size_t>(threads), sizeof(Worker)));
   workspaces_ = static_cast<Workspace *>(calloc(static_cast<size_t>(threads), sizeof(Workspace)));
@@ -86,6 +111,12 @@ convc_status Pool::start(int threads) {
   }
   for (int i = 0; i < threads; ++i) new (&workspaces_[i]) Workspace;
   threads_ = threads;
+  for (int i = 0; i < threads; ++i) {
+    if (!workspaces_[i].reserve(workspace_bytes)) {
+      stop();
+      return fail(CONVC_ERROR_MEMORY, "memory must be enough for a workspace of %zu bytes for each of %d threads; got none.", workspace_bytes, threads);
+    }
+  }
   for (int i = 1; i < threads; ++i) {
     workers_[i] = {this, i, {}};
     const int reason = pthread_create(&workers_[i].thread, nullptr, work, &workers_[i]);

@@ -14,7 +14,8 @@
 
 namespace convc {
 
-// The scratch memory of one thread; blocks are kept for the next run, so that it allocates nothing.
+// The scratch memory of one thread: a stack of the size that the manifest plans, made with the context. What does not fit, which no
+// module of convc asks for, comes from the heap and is kept for the next run.
 class Workspace {
  public:
   Workspace() = default;
@@ -22,18 +23,29 @@ class Workspace {
   Workspace &operator=(const Workspace &) = delete;
   ~Workspace();
 
+  bool reserve(size_t nbytes);
   void *take(size_t nbytes);
-  bool give(const void *memory);
+  bool give(void *memory);
   size_t bytes() const;
 
  private:
-  // As deep as kernels nest their scratch; each kernel of convc has at most a handful.
+  void *take_more(size_t nbytes);
+
   static constexpr int kBlocks = 32;
   struct Block {
     void *memory;
     size_t size;
     bool used;
   };
+  struct Piece {
+    size_t begin;
+    bool free;
+  };
+  unsigned char *stack_ = nullptr;
+  size_t size_ = 0;
+  size_t used_ = 0;
+  int depth_ = 0;
+  Piece pieces_[kBlocks] = {};
   Block blocks_[kBlocks] = {};
 };
 
@@ -44,8 +56,8 @@ class Pool {
   Pool &operator=(const Pool &) = delete;
   ~Pool() { stop(); }
 
-  // Start `threads` - 1 workers in place of those there were.
-  convc_status start(int threads);
+  // Start `threads` - 1 workers in place of those there were, with so much workspace for each thread.
+  convc_status start(int threads, size_t workspace_bytes);
   int threads() const { return threads_; }
 
   // Run tasks 0 to `tasks` - 1 (0: as many as threads) and return 0, or -1 with the message of one that failed.
@@ -82,17 +94,21 @@ class Pool {
   Worker *workers_ = nullptr;
   Workspace *workspaces_ = nullptr;
 
+  // A cache line each for what different threads wait for: a worker that looks at `round_` again and again would otherwise take
+  // the line away from the caller between any two of its writes.
+  static constexpr size_t kLine = 64;
+
   // The job; written before `round_` is raised, read after.
-  ParallelLambda lambda_ = nullptr;
+  alignas(kLine) ParallelLambda lambda_ = nullptr;
   void *data_ = nullptr;
   int tasks_ = 0;
   bool stopping_ = false;
-
-  std::atomic<uint32_t> round_{0};     // raised for each job: what workers wait for
-  std::atomic<uint32_t> pending_{0};   // workers that have not finished it: what the caller waits for
-  std::atomic<uint32_t> sleepers_{0};  // workers asleep, or about to be
-  std::atomic<uint32_t> caller_sleeps_{0};
   std::atomic<int> failed_{0};
+
+  alignas(kLine) std::atomic<uint32_t> round_{0};    // raised for each job: what workers wait for
+  alignas(kLine) std::atomic<uint32_t> pending_{0};  // workers that have not finished it: what the caller waits for
+  alignas(kLine) std::atomic<uint32_t> sleepers_{0}; // workers asleep, or about to be
+  std::atomic<uint32_t> caller_sleeps_{0};
   char message_[512];
 };
 

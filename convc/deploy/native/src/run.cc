@@ -118,14 +118,14 @@ convc_status convc_context_create(convc_module *module, int threads, convc_conte
   if (!module->entry) return convc::fail(CONVC_ERROR_ARGUMENT, "module must be loaded with convc_load; got one that was only inspected.");
   int count;
   if (convc_status bad = convc::check_threads(threads, count)) return bad;
-  void *memory = malloc(sizeof(convc_context));
+  void *memory = aligned_alloc(alignof(convc_context), sizeof(convc_context));
   if (!memory) return convc::fail(CONVC_ERROR_MEMORY, "memory must be enough for a context; got none.");
   auto *context = new (memory) convc_context;
   context->module = convc::hold(module);
   convc_status status = convc::allocate(*context);
   if (!status) {
     convc::prepare(*context);
-    status = context->pool.start(count);
+    status = context->pool.start(count, static_cast<size_t>(module->variant->workspace_bytes));
   }
   if (status) {
     convc_context_destroy(context);
@@ -145,7 +145,7 @@ convc_status convc_set_threads(convc_context *context, int threads) {
   if (!context) return convc::fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
   int count;
   if (convc_status bad = convc::check_threads(threads, count)) return bad;
-  return count == context->pool.threads() ? CONVC_OK : context->pool.start(count);
+  return count == context->pool.threads() ? CONVC_OK : context->pool.start(count, static_cast<size_t>(context->module->variant->workspace_bytes));
 }
 
 int convc_threads(const convc_context *context) { return context ? context->pool.threads() : 0; }

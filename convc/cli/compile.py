@@ -6,9 +6,8 @@ import hashlib
 import os
 import time
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +23,7 @@ from convc.cli.choice import (
     WorkspaceOption,
     parse_policy,
 )
+from convc.cli.forms import Format, output_path
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
@@ -55,17 +55,6 @@ if TYPE_CHECKING:
     from convc.verify import VerifyReport
 
 __all__ = ["compile"]
-
-
-class Format(StrEnum):
-    """What is written."""
-
-    SO = "so"
-    BUNDLE = "bundle"
-    STATIC = "static"
-
-
-_SUFFIX: Final = {Format.SO: ".so", Format.BUNDLE: "", Format.STATIC: ".a"}
 
 
 def compile(
@@ -108,7 +97,7 @@ def compile(
 
     output = Output(json, quiet, verbose)
     source = model_file(model)
-    path = _output_path(out, model, format)
+    path = output_path(out, model, format)
     if format is not Format.SO and (lock or locked):
         raise typer.BadParameter(f"--lock and --locked must be with --format so; got {format}.")
     began = time.perf_counter()
@@ -160,22 +149,6 @@ def _settle_locks(
         )
     if lock is not None:
         msgspec.structs.replace(compiled.planned.lock, module_sha256=digest).write(lock)
-
-
-def _output_path(given: Path | None, model: Path, format: Format) -> Path:
-    path = given or Path(f"{model.stem}{_SUFFIX[format]}")
-    suffix = _SUFFIX[format]
-    if suffix and path.suffix != suffix:
-        raise typer.BadParameter(
-            f"-o must name a file that ends in {suffix} for --format {format}; got '{path}'."
-        )
-    if format is Format.BUNDLE and path.suffix not in ("", ".tar"):
-        raise typer.BadParameter(
-            f"-o must name a folder, or a file that ends in .tar, for --format bundle; got '{path}'."
-        )
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"-o must be in a folder that exists; got '{path}'.")
-    return path
 
 
 def _write(

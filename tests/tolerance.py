@@ -1,23 +1,19 @@
 """How far a compiled result may be from the float64 reference: the ONE place that knows numbers.
 
 exact     sums of small whole numbers are exact in float32, in any order: equality, bit for bit
-bounded   |y - reference| <= 4 eps * bound, element by element; `bound` is the same algorithm on absolute values, so that it grows
-          where the algorithm's intermediate values do (Winograd's transforms). Measured on signed normal data: at most 1.3 for
-          sums of 27 to 4608 products, 0.1 for Winograd F(2) to F(6); a constant of 4 leaves room for both and for nothing else.
+bounded   |y - reference| <= 4 eps * bound, element by element, see `convc.schedules.error_bound`
 scalar    the polynomials of exp, tanh and erf have an error of their own, see SCALAR_ERRORS
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from convc.ir import ConvSpec, Step
-from convc.ir.ops.conv import convolve, convolve_transposed
-from convc.schedules.rank import raised
-from convc.schedules.winograd import transforms
+from convc.ir import Step
+from convc.schedules.error_bound import EPS, INEXACT, error_bound
 
 __all__ = [
     "EPS",
@@ -29,73 +25,7 @@ __all__ = [
     "scalar_error",
 ]
 
-EPS: Final = float(np.finfo(np.float32).eps)
-_FACTOR: Final = 4
-
 Array = np.ndarray
-Knobs = Mapping[str, int]
-
-
-def _direct_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
-    """Return |w| * |x|."""
-    function = convolve_transposed if spec.transposed else convolve
-    return function(np.abs(x).astype(np.float64), np.abs(w).astype(np.float64), spec)
-
-
-def _winograd_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
-    """Return |A_T| [(|G| |g| |G_T|) . (|B_T| |d| |B|)] |A|, tile by tile."""
-    y_shape, spec = spec.output, raised(spec)
-    x, w = x.reshape(spec.data), w.reshape(spec.weight)
-    high, wide = transforms(spec, knobs["m"])
-    (A, G, B), (A2, G2, B2) = (
-        tuple(np.abs(np.array(matrix, dtype=np.float64)) for matrix in (t.A_T, t.G, t.B_T))
-        for t in (high, wide)
-    )
-    N, K, P, Q = spec.output
-    top, left, _, _ = spec.pads
-    rows, cols = -(-P // high.m), -(-Q // wide.m)
-    padded = np.zeros(
-        (*spec.data[:2], rows * high.m + high.r - 1, cols * wide.m + wide.r - 1), np.float64
-    )
-    # Points behind the last tile are read by no result.
-    h = min(spec.data[2], padded.shape[2] - top)
-    v = min(spec.data[3], padded.shape[3] - left)
-    padded[:, :, top : top + h, left : left + v] = np.abs(x[:, :, :h, :v])
-    U = np.einsum("ir,kcrs,js->ijkc", G, np.abs(w).astype(np.float64), G2)
-    y = np.zeros((N, K, rows * high.m, cols * wide.m))
-    for row in range(rows):
-        for col in range(cols):
-            i, j = row * high.m, col * wide.m
-            d = padded[:, :, i : i + high.alpha, j : j + wide.alpha]
-            V = np.einsum("ir,ncrs,js->ijnc", B, d, B2)
-            M = np.einsum("ijkc,ijnc->ijnk", U, V)
-            y[:, :, i : i + high.m, j : j + wide.m] = np.einsum("pi,ijnk,qj->nkpq", A, M, A2)
-    return y[:, :, :P, :Q].reshape(y_shape)
-
-
-def _fft_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
-    """Return sum over c of ||x_c|| ||w_c||: a transform spreads its rounding over all of its points.
-
-    Source:
-        Higham, Accuracy and Stability of Numerical Algorithms, 24.1: relative error in the 2-norm, growing with log2 of the points.
-    """
-    axes = tuple(range(2, x.ndim))
-    norm_x = np.sqrt((x.astype(np.float64) ** 2).sum(axes)).reshape(x.shape[0], spec.group, -1)
-    norm_w = np.sqrt((w.astype(np.float64) ** 2).sum(axes)).reshape(spec.group, -1, w.shape[1])
-    bound = np.einsum("ngc,gkc->ngk", norm_x, norm_w).reshape(spec.output[:2])
-    return np.broadcast_to(bound.reshape(*spec.output[:2], *(1,) * spec.rank), spec.output)
-
-
-# Algorithms whose intermediate values are no whole numbers when data and weights are, each with its bound.
-INEXACT: Final[Mapping[str, Callable[[Array, Array, ConvSpec, Knobs], Array]]] = {
-    "winograd": _winograd_bound,
-    "fft": _fft_bound,
-}
-
-
-def error_bound(algorithm: str, x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
-    """Return by how much the algorithm's result may differ from the exact one, element by element."""
-    return _FACTOR * EPS * INEXACT.get(algorithm, _direct_bound)(x, w, spec, knobs)
 
 
 # Greatest error of the compiled float32 scalar functions on [-20, 20], absolute where |y| < 1 and relative above, in units of eps,

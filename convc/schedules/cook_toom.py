@@ -21,7 +21,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Final, TypeAlias
 
-__all__ = ["POINTS", "Factored", "Transform", "cook_toom", "factored"]
+__all__ = ["POINTS", "Factored", "Matrix", "Transform", "cook_toom", "factored"]
 
 Matrix: TypeAlias = tuple[tuple[Fraction, ...], ...]
 

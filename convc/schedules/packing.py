@@ -18,9 +18,10 @@ from typing import Any, Final, TypeAlias
 from tvm import te, tirx
 
 from convc.schedules.algorithm import Problem
+from convc.schedules.combine import combine
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
-from convc.schedules.winograd import combine, transforms
+from convc.schedules.winograd import transforms
 
 __all__ = ["PACKINGS", "compute", "cycles", "refusal"]
 
@@ -149,9 +150,10 @@ def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         lambda o, c, i, s, lane: combine(high.G, i, lambda r: g[o, c, r, s, lane]),
         name="half",
     )
+    # One filter, one depth tap and one part: axes that other convolutions have.
     return te.compute(
-        (groups, high.alpha, wide.alpha, channels, lanes),
-        lambda o, i, j, c, lane: combine(wide.G, j, lambda s: half[o, c, i, s, lane]),
+        (1, 1, groups, high.alpha, wide.alpha, 1, 1, channels, lanes),
+        lambda zh, zw, o, i, j, d, g, c, lane: combine(wide.G, j, lambda s: half[o, c, i, s, lane]),
         name="packed",
     )
 
@@ -182,6 +184,7 @@ def refusal(algorithm: str, problem: Problem, *, packs: bool = True) -> Unsuppor
         spec.group > 1
         or (spec.rank > 2 and algorithm != "direct")
         or (algorithm == "winograd" and max((*spec.strides, *spec.dilations)) > 1)
+        or (algorithm == "subpixel" and max(spec.dilations) > 1)
     ):
         return Unsupported(
             "weights of this geometry must be constant, to be packed at compile time"

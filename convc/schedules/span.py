@@ -14,7 +14,7 @@ from tvm import tirx
 
 from convc.ir.spec import ConvSpec
 
-__all__ = ["Span"]
+__all__ = ["Span", "swapped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Span:
         blocks: how many blocks one after another every vector of results reads; of one group, all.
 
     Example:
-        >>> grouped = ConvSpec.of((1, 48, 9, 9), (48, 12, 3, 3), group=4)
-        >>> span = Span.of(grouped, block=16, wide=16)
-        >>> span.blocks, [span.first(vector) for vector in range(3)]
-        (2, [0, 0, 1])
+        >>> grouped = ConvSpec.of((1, 48, 9, 9), (48, 24, 3, 3), group=2)
+        >>> span = Span.of(grouped, block=16, wide=8)
+        >>> span.blocks, [span.first(vector) for vector in range(6)]
+        (2, [0, 0, 0, 1, 1, 1])
     """
 
     block: int
@@ -80,3 +80,10 @@ class Span:
             begin = channel // self.group_k * self.group_c - self.first(vector) * self.block
             spread[vector, lane, begin : begin + c] = weight[channel]
         return spread
+
+
+def swapped(weight: np.ndarray, group: int) -> np.ndarray:
+    """Return the weights (C, K/group, ...) of a transposed convolution as (K, C/group, ...)."""
+    c, k, *taps = weight.shape
+    grouped = weight.reshape(group, c // group, k, *taps).swapaxes(1, 2)
+    return grouped.reshape(group * k, c // group, *taps)

@@ -30,7 +30,7 @@ TAKEN = {
     "depthwise": 14,
     "direct": 119,
     "grouped": 9,
-    "winograd": 55,
+    "winograd": 115,
     "fft": 65,
     "subpixel": 20,
     "im2col": 119,

@@ -28,12 +28,11 @@ from convc.schedules.fft_transform import (
 )
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
-    accumulate,
     blocks_of,
     inline_between,
+    own_loops,
     parallelize,
-    reductions,
-    split_tail,
+    tile_product,
 )
 from convc.schedules.plan import Knobs
 from convc.schedules.straight_line import Program, evaluate, slots
@@ -87,11 +86,11 @@ def _dense(
     """Schedule everything before `Y` for group 1, and return the programs of its transforms."""
     S, V, acc, M, Z = (sch.get_sblock(name) for name in _STAGES[:-1])
     sch.compute_at(Z, block, preserve_unit_loops=True)
-    h, zn, zk, *inner = _own(sch, Z)
+    h, zn, zk, *inner = own_loops(sch, Z)
     ko, ki = sch.split(zk, [None, min(knobs["vectors"], int(sch.get(zk).extent))])
     sch.reorder(h, zn, ko, ki, *inner)
     sch.compute_at(M, ko, preserve_unit_loops=True)
-    first = _product(sch, acc, M, knobs)
+    first = tile_product(sch, acc, M, knobs, (0, 3, 4, 1, 2))
     sch.compute_at(V, h, preserve_unit_loops=True)
     sch.compute_at(S, block, preserve_unit_loops=True)
     for stage in (V, M):
@@ -103,7 +102,7 @@ def _dense(
             sch.parallel(sch.fuse(n, block))
         else:
             # Too few blocks to share out: the three parts of a block are shared out instead.
-            sch.parallel(_own(sch, S)[2])
+            sch.parallel(own_loops(sch, S)[2])
             sch.parallel(h)
             sch.parallel(k)
     sch.decompose_reduction(acc, first)
@@ -133,31 +132,11 @@ def _depthwise(
     return {"S": row_forward(knobs["t_w"]), "Z": column_product(knobs["t_h"], m_h)}
 
 
-def _own(sch: s_tir.Schedule, block: Block) -> list[Loop]:
-    """Return the loops of the block's own axes, innermost last."""
-    loops = sch.get_loops(block)
-    return list(loops[len(loops) - len(sch.get(block).iter_vars) :])
-
-
-def _product(sch: s_tir.Schedule, acc: Block, M: Block, knobs: Knobs) -> Loop:
-    """Schedule the products of matrices by the register tile, and return the first reduction loop."""
-    h, e, z, n, o, tiles, lane = _own(sch, M)
-    sch.reorder(h, n, o, e, z, tiles, lane)
-    count = int(sch.get(tiles).extent)
-    po, pi = split_tail(sch, tiles, count, min(knobs["points"], count))
-    vector, lanes = sch.split(lane, [None, knobs["block"]])
-    first = accumulate(sch, acc, po, reductions(sch, acc), knobs["block"])
-    sch.unroll(pi)
-    sch.unroll(vector)
-    sch.vectorize(lanes)
-    return first
-
-
 def _as_program(
     sch: s_tir.Schedule, stage: Block, outer: tuple[int, ...], inner: tuple[int, ...]
 ) -> None:
     """Make one block of a stage's inner axes, to be replaced by `_with_programs`."""
-    own = _own(sch, stage)
+    own = own_loops(sch, stage)
     first = own[inner[0]]
     if outer:
         sch.reorder(*(own[i] for i in (*outer, *inner)))

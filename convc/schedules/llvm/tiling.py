@@ -13,10 +13,12 @@ __all__ = [
     "accumulate",
     "blocks_of",
     "inline_between",
+    "own_loops",
     "parallelize",
     "reductions",
     "share_rows",
     "split_tail",
+    "tile_product",
 ]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
@@ -96,6 +98,36 @@ def accumulate(
 def reductions(sch: s_tir.Schedule, block: Block) -> int:
     """Return how many reduction axes a block has."""
     return sum(axis.iter_type == tirx.IterVar.CommReduce for axis in sch.get(block).iter_vars)
+
+
+def own_loops(sch: s_tir.Schedule, block: Block) -> list[Loop]:
+    """Return the loops of the block's own axes, innermost last."""
+    loops = sch.get_loops(block)
+    return list(loops[len(loops) - len(sch.get(block).iter_vars) :])
+
+
+def tile_product(
+    sch: s_tir.Schedule, acc: Block, M: Block, knobs: Knobs, outer: Sequence[int]
+) -> Loop:
+    """Schedule the matrix products of a transform's places by the register tile, and return the first reduction loop.
+
+    Args:
+        sch: the schedule.
+        acc: the sums.
+        M: their copy, at its place; its last two axes are the tiles, which are the points of the product, and the lanes.
+        knobs: `points` of a register tile and `block`, elements of a vector.
+        outer: the order of the other axes.
+    """
+    *axes, tiles, lane = own_loops(sch, M)
+    sch.reorder(*(axes[i] for i in outer), tiles, lane)
+    count = int(sch.get(tiles).extent)
+    po, pi = split_tail(sch, tiles, count, min(knobs["points"], count))
+    vector, lanes = sch.split(lane, [None, knobs["block"]])
+    first = accumulate(sch, acc, po, reductions(sch, acc), knobs["block"])
+    sch.unroll(pi)
+    sch.unroll(vector)
+    sch.vectorize(lanes)
+    return first
 
 
 def share_rows(sch: s_tir.Schedule, row: Loop, knobs: Knobs) -> tuple[list[Loop], Loop]:

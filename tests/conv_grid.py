@@ -175,6 +175,10 @@ _EDGES = (
     ("transposed, one point", _transposed(17, 9, (1, 1), 4, s=2, p=1)),
     ("transposed, batch of 3, odd channels", _transposed(17, 33, (3, 3), 2, n=3, s=2)),
     ("transposed, crops more than a stride", _transposed(5, 8, (6, 6), 4, s=2, p=3)),
+    ("transposed, dilation and stride with a common factor: phases without taps", _transposed(5, 8, (4, 5), 3, s=(4, 2), d=(2, 4), p=(1, 2, 0, 1), op=(1, 3))),
+    ("transposed, groups of 12 channels, no multiple of the strides", _transposed(24, 24, (4, 4), 3, s=2, p=1, g=2)),
+    ("transposed 3-D, stride, dilation, groups, odd output", _transposed(6, 4, (2, 3, 4), (1, 2, 3), s=(1, 2, 2), d=(1, 1, 3), p=(0, 0, 1, 0, 1, 0), g=2)),
+    ("transposed 1-D, groups, dilation", _transposed(8, 8, (7,), 3, s=3, d=2, g=4, op=1)),
     ("transposed 1-D", _transposed(3, 5, (6,), 4, s=2, p=1, op=1)),
     ("transposed 3-D", _transposed(2, 3, (3, 3, 3), 2, s=2)),
 )  # fmt: skip

@@ -228,7 +228,7 @@ class _Emitter:
         self._call(Call(kernel, tuple(arguments), unit.result.name, op))
 
 
-def _seen(argument: Argument, layout: Layout, split: tuple[int, int] | None = None) -> Argument:
+def _seen(argument: Argument, layout: Layout, split: tuple[int, ...] | None = None) -> Argument:
     """Return an image as kernels of convolutions see it: blocked 1-D ones with a height of 1, rows and columns split."""
     view = argument.view
     if layout.block:

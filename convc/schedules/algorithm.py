@@ -94,13 +94,13 @@ class Operands:
         data: block of the data's layout; its halo is at least `border`.
         border: the part of the halo that the kernel's view of the data includes.
         result: layout of the result and of a residual.
-        split: (rows, cols) into which the kernel splits H and W of result and residual, see `View.split`; None if it does not.
+        split: factors by which the kernel splits the spatial axes of result and residual, see `View.split`; None if it does not.
     """
 
     data: Layout
     border: Halo
     result: Layout
-    split: tuple[int, int] | None = None
+    split: tuple[int, ...] | None = None
 
 
 class Algorithm(Protocol):

@@ -125,5 +125,5 @@ def error_bound(algorithm: str, x: Array, w: Array, spec: ConvSpec, knobs: Knobs
         >>> [int(error_bound(name, x, w, spec, {"m": 2}).max() / (4 * EPS)) for name in ("direct", "winograd")]
         [9, 64]
     """
-    absolute = (np.abs(array).astype(np.float64) for array in (x, w))
-    return _FACTOR * EPS * INEXACT.get(algorithm, _direct_bound)(*absolute, spec, knobs)
+    data, weight = (np.abs(array).astype(np.float64) for array in (x, w))
+    return _FACTOR * EPS * INEXACT.get(algorithm, _direct_bound)(data, weight, spec, knobs)

@@ -105,11 +105,14 @@ class View:
         (n, c, w, b), (sn, sc, sw, sb) = self.shape, self.strides
         return replace(self, shape=(n, c, 1, w, b), strides=(sn, sc, w * sw, sw, sb))
 
-    def split(self, rows: int, cols: int) -> View:
-        """Return the same bytes with H seen as (H/rows, rows) and W as (W/cols, cols); for blocked views only."""
-        (n, c, h, w, b), (sn, sc, sh, sw, sb) = self.shape, self.strides
-        shape = (n, c, h // rows, rows, w // cols, cols, b)
-        return replace(self, shape=shape, strides=(sn, sc, sh * rows, sh, sw * cols, sw, sb))
+    def split(self, *factors: int) -> View:
+        """Return the same bytes with each spatial axis seen as (extent / factor, factor); for blocked views only."""
+        (n, c, *spatial, b), (sn, sc, *steps, sb) = self.shape, self.strides
+        shape, strides = [n, c], [sn, sc]
+        for extent, step, factor in zip(spatial, steps, factors, strict=True):
+            shape += [extent // factor, factor]
+            strides += [step * factor, step]
+        return replace(self, shape=(*shape, b), strides=(*strides, sb))
 
 
 def _compact(shape: Shape) -> Shape:

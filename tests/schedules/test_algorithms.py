@@ -32,7 +32,7 @@ TAKEN = {
     "grouped": 9,
     "winograd": 115,
     "fft": 65,
-    "subpixel": 20,
+    "subpixel": 31,
     "im2col": 119,
     "generic": len(CONV_GRID),
 }

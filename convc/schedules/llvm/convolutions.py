@@ -87,25 +87,42 @@ def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFun
 
 
 def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
-    """Schedule `schedules.subpixel`: the direct tile inside one phase; a tile's results are written a stride apart."""
+    """Schedule `schedules.subpixel`: the direct tile inside one phase; a tile's results are written a stride apart.
+
+    Phases that are written apart are copied together by a second pass over the result, with the epilogue.
+    """
     sch = s_tir.Schedule(func)
-    out = inline_between(sch, ("acc",))
-    n, k, p, f, q, g, lane = sch.get_loops(out)
-    _, ke, pe, _, qe, _, _ = _extents(sch, [n, k, p, f, q, g, lane])
-    ko, ki = sch.split(k, [None, min(knobs["vectors"], ke)])
+    out = inline_between(sch, ("acc", "phases"))
+    acc = sch.get_sblock("acc")
+    apart = any(sch.get(block).name_hint == "phases" for block in blocks_of(sch))
+    if apart:
+        tile = sch.get_sblock("phases")
+        n, k, *axes, wide = sch.get_loops(tile)
+        filters, places = axes[: len(axes) // 2], axes[len(axes) // 2 :]
+        ki, lane = sch.split(wide, [None, knobs["block"]])
+        ko = k
+        gather = sch.get_loops(out)
+        sch.vectorize(gather[-1])
+        parallelize(sch, gather[:-1], knobs)
+    else:
+        n, k, *axes, lane = sch.get_loops(out)
+        filters, places = axes[1::2], axes[::2]
+        ko, ki = sch.split(k, [None, min(knobs["vectors"], int(sch.get(k).extent))])
+    *slices, p, q = places
+    pe, qe = _extents(sch, [p, q])
     po, pi = split_tail(sch, p, pe, knobs["rows"])
     qo, qi = split_tail(sch, q, qe, knobs["cols"])
     part, po = share_rows(sch, po, knobs)
-    sch.reorder(n, *part, ko, f, g, po, qo, ki, pi, qi, lane)
-    acc = sch.get_sblock("acc")
-    first = accumulate(sch, acc, qo, 4, knobs["block"])
+    sch.reorder(n, *part, ko, *filters, *slices, po, qo, ki, pi, qi, lane)
+    first = accumulate(sch, acc, qo, reductions(sch, acc), knobs["block"])
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
-    parallelize(sch, [n, *part] if part else [n, ko, f, g], knobs)
+    parallelize(sch, [n, *part] if part else [n, ko, *filters], knobs)
     sch.decompose_reduction(acc, first)
     rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
-    tiles = {4: (knobs["rows"], rows), 5: (knobs["cols"], -(-qe // knobs["cols"]))}
+    at = 2 + len(filters) + len(slices)
+    tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
     return fetch_ahead(sch.mod["main"], "weight", tiles, target)
 
 

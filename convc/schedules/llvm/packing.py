@@ -63,7 +63,7 @@ def _move(sch: s_tir.Schedule, packed, weight: tuple[int, ...], knobs: Knobs) ->
 
 def _transform(sch: s_tir.Schedule, knobs: Knobs) -> None:
     packed, half, taps = (sch.get_sblock(name) for name in ("packed", "half", "taps"))
-    o, i, j, c, lane = sch.get_loops(packed)
+    _, _, o, i, j, _, _, c, lane = sch.get_loops(packed)
     sch.reorder(o, c, i, j, lane)
     for stage in (half, taps):
         sch.compute_at(stage, c, preserve_unit_loops=True)

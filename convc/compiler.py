@@ -26,8 +26,11 @@ from convc.planning import Planned, Wishes, plan_graph
 from convc.runtime import Module, load
 from convc.runtime.host import usable_threads
 from convc.runtime.manifest import Manifest
-from convc.schedules.plan import Plan
+from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
+from convc.schedules.plan import Candidate, Choice, Plan
 from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
 from convc.schedules.select import AUTO, is_convolution, problem_of
 from convc.source import Source, load_graph
 from convc.target import Target, parse_target, parse_targets
@@ -237,11 +240,22 @@ def _graph_hash(graph: Graph) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CandidateReport:
-    """One algorithm for one layer: chosen or not, its estimate, and the reason."""
+    """One algorithm for one layer: chosen or not, its estimate, and the reason.
+
+    Attributes:
+        algorithm: its name.
+        chosen: whether the layer gets it.
+        estimate_seconds: by the cost model; None if it does not apply, as the next two.
+        workspace_bytes: memory beyond data, weights and result.
+        error: expected greatest |error| over greatest |result|, normal data.
+        reason: for or against it.
+    """
 
     algorithm: str
     chosen: bool
     estimate_seconds: float | None
+    workspace_bytes: int | None
+    error: float | None
     reason: str
 
 
@@ -277,14 +291,18 @@ def explain(
         if not is_convolution(node):
             continue
         choice = plan[node.name]
-        rows = tuple(
-            CandidateReport(
-                row.algorithm,
-                row.algorithm == choice.algorithm,
-                row.seconds,
-                choice.reason if row.algorithm == choice.algorithm else row.reason,
-            )
-            for row in choice.candidates
-        )
-        reports.append(LayerReport(node.name, node.op, problem_of(graph, node).spec.key, rows))
+        problem = problem_of(graph, node)
+        rows = tuple(_report(row, choice, problem, machine) for row in choice.candidates)
+        reports.append(LayerReport(node.name, node.op, problem.spec.key, rows))
     return tuple(reports)
+
+
+def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -> CandidateReport:
+    chosen = row.algorithm == choice.algorithm
+    reason = choice.reason if chosen else row.reason
+    if row.seconds is None:
+        return CandidateReport(row.algorithm, chosen, None, None, None, reason)
+    knobs = choice.knobs if chosen else row.knobs
+    algorithm = backend_of(machine).algorithm(row.algorithm)
+    facts = properties_of(algorithm, problem, machine, knobs)
+    return CandidateReport(row.algorithm, chosen, row.seconds, facts.workspace, facts.error, reason)

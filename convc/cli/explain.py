@@ -34,7 +34,7 @@ from convc.cli.parameters import (
     parse_algo_for,
     target_words,
 )
-from convc.cli.render import Column, Output, console, print_json, seconds, table
+from convc.cli.render import Column, Output, console, mebibytes, print_json, seconds, table
 from convc.cli.sources import model_file, shapes_of
 
 __all__ = ["explain"]
@@ -90,13 +90,20 @@ def explain(
         print_json({"model": str(model), "layers": chosen})
         return
     screen = console()
-    columns = (Column(""), Column("algorithm"), Column("estimate", True), Column("reason"))
+    columns = (Column(""), Column("algorithm"), *(Column(c, True) for c in ("estimate", "workspace", "error")), Column("reason"))  # fmt: skip
     for report in chosen:
         screen.print(f"{report.node}  {report.op}  {report.key}", markup=False, style="bold")
         rows = [
-            ("*" if c.chosen else "", c.algorithm, "" if c.estimate_seconds is None else seconds(c.estimate_seconds), c.reason)
+            (
+                "*" if c.chosen else "",
+                c.algorithm,
+                "" if c.estimate_seconds is None else seconds(c.estimate_seconds),
+                "" if c.workspace_bytes is None else mebibytes(c.workspace_bytes),
+                "" if c.error is None else f"{c.error:.1e}",
+                c.reason,
+            )
             for c in report.candidates
-        ]  # fmt: skip
+        ]
         screen.print(table(None, columns, rows))
     if not reports:
         screen.print(f"{model} has no layer with a choice of algorithms.", markup=False)

@@ -19,6 +19,7 @@ from tvm import te, tirx
 
 from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
+from convc.schedules.depthwise import sums_over_data
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
 from convc.schedules.winograd import transforms
@@ -180,6 +181,10 @@ def refusal(algorithm: str, problem: Problem, *, packs: bool = True) -> Unsuppor
     if algorithm not in PACKINGS or not packs:
         return Unsupported("weights must be constant, to be packed at compile time")
     spec = problem.spec
+    if algorithm == "depthwise" and sums_over_data(spec):
+        return Unsupported(
+            "weights larger than the data must be constant, to be packed at compile time"
+        )
     if algorithm in _ONE_GROUP and (
         spec.group > 1
         or (spec.rank > 2 and algorithm != "direct")

@@ -28,7 +28,8 @@ from convc.runtime.host import usable_threads
 from convc.runtime.manifest import Manifest
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
-from convc.schedules.plan import Candidate, Choice, Plan
+from convc.schedules.dual import posed
+from convc.schedules.plan import Candidate, Choice, Plan, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.schedules.select import AUTO, is_convolution, problem_of
@@ -240,16 +241,7 @@ def _graph_hash(graph: Graph) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CandidateReport:
-    """One algorithm for one layer: chosen or not, its estimate, and the reason.
-
-    Attributes:
-        algorithm: its name.
-        chosen: whether the layer gets it.
-        estimate_seconds: by the cost model; None if it does not apply, as the next two.
-        workspace_bytes: memory beyond data, weights and result.
-        error: expected greatest |error| over greatest |result|, normal data.
-        reason: for or against it.
-    """
+    """One algorithm for one layer; where it applies with estimate, workspace and expected greatest |error| over greatest |result|."""
 
     algorithm: str
     chosen: bool
@@ -292,17 +284,17 @@ def explain(
             continue
         choice = plan[node.name]
         problem = problem_of(graph, node)
-        rows = tuple(_report(row, choice, problem, machine) for row in choice.candidates)
+        rows = tuple(_report(c, choice, problem, machine) for c in choice.candidates)
         reports.append(LayerReport(node.name, node.op, problem.spec.key, rows))
     return tuple(reports)
 
 
 def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -> CandidateReport:
-    chosen = row.algorithm == choice.algorithm
-    reason = choice.reason if chosen else row.reason
-    if row.seconds is None:
-        return CandidateReport(row.algorithm, chosen, None, None, None, reason)
-    knobs = choice.knobs if chosen else row.knobs
     algorithm = backend_of(machine).algorithm(row.algorithm)
-    facts = properties_of(algorithm, problem, machine, knobs)
+    chosen = row.algorithm == choice.algorithm
+    reason, solved = choice.reason if chosen else row.reason, posed(problem, algorithm, machine)
+    if row.seconds is None or isinstance(solved, Unsupported):
+        return CandidateReport(row.algorithm, chosen, row.seconds, None, None, reason)
+    knobs = choice.knobs if chosen else row.knobs
+    facts = properties_of(algorithm, solved, machine, knobs)
     return CandidateReport(row.algorithm, chosen, row.seconds, facts.workspace, facts.error, reason)

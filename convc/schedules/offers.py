@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from convc.schedules import packing
 from convc.schedules.algorithm import Algorithm, Problem, knob_space
@@ -17,7 +17,18 @@ from convc.schedules.properties import properties_of
 from convc.schedules.tuned import Measurement, Records, nearest
 from convc.target import Target
 
-__all__ = ["Offer", "Offers", "admissible", "estimated_seconds", "offers_of"]
+__all__ = ["Offer", "Offers", "OnRequest", "admissible", "estimated_seconds", "offers_of"]
+
+
+@runtime_checkable
+class OnRequest(Protocol):
+    """An algorithm that an estimate alone does not choose, as what a module then needs where it runs is not for an estimate to decide.
+
+    Attributes:
+        on_request: what is said where nobody has asked for it.
+    """
+
+    on_request: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,9 @@ def _veto(
     """Return why the policy refuses an algorithm altogether; takes the settings out that it refuses alone."""
     if not policy.allows(algorithm.name):
         return "excluded by the policy"
+    named = algorithm.name in (*policy.require, *policy.prefer, *policy.include)
+    if isinstance(algorithm, OnRequest) and not named and not any(o.measured for o in made):
+        return algorithm.on_request
     kept = [o for o in made if not _refused(algorithm, problem, target, policy, o)]
     if kept:
         made[:] = kept

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -17,17 +18,32 @@ from pathlib import Path
 
 # Attributes that no header names; written from the data sheet, to be replaced by what a device says.
 PROPERTIES = Path(__file__).with_name("h200.json")
-NO_DEVICE = 100
+NO_DEVICE = 100  # of the driver
+NOT_INITIALIZED = 1  # of cuBLAS
 
 
-def stand_ins(header: Path, folder: Path) -> None:
+def _names_in(file: Path) -> set[bytes]:
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return set(re.findall(rb"cublasLt[A-Z]\w+", data))
+
+
+def stand_ins(header: Path, library: Path, folder: Path) -> None:
     """Build and load the libraries that cuDNN will not load without."""
     text = header.read_text(encoding="utf-8", errors="replace")
     names = set(re.findall(r"CUresult\s+CUDAAPI\s+(cu\w+)\s*\(", text)) - {"cuDriverGetVersion"}
     names |= {name + suffix for name in names for suffix in ("_v2", "_v3", "_v4", "_ptsz")}
     functions = [f"int {name}(void) {{ return {NO_DEVICE}; }}" for name in sorted(names)]
     functions.append("int cuDriverGetVersion(int* version) { *version = 13000; return 0; }")
-    version = "unsigned long cublasLtGetVersion(void) { return 130000; }"
+    lt = {
+        match.decode()
+        for file in library.parent.glob("libcudnn*.so.9")
+        for match in _names_in(file)
+    }
+    refusals = [
+        f"int {name}(void) {{ return {NOT_INITIALIZED}; }}"
+        for name in sorted(lt - {"cublasLtGetVersion"})
+    ]
+    version = "unsigned long cublasLtGetVersion(void) { return 130000; }\n" + "\n".join(refusals)
     for name, source in (("libcuda.so.1", "\n".join(functions)), ("libcublasLt.so.13", version)):
         (folder / "stub.c").write_text(source, encoding="utf-8")
         subprocess.run(
@@ -43,20 +59,23 @@ def main() -> None:
     import numpy as np
     import tvm_ffi
 
-    from convc.runtime.libraries.cudnn import compile_shim, prepare
+    from convc.runtime.libraries.cudnn import compile_shim, find_cudnn, prepare
+    from convc.runtime.memory import array_window
 
     assert ml_dtypes
     folder = Path(tempfile.mkdtemp())
-    stand_ins(Path(sys.argv[1]), folder)
+    library = find_cudnn()
+    assert library is not None
+    stand_ins(Path(sys.argv[1]), Path(library), folder)
     os.environ["CONVC_CUDNN_DEVICE_PROPERTIES"] = PROPERTIES.read_text(encoding="utf-8")
     prepare()
     (folder / "shim.so").write_bytes(compile_shim(("-shared",)))
     plan = tvm_ffi.load_module(str(folder / "shim.so")).get_function("convc_cudnn_plan")
     answers = []
     for description, tensors in json.load(sys.stdin):
-        arrays = [tvm_ffi.from_dlpack(np.zeros(shape, dtype)) for shape, dtype in tensors]
+        windows = [array_window(np.zeros(shape, dtype)) for shape, dtype in tensors]
         try:
-            answers.append(str(plan(description, *arrays)))
+            answers.append(str(plan(description, *(w.tensor for w in windows))))
         except (RuntimeError, ValueError) as error:
             answers.append(f"error: {error}")
     sys.stdout.write(json.dumps(answers))

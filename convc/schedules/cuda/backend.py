@@ -8,6 +8,7 @@ from convc.schedules.backend import Backend, Schedule
 from convc.schedules.cuda import (  # fmt: skip
     any_op,
     compiler,
+    cudnn,
     dense,
     depthwise,
     direct,
@@ -26,6 +27,7 @@ ALGORITHMS: Final = (
     direct.ALGORITHM,
     subpixel.ALGORITHM,
     generic.ALGORITHM,
+    cudnn.ALGORITHM,
 )
 
 SCHEDULES: Final[dict[str, Schedule]] = {
@@ -33,6 +35,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "direct": product.schedule,
     "subpixel": product.schedule,
     "generic": points.schedule,
+    "cudnn": cudnn.schedule,
     "dense": dense.schedule,
 }
 

@@ -18,7 +18,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,13 +26,18 @@ import tvm
 import tvm_ffi
 
 from convc.errors import LoweringError, ToolchainError
+from convc.runtime.libraries.cudnn import objects_for
 from convc.schedules.cuda import nvcc
 from convc.target import Target
 
-__all__ = ["OPTIONS", "build", "compile_objects", "source_of"]
+__all__ = ["LIBRARY", "OPTIONS", "SHIMS", "build", "compile_objects", "source_of"]
 
 # Loops stay loops in the source: nvcc unrolls what is marked, and needs a third of the time that it takes for written-out code.
 OPTIONS: Final[dict[str, Any]] = {"tirx.UnrollLoop": {"explicit_unroll": 0}}
+
+# A function's attribute: the library whose shim it calls; and by that name, host code -> the objects that it needs.
+LIBRARY: Final = "convc.library"
+SHIMS: Final[dict[str, Callable[[bytes], tuple[bytes, ...]]]] = {"cudnn": objects_for}
 
 # The name and form of an embedded module are tvm_ffi's (module.h: tvm_ffi_library_bin): 8 bytes of size, then so many bytes.
 _BLOB: Final = """\
@@ -86,10 +91,19 @@ def compile_objects(mod: tvm.IRModule, target: Target) -> tuple[bytes, ...]:
         folder = Path(name)
         host.write_to_file(str(folder / "host.o"))
         code = (folder / "host.o").read_bytes()
-        if not source:
-            return (code,)
-        binary = nvcc.compile_source(source, target.gpu)
-        return code, _assembled(embed(_packed(host), source, binary), folder)
+        objects = [code, *_shims(mod, code)]
+        if source:
+            binary = nvcc.compile_source(source, target.gpu)
+            objects.append(_assembled(embed(_packed(host), source, binary), folder))
+        return tuple(objects)
+
+
+def _shims(mod: tvm.IRModule, code: bytes) -> Iterator[bytes]:
+    """Yield the objects of each library that a function of the module calls."""
+    functions = mod.functions.values()
+    names = {str(f.attrs[LIBRARY]) for f in functions if f.attrs and LIBRARY in f.attrs}
+    for name in sorted(names):
+        yield from SHIMS[name](code)
 
 
 def _packed(host: Any) -> bytes:

@@ -59,7 +59,7 @@ def test_the_model_knows_registers_and_shared_memory():
 @needs_nvcc
 @pytest.mark.slow
 @pytest.mark.parametrize("sm", [80, 90])
-@pytest.mark.parametrize("name", [a.name for a in ALGORITHMS])
+@pytest.mark.parametrize("name", [a.name for a in ALGORITHMS if a.name != "cudnn"])
 def test_kernels_of_the_whole_grid_spill_nothing(name, sm):
     found = nvcc.resources(source(sample(name, len(taken(name)))), sm)
     assert {k: r for k, r in found.items() if r.spill_bytes} == {}

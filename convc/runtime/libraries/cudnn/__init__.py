@@ -2,6 +2,14 @@
 
 from convc.runtime.libraries.cudnn.description import CALL, POLICIES, Description
 from convc.runtime.libraries.cudnn.find import find_cudnn, prepare
-from convc.runtime.libraries.cudnn.shim import compile_shim
+from convc.runtime.libraries.cudnn.shim import compile_shim, objects_for
 
-__all__ = ["CALL", "POLICIES", "Description", "compile_shim", "find_cudnn", "prepare"]
+__all__ = [
+    "CALL",
+    "POLICIES",
+    "Description",
+    "compile_shim",
+    "find_cudnn",
+    "objects_for",
+    "prepare",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,12 +14,50 @@ from typing import Final
 import tvm_ffi
 
 from convc.errors import LoweringError, ToolchainError
+from convc.runtime.libraries.cudnn.description import CALL
 
-__all__ = ["NATIVE", "compile_shim"]
+__all__ = ["NATIVE", "compile_shim", "forwarders", "objects_for"]
 
 NATIVE: Final = Path(__file__).parent / "native"
 # Hidden but for the two entries: another module's copy must not be taken for this one's.
 _FLAGS: Final = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden")
+
+
+def forwarders(code: bytes) -> str:
+    """Return C++ that forwards each numbered name of the shim in an object file, as TVM declares one function anew for every call of it.
+
+    Example:
+        >>> print(forwarders(b"__tvm_ffi_main __tvm_ffi_convc_cudnn __tvm_ffi_convc_cudnn.7 "), end="")
+        extern "C" int __tvm_ffi_convc_cudnn(void*, const void*, int, void*);
+        extern "C" __attribute__((visibility("hidden"))) int forward0(void*, const void*, int, void*) __asm__("__tvm_ffi_convc_cudnn.7");
+        int forward0(void* a, const void* b, int c, void* d) { return __tvm_ffi_convc_cudnn(a, b, c, d); }
+    """
+    names = sorted(set(re.findall(rb"\b%b\.\d+" % CALL.encode(), code)))
+    parameters = "(void*, const void*, int, void*)"
+    lines = [f'extern "C" int {CALL}{parameters};\n'] if names else []
+    for number, name in enumerate(map(bytes.decode, names)):
+        hidden = '__attribute__((visibility("hidden")))'
+        lines.append(f'extern "C" {hidden} int forward{number}{parameters} __asm__("{name}");\n')
+        body = f"{{ return {CALL}(a, b, c, d); }}"
+        lines.append(f"int forward{number}(void* a, const void* b, int c, void* d) {body}\n")
+    return "".join(lines)
+
+
+def objects_for(code: bytes) -> tuple[bytes, ...]:
+    """Return the object files that a module's host code needs to call cuDNN.
+
+    Args:
+        code: the contents of its object file.
+
+    Raises:
+        ToolchainError, LoweringError: as `compile_shim`.
+    """
+    text = forwarders(code)
+    return (
+        (compile_shim(), _compiled(text.encode(), ("-c", "-x", "c++"), "-"))
+        if text
+        else (compile_shim(),)
+    )
 
 
 @cache
@@ -32,6 +71,10 @@ def compile_shim(options: Sequence[str] = ("-c",)) -> bytes:
         ToolchainError: if there is no g++.
         LoweringError: if it refuses the shim.
     """
+    return _compiled(None, tuple(options), "shim.cc")
+
+
+def _compiled(text: bytes | None, options: tuple[str, ...], source: str) -> bytes:
     driver = shutil.which("g++")
     if driver is None:
         raise ToolchainError(
@@ -41,8 +84,10 @@ def compile_shim(options: Sequence[str] = ("-c",)) -> bytes:
     with tempfile.TemporaryDirectory(prefix="convc-") as folder:
         output = Path(folder) / "shim.o"
         # By a relative name from its own folder: no path of this machine gets into the object.
-        command = [driver, *_FLAGS, *options, include, "shim.cc", "-o", str(output)]
-        done = subprocess.run(command, cwd=NATIVE, capture_output=True, text=True, check=False)
+        command = [driver, *_FLAGS, *options, include, source, "-o", str(output)]
+        done = subprocess.run(command, cwd=NATIVE, input=text, capture_output=True, check=False)
         if done.returncode:
-            raise LoweringError(f"`g++ shim.cc` must succeed; got:\n{done.stderr.strip()[:4000]}")
+            raise LoweringError(
+                f"`g++ shim.cc` must succeed; got:\n{done.stderr.decode(errors='replace').strip()[:4000]}"
+            )
         return output.read_bytes()

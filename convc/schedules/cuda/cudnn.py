@@ -1,0 +1,189 @@
+"""cuDNN as one candidate among convc's own algorithms: a call of the library through the shim that is linked into the module.
+
+THE ALGORITHM   cuDNN's, of the engine that its heuristics rank first among those that the knobs admit, or that a record names
+WHEN            1-D, 2-D, 3-D, any stride, dilation and group, the same padding at both ends; transposed as a gradient of the data
+COST            one call; what cuDNN does is not known without a device, so the estimate is a roofline with a share of it
+ACCURACY        float32 without tensor cores (`strict`), else as convc's own; the order of sums is the engine's
+SOURCE          NVIDIA cuDNN 9 graph API, cudnn_graph.h
+
+A model that needs cuDNN where it runs must have been asked for: only a record, a pin or a policy that names it chooses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from convc.ir.epilogue import Step
+from convc.ir.types import numpy_dtype
+from convc.runtime.libraries.cudnn import CALL, POLICIES, Description
+from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.cuda.any_op import schedule_block
+from convc.schedules.cuda.compiler import LIBRARY
+from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.properties import Properties, direct_error
+from convc.schedules.scalar import apply_steps
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "Cudnn", "schedule"]
+
+_TYPES: Final = ("float32", "float16", "bfloat16", "float64")
+# Of the peak of the units used, what a good engine reaches (llama.cpp's own SIMT kernels on an RTX 4090: 47 %). Not measured.
+_SHARE: Final = 0.5
+_CALL_BLOCK: Final = "cudnn"
+_WORKSPACES: Final = (256, 8, 0)  # MiB
+
+
+class Cudnn:
+    """See the module's text."""
+
+    name = "cudnn"
+    on_request = "taken by a tuned record, a pin, or a policy that names it: a module with it needs cuDNN where it runs"
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        n = spec.rank
+        if spec.dtype not in _TYPES:
+            return Unsupported(f"element type must be {', '.join(_TYPES)}; got {spec.dtype}")
+        if spec.pads[:n] != spec.pads[n:]:
+            return Unsupported(f"pads must be equal at both ends of an axis; got {spec.pads}")
+        if not spec.data[0]:
+            return Unsupported("data must not be empty")
+        wide = "float64" if spec.dtype == "float64" else "float32"
+        if problem.accumulator != wide:
+            return Unsupported(f"sums must be {wide}; got {problem.accumulator}")
+        if any(p >= s for p, s in zip(spec.output_padding, spec.strides, strict=False)):
+            return Unsupported(
+                f"output_padding must be less than the stride; got {spec.output_padding} for strides {spec.strides}"
+            )
+        _, rest = _split(problem)
+        if rest and numpy_dtype(spec.dtype).itemsize < 4:
+            # Between cuDNN and what follows it the sums would be rounded to the narrow type once more.
+            return Unsupported(
+                f"epilogue on {spec.dtype} must be one that cuDNN fuses (bias, add, then relu or clip); got {rest[0]} outside of it"
+            )
+        return None
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return cuDNN's heuristics among all engines that keep the element type's arithmetic."""
+        return {"policy": 0, "strict": int(problem.spec.dtype in ("float32", "float64")), "deterministic": 0,
+                "workspace_mib": _WORKSPACES[0], "engine": -1}  # fmt: skip
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield each way to rank engines, with and without those that are not deterministic, by shrinking workspaces."""
+        best = self.knobs(problem, target)
+        for workspace in _WORKSPACES:
+            for deterministic in (0, 1):
+                for policy in ("heuristic", "heuristic_b", "fallback"):
+                    yield {**best, "policy": POLICIES.index(policy), "deterministic": deterministic, "workspace_mib": workspace}  # fmt: skip
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return the roofline's clocks: of the products on the units that the type uses, or of the bytes."""
+        spec, gpu = problem.spec, target.gpu
+        per_clock = 2.0 * gpu.sms * gpu.fp32_lanes
+        if spec.dtype == "float64":
+            per_clock /= 2
+        elif spec.dtype != "float32" and gpu.tf32_macs:
+            per_clock = 4.0 * gpu.sms * gpu.tf32_macs
+        elif not knobs["strict"] and gpu.tf32_macs:
+            per_clock = 2.0 * gpu.sms * gpu.tf32_macs
+        work = max(spec.flops / (_SHARE * per_clock), memory_cycles(gpu, spec.nbytes))
+        _, rest = _split(problem)
+        return work + (2 if rest else 1) * LAUNCH_SECONDS * gpu.clock_hz
+
+    def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
+        """Return what the knobs promise: the workspace's limit, and no more."""
+        deterministic = bool(knobs["deterministic"]) or POLICIES[knobs["policy"]] == "deterministic"
+        workspace = knobs["workspace_mib"] << 20
+        return Properties(problem.spec.flops, workspace, direct_error(problem), deterministic)
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return plain layouts."""
+        return Operands(PLAIN, Halo(), PLAIN)
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return the weights as they are."""
+        return np.ascontiguousarray(weight)
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result: the call, and what of the epilogue it does not fuse."""
+        spec = problem.spec
+        fused, rest = _split(problem)
+        x = te.placeholder(spec.data, spec.dtype, name="data")
+        w = te.placeholder(spec.weight, spec.dtype, name="weight")
+        extras = [
+            te.placeholder((spec.out_channels,) if s.name == "bias" else spec.output, spec.dtype, name=s.name)
+            for s in problem.epilogue
+            if s.takes_operand
+        ]  # fmt: skip
+        inside = sum(s.takes_operand for s in fused)
+        text = str(_description(problem, knobs, fused))
+
+        def call(inputs: list[Any], outputs: list[Any]) -> Any:
+            return tirx.call_cpacked(CALL, text, *inputs, outputs[0])
+
+        operands = [x, w, *extras[:inside]]
+        y = te.extern(spec.output, operands, call, name=_CALL_BLOCK, dtype=spec.dtype)
+
+        def bias(sums: te.Tensor, b: te.Tensor) -> te.Tensor:
+            return te.compute(sums.shape, lambda n, k, *p: sums(n, k, *p) + b[k], name="bias_add")
+
+        return [x, w, *extras, apply_steps(y, rest, extras[inside:], bias)]
+
+
+def _split(problem: Problem) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Return the steps that cuDNN fuses (at most one bias and one residual, in any order, then relu or clip), and the others."""
+    steps = problem.epilogue
+    if problem.spec.transposed:
+        return (), steps
+    count, seen = 0, set()
+    for step in steps:
+        if step.name in seen or step.name not in ("bias", "add"):
+            break
+        seen.add(step.name)
+        count += 1
+    if count < len(steps) and steps[count].name in ("relu", "clip"):
+        count += 1
+    return steps[:count], steps[count:]
+
+
+def _description(problem: Problem, knobs: Knobs, fused: tuple[Step, ...]) -> Description:
+    spec = problem.spec
+    return Description(
+        "data_gradient" if spec.transposed else "forward",
+        spec.strides,
+        spec.pads[: spec.rank],
+        spec.dilations,
+        steps=tuple(":".join((s.name, *map(repr, s.arguments))) for s in fused),
+        strict=bool(knobs["strict"]),
+        policy=POLICIES[knobs["policy"]],
+        deterministic=bool(knobs["deterministic"]),
+        workspace=knobs["workspace_mib"] << 20,
+        engine=None if knobs["engine"] < 0 else knobs["engine"],
+        spec=problem.key,
+    )
+
+
+def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
+    """Return the call as it is, and what follows it as one kernel."""
+    sch = s_tir.Schedule(func)
+    # A call alone is the function's whole body, with no root around it.
+    if func.body.block.name_hint != _CALL_BLOCK:
+        root = sch.get_sblock("root")
+        results = {sch.get(b).name_hint for b in sch.get_output_blocks(root)}
+        for block in sch.get_child_blocks(root):
+            name = sch.get(block).name_hint
+            if name in results:
+                schedule_block(sch, block, target)
+            elif name != _CALL_BLOCK:
+                sch.compute_inline(block)
+    return sch.mod["main"].with_attr(LIBRARY, "cudnn")
+
+
+ALGORITHM = Cudnn()

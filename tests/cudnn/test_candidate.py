@@ -1,0 +1,185 @@
+"""cuDNN as a candidate: what it takes, when it is chosen, and modules with it, from the graph to the exported file that runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convc.errors import UnsupportedConvError
+from convc.frontend import dsl as cc
+from convc.ir import ConvSpec, GraphBuilder, Step, TensorType
+from convc.ir.reference import interpret
+from convc.schedules.algorithm import Problem, knob_space
+from convc.schedules.cuda.cudnn import ALGORITHM
+from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
+from convc.schedules.select import select
+from convc.schedules.tuned import Measurement
+from convc.target import parse_target
+from tests.conv_grid import CONV_GRID
+from tests.cuda_emulation.emulation import worker
+from tests.schedules.conv_module import Case, conv_node
+
+TARGET = parse_target("cuda -arch=sm_90")
+PLAIN = ConvSpec.of((1, 4, 6, 6), (8, 4, 3, 3), pads=(1, 1, 1, 1))
+
+
+def results(cases: list[Case], exact: bool = True) -> tuple[list, str]:
+    return worker().call("tests.cudnn.candidate:conv_results", cases, TARGET, exact)
+
+
+def taken() -> list[ConvSpec]:
+    return [r.spec for r in CONV_GRID if ALGORITHM.supports(Problem(r.spec), TARGET) is None]
+
+
+def test_what_of_the_grid_it_refuses():
+    refused = {r.spec for r in CONV_GRID} - set(taken())
+    for spec in refused:
+        n = spec.rank
+        assert spec.pads[:n] != spec.pads[n:] or max(spec.output_padding) >= min(spec.strides)
+    assert len(taken()) > 0.8 * len(CONV_GRID)
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        (Problem(ConvSpec.of((1, 4, 6, 6), (8, 4, 3, 3), pads=(1, 1, 0, 1))), "pads must be equal at both ends of an axis"),
+        (Problem(ConvSpec.of((0, 4, 6, 6), (8, 4, 3, 3))), "data must not be empty"),
+        (Problem(PLAIN, accumulate="float64"), "sums must be float32; got float64"),
+        (Problem(ConvSpec.of((1, 4, 6, 6), (8, 4, 3, 3), dtype="float16"), (Step("tanh"),)), "must be one that cuDNN fuses"),
+        (
+            Problem(ConvSpec.of((1, 4, 6, 6), (4, 8, 3, 3), transposed=True, dilations=(2, 2), output_padding=(1, 1))),
+            "output_padding must be less than the stride",
+        ),
+    ],
+)  # fmt: skip
+def test_refusals_have_reasons(problem, reason):
+    assert reason in ALGORITHM.supports(problem, TARGET).reason
+
+
+def grid_cases(exact: bool) -> None:
+    cases = [
+        Case("cudnn", spec)
+        for spec in taken()
+        if np.prod(spec.output) * np.prod(spec.weight[1:]) < 3e6
+    ]
+    found, story = results(cases, exact)
+    assert len(found) > 60
+    wrong = [
+        r.case.spec.key
+        for r in found
+        if not np.allclose(
+            r.actual, r.expected, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-5
+        )
+    ]
+    assert wrong == []
+    # Each convolution is one call of the library.
+    assert story.count("run ") == len(cases)
+
+
+def test_the_grid_through_an_exported_module():
+    grid_cases(exact=True)
+
+
+EPILOGUES = [
+    (), ("bias",), ("add",), ("bias", "relu"), ("bias", "add", "relu"), ("add", "bias"), ("bias", "clip(0.0, 6.0)"),
+    # what cuDNN does not fuse runs as a kernel behind it
+    ("relu", "bias"), ("bias", "leaky_relu(0.25)"), ("bias", "relu", "add"), ("add", "add"),
+]  # fmt: skip
+
+
+def test_epilogues_inside_and_behind_the_call():
+    transposed = ConvSpec.of((1, 4, 5, 5), (4, 6, 3, 3), strides=(2, 2), transposed=True)
+    steps = [tuple(map(Step.parse, names)) for names in EPILOGUES]
+    cases = [Case("cudnn", spec, e) for spec in (PLAIN, transposed) for e in steps]
+    found, _ = results(cases)
+    for result in found:
+        np.testing.assert_array_equal(result.actual, result.expected, err_msg=str(result.case))
+
+
+def test_knobs_are_legal_and_say_what_they_promise():
+    problem = Problem(PLAIN)
+    space = knob_space(ALGORITHM, problem, TARGET)
+    assert space[0] == ALGORITHM.knobs(problem, TARGET)
+    facts = [properties_of(ALGORITHM, problem, TARGET, knobs) for knobs in space]
+    assert {f.deterministic for f in facts} == {False, True}
+    assert {f.workspace for f in facts} == {0, 8 << 20, 256 << 20}
+    found, story = results([Case("cudnn", PLAIN, (), tuple({**space[0], "engine": 0}.items()))])
+    np.testing.assert_array_equal(found[0].actual, found[0].expected)
+    assert "heuristics" not in story
+    assert "run 0 on" in story
+
+
+# ---- when it is chosen ----------------------------------------------------------------------------------------------
+
+
+def graph():
+    b = GraphBuilder("g")
+    x = b.input("x", TensorType(PLAIN.data))
+    w = b.constant(np.ones(PLAIN.weight, np.float32))
+    return b.finish({"y": conv_node(b, x, w, PLAIN, name="layer")})
+
+
+def chosen(**options):
+    choice = select(graph(), TARGET, **options)["layer"]
+    return choice.algorithm, choice.reason
+
+
+def test_an_estimate_alone_does_not_choose_it():
+    algorithm, _ = chosen()
+    assert algorithm != "cudnn"
+    row = next(r for r in select(graph(), TARGET)["layer"].candidates if r.algorithm == "cudnn")
+    assert "needs cuDNN where it runs" in row.reason
+
+
+def test_a_pin_a_policy_or_a_record_does():
+    assert chosen(algo_for={"layer": "cudnn"}) == ("cudnn", "pinned by --algo-for layer")
+    assert chosen(algo="cudnn")[0] == "cudnn"
+    assert chosen(policy=Policy(require=("cudnn",)))[0] == "cudnn"
+    assert chosen(policy=Policy(exclude=("cudnn",)))[0] != "cudnn"
+    knobs = {**ALGORITHM.knobs(Problem(PLAIN), TARGET), "engine": 28}
+    records = {Problem(PLAIN).key: (Measurement("cudnn", knobs, 1e-9, 1e-7),)}
+    assert chosen(records=records)[0] == "cudnn"
+
+
+def test_a_deterministic_policy_asks_cudnn_for_that():
+    choice = select(
+        graph(), TARGET, policy=Policy(require=("cudnn",), deterministic=True, workspace_limit=0)
+    )["layer"]
+    assert choice.knobs["deterministic"] == 1
+    assert choice.knobs["workspace_mib"] == 0
+
+
+def test_a_pin_on_what_it_does_not_take_says_why():
+    b = GraphBuilder("g")
+    spec = ConvSpec.of((1, 4, 6, 6), (8, 4, 3, 3), pads=(0, 1, 1, 1))
+    x = b.input("x", TensorType(spec.data))
+    w = b.constant(np.ones(spec.weight, np.float32))
+    odd = b.finish({"y": conv_node(b, x, w, spec, name="layer")})
+    with pytest.raises(
+        UnsupportedConvError, match="algorithm 'cudnn' cannot compute 'layer': pads must be equal"
+    ):
+        select(odd, TARGET, algo_for={"layer": "cudnn"})
+
+
+def test_from_the_dsl_to_a_module_that_runs():
+    rng = np.random.default_rng(0)
+
+    def weights(*shape):
+        return rng.integers(-2, 3, shape).astype(np.float32)
+
+    x = cc.input("x", (2, 3, 12, 12))
+    h = cc.relu(cc.conv2d(x, weights(8, 3, 3, 3), pads=1, strides=2, name="stem"))
+    h = h + cc.conv2d(h, weights(8, 1, 3, 3), pads=1, group=8, name="depthwise")
+    net = cc.graph(
+        {"y": cc.conv2d(cc.max_pool2d(h, 2), weights(4, 8, 1, 1), name="head")}, name="net"
+    )
+    image = rng.integers(-3, 4, (2, 3, 12, 12)).astype(np.float32)
+    options = {"target": "cuda -arch=sm_90", "algo_for": {"stem": "cudnn", "depthwise": "cudnn"}}
+    outputs, choices, story = worker().call(
+        "tests.cudnn.candidate:compile_and_run", net, options, {"x": image}
+    )
+    np.testing.assert_array_equal(outputs["y"], interpret(net, {"x": image})["y"])
+    assert {name: algorithm for name, (algorithm, _) in choices.items()}["stem"] == "cudnn"
+    assert choices["head"][0] != "cudnn"
+    assert story.count("run ") == 2

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from convc.errors import InputError
 from convc.runtime.cuda import CUDA, CudaRuntime
+from convc.runtime.libraries import cudnn
 from convc.runtime.manifest import ALIGNMENT, Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, window
 from convc.runtime.module import Module, NanPolicy
@@ -55,6 +56,8 @@ class DeviceModule(Module):
     ) -> None:
         super().__init__(manifest, library, entry, weights, pool, nan)
         self._cuda: Final = cuda
+        if any(step.algorithm == "cudnn" for step in manifest.steps):
+            cudnn.prepare()
 
     def _memory(self) -> _Memory:
         memory = getattr(self._local, "memory", None)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
 from convc.runtime.cuda import cuda_runtime
-from convc.runtime.libraries import cudnn
 from convc.runtime.library import runtime_library
 from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
@@ -57,8 +56,7 @@ def load(
     Raises:
         PackageError: if the file is no convc module, is damaged, or is not the expected one.
         TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
-        ToolchainError: if TVM's runtime library is missing; for a module of cuda also the driver, a device, CUDA's runtime, or cuDNN
-            if it has steps of that.
+        ToolchainError: if TVM's runtime library is missing; for a module of cuda also the driver, a device, or CUDA's runtime.
         InputError: if `threads` or `nan` is out of range.
     """
     if nan not in _NAN_POLICIES:
@@ -69,8 +67,6 @@ def load(
     runtime = runtime_library(package.path.absolute().parent)
     target = manifest.target
     cuda = cuda_runtime(runtime, target) if target.device else None
-    if any(step.algorithm == "cudnn" for step in manifest.steps):
-        cudnn.prepare()
     try:
         # Not kept alive for ever: its memory goes with the last Module that uses it.
         library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)

@@ -51,7 +51,16 @@ SPECS = {
     "im2col": ConvSpec.of((2, 6, 7, 9), (9, 2, 3, 3), group=3, pads=(1, 1, 1, 1), strides=(2, 1)),
     "generic": ConvSpec.of((2, 6, 5, 7), (9, 2, 3, 2), group=3, dilations=(1, 2)),
 }
-SMALL = {"rows": 1, "cols": 2, "points": 2, "vectors": 1, "m": 2, "channels": 2, "chunks": 1}
+SMALL = {
+    "rows": 1,
+    "cols": 2,
+    "points": 2,
+    "vectors": 1,
+    "m": 2,
+    "channels": 2,
+    "chunks": 1,
+    "planes": 0,
+}
 
 
 def spec_of(name: str) -> ConvSpec:

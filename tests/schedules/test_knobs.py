@@ -130,8 +130,11 @@ def test_any_knobs_give_the_same_numbers(cases):
     st.integers(1, 2),
     BLOCKS,
     BLOCKS,
+    st.integers(0, 1),
 )
-def test_any_winograd_knobs_stay_within_the_bound(m, divisor, points, vectors, data_block, block):
+def test_any_winograd_knobs_stay_within_the_bound(
+    m, divisor, points, vectors, data_block, block, planes
+):
     tile_rows = -(-CONV.output[2] // m)
     rows = max(d for d in range(1, divisor + 1) if tile_rows % d == 0)
     knobs = {
@@ -141,6 +144,7 @@ def test_any_winograd_knobs_stay_within_the_bound(m, divisor, points, vectors, d
         "rows": rows,
         "points": points,
         "vectors": vectors,
+        "planes": planes,
     }
     case = Case("winograd", CONV, (), tuple(knobs.items()))
     (result,) = ConvModule([case], TARGET).run(exact=False)

@@ -50,20 +50,21 @@ SPECS = {
 # fmt: on
 
 
-def case(spec: ConvSpec, m: int, rows: int, slices: int = 1) -> Case:
-    knobs = ALGORITHM.with_tile(raised(spec), TARGET, m, rows, slices)
+def case(spec: ConvSpec, m: int, rows: int, slices: int = 1, planes: int = 0) -> Case:
+    knobs = ALGORITHM.with_tile(raised(spec), TARGET, m, rows, slices, planes)
     return Case("winograd", spec, (), tuple(knobs.items()))
 
 
 def all_cases() -> list[Case]:
-    """Return every spec with one of the m that have points, in turn, in blocks of one tile row or slice or of all of them."""
+    """Return every spec with one of the m that have points, in turn, in blocks of one tile row or slice or of all of them, in both orders."""
     cases = []
     for index, spec in enumerate(SPECS.values()):
         fitting = [m for m in range(2, 7) if Tiles.fit(raised(spec), m)]
         m = fitting[index % len(fitting)]
         whole = Tiles.of(raised(spec), m).high.blocks
         slices = spec.output[2] if spec.rank == 3 else 1
-        cases.append(case(spec, m, 1, slices) if index % 2 else case(spec, m, whole, 1))
+        rows, slices = (1, slices) if index % 2 else (whole, 1)
+        cases.append(case(spec, m, rows, slices, planes=index // 2 % 2))
     return cases
 
 

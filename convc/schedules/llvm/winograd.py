@@ -5,6 +5,8 @@ for batch, block of slices and tile rows (parallel when there are enough), filte
     for group of output channels:
         for each of alpha^2, slice:             M = U V               the register tile, tiles as its points
         for vector, slice, tile:                y = epilogue(A_T M A)
+
+With the knob `planes`, M of a whole block is made before any of y: for each of alpha^2, for group of output channels, slice.
 """
 
 from __future__ import annotations
@@ -66,8 +68,11 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.compute_at(y0, f, preserve_unit_loops=True)
     _unroll_in_registers(sch, y0, order=(1, 0))
 
-    sch.compute_at(M, ko, preserve_unit_loops=True)
-    zeroed = tile_product(sch, acc, M, knobs, (2, 3, 4, 5, 0, 1, 6))
+    # Batch, filters; then output channels and planes of a group, or all output channels plane by plane; then slices.
+    order = (2, 3, 4, 0, 1, 5, 6) if knobs["planes"] else (2, 3, 4, 5, 0, 1, 6)
+    sch.compute_at(M, at_block if knobs["planes"] else ko, preserve_unit_loops=True)
+    e, f, *_ = own_loops(sch, M)
+    zeroed = tile_product(sch, acc, M, knobs, order)
     sch.compute_at(V, at_block, preserve_unit_loops=True)
     split = _forward(sch, d0, d1, d2, V)
     for stage in (V, M):
@@ -80,9 +85,11 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
         if blocks >= 2 * target.cores:
             sch.parallel(sch.fuse(*shared))
         else:
-            # Too few blocks to share out: both halves of a block are shared out instead.
+            # Too few blocks to share out: the parts of a block are shared out instead.
             sch.parallel(split)
             sch.parallel(ko)
+            if knobs["planes"]:
+                sch.parallel(sch.fuse(e, f))
     sch.decompose_reduction(acc, zeroed)
     # The loops of V around its tile: batch, filters, channels, slices.
     *_, tiles, _, _, _ = (int(sch.get(loop).extent) for loop in own_loops(sch, V))

@@ -127,7 +127,7 @@ class Winograd:
         options = []
         for m in _DEFAULT_M:
             if Tiles.fit(spec, m):
-                for (rows, slices), planes in itertools.product(_shares(spec, m), (0, 1)):
+                for (rows, slices), planes in itertools.product(_shares(spec, m), _orders(problem)):
                     knobs = self.with_tile(spec, target, m, rows, slices, planes)
                     cycles = self.cycles(problem, target, knobs) * (1 + _CAUTION * (m > 4))
                     options.append((cycles, m, planes, -rows, slices, knobs))
@@ -148,7 +148,7 @@ class Winograd:
                 if (rows > 1 or slices > 1) and slab > 2 * target.l2_bytes:
                     continue
                 for tile in good_tiles(target, 1, points, vectors, block=block, whole=True):
-                    for data_block, planes in itertools.product(c_blocks, (0, 1)):
+                    for data_block, planes in itertools.product(c_blocks, _orders(problem)):
                         yield {
                             "data_block": data_block,
                             "block": block,
@@ -386,6 +386,11 @@ def _shares(spec: ConvSpec, m: int) -> Iterator[tuple[int, int]]:
     """Yield (tile rows, slices) of one block: divisors of their numbers."""
     slices = _divisors(spec.output[2]) if spec.rank == 3 else [1]
     yield from itertools.product(_divisors(Tiles.of(spec, m).high.blocks), slices)
+
+
+def _orders(problem: Problem) -> tuple[int, ...]:
+    """Return the values of the knob `planes`: weights of run time are packed by output channels only."""
+    return (0, 1) if problem.constant_weight else (0,)
 
 
 def _divisors(n: int) -> list[int]:

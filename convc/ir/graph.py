@@ -6,10 +6,11 @@ A node's name is its value's name. Inputs and constants are nodes too, so that e
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Final, TextIO
 
 import numpy as np
 
@@ -199,6 +200,24 @@ class Graph:
         return replace(
             self, nodes=tuple(nodes), outputs=self.outputs if outputs is None else tuple(outputs)
         )
+
+    def show(self, file: TextIO | None = None) -> None:
+        """Print the text form, to standard output if `file` is left out."""
+        from convc.ir.text import print_graph  # it stands on this file
+
+        (file or sys.stdout).write(print_graph(self))
+
+    def to_dot(self) -> str:
+        """Return the graph in the language of Graphviz; see `ir.drawing`."""
+        from convc.ir.drawing import to_dot
+
+        return to_dot(self)
+
+    def to_svg(self) -> str:
+        """Return a drawing of the graph as SVG; see `ir.drawing`."""
+        from convc.ir.drawing import to_svg
+
+        return to_svg(self)
 
     def verify(self) -> None:
         """Check every rule of the IR.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import tvm_ffi
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
+from convc.runtime.arguments import Arguments, quoted
 from convc.runtime.cuda import cuda_runtime
 from convc.runtime.library import runtime_library
 from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
@@ -106,10 +107,6 @@ def _for_this_machine(manifest: Manifest) -> Manifest:
     )
 
 
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"
-
-
 class _Context:
     """What one thread needs to itself while it runs the module."""
 
@@ -140,7 +137,7 @@ class Module:
         self._refuse_nan = nan == "error"
         self._inputs = tuple(InputPort(tensor) for tensor in manifest.inputs)
         self._outputs = tuple(OutputPort(tensor) for tensor in manifest.outputs)
-        self._input_names = tuple(port.name for port in self._inputs)
+        self._arguments_of = Arguments(self._inputs)
         self._local = threading.local()
 
     @property
@@ -162,18 +159,7 @@ class Module:
         Raises:
             InputError: if an input is missing, unknown, or of the wrong dtype, shape, order or device.
         """
-        names = self._input_names
-        if len(arrays) > len(names):
-            raise InputError(
-                f"inputs must be at most {len(names)} ({_quoted(names)}); got {len(arrays)}."
-            )
-        if named:
-            given = dict(zip(names, arrays, strict=False))
-            if twice := [name for name in named if name in given]:
-                raise InputError(f"inputs must be given once; got {_quoted(twice)} twice.")
-            arrays = self._in_order(given | named)
-        elif len(arrays) < len(names):
-            self._in_order(dict(zip(names, arrays, strict=False)))
+        arrays = self._arguments_of.in_order(arrays, named)
         results = self._run(arrays, [port.empty() for port in self._outputs])
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -199,6 +185,24 @@ class Module:
             targets = [port.empty() for port in self._outputs]
         results = self._run(arrays, targets)
         return {port.name: array for port, array in zip(self._outputs, results, strict=True)}
+
+    @property
+    def params(self) -> Mapping[str, NDArray]:
+        """What `set_params` gave, by name."""
+        return self._arguments_of.held
+
+    def set_params(self, params: Mapping[str, ArrayLike]) -> None:
+        """Hold values of some inputs: from now on calls may leave them out, and positions count the others only.
+
+        The values are copied. A call may still give one of these inputs, by name, for itself alone.
+
+        Args:
+            params: by name; what was held before under other names stays.
+
+        Raises:
+            InputError: if a name is no input, or an array has the wrong dtype, shape, order or device; nothing is held then.
+        """
+        self._arguments_of.hold(params)
 
     def profile(self, inputs: Mapping[str, ArrayLike], repeats: int = 10) -> tuple[StepTimes, ...]:
         """Return how long each step takes, run one by one in order.
@@ -259,16 +263,7 @@ class Module:
         return context
 
     def _in_order(self, inputs: Mapping[str, ArrayLike]) -> tuple[ArrayLike, ...]:
-        names = self._input_names
-        if len(inputs) != len(names) or any(name not in inputs for name in names):
-            missing = [f"'{name}'" for name in names if name not in inputs]
-            unknown = [f"'{name}'" for name in inputs if name not in names]
-            parts = (("missing", missing), ("unknown", unknown))
-            wrong = "; ".join(f"{word} {', '.join(which)}" for word, which in parts if which)
-            raise InputError(
-                f"inputs must be exactly {_quoted(names)}; got {_quoted(inputs)} ({wrong})."
-            )
-        return tuple(inputs[name] for name in names)
+        return self._arguments_of.by_name(inputs)
 
     def _targets(
         self, arrays: Sequence[ArrayLike], outputs: Mapping[str, NDArray]
@@ -276,7 +271,7 @@ class Module:
         """Return an array per output: the caller's where given, checked, else a new one."""
         names = [port.name for port in self._outputs]
         if unknown := [f"'{name}'" for name in outputs if name not in names]:
-            raise InputError(f"outputs must be among {_quoted(names)}; got {', '.join(unknown)}.")
+            raise InputError(f"outputs must be among {quoted(names)}; got {', '.join(unknown)}.")
         keep: list[object] = []
         taken = [
             (str(port), port.array(value, keep))

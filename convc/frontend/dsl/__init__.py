@@ -87,7 +87,7 @@ from convc.frontend.dsl.pooling import (
     max_pool3d,
 )
 from convc.frontend.dsl.reduction import log_softmax, max, mean, min, softmax, sum
-from convc.frontend.dsl.tensor import Tensor, constant, input, reshape, transpose
+from convc.frontend.dsl.tensor import Tensor, constant, input, parameter, reshape, transpose
 
 __all__ = [
     "Tensor",
@@ -147,6 +147,7 @@ __all__ = [
     "mul",
     "neg",
     "pad",
+    "parameter",
     "pow",
     "reciprocal",
     "relu",

@@ -30,6 +30,7 @@ __all__ = [
     "building",
     "constant",
     "input",
+    "parameter",
     "reshape",
     "transpose",
 ]
@@ -149,6 +150,19 @@ def input(name: str, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tens
     if min(extents, default=0) < 0:
         raise ShapeError(f"input '{name}' must have extents >= 0; got {extents}.")
     return Tensor(placeholder(name, TensorType(extents, dtype_name(dtype))))
+
+
+@building
+def parameter(name: str, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tensor:
+    """Return a graph input for a weight that is set later: `module.set_params({name: array})` gives it to all calls after it.
+
+    Weights that are known when the graph is built are better given as arrays: they are packed and transformed at compile time.
+
+    Example:
+        >>> parameter("w", (8, 3, 3, 3))
+        Tensor(w: f32[8,3,3,3])
+    """
+    return input(name, shape, dtype)
 
 
 @building

@@ -52,7 +52,7 @@ PARTS: Final = (
     Part("frontend"),
     Part("frontend.dsl", ("ir",), _DATA),
     Part("frontend.nnet", ("ir", "frontend.dsl"), _DATA),
-    Part("frontend.onnx", ("ir",), (*_DATA, "onnx", "google")),
+    Part("frontend.onnx", ("ir", "version"), (*_DATA, "onnx", "google")),
     Part("runtime.libraries", (), ("tvm_ffi",)),
     Part("runtime", ("ir.types", "runtime.libraries"), (*_DATA, "tvm_ffi", "msgspec")),
     Part("schedules", ("ir", "target", "runtime.libraries"), (*_DATA, "tvm", "tvm_ffi")),

@@ -6,11 +6,14 @@ A node's name is its value's name. Inputs and constants are nodes too, so that e
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, TextIO
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 import numpy as np
 
@@ -206,6 +209,14 @@ class Graph:
         from convc.ir.text import print_graph  # it stands on this file
 
         (file or sys.stdout).write(print_graph(self))
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Return the graph as an ONNX model (`onnx.ModelProto`), and write it to `path`; see `frontend.onnx.export`."""
+        # Looked up by name: the exporter stands above this file, and no graph needs onnx until it is asked for it.
+        model = import_module("convc.frontend.onnx.export").to_onnx(self)
+        if path is not None:
+            Path(path).write_bytes(model.SerializeToString())
+        return model
 
     def to_dot(self) -> str:
         """Return the graph in the language of Graphviz; see `ir.drawing`."""

@@ -159,8 +159,8 @@ class Module:
         Raises:
             InputError: if an input is missing, unknown, or of the wrong dtype, shape, order or device.
         """
-        arrays = self._arguments_of.in_order(arrays, named)
-        results = self._run(arrays, [port.empty() for port in self._outputs])
+        ordered = self._arguments_of.in_order(arrays, named)
+        results = self._run(ordered, [port.empty() for port in self._outputs])
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(

@@ -156,7 +156,7 @@ def input(name: str, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tens
 def parameter(name: str, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tensor:
     """Return a graph input for a weight that is set later: `module.set_params({name: array})` gives it to all calls after it.
 
-    Weights that are known when the graph is built are better given as arrays: they are packed and transformed at compile time.
+    Weights that are known when the graph is built are better given as arrays: those are packed once, at compile time.
 
     Example:
         >>> parameter("w", (8, 3, 3, 3))

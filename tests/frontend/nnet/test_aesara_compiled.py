@@ -124,7 +124,8 @@ def check_float32(rows: Sequence[Case], algorithm: str = "auto", known: str = WE
     wrong = []
     for case in rows:
         assert results[case.id].shape == case.answer.shape
-        excess = np.abs(results[case.id] - case.answer) - limits[case.id]
+        # The answers are rounded, too: where windows see zeros only, some are 1e-15 instead of 0.
+        excess = np.abs(results[case.id] - case.answer) - limits[case.id] - EXACTNESS
         if not (excess <= 0).all():
             wrong.append((case.id, float(excess.max()), case.op, case.keywords))
     assert not wrong

@@ -47,7 +47,7 @@ PARTS: Final = (
     Part("version"),
     Part("toolchain"),
     Part("target", ("runtime.driver",), ("tvm",)),
-    Part("ir", (), _DATA),
+    Part("ir", (), (*_DATA, "networkx")),
     Part("ir.passes", ("ir",), _DATA),
     Part("frontend"),
     Part("frontend.dsl", ("ir",), _DATA),

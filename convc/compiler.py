@@ -129,10 +129,6 @@ class CompiledModel:
         assert isinstance(module, Module)
         return module
 
-    def set_params(self, params: Mapping[str, np.ndarray]) -> None:
-        """Hold values of some inputs for all later calls; as `Module.set_params`."""
-        self._module().set_params(params)
-
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs by name."""
         return self._module().run(inputs)

@@ -56,8 +56,3 @@ def test_what_is_wrong_is_said_and_nothing_is_held(compiled):
         module(X)
     with pytest.raises(InputError, match="inputs must be at most 2"):
         module(X, B, W)
-
-
-def test_a_compiled_model_holds_them_too(compiled):
-    compiled.set_params({"w": W, "b": B})
-    np.testing.assert_array_equal(compiled(X), X @ W.T + B)

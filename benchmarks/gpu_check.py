@@ -94,8 +94,13 @@ def _run(given: argparse.Namespace) -> int:
     peer = None
     facts = results.parent / _FACTS
     if not given.no_peer:
-        from benchmarks.gpu.peer import Peer
-
+        try:
+            from benchmarks.gpu.peer import Peer
+        except ImportError as error:
+            raise ToolchainError(
+                f"gpu_check run must have torch for the peer's times; got no module '{error.name}'. "
+                "Install torch, or leave the peer out with --no-peer."
+            ) from None
         peer = Peer()
         if not facts.is_file():
             facts.write_text(json.dumps(peer.facts(), indent=1))

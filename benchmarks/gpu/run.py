@@ -9,17 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 
 from benchmarks.gpu.job import Case, Job, arrays, jobs_in
-from benchmarks.gpu.peer import Peer
 from convc.errors import ConvcError
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.npz import load_npz
 from convc.runtime import load
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.peer import Peer
 
 __all__ = ["RESULT", "run_jobs"]
 

@@ -37,7 +37,7 @@ def gradients_of_torch(
         InputError: if PyTorch is not installed.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "torch must be installed to compare with it; got none. `pip install torch`, or `--vs none`."

@@ -95,7 +95,7 @@ def initial(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, n
 
 def loss_of_torch(x: Any, target: Any, p: Mapping[str, Any]) -> Any:
     """Return the loss of the same network, of torch tensors by the same names."""
-    from torch.nn import functional as F  # noqa: N812 (its usual name)
+    from torch.nn import functional as F  # noqa: N812  # pyright: ignore[reportMissingImports]
 
     def conv_norm(x: Any, name: str, kernel: int, stride: int) -> Any:
         h = F.conv2d(x, p[f"{name}.weight"], stride=stride, padding=kernel // 2)

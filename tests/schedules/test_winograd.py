@@ -56,7 +56,7 @@ def case(spec: ConvSpec, m: int, rows: int, slices: int = 1, planes: int = 0) ->
 
 
 def all_cases() -> list[Case]:
-    """Return every spec with one of the m that have points, in turn, in blocks of one tile row or slice or of all of them, in both orders."""
+    """Return every spec with one of the m that have points, in turn, by single tile rows or slices or all at once, in both orders."""
     cases = []
     for index, spec in enumerate(SPECS.values()):
         fitting = [m for m in range(2, 7) if Tiles.fit(raised(spec), m)]

@@ -20,8 +20,9 @@ from convc.ir.reference import interpret
 from convc.lowering.build import build
 from convc.lowering.emit import emit
 from convc.npz import save_npz
-from convc.schedules.algorithm import Problem
+from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.offers import OnRequest
 from convc.schedules.plan import Choice, Plan
 from convc.source import load_graph
 from convc.target import Target
@@ -43,11 +44,21 @@ def grid_jobs(specs: Sequence[ConvSpec], target: Target) -> Iterator[Job]:
 
 
 def layer_jobs(chosen: Sequence[Layer], batch: int, settings: int, target: Target) -> Iterator[Job]:
-    """Yield a job for each layer: every algorithm's own knobs, and the next best by the model, so many in all."""
+    """Yield a job for each layer: every algorithm's own knobs, and the next best by the model, so many in all.
+
+    An external library has a job of its own: where it is missing, a module that calls it does not load.
+    """
+    algorithms = backend_of(target).algorithms
+    libraries = [a.name for a in algorithms if isinstance(a, OnRequest)]
     for layer in chosen:
         spec = layer.spec if batch == 1 else layer.spec.with_batch(batch)
-        name = f"layer-n{batch}-{layer.name}"
-        yield Job(name=name, part="layers", cases=tuple(_settings(spec, settings, target)))
+        problem, name = Problem(spec), f"layer-n{batch}-{layer.name}"
+        takers = [a for a in algorithms if a.supports(problem, target) is None]
+        own = [a for a in takers if a.name not in libraries]
+        yield Job(name=name, part="layers", cases=tuple(_settings(spec, own, settings, target)))
+        for library in (a for a in takers if a.name in libraries):
+            cases = (_case(spec, library.name, target),)
+            yield Job(name=f"{name}-{library.name}", part="layers", cases=cases)
 
 
 def model_jobs(names: Sequence[str], batches: Sequence[int]) -> Iterator[Job]:
@@ -65,9 +76,10 @@ def _case(spec: ConvSpec, name: str, target: Target) -> Case:
     return Case(key=spec.key, algorithm=name, knobs=knobs, estimate=seconds)
 
 
-def _settings(spec: ConvSpec, count: int, target: Target) -> list[Case]:
+def _settings(
+    spec: ConvSpec, takers: Sequence[Algorithm], count: int, target: Target
+) -> list[Case]:
     backend, problem = backend_of(target), Problem(spec)
-    takers = [a for a in backend.algorithms if a.supports(problem, target) is None]
     own = sorted((_case(spec, a.name, target) for a in takers), key=lambda case: case.estimate)
     own[0] = msgspec.structs.replace(own[0], default=True)
     others = []

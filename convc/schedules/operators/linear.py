@@ -11,6 +11,7 @@ from tvm import te, tirx, topi
 from convc.ir.graph import Node
 from convc.ir.types import TensorType
 from convc.schedules import scalar
+from convc.schedules.operators.extreme import greatest_of, least_of
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
 
 __all__ = ["ROWS"]
@@ -67,7 +68,7 @@ def _softmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tenso
 def _log_softmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     axis: int = node.attributes.axis  # type: ignore[attr-defined]
     axis %= types[0].rank
-    top = topi.max(tensors[0], axis=axis, keepdims=True)
+    top = greatest_of(tensors[0], axis, keepdims=True)
     shifted = topi.subtract(tensors[0], top)
     total = topi.sum(topi.exp(shifted), axis=axis, keepdims=True)
     return topi.subtract(shifted, topi.log(total))
@@ -80,7 +81,7 @@ ROWS: Final[dict[str, Operator]] = {
     "log_softmax": Operator(_log_softmax),
     "reduce_mean": _reduce(topi.sum, mean=True),
     "reduce_sum": _reduce(topi.sum),
-    "reduce_max": _reduce(topi.max),
-    "reduce_min": _reduce(topi.min),
+    "reduce_max": _reduce(greatest_of),
+    "reduce_min": _reduce(least_of),
     "reduce_prod": Operator(_reduce(topi.prod).compute),
 }

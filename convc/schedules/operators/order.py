@@ -10,6 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812  # TVM's own name for it
 
 from convc.ir.graph import Node
+from convc.schedules.operators.extreme import greatest_of, least_of
 from convc.schedules.operators.operator import Operator, Tensors, Types
 
 __all__ = ["ROWS"]
@@ -19,7 +20,7 @@ def _argmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor
     """Return where the extreme lies: first the extreme itself, then the least (or greatest) place that holds it."""
     a: Any = node.attributes
     (x,), axis, n = tensors, a.axis, types[0].shape[a.axis]
-    top = (topi.max if a.largest else topi.min)(x, axis=axis, keepdims=True)
+    top = (greatest_of if a.largest else least_of)(x, axis, keepdims=True)
     k = te.reduce_axis((0, n), "k")
     reduce = te.max if a.last else te.min
     absent = tirx.const(-1 if a.last else n, "int64")

@@ -12,6 +12,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  # TVM's own name for 
 
 from convc.ir.graph import Node
 from convc.ir.ops.sample import CUBIC
+from convc.schedules.operators.extreme import lowest
 from convc.schedules.operators.operator import Operator, Tensors, Types
 
 __all__ = ["ROWS"]
@@ -161,7 +162,7 @@ def _roi_align(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
                     wide = span(box[r * 4], box[r * 4 + 2], 1)
                     with T.grid(channels, *output) as (ch, p, q):
                         base = (which * channels + ch) * plane
-                        total[0] = c(0) if a.mode == "avg" else tirx.min_value(dtype)
+                        total[0] = c(0) if a.mode == "avg" else lowest(dtype)
                         with T.serial(0, tall[2]) as i, T.serial(0, wide[2]) as j:
                             top, bottom, wt, wb = corners(*tall, p, i, 0)
                             left, right, wl, wr = corners(*wide, q, j, 1)

@@ -12,6 +12,7 @@ from convc.ir.graph import Node
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, MaxPoolIndicesAttributes
 from convc.ir.types import TensorType
 from convc.schedules import scalar
+from convc.schedules.operators.extreme import greatest, lowest
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
 
 __all__ = ["ROWS"]
@@ -59,7 +60,7 @@ def _window(
 def _max_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     attributes = node.attributes
     assert isinstance(attributes, MaxPoolAttributes)
-    return _window(tensors[0], attributes, node.type, te.min_value(types[0].dtype), te.max)
+    return _window(tensors[0], attributes, node.type, lowest(types[0].dtype), greatest)
 
 
 def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -68,7 +69,7 @@ def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) ->
     assert isinstance(a, MaxPoolIndicesAttributes)
     (x,), shape = tensors, types[0].shape
     extents = shape[2:]
-    top = _window(x, a, node.type, te.min_value(types[0].dtype), te.max)
+    top = _window(x, a, node.type, lowest(types[0].dtype), greatest)
     beyond = tirx.const(math.prod(shape), "int64")
 
     def flat(place: Sequence[Any], sizes: Sequence[int]) -> Any:

@@ -38,9 +38,7 @@ EXCLUSIONS = (
     ("test_attention*nonpad*", "onnx's inliner fails on operands that are left out"),
     ("test_attention*padded_kv*", "onnx's inliner fails on operands that are left out"),
     ("test_attention*with_past*", "onnx's inliner fails on operands that are left out"),
-    ("test_attention_local_window*", "onnx's inliner fails on operands that are left out; NaN of fully masked rows"),
-    ("test_attention*nan_robustness*", "NaN of fully masked rows is not replaced in the compiled Where"),
-    ("test_attention*mode3*", "NaN of fully masked rows is not replaced in the compiled Where"),
+    ("test_attention_local_window*", "onnx's inliner fails on operands that are left out"),
 )  # fmt: skip
 
 

@@ -85,7 +85,8 @@ def _convc(
 ) -> None:
     """Compile convolution networks: an ONNX model in, one module that needs no compiler out."""
     if context.invoked_subcommand is None:
-        typer.echo(_SHORT_HELP.format(verbs=", ".join(v.__name__ for v in VERBS)))
+        verbs = [v.__name__.replace("_", "-") for v in VERBS]
+        typer.echo(_SHORT_HELP.format(verbs=", ".join([*verbs, "log"])))
 
 
 def invoke(arguments: Sequence[str]) -> int:

@@ -21,7 +21,7 @@ def read_cpu_id(text: str) -> str:
     r"""Return family and model of the first CPU in the text of /proc/cpuinfo: virtual machines often hide the name.
 
     Example:
-        >>> read_cpu_id("cpu family\\t: 6\\nmodel\\t\\t: 207\\nmodel name\\t: Intel(R) Xeon(R) Processor\\n")
+        >>> read_cpu_id("cpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Intel(R) Xeon(R) Processor\n")
         '6-207'
     """
     fields = dict(re.findall(r"^(cpu family|model)\s*: (\d+)$", text, re.M)[::-1])

@@ -108,7 +108,7 @@ def test_python_dash_m_is_the_same_command() -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("convc compiles convolution networks: an ONNX model in, ")
     assert (
-        "Verbs: check, inspect, compile, run, bench, verify, explain, ops, targets, doctor."
+        "Verbs: check, inspect, compile, tune, run, bench, verify, sign, explain, ops, targets, rpc-tracker, rpc-server, doctor, log."
         in done.stdout
     )
 

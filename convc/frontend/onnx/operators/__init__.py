@@ -106,7 +106,7 @@ def supported_operators() -> list[SupportedOperator]:
 
     Example:
         >>> supported_operators()[0]
-        SupportedOperator(domain='ai.onnx', op_type='Abs', since=(6, 13), note='floats; any type if constant')
+        SupportedOperator(domain='ai.onnx', op_type='Abs', since=(6, 13), note='')
     """
     versions: dict[tuple[str, str], list[int]] = {}
     notes: dict[tuple[str, str], str] = {}

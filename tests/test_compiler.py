@@ -246,10 +246,10 @@ def test_an_algorithm_that_does_not_apply(net):
 def test_targets(net):
     with pytest.raises(ToolchainError) as caught:
         compile(net, target="cuda")
-    assert str(caught.value) == "target must be 'llvm' in this version; got 'cuda'."
+    assert str(caught.value).startswith("target 'cuda' must name its compute capability")
     with pytest.raises(ToolchainError) as caught:
         compile(net, target="llvm -device=gpu")
-    assert str(caught.value) == "target option must be -mcpu=NAME; got '-device=gpu'."
+    assert str(caught.value).startswith("option of target llvm must be one of -mcpu")
     compiled = compile(net, target="llvm -mcpu=x86-64-v2", threads=1)
     assert compiled.manifest.target.mcpu == "x86-64-v2"
     assert "avx2" not in compiled.manifest.target.features
@@ -313,13 +313,15 @@ def test_lanes_beyond_the_last_channel_reach_nothing(function):
         np.testing.assert_allclose(actual[name], expected[name], rtol=2e-6)
 
 
-@pytest.mark.parametrize("algo", ["direct", "depthwise", "generic"])
+@pytest.mark.parametrize("algo", ["direct", "depthwise", "grouped", "generic"])
 def test_infinities_stay_where_they_are(algo):
     """inf times the zero weights of padding is nan; a clip afterwards would hide it everywhere but in the padding."""
-    text = """graph @g {
-      %x = input : f32[1,5,4,4]  %w = constant splat(0.5) : f32[5,1,3,3]
-      %a = conv(%x, %w) {pads = [1, 1, 1, 1], group = 5, epilogue = [clip(-4.0, 4.0)]}
-      %v = constant splat(0.25) : f32[3,5,3,3]  %b = conv(%a, %v) {pads = [1, 1, 1, 1]}  return %b }"""
+    # Direct sums over the groups that share a block with zero weights, which is said where it is described: one group for it.
+    group = 1 if algo == "direct" else 5
+    text = f"""graph @g {{
+      %x = input : f32[1,5,4,4]  %w = constant splat(0.5) : f32[5,{5 // group},3,3]
+      %a = conv(%x, %w) {{pads = [1, 1, 1, 1], group = {group}, epilogue = [clip(-4.0, 4.0)]}}
+      %v = constant splat(0.25) : f32[3,5,3,3]  %b = conv(%a, %v) {{pads = [1, 1, 1, 1]}}  return %b }}"""
     graph = parse(text)
     x = np.ones((1, 5, 4, 4), np.float32)
     x[0, :, 1, 1] = np.inf

@@ -110,12 +110,13 @@ class Phases:
 
     def point(self, i: Any, phase: Any, tap: Any) -> Any:
         """Return where a result's tap reads the data with its border."""
-        at = [self.before + (first[1] if first else 0) for first in self.firsts]
+        # A phase without taps has zero weights; it reads what a phase with taps does, which lies within the border.
+        some = next(first for first in self.firsts if first)
+        at = [self.before + (first or some)[1] for first in self.firsts]
         start = at[-1]
         for index in range(self.stride - 2, -1, -1):
             if at[index] != at[-1]:
                 start = tirx.Select(phase == index, at[index], start)
-        # A phase without taps reads what its zero weights make nothing of.
         return i + start - tap * self.step
 
     def numbers(self, phase: int) -> list[int]:

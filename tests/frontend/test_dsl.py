@@ -244,9 +244,17 @@ def test_every_op_has_a_function():
         assert function(*operands, name="n").node.op == name
         assert function.__name__ == name
     spelled = {"conv": "conv2d", "conv_transpose": "conv_transpose2d", "max_pool": "max_pool2d", "average_pool": "average_pool2d", "resize": "resize_nearest", "slice": None}  # fmt: skip
-    # What gradients are made of.
+    # Unshared convolutions are in `convc.nnet`; the rest is what gradients are made of.
     spelled |= dict.fromkeys(
-        ("conv_weight_grad", "max_pool_grad", "max_pool_select", "sum_pool_grad")
+        (
+            "conv_local",
+            "conv_weight_grad",
+            "conv_local_data_grad",
+            "conv_local_weight_grad",
+            "max_pool_grad",
+            "max_pool_select",
+            "sum_pool_grad",
+        )
     )
     for op in set(OPS) - IMPORTED:
         name = spelled.get(op, op.removeprefix("reduce_"))

@@ -11,6 +11,7 @@ from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import Shape, numpy_dtype
 from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.layout import Halo
+from convc.schedules.packing import PACKINGS
 from convc.schedules.plan import Knobs
 
 __all__ = ["Case"]
@@ -53,7 +54,8 @@ class Case:
         problem, dtype = self.problem, numpy_dtype(self.problem.spec.dtype)
         block = wants.result.block
         arrays = [_blocked(self.data, wants.data.block, wants.border)]
-        packed = problem.constant_weight
+        # Weights of run time are packed by a step before the kernel, to the same array.
+        packed = problem.constant_weight or algorithm.name in PACKINGS
         arrays.append(algorithm.pack(self.weight, problem, knobs) if packed else self.weight)
         for extra in self.extras:
             if extra.ndim == 1 and block:

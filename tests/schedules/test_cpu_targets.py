@@ -31,7 +31,9 @@ def test_numbers_on_every_level(mcpu, lanes, registers):
             for r in CONV_GRID
             if r.group != "tiny" and not algorithm.supports(Problem(r.spec), target)
         ]
-        assert len(rows) > 5, f"{algorithm.name} takes too little of the grid"
+        # Of blocks of 4 channels few hold several groups.
+        least = 2 if algorithm.name == "grouped" else 5
+        assert len(rows) > least, f"{algorithm.name} takes too little of the grid"
         # Those with the least work have the least code; the first of them, spread over what is left.
         rows = sorted(rows, key=lambda r: r.spec.nbytes)[: 4 * ROWS]
         cases += [Case(algorithm.name, row.spec) for row in rows[:: len(rows) // ROWS][:ROWS]]

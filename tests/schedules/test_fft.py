@@ -208,7 +208,8 @@ def test_the_algorithm_as_it_stands_is_right(group, products):
         ),  # within 10 %: not worth 8 times the weights
         (conv(128, 128, (56, 56), (9, 9), g=128), "fft"),
         (conv(128, 128, (56, 56), (13, 13), g=128), "fft"),
-        (conv(512, 512, (14, 14), (27, 27), g=512), "fft"),
+        # Summed over the data, 196 products for 729: 0.11 of ONNX Runtime's time.
+        (conv(512, 512, (14, 14), (27, 27), g=512), "depthwise"),
     ],
     ids=lambda v: v.key if isinstance(v, ConvSpec) else v,
 )

@@ -132,7 +132,7 @@ class Depthwise:
         loaded = S * (1 + cols) if over_data else (cols - 1) * spec.strides[-1] + 2 * S
         loads = loaded / core.loads_of(lanes, block)
         per_strip = R * max(fmas, loads) + cols / core.fmas_of(lanes, block)
-        return max(strips * blocks * per_strip, spec.nbytes / target.memory_bytes)
+        return max(strips * blocks * per_strip, spec.nbytes / target.core.data)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

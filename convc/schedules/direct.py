@@ -129,7 +129,7 @@ class Direct:
         rows, cols = spec.output[-2:]
         compute = steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
         weights = 4 * math.prod(spec.weight) / target.memory_bytes
-        return max(target.core.together(compute, weights), spec.nbytes / target.memory_bytes)
+        return max(target.core.together(compute, weights), spec.nbytes / target.core.data)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

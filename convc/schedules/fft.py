@@ -147,7 +147,8 @@ class Fft:
         bins = tiling.bins * t_h
         if spec.group > 1:
             per_tile = (forward + inverse + 6 * bins) * step
-            return spec.data[0] * k_blocks * tiling.tiles * per_tile * _CAUTION
+            moved = spec.data[0] * k_blocks * tiling.tiles * per_tile
+            return max(moved, spec.nbytes / target.core.data) * _CAUTION
         tiles, blocks = knobs["rows"] * tiling.cols, tiling.rows // knobs["rows"]
         C, K = c_blocks * knobs["data_block"], k_blocks * knobs["block"]
         core, memory = target.core, target.memory_bytes

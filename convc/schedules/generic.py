@@ -59,7 +59,7 @@ class Generic:
             # Every tap of every output point is tested: 512 channels of 4 x 4 from one point took 16 ms, 1.6 GFLOP/s.
             points, taps = math.prod(spec.output[2:]), math.prod(spec.weight)
             flops, efficiency = 2 * spec.data[0] * points * taps, 0.014
-        cycles = max(flops / target.flops_per_cycle / efficiency, spec.nbytes / target.memory_bytes)
+        cycles = max(flops / target.flops_per_cycle / efficiency, spec.nbytes / target.core.data)
         return cycles + reorder_cycles(spec)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:

@@ -132,7 +132,7 @@ class Grouped:
             _SPILLED if _crowded(target, cols, reach) else 1
         )
         cycles = strips * blocks * (steps * per_step + cols + 4) * _MEASURED
-        return max(cycles, spec.nbytes / target.memory_bytes)
+        return max(cycles, spec.nbytes / target.core.data)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

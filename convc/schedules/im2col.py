@@ -145,7 +145,7 @@ class Im2col:
         units = spec.data[0] * spec.group * math.prod(Blocks.of(spec, knobs).counts)
         # Threads wait for the one with the most blocks; where there are few, the channels of each are shared out.
         turns = -(-units // target.cores) * target.cores / units if units >= 2 * target.cores else 1
-        cycles = max(sum(_cycles(spec, target, knobs)) * turns, spec.nbytes / target.memory_bytes)
+        cycles = max(sum(_cycles(spec, target, knobs)) * turns, spec.nbytes / target.core.data)
         return cycles + reorder_cycles(spec)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:

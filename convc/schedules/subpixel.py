@@ -203,7 +203,7 @@ class Subpixel:
         compute = steps * tile_cycles(target, tile, high.count, wide.count, vectors, knobs["block"])
         if not _is_even(spec):
             compute += 2 * math.prod(spec.output) / knobs["block"]
-        return max(compute, spec.nbytes / target.memory_bytes)
+        return max(compute, spec.nbytes / target.core.data)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

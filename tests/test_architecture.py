@@ -8,13 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-import convc
 from convc.ir.ops import OPS
 from convc.runtime.host import LLVM_FEATURES
 from convc.schedules.cuda import backend as cuda
@@ -22,9 +20,7 @@ from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.operators import OPERATORS
 from convc.schedules.table import ALGORITHMS
 from convc.target import ISA_FEATURES
-
-ROOT: Final = Path(convc.__file__).parent
-TESTS: Final = Path(__file__).parent
+from tests.source_files import TESTS, sources, tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +86,6 @@ BROAD_EXCEPT: Final[dict[str, str]] = {
     # A candidate that cannot be built or run is a record, and TVM raises almost every class there is for one.
     "tuning.worker": "any failure of a candidate is an answer",
 }
-
-
-@cache
-def sources() -> dict[str, Path]:
-    """Return module name without `convc.` -> file."""
-    found = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
-    return found
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def part_of(module: str) -> Part | None:
@@ -348,56 +329,3 @@ def test_elementwise_ops_can_be_fused():
 
 def test_features_of_a_target_are_ones_that_the_runtime_can_see():
     assert set(ISA_FEATURES) <= LLVM_FEATURES
-
-
-# ---- tests ------------------------------------------------------------------------------------------------------
-
-
-def _asserts(function: ast.FunctionDef, checkers: set[str]) -> bool:
-    """Whether a test can fail: an assert, `pytest.raises`, or a call of a function that asserts."""
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assert):
-            return True
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            last = name.rpartition(".")[2]
-            if (
-                name in ("pytest.raises", "pytest.fail")
-                or last.startswith("assert_")
-                or last in checkers
-            ):
-                return True
-            # A subprocess whose failure is an exception.
-            if any(k.arg == "check" and ast.unparse(k.value) == "True" for k in node.keywords):
-                return True
-    return False
-
-
-def test_every_test_can_fail():
-    files = sorted(TESTS.rglob("*.py"))
-    # Functions of the tests that assert themselves, or call one that does.
-    checkers: set[str] = set()
-    for _ in range(3):
-        for path in files:
-            for node in ast.walk(tree(path)):
-                if (
-                    isinstance(node, ast.FunctionDef)
-                    and not node.name.startswith("test_")
-                    and _asserts(node, checkers)
-                ):
-                    checkers.add(node.name)
-    idle = [
-        f"{path.relative_to(TESTS)}::{node.name}"
-        for path in files
-        if path.name.startswith("test_")
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.FunctionDef)
-        and node.name.startswith("test_")
-        and not _asserts(node, checkers)
-    ]
-    assert idle == []
-
-
-def test_test_files_have_a_name_of_their_own_in_their_folder():
-    packages = {p.parent for p in TESTS.rglob("test_*.py")}
-    assert [str(p.relative_to(TESTS)) for p in packages if not (p / "__init__.py").exists()] == []

@@ -64,19 +64,71 @@ class Microarchitecture:
 # any of it is hidden behind FMAs: Winograd F(2, 3), 512 channels at 7 x 7: products 0.75 ms, 16.8 MB of U, together 1.6 ms.
 # Depthwise 3x3 layers of MobileNetV2 move 9 to 11 bytes a cycle.
 _INTEL_SERVER: Final = Microarchitecture(
-    "Intel server", 2, 2, 2, 3, 4, 48, 10.7, 6.0, 10.0, 1.25, 0.9, 2.8e9
+    "Intel server",
+    fmas=2,
+    half_fmas=2,
+    loads=2,
+    half_loads=3,
+    latency=4,
+    l2=48,
+    l3=10.7,
+    memory=6.0,
+    data=10.0,
+    crowding=1.25,
+    uncovered=0.9,
+    hertz=2.8e9,
 )
 
 # One FMA of 512 bits or two of 256 a cycle. AMD EPYC (Zen 4, virtual machine, 2026-11-21): 117 GFLOP/s a core; 33 GB/s on VGG's dense
 # layers; two cores together 1.5 x as much; 512 channels at 7 x 7 took 1194 us where the stream alone takes 1004.
-_ZEN4: Final = Microarchitecture("Zen 4", 1, 2, 1, 2, 4, 32, 14, 9.2, 8.0, 4 / 3, 0.2, 3.6e9)
+_ZEN4: Final = Microarchitecture(
+    "Zen 4",
+    fmas=1,
+    half_fmas=2,
+    loads=1,
+    half_loads=2,
+    latency=4,
+    l2=32,
+    l3=14,
+    memory=9.2,
+    data=8.0,
+    crowding=4 / 3,
+    uncovered=0.2,
+    hertz=3.6e9,
+)
 
 # As Zen 4 with vectors of 256 bits as the whole ones; not measured.
-_AVX2: Final = Microarchitecture("AVX2", 2, 2, 2, 2, 4, 32, 14, 9.2, 8.0, 4 / 3, 0.2, 3.6e9)
+_AVX2: Final = Microarchitecture(
+    "AVX2",
+    fmas=2,
+    half_fmas=2,
+    loads=2,
+    half_loads=2,
+    latency=4,
+    l2=32,
+    l3=14,
+    memory=9.2,
+    data=8.0,
+    crowding=4 / 3,
+    uncovered=0.2,
+    hertz=3.6e9,
+)
 
 # No fused multiply-add: a product and a sum are two instructions. Also AArch64's NEON; not measured.
 _NARROW: Final = Microarchitecture(
-    "128-bit vectors", 1, 1, 2, 2, 4, 32, 14, 9.2, 8.0, 4 / 3, 0.2, 3.6e9
+    "128-bit vectors",
+    fmas=1,
+    half_fmas=1,
+    loads=2,
+    half_loads=2,
+    latency=4,
+    l2=32,
+    l3=14,
+    memory=9.2,
+    data=8.0,
+    crowding=4 / 3,
+    uncovered=0.2,
+    hertz=3.6e9,
 )
 
 # LLVM's CPU name -> row; what is not here goes by its vectors.

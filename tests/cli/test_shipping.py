@@ -119,7 +119,7 @@ def test_sign_and_refuse(convc: Convc, module: Path, tmp_path: Path) -> None:
 def test_openssl_checks_the_same_signature(convc: Convc, module: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+        pytest.skip("openssl is not installed (apt-get install openssl)")
     ours = Path(shutil.copyfile(module, tmp_path / "ours.so"))
     convc("sign", ours, "--new-key", tmp_path / "key")
     command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", tmp_path / "key.pub", "-rawin"]

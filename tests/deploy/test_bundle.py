@@ -110,7 +110,7 @@ def enter(root: Path) -> list[str]:
     """Return the command that runs another with `root` as its root, or skip where the machine forbids it."""
     chroot = shutil.which("chroot", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if chroot is None:
-        pytest.skip("chroot is not installed")
+        pytest.skip("chroot is not installed (apt-get install coreutils)")
     ways = [[chroot, str(root)], ["unshare", "--user", "--map-root-user", chroot, str(root)]]
     for way in ways if os.geteuid() == 0 else ways[1:]:
         if (

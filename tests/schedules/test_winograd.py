@@ -68,6 +68,28 @@ def all_cases() -> list[Case]:
     return cases
 
 
+def every_case() -> list[Case]:
+    """Return every spec with every m that has points, in blocks of one tile row and of all, in both orders in turn."""
+    cases = []
+    for index, spec in enumerate(SPECS.values()):
+        slices = spec.output[2] if spec.rank == 3 else 1
+        for m in (m for m in range(2, 7) if Tiles.fit(raised(spec), m)):
+            whole = Tiles.of(raised(spec), m).high.blocks
+            sizes = (1, slices) if (index + m) % 2 else (whole, 1)
+            cases.append(case(spec, m, *sizes, planes=(index + m) // 2 % 2))
+    return cases
+
+
+@pytest.mark.slow
+def test_error_is_within_the_bound_for_every_spec_and_m():
+    module = ConvModule(every_case(), TARGET)
+    assert len(module.cases) >= 42
+    for result in module.run(exact=False):
+        spec = result.case.spec
+        bound = error_bound("winograd", result.data, result.weight, spec, result.knobs)
+        assert_bounded(result.actual, result.expected, bound)
+
+
 def test_error_is_within_the_bound_for_every_m():
     module = ConvModule(all_cases(), TARGET)
     assert {dict(case.knobs)["m"] for case in module.cases} == {2, 3, 4, 5, 6}

@@ -17,7 +17,8 @@ kernel's weights lie there.
 
 Measured on one core of an Intel Xeon (Emerald Rapids), weights in L3, direct-method GFLOP/s without -> with: 3x3 512 channels 7 x 7
 direct 91 -> 136, Winograd F(2, 3) 89 -> 136; 3x3 256 at 14 x 14 Winograd F(5, 3) 144 -> 266; 1x1 512 -> 2048 at 7 x 7 121 -> 150. With
-the weights in L1 or L2 already no difference above noise (3x3 64 at 56 x 56: 172, 171), so every kernel with packed weights fetches.
+the weights in L1 or L2 already no difference above noise (3x3 64 at 56 x 56: 172, 171), so `direct`, `subpixel`, `winograd`, dense `fft`
+and dense layers always fetch.
 """
 
 from __future__ import annotations

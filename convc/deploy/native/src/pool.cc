@@ -17,7 +17,7 @@ namespace {
 thread_local Pool *current_pool = nullptr;
 thread_local Workspace *current_workspace = nullptr;
 
-// About 50 us on a Zen 4: longer than what lies between two kernels of one run, short against a time slice.
+// Tens of microseconds (not measured): longer than what lies between two kernels of one run, short against a time slice.
 constexpr int kSpins = 2000;
 
 void breathe() {

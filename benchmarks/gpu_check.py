@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
             add("--dry-run", action="store_true", help="list the jobs only")
         if name == "run":
             step.add_argument("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
+            step.add_argument("--torch-compile", action="store_true", help="also time torch.compile's max-autotune: minutes for a network")  # fmt: skip
             step.add_argument("--no-peer", action="store_true", help="without torch's times")
         if name == "report":
             step.add_argument("--logs", type=Path, default=Path("tuning_logs/cuda"), help="folder of the tuning log")  # fmt: skip
@@ -101,7 +102,7 @@ def _run(given: argparse.Namespace) -> int:
                 f"gpu_check run must have torch for the peer's times; got no module '{error.name}'. "
                 "Install torch, or leave the peer out with --no-peer."
             ) from None
-        peer = Peer()
+        peer = Peer(compiled=given.torch_compile)
         if not facts.is_file():
             facts.write_text(json.dumps(peer.facts(), indent=1))
     elif not facts.is_file():

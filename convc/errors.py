@@ -14,6 +14,7 @@
         UnknownNameError          (also ValueError)           an algorithm, layer or target nobody knows
       LoweringError               the compiler below (TVM, g++) failed
       ToolchainError              something this machine lacks: a wrong TVM, no g++, an unknown CPU
+      DeviceError                 a CUDA device or its driver refused or failed
       AccuracyError               a compiled module disagrees with its reference
       PackageError                a packaged module: manifest, version or file is wrong
         TargetMismatchError       this machine cannot run the module
@@ -34,6 +35,7 @@ __all__ = [
     "AccuracyError",
     "ConvcError",
     "DTypeError",
+    "DeviceError",
     "FrontendError",
     "InputError",
     "InvalidKnobsError",
@@ -109,6 +111,10 @@ class LoweringError(ConvcError):
 
 class ToolchainError(ConvcError):
     """This machine lacks something that the request needs; the message says what and how to get it."""
+
+
+class DeviceError(ConvcError):
+    """A CUDA device, or the driver's function that is named, refused or failed; the message has CUDA's own text."""
 
 
 class AccuracyError(ConvcError):

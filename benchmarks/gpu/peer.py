@@ -21,8 +21,9 @@ _CALLS, _REPEATS = 20, 5
 class Peer:
     """Times by CUDA events, after warming up; cuDNN picks its algorithm by trying all of them."""
 
-    def __init__(self, device: str = "cuda") -> None:
-        self.device = device
+    def __init__(self, device: str = "cuda", *, compiled: bool = False) -> None:
+        """Prepare; `compiled`: also time torch.compile's max-autotune, which takes minutes for a network."""
+        self.device, self.compiled = device, compiled
         torch.backends.cudnn.benchmark = True
 
     def facts(self) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class Peer:
         return found
 
     def model(self, name: str, batch: int) -> dict[str, float]:
-        """Return seconds of a network: eager and compiled, float32 strictly and as TF32."""
+        """Return seconds of a network: eager, and compiled if that was asked for; float32 strictly and as TF32."""
         found = {}
         shape = (batch, *input_shape(name)[1:])
         for label, fast in (("fp32", False), ("tf32", True)):
@@ -81,23 +82,34 @@ class Peer:
             x = torch.randn(shape, device=self.device).to(memory_format=torch.channels_last)
             with torch.no_grad():
                 found[f"eager_{label}"] = self._time(lambda m=model, x=x: m(x))
-                compiled = torch.compile(model, mode="max-autotune")
-                found[f"compiled_{label}"] = self._time(lambda m=compiled, x=x: m(x))
+                if self.compiled:
+                    # It records CUDA graphs of its own.
+                    compiled = torch.compile(model, mode="max-autotune")
+                    found[f"compiled_{label}"] = self._events(lambda m=compiled, x=x: m(x))
         return found
 
     def _time(self, call: Callable[[], Any]) -> float:
+        """Return the median seconds of a call, replayed in a CUDA graph as convc's are: Python and launches are not in it."""
         for _ in range(3):
             call()
         torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(_CALLS):
+                call()
+        return self._events(graph.replay) / _CALLS
+
+    def _events(self, call: Callable[[], Any]) -> float:
+        for _ in range(3):
+            call()
         samples = []
         for _ in range(_REPEATS):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            for _ in range(_CALLS):
-                call()
+            call()
             end.record()
             end.synchronize()
-            samples.append(start.elapsed_time(end) / 1e3 / _CALLS)
+            samples.append(start.elapsed_time(end) / 1e3)
         return statistics.median(samples)
 
 

@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from convc.errors import TargetMismatchError, ToolchainError
 from convc.ir.types import dtype_name
+from convc.runtime.cuda_graph import Cudart, Graph
 from convc.runtime.driver import look
 from convc.runtime.library import Runtime
 from convc.runtime.manifest import TargetInfo
@@ -37,8 +38,9 @@ _loaded: CudaRuntime | None = None
 class CudaRuntime:
     """Memory and copies of one device, on the stream that tvm_ffi calls current there."""
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, cudart: Cudart, index: int = 0) -> None:
         self.device: Final = tvm_ffi.device("cuda", index)
+        self._cudart: Final = cudart
         self._allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
         self._from_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
         self._to_bytes = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
@@ -60,6 +62,14 @@ class CudaRuntime:
         """Copy device memory into a C-contiguous array, once all kernels before are done."""
         address = array.__array_interface__["data"][0]
         self._to_bytes(tensor, ctypes.c_void_p(address), array.nbytes)
+
+    def graph(self, function: Callable[[], object]) -> Graph:
+        """Return what the function launches on the current stream, recorded to be replayed.
+
+        Raises:
+            DeviceError: if something that it calls cannot be recorded.
+        """
+        return Graph(self._cudart, self.device, function)
 
     def synchronize(self) -> None:
         """Wait until the device is done."""
@@ -84,8 +94,7 @@ def cuda_runtime(runtime: Runtime, target: TargetInfo) -> CudaRuntime:
     _check_device(state.devices[0].name, state.devices[0].sm, target)
     with _lock:
         if _loaded is None:
-            _load(runtime)
-            _loaded = CudaRuntime()
+            _loaded = CudaRuntime(_load(runtime))
         return _loaded
 
 
@@ -102,7 +111,7 @@ def _check_device(name: str, sm: int, target: TargetInfo) -> None:
     )
 
 
-def _load(runtime: Runtime) -> None:
+def _load(runtime: Runtime) -> Cudart:
     path = runtime.path.parent / _FILE
     if not path.is_file():
         raise ToolchainError(
@@ -121,6 +130,7 @@ def _load(runtime: Runtime) -> None:
         ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise ToolchainError(f"TVM's CUDA runtime must load; got {error}.") from None
+    return Cudart(cudart)
 
 
 def find_cudart() -> str | None:

@@ -6,8 +6,7 @@ Inputs may be NumPy arrays, which are copied to the device, or tensors on the de
 from __future__ import annotations
 
 import statistics
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import tvm_ffi
@@ -91,16 +90,18 @@ class DeviceModule(Module):
     def time(self, inputs: Mapping[str, ArrayLike], *, number: int = 10, repeats: int = 5) -> float:
         """Return the median seconds of a run between two events on the device; copies of inputs and outputs are not in it.
 
+        Runs are replayed as one CUDA graph, so that what the host needs to launch a kernel is not in it either.
+
         Args:
             inputs: every input, by name.
             number: runs between two events.
             repeats: measurements, after one run to warm up.
         """
         arguments = self._arguments(self._in_order(inputs), self._memory())
-        return statistics.median(self._timed(self.manifest.entry, number, repeats)(*arguments))
+        return statistics.median(self._seconds(self._entry, arguments, number, repeats))
 
     def profile(self, inputs: Mapping[str, ArrayLike], repeats: int = 10) -> tuple[StepTimes, ...]:
-        """Return how long each step takes on the device, run one by one in order, ten runs between two events.
+        """Return how long each step takes on the device, one by one in order: ten runs in a CUDA graph between two events.
 
         Args:
             inputs: every input, by name.
@@ -134,19 +135,23 @@ class DeviceModule(Module):
                 )
                 for a in step.arguments
             ]
-            timed = self._timed(step.symbol, 10, repeats)
-            times.append(StepTimes(step, timed(*(w.tensor for w in windows))))
+            function = self._library.get_function(step.symbol)
+            seconds = self._seconds(function, [w.tensor for w in windows], 10, repeats)
+            times.append(StepTimes(step, seconds))
         return tuple(times)
 
-    def _timed(self, name: str, number: int, repeats: int) -> Callable[..., tuple[float, ...]]:
-        evaluator = tvm_ffi.get_global_func("runtime.RPCTimeEvaluator")
-        # min_repeat_ms, limit_zero_time_iterations, cooldown_interval_ms, repeats_to_cooldown, cache_flush_bytes, f_preproc
-        timed = evaluator(self._library, name, CUDA, 0, number, repeats, 0, 100, 0, 1, 0, "")
+    def _seconds(
+        self, function: tvm_ffi.Function, arguments: Sequence[Any], number: int, repeats: int
+    ) -> tuple[float, ...]:
+        def calls() -> None:
+            for _ in range(number):
+                function(*arguments)
 
-        def seconds(*arguments: tvm_ffi.Tensor) -> tuple[float, ...]:
-            return struct.unpack(f"@{repeats}d", bytes(timed(*arguments)))
-
-        return seconds
+        graph = self._cuda.graph(calls)
+        try:
+            return tuple(s / number for s in graph.seconds(repeats))
+        finally:
+            graph.close()
 
     def __repr__(self) -> str:
         code = ", ".join(self.manifest.target.device)

@@ -52,6 +52,8 @@ struct Kernel {
   void (*call)(void** arguments);
   // Calls `visit` with each argument that is a pointer.
   void (*pointers)(void** arguments, void (*visit)(const void*));
+  // Calls `visit` with the size of each argument.
+  void (*sizes)(void (*visit)(size_t));
   unsigned max_threads;  // __launch_bounds__
 };
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "cuda_abi.h"
 #include "engine_private.h"
@@ -56,6 +57,26 @@ bool in_limits(const LaunchConfig& c, const Function& f) {
   const unsigned *b = c.block, *g = c.grid;
   return b[0] && b[1] && b[2] && b[0] <= 1024 && b[1] <= 1024 && b[2] <= 64 && b[0] * b[1] * b[2] <= f.kernel->max_threads && g[0] &&
          g[1] && g[2] && g[0] <= 0x7fffffffu && g[1] <= 65535 && g[2] <= 65535;
+}
+
+// A launch that waits in a graph, with copies of its arguments' bytes.
+struct Recorded {
+  LaunchConfig config;
+  void* function;
+  std::vector<std::string> arguments;
+};
+using Graph = std::vector<Recorded>;
+// What the stream that is being captured has been asked so far.
+Graph* captured = nullptr;
+
+std::vector<size_t> visited_sizes;
+
+Recorded record(const LaunchConfig& c, void* function, void** arguments) {
+  visited_sizes.clear();
+  static_cast<Function*>(function)->kernel->sizes([](size_t size) { visited_sizes.push_back(size); });
+  Recorded made{c, function, {}};
+  for (size_t i = 0; i < visited_sizes.size(); ++i) made.arguments.emplace_back(static_cast<char*>(arguments[i]), visited_sizes[i]);
+  return made;
 }
 
 bool foreign_pointer = false;
@@ -154,6 +175,7 @@ int cudaMemGetInfo(size_t* free_bytes, size_t* total) {
   return SUCCESS;
 }
 int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int kind, void*) {
+  if (captured) return failed(NOT_SUPPORTED, "a copy in a captured stream");
   if ((kind == HOST_TO_DEVICE || kind == DEVICE_TO_DEVICE) && bytes && !cuda_emulation::is_device_memory(to, bytes))
     return failed(INVALID_DEVICE_POINTER, "a copy to what is not wholly device memory");
   if ((kind == DEVICE_TO_HOST || kind == DEVICE_TO_DEVICE) && bytes && !cuda_emulation::is_device_memory(from, bytes))
@@ -176,7 +198,7 @@ int cudaMemsetAsync(void* to, int value, size_t bytes, void*) {
 int cudaStreamCreate(void** stream) { return *stream = STREAM, SUCCESS; }
 int cudaStreamCreateWithFlags(void** stream, unsigned) { return *stream = STREAM, SUCCESS; }
 int cudaStreamDestroy(void*) { return SUCCESS; }
-int cudaStreamSynchronize(void*) { return SUCCESS; }
+int cudaStreamSynchronize(void*) { return captured ? failed(NOT_SUPPORTED, "waiting for a captured stream") : SUCCESS; }
 int cudaDeviceSynchronize() { return SUCCESS; }
 int cudaStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 int cudaEventCreate(void** event) { return *event = new double(0), SUCCESS; }
@@ -186,12 +208,20 @@ int cudaEventSynchronize(void*) { return SUCCESS; }
 int cudaEventElapsedTime(float* ms, void* start, void* end) {
   return *ms = static_cast<float>(*static_cast<double*>(end) - *static_cast<double*>(start)), SUCCESS;
 }
-int cudaStreamBeginCapture(void*, int) { return failed(NOT_SUPPORTED, "no CUDA graphs"); }
-int cudaStreamEndCapture(void*, void**) { return failed(NOT_SUPPORTED, "no CUDA graphs"); }
-int cudaGraphInstantiate(void**, void*, unsigned long long) { return failed(NOT_SUPPORTED, "no CUDA graphs"); }
-int cudaGraphLaunch(void*, void*) { return failed(NOT_SUPPORTED, "no CUDA graphs"); }
-int cudaGraphDestroy(void*) { return SUCCESS; }
-int cudaGraphExecDestroy(void*) { return SUCCESS; }
+int cudaStreamBeginCapture(void* stream, int) {
+  if (!stream) return failed(NOT_SUPPORTED, "capture of the default stream");
+  if (captured) return failed(NOT_SUPPORTED, "capture of two streams at once");
+  return captured = new Graph, SUCCESS;
+}
+int cudaStreamEndCapture(void*, void** graph) {
+  if (!captured) return failed(INVALID_VALUE, "end of a capture that was not begun");
+  return *graph = captured, captured = nullptr, SUCCESS;
+}
+int cudaGraphInstantiate(void** launchable, void* graph, unsigned long long) {
+  return *launchable = new Graph(*static_cast<Graph*>(graph)), SUCCESS;
+}
+int cudaGraphDestroy(void* graph) { return delete static_cast<Graph*>(graph), SUCCESS; }
+int cudaGraphExecDestroy(void* launchable) { return delete static_cast<Graph*>(launchable), SUCCESS; }
 
 // ---- libcuda
 int cuInit(unsigned) { return SUCCESS; }
@@ -244,6 +274,7 @@ int cuLaunchKernelEx(const LaunchConfig* c, void* function, void** arguments, vo
     return failed(INVALID_VALUE, launch + "outside the limits of the device or of __launch_bounds__(" + std::to_string(f.kernel->max_threads) + ")");
   if (c->dynamic_shared > f.dynamic_limit)
     return failed(INVALID_VALUE, launch + std::to_string(c->dynamic_shared) + " bytes of dynamic shared memory, " + std::to_string(f.dynamic_limit) + " allowed");
+  if (captured) return captured->push_back(record(*c, function, arguments)), SUCCESS;
   ++launches;
   OpenDeviceMemory open;
   foreign_pointer = false;
@@ -253,6 +284,15 @@ int cuLaunchKernelEx(const LaunchConfig* c, void* function, void** arguments, vo
                                              {c->block[0], c->block[1], c->block[2]}, c->dynamic_shared);
   if (wrong.empty()) wrong = cuda_emulation::device_damage();
   return wrong.empty() ? SUCCESS : failed(LAUNCH_FAILED, launch + wrong);
+}
+
+int cudaGraphLaunch(void* launchable, void*) {
+  for (Recorded& launch : *static_cast<Graph*>(launchable)) {
+    std::vector<void*> arguments;
+    for (std::string& bytes : launch.arguments) arguments.push_back(bytes.data());
+    if (const int error = cuLaunchKernelEx(&launch.config, launch.function, arguments.data(), nullptr)) return error;
+  }
+  return SUCCESS;
 }
 
 }  // extern "C"

@@ -50,6 +50,11 @@ void visit_pointers(void (*kernel)(P...), void** a, void (*visit)(const void*)) 
   visit_pointers(kernel, a, visit, std::index_sequence_for<P...>{});
 }
 
+template <class... P>
+void visit_sizes(void (*)(P...), void (*visit)(size_t)) {
+  (visit(sizeof(P)), ...);
+}
+
 template <class T, int DECLARATION>
 T& shared(size_t alignment = alignof(T)) {
   return *static_cast<T*>(shared_array(DECLARATION, sizeof(T), alignment < 16 ? 16 : alignment));
@@ -61,7 +66,8 @@ T& shared(size_t alignment = alignof(T)) {
   extern "C" const cuda_emulation::Kernel NAME##__emulated;                                                         \
   const cuda_emulation::Kernel NAME##__emulated = {                                                                 \
       [](void** a) { cuda_emulation::call_with(&NAME, a); },                                                        \
-      [](void** a, void (*visit)(const void*)) { cuda_emulation::visit_pointers(&NAME, a, visit); }, MAX_THREADS};
+      [](void** a, void (*visit)(const void*)) { cuda_emulation::visit_pointers(&NAME, a, visit); },   \
+      [](void (*visit)(size_t)) { cuda_emulation::visit_sizes(&NAME, visit); }, MAX_THREADS};
 
 #include "vector_types.h"
 #include "arithmetic.h"

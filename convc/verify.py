@@ -23,8 +23,19 @@ from convc.inputs import ArraySignature, random_inputs
 from convc.ir.graph import Graph
 from convc.ir.reference import interpret
 from convc.npz import save_npz
+from convc.runtime import host, load, read_manifest
+from convc.runtime.variants import runnable
 
-__all__ = ["REFERENCES", "OutputError", "Runnable", "VerifyReport", "compare", "verify"]
+__all__ = [
+    "REFERENCES",
+    "OutputError",
+    "Runnable",
+    "VerifyReport",
+    "compare",
+    "runnable_modules",
+    "verify",
+    "verify_each",
+]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -205,27 +216,93 @@ def verify(
         InputError: if inputs do not fit, or the module and the graph name different outputs.
         UnknownNameError: if there is no such reference.
     """
+    only = {"": module}
+    return verify_each(only, graph, reference=reference, model_path=model_path, inputs=inputs, n=n, seed=seed, tolerance=tolerance)[""]  # fmt: skip
+
+
+def verify_each(
+    modules: Mapping[str, Runnable],
+    graph: Graph,
+    *,
+    reference: str = "auto",
+    model_path: str | os.PathLike[str] | None = None,
+    inputs: Arrays | None = None,
+    n: int = 1,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+) -> dict[str, VerifyReport]:
+    """Verify several modules of one graph on the same inputs; the reference, which is slow, runs once for all of them.
+
+    Takes at least one module, by any name, and for the rest what `verify` takes; errors as there.
+
+    Returns:
+        A report by each module's name; `seconds` counts the reference and this module, not the others.
+    """
     if reference != "auto" and reference not in REFERENCES:
         raise unknown_name("reference", reference, ("auto", *REFERENCES))
     if n < 1:
         raise InputError(f"verification must have at least 1 run; got {n}.")
     name = next(iter(REFERENCES)) if reference == "auto" else reference
-    expected_of = REFERENCES[name](graph, model_path)
     began = time.perf_counter()
-    found: dict[str, OutputError] = {}
-    failing: Arrays | None = None
+    expected_of = REFERENCES[name](graph, model_path)
+    shared = time.perf_counter() - began
     runs = 1 if inputs is not None else n
+    tallies = {key: _Tally({}, None) for key in modules}
+    signatures = next(iter(modules.values())).inputs
     for run in range(runs):
-        fed = inputs if inputs is not None else random_inputs(module.inputs, seed + run)
-        actual, expected = module.run(fed), expected_of(fed)
+        fed = inputs if inputs is not None else random_inputs(signatures, seed + run)
+        began = time.perf_counter()
+        expected = expected_of(fed)
+        shared += time.perf_counter() - began
+        for key, module in modules.items():
+            tallies[key].add(module, fed, expected, tolerance)
+    return {
+        key: VerifyReport(tuple(tally.found.values()), name, tolerance, runs, shared + tally.seconds, tally.failing)
+        for key, tally in tallies.items()
+    }  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one module's runs have shown so far."""
+
+    found: dict[str, OutputError]
+    failing: Arrays | None
+    seconds: float = 0.0
+
+    def add(self, module: Runnable, fed: Arrays, expected: Arrays, tolerance: float) -> None:
+        began = time.perf_counter()
+        actual = module.run(fed)
+        self.seconds += time.perf_counter() - began
         if set(actual) != set(expected):
             raise InputError(
                 f"module and reference must name the same outputs; got {', '.join(actual)} and {', '.join(expected)}."
             )
         for output in actual:
             row = compare(output, np.asarray(actual[output]), expected[output], tolerance)
-            if failing is None and not row.max_relative_error <= tolerance:
-                failing = {k: np.array(v) for k, v in fed.items()}
-            found[output] = _merge(found[output], row) if output in found else row
-    seconds = time.perf_counter() - began
-    return VerifyReport(tuple(found.values()), name, tolerance, runs, seconds, failing)
+            if self.failing is None and not row.max_relative_error <= tolerance:
+                self.failing = {k: np.array(v) for k, v in fed.items()}
+            before = self.found.get(output)
+            self.found[output] = _merge(before, row) if before else row
+
+
+def runnable_modules(
+    path: str | os.PathLike[str], threads: int | None = None
+) -> dict[str, Runnable]:
+    """Return what a packaged module has for CPUs that this machine can run, loaded.
+
+    Args:
+        path: a packaged module.
+        threads: as `convc.load` takes them.
+
+    Returns:
+        Modules by LLVM's name of their CPU; the first is the one that `convc.load` takes by itself.
+
+    Raises:
+        PackageError, TargetMismatchError, ToolchainError, InputError: as `convc.load`.
+    """
+    manifest, cpu = read_manifest(path), host.cpu()
+    fitting = runnable(manifest, cpu.machine, cpu.features)
+    # None fits: loading says in words what is missing.
+    names = [v.target.mcpu for v in fitting] or [manifest.target.mcpu]
+    return {name: load(path, threads=threads, mcpu=name) for name in names}

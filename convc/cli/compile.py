@@ -120,15 +120,15 @@ def compile(
             progress=progress,
             dump=dump,
         )
-        report = _write(compiled, path, format, cc, progress, verify, tolerance, seed)
+        reports = _write(compiled, path, format, cc, progress, verify, tolerance, seed)
     for note in compiled.planned.notes:
         output.warn(note)
     _settle_locks(compiled, path, lock, locked)
     total = time.perf_counter() - began
     if output.json:
-        print_json(_document(model, path, compiled, report, progress.seconds, total))
+        print_json(_document(model, path, compiled, reports, progress.seconds, total))
     elif not output.quiet:
-        _show(path, compiled, report, progress.seconds, total)
+        _show(path, compiled, reports, progress.seconds, total)
 
 
 def _settle_locks(
@@ -160,25 +160,28 @@ def _write(
     verify: bool,
     tolerance: float,
     seed: int,
-) -> VerifyReport | None:
+) -> dict[str, VerifyReport]:
     """Export beside `path`, check that file, and only if it is right write what was asked for: no wrong module is ever left."""
     from convc.deploy.bundle import write_bundle
-    from convc.runtime import load
-    from convc.verify import verify as verify_module
+    from convc.verify import runnable_modules, verify_each
 
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.so")
     try:
         progress("export", 0, 1)
         compiled.export(partial, cc=cc)
-        report = None
+        reports: dict[str, VerifyReport] = {}
         if verify and not _cannot_run(compiled):
             progress("verify", 0, 1)
-            report = verify_module(load(partial), compiled.source, seed=seed, tolerance=tolerance)
-            try:
-                report.raise_if_failed()
-            except AccuracyError as error:
-                error.add_note(f"'{path}' is not written. With --no-verify it is.")
-                raise
+            modules = runnable_modules(partial)
+            reports = verify_each(modules, compiled.source, seed=seed, tolerance=tolerance)
+            for mcpu, report in reports.items():
+                try:
+                    report.raise_if_failed()
+                except AccuracyError as error:
+                    error.add_note(
+                        f"That is the code for {mcpu}. '{path}' is not written. With --no-verify it is."
+                    )
+                    raise
             progress("verify", 1, 1)
         if format is Format.SO:
             partial.replace(path)
@@ -188,7 +191,7 @@ def _write(
             compiled.export(path, format="static", cc=cc)
     finally:
         partial.unlink(missing_ok=True)
-    return report
+    return reports
 
 
 def _cannot_run(compiled: CompiledModel) -> str:
@@ -212,7 +215,7 @@ def _document(
     model: Path,
     path: Path,
     compiled: CompiledModel,
-    report: VerifyReport | None,
+    reports: dict[str, VerifyReport],
     stages: dict[str, float],
     total: float,
 ) -> dict[str, object]:
@@ -230,8 +233,9 @@ def _document(
         "flops": sum(s.flops for s in manifest.steps),
         "weights_bytes": manifest.weights_bytes,
         "arena_bytes": manifest.arena_bytes,
-        "max_relative_error": report.max_relative_error if report else None,
-        "reference": report.reference if report else None,
+        "max_relative_error": _worst(reports),
+        "reference": next((r.reference for r in reports.values()), None),
+        "verified": {mcpu: r.max_relative_error for mcpu, r in reports.items()},
         "stages_seconds": stages,
         "seconds": total,
     }
@@ -242,6 +246,22 @@ def _target(compiled: CompiledModel) -> str:
     if target.device:
         return f"{target.kind} {' '.join(target.device)}"
     return f"{target.kind} {target.mcpu}, {threads} threads"
+
+
+def _worst(reports: dict[str, VerifyReport]) -> float | None:
+    return max((r.max_relative_error for r in reports.values()), default=None)
+
+
+def _which(compiled: CompiledModel, reports: dict[str, VerifyReport]) -> str:
+    """Return which of several CPUs' code was verified, and which this machine cannot run."""
+    from convc.runtime.variants import every_variant
+
+    names = [v.target.mcpu for v in every_variant(compiled.manifest)]
+    if len(names) == 1:
+        return ""
+    left = [name for name in names if name not in reports]
+    also = f"; not {', '.join(left)}, which this machine cannot run" if left else ""
+    return f", for {', '.join(reports)}{also}"
 
 
 def _algorithms(compiled: CompiledModel) -> dict[str, int]:
@@ -258,7 +278,7 @@ def _tuning(compiled: CompiledModel) -> str:
 def _show(
     path: Path,
     compiled: CompiledModel,
-    report: VerifyReport | None,
+    reports: dict[str, VerifyReport],
     stages: dict[str, float],
     total: float,
 ) -> None:
@@ -272,9 +292,10 @@ def _show(
         ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
         ("time", f"{seconds(total)}: " + ", ".join(f"{stage} {seconds(s)}" for stage, s in stages.items())),
     ]  # fmt: skip
-    if report:
-        verdict = f"max error {report.max_relative_error:.2g} of the output's magnitude, against {report.reference} on one random input"
-        rows.append(("verified", verdict))
+    if reports:
+        reference = next(iter(reports.values())).reference
+        verdict = f"max error {_worst(reports):.2g} of the output's magnitude, against {reference} on one random input"
+        rows.append(("verified", verdict + _which(compiled, reports)))
     else:
         rows.append(("verified", f"no ({_cannot_run(compiled) or '--no-verify'})"))
     for name, value in rows:

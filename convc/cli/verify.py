@@ -24,9 +24,10 @@ from convc.cli.sources import model_file, module_file, open_graph
 from convc.errors import AccuracyError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from convc.ir import Graph
-    from convc.runtime import Module
-    from convc.verify import VerifyReport
+    from convc.verify import Runnable, VerifyReport
 
 __all__ = ["verify"]
 
@@ -46,17 +47,15 @@ def verify(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:  # fmt: skip
-    """Compare a module's outputs with a reference's; exit 4 if they differ."""
+    """Compare a module's outputs with a reference's, for every CPU it has code for that this machine can run; exit 4 if they differ."""
     from convc.npz import load_npz
-    from convc.runtime import load
-    from convc.verify import verify as verify_module
+    from convc.verify import runnable_modules, verify_each
 
     output = Output(json, quiet, verbose)
-    loaded = load(module_file(module), threads=threads)
-    graph = _graph(model, shape, loaded)
-    report = verify_module(
+    loaded = runnable_modules(module_file(module), threads)
+    reports = verify_each(
         loaded,
-        graph,
+        _graph(model, shape, next(iter(loaded.values()))),
         reference=reference,
         model_path=model,
         inputs=load_npz(existing_file(inputs, "--inputs")) if inputs is not None else None,
@@ -64,11 +63,12 @@ def verify(
         seed=seed,
         tolerance=tolerance,
     )
-    saved = report.save_failing(save_failing) if save_failing is not None else None
-    _answer(output, module, model, report, saved)
+    failed = next((r for r in reports.values() if not r.ok), None)
+    saved = failed.save_failing(save_failing) if failed and save_failing is not None else None
+    _answer(output, module, model, reports, saved)
 
 
-def _graph(model: Path, shape: list[str] | None, loaded: Module) -> Graph:
+def _graph(model: Path, shape: list[str] | None, loaded: Runnable) -> Graph:
     """Import the model; one with symbolic dimensions takes them from the module unless told otherwise."""
     if shape or model.suffix != ".onnx":
         return open_graph(model, shape)
@@ -78,19 +78,25 @@ def _graph(model: Path, shape: list[str] | None, loaded: Module) -> Graph:
 
 
 def _answer(
-    output: Output, module: Path, model: Path, report: VerifyReport, saved: Path | None
+    output: Output, module: Path, model: Path, reports: dict[str, VerifyReport], saved: Path | None
 ) -> None:
     failure: AccuracyError | None = None
-    try:
-        report.raise_if_failed()
-    except AccuracyError as error:
-        failure = error
-        if saved is not None:
-            failure.add_note(f"The inputs are in '{saved}'; try them with --inputs.")
+    for mcpu, report in reports.items():
+        try:
+            report.raise_if_failed()
+        except AccuracyError as error:
+            failure = error
+            if len(reports) > 1:
+                failure.add_note(f"That is the module's code for {mcpu}.")
+            if saved is not None:
+                failure.add_note(f"The inputs are in '{saved}'; try them with --inputs.")
+            break
+    # Everything but the errors is the same for all of them.
+    report = next(iter(reports.values()))
     if output.json:
         print_json(
             {
-                "ok": report.ok,
+                "ok": failure is None,
                 "module": str(module),
                 "model": str(model),
                 "reference": report.reference,
@@ -98,30 +104,35 @@ def _answer(
                 "runs": report.runs,
                 "seconds": report.seconds,
                 "outputs": report.outputs,
+                "variants": [{"mcpu": k, "ok": r.ok, "outputs": r.outputs} for k, r in reports.items()],
                 "failing_inputs": str(saved) if saved else None,
                 **({"error": error_document(failure)} if failure else {}),
             }
-        )
+        )  # fmt: skip
     elif not output.quiet:
-        columns = (
-            Column("output"),
-            Column("max |error|", True),
-            Column("/ max |reference|", True),
-            Column("mismatches", True),
-            Column("NaN", True),
-            Column("infinite", True),
-        )
-        rows = [
-            (o.name, f"{o.max_absolute_error:.3g}", f"{o.max_relative_error:.3g}", f"{o.mismatches} of {o.elements}", str(o.nan), str(o.infinite))
-            for o in report.outputs
-        ]  # fmt: skip
-        title = (
-            f"{module} against {report.reference}, {report.runs} runs, {seconds(report.seconds)}"
-        )
-        console().print(table(title, columns, rows))
+        for mcpu, each in reports.items():
+            which = f", code for {mcpu}" if len(reports) > 1 else ""
+            title = f"{module}{which} against {each.reference}, {each.runs} runs, {seconds(each.seconds)}"
+            console().print(_table(title, each))
         if failure is None:
             console().print(f"ok: within {report.tolerance:g}", markup=False)
     if failure is not None:
         if output.json:
             raise typer.Exit(exit_code(failure))
         raise failure
+
+
+def _table(title: str, report: VerifyReport) -> Table:
+    columns = (
+        Column("output"),
+        Column("max |error|", True),
+        Column("/ max |reference|", True),
+        Column("mismatches", True),
+        Column("NaN", True),
+        Column("infinite", True),
+    )
+    rows = [
+        (o.name, f"{o.max_absolute_error:.3g}", f"{o.max_relative_error:.3g}", f"{o.mismatches} of {o.elements}", str(o.nan), str(o.infinite))
+        for o in report.outputs
+    ]  # fmt: skip
+    return table(title, columns, rows)

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from convc.errors import ToolchainError
+from convc.errors import PackageError, ToolchainError
+from convc.runtime.manifest import Manifest
 
-__all__ = ["ENVIRONMENT", "Runtime", "runtime_library"]
+__all__ = ["ENVIRONMENT", "Runtime", "check_abi", "runtime_library"]
 
 ENVIRONMENT: Final = "CONVC_TVM_RUNTIME"
 _FILE: Final = "libtvm_runtime.so"
@@ -31,6 +32,9 @@ _HINT: Final = (
 )
 # void tvm::runtime::threading::SetMaxConcurrency(int): the size of this thread's pool, before it has one.
 _SET_MAX_CONCURRENCY: Final = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"
+
+# The releases within which a module's code and the runtime fit together; libconvc has the same (load.cc).
+_MADE_WITH: Final = ("0.27.", "0.1.")
 
 _lock = threading.Lock()
 _loaded: Runtime | None = None
@@ -60,6 +64,20 @@ def runtime_library(beside: Path | None = None) -> Runtime:
         if _loaded is None:
             _loaded = _load(beside)
         return _loaded
+
+
+def check_abi(manifest: Manifest) -> None:
+    """Raise if a module's code was made for another TVM than the runtime is; none of the code is loaded to find out.
+
+    Raises:
+        PackageError: names both.
+    """
+    tvm, ffi = _MADE_WITH
+    if not manifest.tvm.startswith(tvm) or not manifest.tvm_ffi.startswith(ffi):
+        raise PackageError(
+            f"module must be made with apache-tvm {tvm}x and apache-tvm-ffi {ffi}x; got {manifest.tvm or 'none'} and"
+            f" {manifest.tvm_ffi or 'none'}. Run it with the convc that made it, {manifest.convc}, or compile it again."
+        )
 
 
 def _load(beside: Path | None) -> Runtime:

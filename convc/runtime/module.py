@@ -22,14 +22,14 @@ from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
 from convc.runtime.arguments import Arguments, quoted
 from convc.runtime.cuda import cuda_runtime
-from convc.runtime.library import runtime_library
+from convc.runtime.library import check_abi, runtime_library
 from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
 from convc.runtime.package import map_weights, open_package
 from convc.runtime.ports import ArrayLike, InputPort, OutputPort, Staging
 from convc.runtime.profile import StepTimes, time_steps
 from convc.runtime.threads import ThreadPool, check_threads
-from convc.runtime.variants import choose, every_variant, only
+from convc.runtime.variants import choose, every_variant, named, only
 
 __all__ = ["Module", "NanPolicy", "load"]
 
@@ -44,6 +44,7 @@ def load(
     nan: NanPolicy = "allow",
     verify_checksums: bool = False,
     expect_sha256: str | None = None,
+    mcpu: str | None = None,
 ) -> Module:
     """Return the module at `path`, ready to run on this machine.
 
@@ -53,10 +54,12 @@ def load(
         nan: "error" refuses inputs and outputs that contain NaN.
         verify_checksums: compare all weights with their SHA-256; everything else in the file is always checked.
         expect_sha256: what the whole file's SHA-256 must be.
+        mcpu: which of the module's variants to take, instead of the best that this CPU runs.
 
     Raises:
-        PackageError: if the file is no convc module, is damaged, or is not the expected one.
+        PackageError: if the file is no convc module, is damaged, is not the expected one, or was made with another TVM.
         TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
+        UnknownNameError: if the module has no code for `mcpu`.
         ToolchainError: if TVM's runtime library is missing; for a module of cuda also the driver, a device, or CUDA's runtime.
         InputError: if `threads` or `nan` is out of range.
     """
@@ -64,7 +67,8 @@ def load(
         raise InputError(f"nan must be one of {', '.join(_NAN_POLICIES)}; got {nan!r}.")
     count = check_threads(threads)
     package = open_package(path, verify_checksums=verify_checksums, expect_sha256=expect_sha256)
-    manifest = _for_this_machine(package.manifest)
+    check_abi(package.manifest)
+    manifest = _for_this_machine(package.manifest, mcpu)
     runtime = runtime_library(package.path.absolute().parent)
     target = manifest.target
     cuda = cuda_runtime(runtime, target) if target.device else None
@@ -86,9 +90,11 @@ def load(
     return Module(manifest, library, entry, array_window(weights), pool, nan)
 
 
-def _for_this_machine(manifest: Manifest) -> Manifest:
-    """Return the manifest of the variant that this CPU runs."""
+def _for_this_machine(manifest: Manifest, mcpu: str | None) -> Manifest:
+    """Return the manifest of the variant that this CPU runs, of the one for `mcpu` if that is given."""
     cpu = host.cpu()
+    if mcpu is not None:
+        manifest = only(manifest, named(manifest, mcpu))
     chosen = choose(manifest, cpu.machine, cpu.features)
     if chosen is not None:
         return only(manifest, chosen)

@@ -10,9 +10,10 @@ from collections.abc import Collection
 
 import msgspec
 
+from convc.errors import unknown_name
 from convc.runtime.manifest import Manifest, TargetInfo, Variant
 
-__all__ = ["choose", "every_variant", "fits", "only"]
+__all__ = ["choose", "every_variant", "fits", "named", "only", "runnable"]
 
 
 def every_variant(manifest: Manifest) -> tuple[Variant, ...]:
@@ -40,8 +41,25 @@ def fits(target: TargetInfo, machine: str, features: Collection[str]) -> bool:
 
 def choose(manifest: Manifest, machine: str, features: Collection[str]) -> Variant | None:
     """Return the best variant for a CPU, or None if it can run none of them."""
+    return next(iter(runnable(manifest, machine, features)), None)
+
+
+def runnable(manifest: Manifest, machine: str, features: Collection[str]) -> tuple[Variant, ...]:
+    """Return all variants that a CPU can run, the one that it takes first."""
     fitting = [v for v in every_variant(manifest) if fits(v.target, machine, features)]
-    return max(fitting, key=lambda v: len(v.target.features), default=None)
+    return tuple(sorted(fitting, key=lambda v: len(v.target.features), reverse=True))
+
+
+def named(manifest: Manifest, mcpu: str) -> Variant:
+    """Return the variant for the CPU that LLVM calls `mcpu`.
+
+    Raises:
+        UnknownNameError: if there is none.
+    """
+    by_name = {v.target.mcpu: v for v in every_variant(manifest)}
+    if mcpu not in by_name:
+        raise unknown_name("module's CPU", mcpu, tuple(by_name))
+    return by_name[mcpu]
 
 
 def only(manifest: Manifest, variant: Variant) -> Manifest:

@@ -25,11 +25,32 @@ def test_bundle(convc: Convc, models: Path, tmp_path: Path) -> None:
         *("--mcpu", "x86-64-v2,x86-64-v3", "--json"),
     )
     assert done.code == 0, done.err
-    assert done.document["max_relative_error"] is not None
+    assert set(done.document["verified"]) == {"x86-64-v2", "x86-64-v3"}
+    assert done.document["max_relative_error"] == max(done.document["verified"].values())
     manifest = read_manifest(out / "net.so")
     assert [v.target.mcpu for v in (manifest, *manifest.variants)] == ["x86-64-v2", "x86-64-v3"]
     assert (out / "lib" / "libconvc.so").is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net"]
+    again = convc("verify", out / "net.so", models / "tiny.cvc", "--json").document
+    # The one that a loader takes comes first.
+    assert [(v["mcpu"], v["ok"]) for v in again["variants"]] == [
+        ("x86-64-v3", True),
+        ("x86-64-v2", True),
+    ]
+    assert again["outputs"] == again["variants"][0]["outputs"]
+
+
+def test_each_cpus_code_is_verified(convc: Convc, models: Path, tmp_path: Path) -> None:
+    """Each on its own: an error names whose code it is."""
+    other = tmp_path / "other.cvc"
+    other.write_text((models / "tiny.cvc").read_text().replace("splat(0.25)", "splat(0.26)"))
+    out = tmp_path / "net.so"
+    flags = ("--threads", "1", "--mcpu", "x86-64-v2,x86-64-v3", "-o", out)
+    assert convc("compile", models / "tiny.cvc", *flags, "-q").code == 0
+    done = convc("verify", out, other, "--json")
+    assert (done.code, [v["ok"] for v in done.document["variants"]]) == (4, [False, False])
+    text = " ".join(convc("verify", out, other).err.split())
+    assert "That is the module's code for x86-64-v3." in text
 
 
 def test_static(convc: Convc, models: Path, tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ import pytest
 
 import convc
 from convc import CompiledModel
-from tests.deploy.small_net import ALGORITHM, image, small_net
+from tests.deploy.small_net import ALGORITHM, CPUS, image, small_net
 from tests.deploy.toolbox import Programs
 
 
 @pytest.fixture(scope="session")
 def compiled() -> CompiledModel:
     """The small network for two CPUs; valgrind knows no more than the first, and everything here runs on it."""
-    return convc.compile(small_net(), mcpu="x86-64-v2,x86-64-v3", threads=1, algo=ALGORITHM)
+    return convc.compile(small_net(), mcpu=",".join(CPUS), threads=1, algo=ALGORITHM)
 
 
 @pytest.fixture(scope="session")

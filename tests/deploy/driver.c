@@ -1,12 +1,13 @@
 /* What the tests ask of libconvc from C; each verb exits 0 if all was as expected, and says what was not.
  *
  *   driver misuse MODULE            wrong calls are errors in words
- *   driver run MODULE IN OUT0 ...   one run; inputs and outputs are files
+ *   driver run CPU MODULE IN OUT0 ...  three runs of the variant for CPU (best: the one that convc takes); inputs and outputs are files
+ *   driver fork MODULE              what works in a forked child, and what is an error there
  *   driver threads MODULE IN N R    N threads, a context each, R runs each; all results equal the first
  *   driver reload MODULE N          load, run, unload N times; resident memory stays
- *   driver inspect FILE...          one line a file: status and message
+ *   driver inspect FILE...          one line a file: status, and message or the model's name
+ *   driver load FILE...             the same with the code
  *   driver memory MODULE            what a run takes, measured by the system: bytes planned, bytes measured
- *   driver overhead MODULE N        ns a call of convc_run, all in
  *   driver counted MODULE N         N runs after one; with count_allocations.so before the C library they must allocate nothing
  *   driver trace MODULE FILE        a profile on stdout and a Chrome trace
  */
@@ -15,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "convc.h"
@@ -85,12 +86,6 @@ static void transfer(const char *path, void *memory, size_t nbytes, int writes) 
   }
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Kilobytes that this process has in memory. */
 static long resident(void) {
   long size, pages = 0;
@@ -114,7 +109,7 @@ static void misuse(const char *path) {
   EXPECT(convc_load("/proc/self/exe", NULL, &module) == CONVC_ERROR_FORMAT);
   EXPECT(strstr(convc_last_error(), ".convc.manifest"));
 
-  convc_load_options options = {sizeof options, 1, "abc"};
+  convc_load_options options = {sizeof options, 1, "abc", NULL};
   EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_ARGUMENT);
   options.expect_sha256 = "0000000000000000000000000000000000000000000000000000000000000000";
   EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_CHECKSUM);
@@ -124,6 +119,9 @@ static void misuse(const char *path) {
   options.size = offsetof(convc_load_options, expect_sha256); /* an older caller's options */
   CHECK(convc_load(path, &options, &module));
   convc_unload(module);
+  options = (convc_load_options){sizeof options, 0, NULL, "pentium"};
+  EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_ARGUMENT);
+  EXPECT(strstr(convc_last_error(), "cpu must be one that the module has code for: x86-64-v2, x86-64-v3; got 'pentium'"));
 
   CHECK(convc_inspect(path, NULL, &module));
   EXPECT(convc_context_create(module, 1, &context) == CONVC_ERROR_ARGUMENT);
@@ -174,11 +172,12 @@ static void misuse(const char *path) {
   free_buffers(&b);
 }
 
-static void run_files(int count, char **arguments) {
+static void run_files(const char *cpu, int count, char **arguments) {
   convc_module *module;
   convc_context *context;
-  convc_load_options options = {sizeof options, 1, NULL};
+  convc_load_options options = {sizeof options, 1, NULL, strcmp(cpu, "best") ? cpu : NULL};
   CHECK(convc_load(arguments[0], &options, &module));
+  EXPECT(!options.cpu || strcmp(convc_module_cpu(module), cpu) == 0);
   CHECK(convc_context_create(module, 0, &context));
   Buffers b = make_buffers(module);
   EXPECT((size_t)count == 1 + b.inputs + b.outputs);
@@ -188,6 +187,56 @@ static void run_files(int count, char **arguments) {
   convc_context_destroy(context);
   convc_unload(module);
   free_buffers(&b);
+}
+
+static int same_outputs(const Buffers *a, const Buffers *b) {
+  for (size_t i = 0; i < a->outputs; ++i) {
+    if (memcmp(a->out[i], b->out[i], a->out_bytes[i])) return 0;
+  }
+  return 1;
+}
+
+/* Run and compare with an earlier run. */
+static int runs_alike(convc_context *context, Buffers *b, const Buffers *expected) {
+  for (size_t i = 0; i < b->outputs; ++i) memset(b->out[i], 0xff, b->out_bytes[i]);
+  return run(context, b) == CONVC_OK && same_outputs(b, expected);
+}
+
+static void forked(const char *path) {
+  convc_module *module;
+  convc_context *two, *one, *fresh, *left;
+  CHECK(convc_load(path, NULL, &module));
+  CHECK(convc_context_create(module, 1, &one));
+  CHECK(convc_context_create(module, 2, &two));
+  CHECK(convc_context_create(module, 2, &left));
+  Buffers b = make_buffers(module), expected = make_buffers(module);
+  CHECK(run(one, &expected));
+  EXPECT(runs_alike(two, &b, &expected));
+  const pid_t child = fork();
+  EXPECT(child >= 0);
+  if (!child) {
+    alarm(60); /* a child that waits for its parent's threads waits for ever */
+    double seconds[MAX];
+    EXPECT(run(two, &b) == CONVC_ERROR_ARGUMENT);
+    EXPECT(strstr(convc_last_error(), "context with 2 threads must be used in the process that made it; got a forked child"));
+    EXPECT(convc_profile(two, (const void *const *)b.in, b.inputs, b.out, b.outputs, 1, seconds) == CONVC_ERROR_ARGUMENT);
+    EXPECT(runs_alike(one, &b, &expected));
+    CHECK(convc_set_threads(two, 2));
+    EXPECT(runs_alike(two, &b, &expected));
+    CHECK(convc_context_create(module, 2, &fresh));
+    EXPECT(runs_alike(fresh, &b, &expected));
+    convc_context_destroy(fresh);
+  } else {
+    int status = -1;
+    EXPECT(waitpid(child, &status, 0) == child && status == 0);
+    EXPECT(runs_alike(two, &b, &expected));
+  }
+  convc_context_destroy(left);
+  convc_context_destroy(one);
+  convc_context_destroy(two);
+  convc_unload(module);
+  free_buffers(&b);
+  free_buffers(&expected);
 }
 
 typedef struct {
@@ -206,11 +255,7 @@ static void *use(void *given) {
     user->failed = 1;
   } else {
     for (int r = 0; r < user->runs && !user->failed; ++r) {
-      for (size_t i = 0; i < b.outputs; ++i) memset(b.out[i], 0xff, b.out_bytes[i]);
-      if (run(context, &b)) user->failed = 2;
-      for (size_t i = 0; i < b.outputs; ++i) {
-        if (memcmp(b.out[i], user->expected->out[i], b.out_bytes[i])) user->failed = 3;
-      }
+      if (!runs_alike(context, &b, user->expected)) user->failed = 2;
     }
     convc_context_destroy(context);
   }
@@ -261,11 +306,11 @@ static void reload(const char *path, int count) {
   printf("%ld\n", resident() - after_first);
 }
 
-static void inspect(int count, char **paths) {
-  convc_load_options options = {sizeof options, 1, NULL};
+static void open_all(convc_status (*open)(const char *, const convc_load_options *, convc_module **), int count, char **paths) {
+  convc_load_options options = {sizeof options, 1, NULL, NULL};
   for (int i = 0; i < count; ++i) {
     convc_module *module;
-    const convc_status status = convc_inspect(paths[i], &options, &module);
+    const convc_status status = open(paths[i], &options, &module);
     printf("%d %s\n", (int)status, status ? convc_last_error() : convc_module_name(module));
     convc_unload(module);
   }
@@ -286,26 +331,6 @@ static void memory(const char *path) {
   printf("%zu %ld %zu %zu\n",
          planned.weights_bytes + planned.arena_bytes + planned.workspace_bytes + planned.input_bytes + planned.output_bytes,
          1024 * (after - before), planned.workspace_bytes, workspace);
-  convc_context_destroy(context);
-  convc_unload(module);
-  free_buffers(&b);
-}
-
-static void overhead(const char *path, int count, int threads_wanted) {
-  convc_module *module;
-  convc_context *context;
-  CHECK(convc_load(path, NULL, &module));
-  CHECK(convc_context_create(module, threads_wanted, &context));
-  Buffers b = make_buffers(module);
-  for (int i = 0; i < 100; ++i) CHECK(run(context, &b));
-  const double start = now();
-  for (int i = 0; i < count; ++i) CHECK(run(context, &b));
-  const double whole = (now() - start) / count;
-  double *steps = calloc(convc_step_count(module) + 1, sizeof *steps), kernels = 0;
-  CHECK(convc_profile(context, (const void *const *)b.in, b.inputs, b.out, b.outputs, count, steps));
-  for (size_t i = 0; i < convc_step_count(module); ++i) kernels += steps[i];
-  printf("%.1f %.1f\n", 1e9 * whole, 1e9 * kernels);
-  free(steps);
   convc_context_destroy(context);
   convc_unload(module);
   free_buffers(&b);
@@ -357,12 +382,13 @@ int main(int argc, char **argv) {
   if (argc < 3) return 2;
   const char *verb = argv[1];
   if (strcmp(verb, "misuse") == 0) misuse(argv[2]);
-  else if (strcmp(verb, "run") == 0) run_files(argc - 2, argv + 2);
+  else if (strcmp(verb, "run") == 0 && argc > 3) run_files(argv[2], argc - 3, argv + 3);
+  else if (strcmp(verb, "fork") == 0) forked(argv[2]);
   else if (strcmp(verb, "threads") == 0 && argc == 6) threads(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
   else if (strcmp(verb, "reload") == 0 && argc == 4) reload(argv[2], atoi(argv[3]));
-  else if (strcmp(verb, "inspect") == 0) inspect(argc - 2, argv + 2);
+  else if (strcmp(verb, "inspect") == 0) open_all(convc_inspect, argc - 2, argv + 2);
+  else if (strcmp(verb, "load") == 0) open_all(convc_load, argc - 2, argv + 2);
   else if (strcmp(verb, "memory") == 0) memory(argv[2]);
-  else if (strcmp(verb, "overhead") == 0 && argc == 5) overhead(argv[2], atoi(argv[3]), atoi(argv[4]));
   else if (strcmp(verb, "counted") == 0 && argc == 4) counted(argv[2], atoi(argv[3]));
   else if (strcmp(verb, "trace") == 0 && argc == 4) trace(argv[2], argv[3]);
   else return 2;

@@ -8,10 +8,12 @@ from convc import dsl as cc
 from convc.ir import Graph
 from convc.ir.reference import interpret
 
-__all__ = ["ALGORITHM", "expected", "image", "small_net"]
+__all__ = ["ALGORITHM", "CPUS", "expected", "image", "small_net"]
 
 # Winograd and FFT round; this one adds whole numbers below 2^24.
 ALGORITHM = "direct"
+# What the tests' modules are made for, the least first.
+CPUS = ("x86-64-v2", "x86-64-v3")
 
 
 def small_net(name: str = "small") -> Graph:

@@ -6,6 +6,8 @@ import itertools
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import convc
 from convc import dsl as cc
 from convc.deploy.libconvc import NATIVE
 from convc.runtime import read_manifest
+from convc.runtime.host import usable_threads
+from tests.deploy.small_net import CPUS
 from tests.deploy.toolbox import HERE, Programs, assert_outputs, run
 
 VALGRIND = (
@@ -31,7 +35,17 @@ def run_files(module_file: Path, image_file: Path, tmp_path: Path) -> list[Path]
 
 
 def test_results(programs: Programs, module_file: Path, image_file: Path, tmp_path: Path) -> None:
-    programs.drive("run", *run_files(module_file, image_file, tmp_path))
+    programs.drive("run", "best", *run_files(module_file, image_file, tmp_path))
+    assert_outputs(tmp_path)
+
+
+@pytest.mark.isa("avx2")
+@pytest.mark.isa("fma")
+@pytest.mark.parametrize("cpu", CPUS)
+def test_each_variant_by_name(
+    programs: Programs, cpu: str, module_file: Path, image_file: Path, tmp_path: Path
+) -> None:
+    programs.drive("run", cpu, *run_files(module_file, image_file, tmp_path))
     assert_outputs(tmp_path)
 
 
@@ -42,10 +56,16 @@ def test_wrong_calls_are_errors_in_words(sanitized: Programs, module_file: Path)
 def test_sanitizers_find_nothing(
     sanitized: Programs, module_file: Path, image_file: Path, tmp_path: Path
 ) -> None:
-    sanitized.drive("run", *run_files(module_file, image_file, tmp_path))
+    sanitized.drive("run", "best", *run_files(module_file, image_file, tmp_path))
     assert_outputs(tmp_path)
     sanitized.drive("threads", module_file, image_file, 8, 5)
     sanitized.drive("trace", module_file, tmp_path / "trace.json")
+
+
+@pytest.mark.skipif(usable_threads() < 2, reason="needs two usable cores")
+def test_a_forked_child(sanitized: Programs, module_file: Path) -> None:
+    """Its copy of a context has no workers: an error, not waiting for ever; what can work there works."""
+    sanitized.drive("fork", module_file)
 
 
 def test_eight_threads_at_once(programs: Programs, module_file: Path, image_file: Path) -> None:
@@ -114,23 +134,61 @@ def test_the_library_needs_the_c_library_alone(programs: Programs) -> None:
     assert all(f"{name}(" in declared for name in exported)
 
 
-@pytest.mark.slow
-def test_valgrind_finds_nothing(
-    programs: Programs, module_file: Path, image_file: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="session")
+def under_valgrind(programs: Programs) -> Callable[..., str]:
+    """Drive the same programs, slower by a factor of 50, with every access to memory looked at."""
     if shutil.which("valgrind") is None:
         pytest.skip("valgrind is not installed (apt-get install valgrind)")
-    programs.drive("run", *run_files(module_file, image_file, tmp_path), before=VALGRIND)
-    assert_outputs(tmp_path)
-    programs.drive("threads", module_file, image_file, 8, 3, before=VALGRIND)
-    programs.drive("reload", module_file, 1000, before=VALGRIND)
+    return partial(programs.drive, before=VALGRIND)
 
 
 @pytest.mark.slow
-def test_eight_threads_and_a_thousand_loads_under_the_address_sanitizer(
+@pytest.mark.parametrize("cpu", CPUS)
+def test_valgrind_finds_nothing_in_a_run(
+    under_valgrind: Callable[..., str],
+    cpu: str,
+    module_file: Path,
+    image_file: Path,
+    tmp_path: Path,
+) -> None:
+    under_valgrind("run", cpu, *run_files(module_file, image_file, tmp_path))
+    assert_outputs(tmp_path)
+
+
+@pytest.mark.slow
+def test_valgrind_finds_nothing_in_wrong_calls(
+    under_valgrind: Callable[..., str], module_file: Path
+) -> None:
+    under_valgrind("misuse", module_file)
+
+
+@pytest.mark.slow
+def test_valgrind_finds_nothing_in_eight_threads(
+    under_valgrind: Callable[..., str], module_file: Path, image_file: Path
+) -> None:
+    under_valgrind("threads", module_file, image_file, 8, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quarter", range(4))
+def test_valgrind_finds_nothing_in_a_thousand_loads(
+    under_valgrind: Callable[..., str], quarter: int, module_file: Path
+) -> None:
+    """In four parts, each of which ends within minutes on a busy machine."""
+    under_valgrind("reload", module_file, 250)
+
+
+@pytest.mark.slow
+def test_eight_threads_under_the_address_sanitizer(
     sanitized: Programs, module_file: Path, image_file: Path
 ) -> None:
     sanitized.drive("threads", module_file, image_file, 8, 500)
+
+
+@pytest.mark.slow
+def test_a_thousand_loads_under_the_address_sanitizer(
+    sanitized: Programs, module_file: Path
+) -> None:
     sanitized.drive("reload", module_file, 1000)
 
 

@@ -46,7 +46,7 @@ def test_runs_on_aarch64(arm_bundle: Path, image_file: Path, tmp_path: Path) -> 
     )
     emulated = [EMULATOR, "-L", SYSROOT, program]
     outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
-    run([*emulated, "run", arm_bundle / "small.so", image_file, *outputs])
+    run([*emulated, "run", "best", arm_bundle / "small.so", image_file, *outputs])
     assert_outputs(tmp_path)
     run([*emulated, "threads", arm_bundle / "small.so", image_file, "4", "2"])
 

@@ -11,6 +11,10 @@
  * Threads. A module is read-only once loaded and may be used from any number of threads; its weights are mapped from the file once.
  * A context has the working memory of one run at a time: give each thread its own. Two calls on one context must not overlap.
  *
+ * Forks. A forked child has none of its parent's threads: a run of a context with workers is an error there until
+ * `convc_set_threads` has given it new ones. Modules, contexts with one thread and new contexts work as before. A context that was in
+ * the middle of a run when another thread forked must only be destroyed in the child.
+ *
  * Memory. Inputs are read and outputs written in place: the caller's buffers must start at a multiple of CONVC_ALIGNMENT bytes
  * (`convc_alloc` gives such memory) and hold `convc_tensor_info.nbytes` bytes, elements in C order. After a context's first run
  * no run allocates anything.
@@ -69,6 +73,8 @@ typedef struct convc_load_options {
   int verify_weights;
   /* Not NULL: the whole file must have this SHA-256, 64 hexadecimal digits, before anything else of it is believed. */
   const char *expect_sha256;
+  /* Not NULL: take the variant made for this CPU, LLVM's name as `convc_module_cpu` gives it, and not the best that this machine runs. */
+  const char *cpu;
 } convc_load_options;
 
 /* Load a module, ready to run on this machine. `options` may be NULL. Nothing of the module's code is loaded before its format,

@@ -43,6 +43,7 @@ struct Tensor {
 struct LoadOptions {
   bool verify_weights = false;
   std::string expect_sha256;
+  std::string cpu;
 };
 
 class Module {
@@ -79,6 +80,7 @@ class Module {
     given.size = sizeof given;
     given.verify_weights = options.verify_weights;
     given.expect_sha256 = options.expect_sha256.empty() ? nullptr : options.expect_sha256.c_str();
+    given.cpu = options.cpu.empty() ? nullptr : options.cpu.c_str();
     return given;
   }
   template <typename Get>

@@ -18,9 +18,10 @@ size_t sum(const convc::List<convc::Tensor> &tensors) {
   return total;
 }
 
-// The variant in use, or the first if none can be.
+// The variant in use; if none can be, the one asked for, or the first.
 const convc::Variant &shown(const convc_module *module) {
-  return module->variant ? *module->variant : module->manifest.variants[0];
+  if (module->variant) return *module->variant;
+  return module->asked ? *module->asked : module->manifest.variants[0];
 }
 
 }  // namespace

@@ -33,18 +33,33 @@ bool right_machine(const Variant &variant) {
          (variant.triple.size == length || variant.triple.data[length] == '-');
 }
 
-// The variant that this CPU can run and that asks most of it; the first of equals.
-const Variant *choose(const Manifest &manifest) {
+// The variant that this CPU can run and that asks most of it, the first of equals; only `asked` counts unless it is NULL.
+const Variant *choose(const Manifest &manifest, const Variant *asked) {
   const Variant *best = nullptr;
   for (const Variant &variant : manifest.variants) {
+    if (asked && &variant != asked) continue;
     if (!variant.kind.is("llvm") || !right_machine(variant) || first_missing(variant)) continue;
     if (!best || variant.features.size > best->features.size) best = &variant;
   }
   return best;
 }
 
-convc_status no_variant(const Manifest &manifest) {
-  const Variant &first = manifest.variants[0];
+// The variant that a caller wants; NULL if it does not name any.
+convc_status find_asked(const Manifest &manifest, const char *cpu, const Variant *&asked) {
+  if (!cpu) return CONVC_OK;
+  char names[512];
+  size_t used = 0;
+  names[0] = 0;
+  for (const Variant &variant : manifest.variants) {
+    if (variant.mcpu.is(cpu)) return asked = &variant, CONVC_OK;
+    const int added = snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "", variant.mcpu.data);
+    if (added < 0 || (used += static_cast<size_t>(added)) >= sizeof names) break;
+  }
+  return fail(CONVC_ERROR_ARGUMENT, "cpu must be one that the module has code for: %s; got '%s'.", names, cpu);
+}
+
+convc_status no_variant(const Manifest &manifest, const Variant *asked) {
+  const Variant &first = asked ? *asked : manifest.variants[0];
   if (!first.kind.is("llvm")) {
     return fail(CONVC_ERROR_TARGET, "module must be for CPUs (llvm); got target '%s', which this libconvc does not run.", first.kind.data);
   }
@@ -55,6 +70,7 @@ convc_status no_variant(const Manifest &manifest) {
   size_t used = 0;
   wanted[0] = 0;
   for (const Variant &variant : manifest.variants) {
+    if (asked && &variant != asked) continue;
     const char *lack = first_missing(variant);
     const int added = snprintf(wanted + used, sizeof wanted - used, "%s%s (needs %s)", used ? ", " : "", variant.mcpu.data, lack ? lack : "another machine");
     if (added < 0 || (used += static_cast<size_t>(added)) >= sizeof wanted) break;
@@ -85,7 +101,7 @@ convc_status check_weights(const convc_module &module) {
 
 // Read the manifest and look at the weights' size; from a file or from the program's own memory.
 convc_status describe(convc_module &module, const void *manifest, size_t manifest_size, const unsigned char *weights,
-                      size_t weights_size, bool verify_weights) {
+                      size_t weights_size, const convc_load_options &options) {
   module.manifest_json = static_cast<const char *>(manifest);
   module.manifest_size = manifest_size;
   module.manifest_text = static_cast<char *>(malloc(manifest_size + 1));
@@ -96,15 +112,16 @@ convc_status describe(convc_module &module, const void *manifest, size_t manifes
   const size_t expected = buffer_bytes(module.manifest.weights_bytes);
   if (weights_size != expected) return fail(CONVC_ERROR_FORMAT, "module's weights must have %zu bytes; got %zu.", expected, weights_size);
   module.weights = weights;
-  module.variant = choose(module.manifest);
-  return verify_weights ? check_weights(module) : CONVC_OK;
+  if (convc_status bad = find_asked(module.manifest, options.cpu, module.asked)) return bad;
+  module.variant = choose(module.manifest, module.asked);
+  return options.verify_weights ? check_weights(module) : CONVC_OK;
 }
 
 convc_status open_file(convc_module &module, const char *path, const convc_load_options &options) {
   if (convc_status bad = module.file.open(path, options.expect_sha256)) return bad;
   const ModuleFile &file = module.file;
   return describe(module, file.data() + file.manifest.offset, file.manifest.size, file.data() + file.weights.offset,
-                  file.weights.size, options.verify_weights != 0);
+                  file.weights.size, options);
 }
 
 template <typename Function>
@@ -129,7 +146,7 @@ convc_status connect(convc_module &module) {
 
 convc_status load_code(convc_module &module) {
   if (convc_status bad = check_abi(module.manifest)) return bad;
-  if (!module.variant) return no_variant(module.manifest);
+  if (!module.variant) return no_variant(module.manifest, module.asked);
   if (!module.linked) {
     // NOW: a symbol that is missing is an error here and not the end of the process at the first call.
     module.library = dlopen(module.file.path(), RTLD_NOW | RTLD_LOCAL);
@@ -230,7 +247,7 @@ convc_status convc_load_static(const convc_static_module *linked, const convc_lo
   if (options.expect_sha256) return convc::fail(CONVC_ERROR_ARGUMENT, "expect_sha256 must be NULL for a module that is linked in; got '%s'.", options.expect_sha256);
   return convc::make(module, true, [&](convc_module &made) {
     made.linked = linked;
-    return convc::describe(made, linked->manifest, linked->manifest_bytes, linked->weights, linked->weights_bytes, options.verify_weights != 0);
+    return convc::describe(made, linked->manifest, linked->manifest_bytes, linked->weights, linked->weights_bytes, options);
   });
 }
 

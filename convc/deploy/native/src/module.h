@@ -19,6 +19,7 @@ struct convc_module {
   const char *manifest_json = nullptr;
   size_t manifest_size = 0;
   convc::Manifest manifest;
+  const convc::Variant *asked = nullptr;    // the one that the caller wants; NULL: the best
   const convc::Variant *variant = nullptr;  // the one in use; NULL if only looked at and none fits
   const unsigned char *weights = nullptr;
   void *library = nullptr;                      // dlopen's handle, or

@@ -32,6 +32,14 @@ void sleep_while(std::atomic<uint32_t> &word, uint32_t value) {
   syscall(SYS_futex, reinterpret_cast<uint32_t *>(&word), FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
 }
 
+// Counted by the C library's own hook, since asking for the process's number at each run is a system call.
+std::atomic<uint32_t> forks{0};
+pthread_once_t watched = PTHREAD_ONCE_INIT;
+int unwatched = 0;  // why forks cannot be counted
+
+void count_fork() { forks.fetch_add(1, std::memory_order_relaxed); }
+void watch_forks() { unwatched = pthread_atfork(nullptr, nullptr, count_fork); }
+
 size_t round_up(size_t nbytes) { return (nbytes + CONVC_ALIGNMENT - 1) / CONVC_ALIGNMENT * CONVC_ALIGNMENT; }
 
 void wake(std::atomic<uint32_t> &word) {
@@ -101,8 +109,13 @@ size_t Workspace::bytes() const {
   return sum;
 }
 
+uint32_t Pool::forks_so_far() { return forks.load(std::memory_order_relaxed); }
+
 convc_status Pool::start(int threads, size_t workspace_bytes) {
   stop();
+  pthread_once(&watched, watch_forks);
+  if (unwatched) return fail(CONVC_ERROR_MEMORY, "memory must be enough to watch for forks; got none (%s).", strerror(unwatched));
+  forks_ = forks_so_far();
   workers_ = static_cast<Worker *>(calloc(static_cast<size_t>(threads), sizeof(Worker)));
   workspaces_ = static_cast<Workspace *>(calloc(static_cast<size_t>(threads), sizeof(Workspace)));
   if (!workers_ || !workspaces_) {
@@ -130,7 +143,7 @@ convc_status Pool::start(int threads, size_t workspace_bytes) {
 }
 
 void Pool::stop() {
-  if (started_) {
+  if (started_ && !orphaned()) {
     stopping_ = true;
     round_.fetch_add(1);
     wake(round_);
@@ -144,6 +157,8 @@ void Pool::stop() {
   workers_ = nullptr;
   threads_ = started_ = 0;
   round_.store(0);
+  // Of workers that a fork left behind.
+  sleepers_.store(0);
 }
 
 void *Pool::work(void *given) {

@@ -60,6 +60,9 @@ class Pool {
   convc_status start(int threads, size_t workspace_bytes);
   int threads() const { return threads_; }
 
+  // Whether the workers stayed behind in a process that this one was forked from: a launch would wait for them for ever.
+  bool orphaned() const { return started_ && forks_ != forks_so_far(); }
+
   // Run tasks 0 to `tasks` - 1 (0: as many as threads) and return 0, or -1 with the message of one that failed.
   int launch(ParallelLambda lambda, void *data, int tasks);
 
@@ -85,12 +88,15 @@ class Pool {
     pthread_t thread;
   };
 
+  // How many forks lie between the process that first made a pool and this one.
+  static uint32_t forks_so_far();
   static void *work(void *worker);
   void run_tasks(int index);
   void stop();
 
   int threads_ = 0;
   int started_ = 0;
+  uint32_t forks_ = 0;
   Worker *workers_ = nullptr;
   Workspace *workspaces_ = nullptr;
 

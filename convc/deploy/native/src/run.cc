@@ -79,6 +79,10 @@ convc_status check_threads(int threads, int &count) {
 convc_status bind(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
                   size_t output_count) {
   if (!context) return fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
+  if (context->pool.orphaned()) {
+    return fail(CONVC_ERROR_ARGUMENT, "context with %d threads must be used in the process that made it; got a forked child, which has none of its workers."
+                " Call convc_set_threads, or make a context here.", context->pool.threads());
+  }
   const Manifest &m = context->module->manifest;
   if (input_count != m.inputs.size || output_count != m.outputs.size || (input_count && !inputs) || (output_count && !outputs)) {
     return fail(CONVC_ERROR_ARGUMENT, "buffers must be %zu inputs and %zu outputs; got %zu and %zu.", m.inputs.size, m.outputs.size,
@@ -145,7 +149,7 @@ convc_status convc_set_threads(convc_context *context, int threads) {
   if (!context) return convc::fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
   int count;
   if (convc_status bad = convc::check_threads(threads, count)) return bad;
-  return count == context->pool.threads() ? CONVC_OK : context->pool.start(count, static_cast<size_t>(context->module->variant->workspace_bytes));
+  return count == context->pool.threads() && !context->pool.orphaned() ? CONVC_OK : context->pool.start(count, static_cast<size_t>(context->module->variant->workspace_bytes));
 }
 
 int convc_threads(const convc_context *context) { return context ? context->pool.threads() : 0; }

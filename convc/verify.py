@@ -23,8 +23,6 @@ from convc.inputs import ArraySignature, random_inputs
 from convc.ir.graph import Graph
 from convc.ir.reference import interpret
 from convc.npz import save_npz
-from convc.runtime import host, load, read_manifest
-from convc.runtime.variants import runnable
 
 __all__ = [
     "REFERENCES",
@@ -32,7 +30,6 @@ __all__ = [
     "Runnable",
     "VerifyReport",
     "compare",
-    "runnable_modules",
     "verify",
     "verify_each",
 ]
@@ -284,25 +281,3 @@ class _Tally:
                 self.failing = {k: np.array(v) for k, v in fed.items()}
             before = self.found.get(output)
             self.found[output] = _merge(before, row) if before else row
-
-
-def runnable_modules(
-    path: str | os.PathLike[str], threads: int | None = None
-) -> dict[str, Runnable]:
-    """Return what a packaged module has for CPUs that this machine can run, loaded.
-
-    Args:
-        path: a packaged module.
-        threads: as `convc.load` takes them.
-
-    Returns:
-        Modules by LLVM's name of their CPU; the first is the one that `convc.load` takes by itself.
-
-    Raises:
-        PackageError, TargetMismatchError, ToolchainError, InputError: as `convc.load`.
-    """
-    manifest, cpu = read_manifest(path), host.cpu()
-    fitting = runnable(manifest, cpu.machine, cpu.features)
-    # None fits: loading says in words what is missing.
-    names = [v.target.mcpu for v in fitting] or [manifest.target.mcpu]
-    return {name: load(path, threads=threads, mcpu=name) for name in names}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +22,7 @@ from convc.cli.choice import (
     WorkspaceOption,
     parse_policy,
 )
+from convc.cli.compile_report import document, show, why_not_here
 from convc.cli.forms import Format, output_path
 from convc.cli.parameters import (
     AlgoForOption,
@@ -46,7 +46,7 @@ from convc.cli.parameters import (
     target_words,
 )
 from convc.cli.progress import StageProgress
-from convc.cli.render import Output, console, count, mebibytes, print_json, seconds
+from convc.cli.render import Output, print_json
 from convc.cli.sources import model_file, shapes_of
 from convc.errors import AccuracyError
 
@@ -126,9 +126,9 @@ def compile(
     _settle_locks(compiled, path, lock, locked)
     total = time.perf_counter() - began
     if output.json:
-        print_json(_document(model, path, compiled, reports, progress.seconds, total))
+        print_json(document(model, path, compiled, reports, progress.seconds, total))
     elif not output.quiet:
-        _show(path, compiled, reports, progress.seconds, total)
+        show(path, compiled, reports, progress.seconds, total)
 
 
 def _settle_locks(
@@ -163,16 +163,17 @@ def _write(
 ) -> dict[str, VerifyReport]:
     """Export beside `path`, check that file, and only if it is right write what was asked for: no wrong module is ever left."""
     from convc.deploy.bundle import write_bundle
-    from convc.verify import runnable_modules, verify_each
+    from convc.runtime import load_each
+    from convc.verify import verify_each
 
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.so")
     try:
         progress("export", 0, 1)
         compiled.export(partial, cc=cc)
         reports: dict[str, VerifyReport] = {}
-        if verify and not _cannot_run(compiled):
+        if verify and not why_not_here(compiled):
             progress("verify", 0, 1)
-            modules = runnable_modules(partial)
+            modules = load_each(partial)
             reports = verify_each(modules, compiled.source, seed=seed, tolerance=tolerance)
             for mcpu, report in reports.items():
                 try:
@@ -192,111 +193,3 @@ def _write(
     finally:
         partial.unlink(missing_ok=True)
     return reports
-
-
-def _cannot_run(compiled: CompiledModel) -> str:
-    """Return why the module cannot run on this machine although it was built; empty if nothing is known to be missing."""
-    from convc.runtime import host
-    from convc.runtime.driver import look
-    from convc.runtime.variants import choose
-
-    manifest, cpu = compiled.manifest, host.cpu()
-    if choose(manifest, cpu.machine, cpu.features) is None:
-        return f"this machine is {cpu.machine} ({cpu.name}), the module is for {manifest.target.triple} {manifest.target.mcpu}"
-    return look().problem if manifest.target.device else ""
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _document(
-    model: Path,
-    path: Path,
-    compiled: CompiledModel,
-    reports: dict[str, VerifyReport],
-    stages: dict[str, float],
-    total: float,
-) -> dict[str, object]:
-    manifest = compiled.manifest
-    return {
-        "model": str(model),
-        "module": str(path),
-        "module_bytes": _size(path),
-        "target": manifest.target,
-        "threads": manifest.threads,
-        "steps": len(manifest.steps),
-        "algorithms": _algorithms(compiled),
-        "tuning": compiled.planned.tuning,
-        "untuned": [name for name, _ in compiled.plan.untuned],
-        "flops": sum(s.flops for s in manifest.steps),
-        "weights_bytes": manifest.weights_bytes,
-        "arena_bytes": manifest.arena_bytes,
-        "max_relative_error": _worst(reports),
-        "reference": next((r.reference for r in reports.values()), None),
-        "verified": {mcpu: r.max_relative_error for mcpu, r in reports.items()},
-        "stages_seconds": stages,
-        "seconds": total,
-    }
-
-
-def _target(compiled: CompiledModel) -> str:
-    target, threads = compiled.manifest.target, compiled.manifest.threads
-    if target.device:
-        return f"{target.kind} {' '.join(target.device)}"
-    return f"{target.kind} {target.mcpu}, {threads} threads"
-
-
-def _worst(reports: dict[str, VerifyReport]) -> float | None:
-    return max((r.max_relative_error for r in reports.values()), default=None)
-
-
-def _which(compiled: CompiledModel, reports: dict[str, VerifyReport]) -> str:
-    """Return which of several CPUs' code was verified, and which this machine cannot run."""
-    from convc.runtime.variants import every_variant
-
-    names = [v.target.mcpu for v in every_variant(compiled.manifest)]
-    if len(names) == 1:
-        return ""
-    left = [name for name in names if name not in reports]
-    also = f"; not {', '.join(left)}, which this machine cannot run" if left else ""
-    return f", for {', '.join(reports)}{also}"
-
-
-def _algorithms(compiled: CompiledModel) -> dict[str, int]:
-    return dict(Counter(s.algorithm for s in compiled.manifest.steps if s.algorithm).most_common())
-
-
-def _tuning(compiled: CompiledModel) -> str:
-    planned = compiled.planned
-    if planned.records or not compiled.plan.untuned:
-        return planned.tuning
-    return "no records of this device; chosen by estimate. `convc tune MODEL` measures"
-
-
-def _show(
-    path: Path,
-    compiled: CompiledModel,
-    reports: dict[str, VerifyReport],
-    stages: dict[str, float],
-    total: float,
-) -> None:
-    manifest = compiled.manifest
-    flops = sum(s.flops for s in manifest.steps)
-    rows = [
-        ("module", f"{path} ({mebibytes(_size(path))}), {_target(compiled)}"),
-        ("layers", f"{len(compiled.source.compute_nodes)} in the model, {len(manifest.steps)} steps after fusion, {count(flops)}FLOP"),
-        ("algorithms", ", ".join(f"{n} x {a}" for a, n in _algorithms(compiled).items()) or "no choice to make"),
-        ("tuning", _tuning(compiled)),
-        ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
-        ("time", f"{seconds(total)}: " + ", ".join(f"{stage} {seconds(s)}" for stage, s in stages.items())),
-    ]  # fmt: skip
-    if reports:
-        reference = next(iter(reports.values())).reference
-        verdict = f"max error {_worst(reports):.2g} of the output's magnitude, against {reference} on one random input"
-        rows.append(("verified", verdict + _which(compiled, reports)))
-    else:
-        rows.append(("verified", f"no ({_cannot_run(compiled) or '--no-verify'})"))
-    for name, value in rows:
-        console().print(f"{name:<10}  {value}", markup=False)

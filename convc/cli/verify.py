@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from convc.ir import Graph
-    from convc.verify import Runnable, VerifyReport
+    from convc.runtime import Module
+    from convc.verify import VerifyReport
 
 __all__ = ["verify"]
 
@@ -49,10 +50,11 @@ def verify(
 ) -> None:  # fmt: skip
     """Compare a module's outputs with a reference's, for every CPU it has code for that this machine can run; exit 4 if they differ."""
     from convc.npz import load_npz
-    from convc.verify import runnable_modules, verify_each
+    from convc.runtime import load_each
+    from convc.verify import verify_each
 
     output = Output(json, quiet, verbose)
-    loaded = runnable_modules(module_file(module), threads)
+    loaded = load_each(module_file(module), threads)
     reports = verify_each(
         loaded,
         _graph(model, shape, next(iter(loaded.values()))),
@@ -68,7 +70,7 @@ def verify(
     _answer(output, module, model, reports, saved)
 
 
-def _graph(model: Path, shape: list[str] | None, loaded: Runnable) -> Graph:
+def _graph(model: Path, shape: list[str] | None, loaded: Module) -> Graph:
     """Import the model; one with symbolic dimensions takes them from the module unless told otherwise."""
     if shape or model.suffix != ".onnx":
         return open_graph(model, shape)

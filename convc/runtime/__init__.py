@@ -12,8 +12,9 @@ from convc.runtime.manifest import Argument, Manifest, Step, TargetInfo, Tensor
 from convc.runtime.package import read_manifest
 
 if TYPE_CHECKING:
+    from convc.runtime.loading import load, load_each
     from convc.runtime.memory import aligned_empty
-    from convc.runtime.module import Module, load
+    from convc.runtime.module import Module
     from convc.runtime.profile import StepTimes
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Tensor",
     "aligned_empty",
     "load",
+    "load_each",
     "read_manifest",
 ]
 
@@ -33,7 +35,8 @@ _LAZY: Final = {
     "Module": "module",
     "StepTimes": "profile",
     "aligned_empty": "memory",
-    "load": "module",
+    "load": "loading",
+    "load_each": "loading",
 }
 
 

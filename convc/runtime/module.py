@@ -1,6 +1,5 @@
-"""Load a packaged module and run it.
+"""Run a loaded module.
 
-    module = convc.load("resnet50.so", threads=2)
     y = module(x)                                     # one output: an array; several: a tuple
     out = module.run({"data": x})                     # by name
     module.run({"data": x}, outputs={"prob": buffer}) # into the caller's memory
@@ -10,7 +9,6 @@ A module may be used from several threads at once: the weights are shared, each 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
@@ -18,99 +16,18 @@ from typing import Final, Literal, TypeAlias
 import tvm_ffi
 from numpy.typing import NDArray
 
-from convc.errors import InputError, PackageError, TargetMismatchError
-from convc.runtime import host
+from convc.errors import InputError
 from convc.runtime.arguments import Arguments, quoted
-from convc.runtime.cuda import cuda_runtime
-from convc.runtime.library import check_abi, runtime_library
 from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
-from convc.runtime.package import map_weights, open_package
 from convc.runtime.ports import ArrayLike, InputPort, OutputPort, Staging
 from convc.runtime.profile import StepTimes, time_steps
-from convc.runtime.threads import ThreadPool, check_threads
-from convc.runtime.variants import choose, every_variant, named, only
+from convc.runtime.threads import ThreadPool
 
-__all__ = ["Module", "NanPolicy", "load"]
+__all__ = ["NAN_POLICIES", "Module", "NanPolicy"]
 
 NanPolicy: TypeAlias = Literal["allow", "error"]
-_NAN_POLICIES: Final = ("allow", "error")
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    threads: int | None = None,
-    nan: NanPolicy = "allow",
-    verify_checksums: bool = False,
-    expect_sha256: str | None = None,
-    mcpu: str | None = None,
-) -> Module:
-    """Return the module at `path`, ready to run on this machine.
-
-    Args:
-        path: a packaged module.
-        threads: how many threads a run uses; None means all cores that this process may use.
-        nan: "error" refuses inputs and outputs that contain NaN.
-        verify_checksums: compare all weights with their SHA-256; everything else in the file is always checked.
-        expect_sha256: what the whole file's SHA-256 must be.
-        mcpu: which of the module's variants to take, instead of the best that this CPU runs.
-
-    Raises:
-        PackageError: if the file is no convc module, is damaged, is not the expected one, or was made with another TVM.
-        TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
-        UnknownNameError: if the module has no code for `mcpu`.
-        ToolchainError: if TVM's runtime library is missing; for a module of cuda also the driver, a device, or CUDA's runtime.
-        InputError: if `threads` or `nan` is out of range.
-    """
-    if nan not in _NAN_POLICIES:
-        raise InputError(f"nan must be one of {', '.join(_NAN_POLICIES)}; got {nan!r}.")
-    count = check_threads(threads)
-    package = open_package(path, verify_checksums=verify_checksums, expect_sha256=expect_sha256)
-    check_abi(package.manifest)
-    manifest = _for_this_machine(package.manifest, mcpu)
-    runtime = runtime_library(package.path.absolute().parent)
-    target = manifest.target
-    cuda = cuda_runtime(runtime, target) if target.device else None
-    try:
-        # Not kept alive for ever: its memory goes with the last Module that uses it.
-        library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)
-        package.check_unchanged()
-        entry = library.get_function(manifest.entry)
-    except (RuntimeError, OSError, AttributeError) as error:
-        raise PackageError(f"module file '{package.path}' must load; got {error}.") from None
-    weights = map_weights(package)
-    pool = ThreadPool(runtime, count)
-    if cuda is not None:
-        from convc.runtime.device_module import DeviceModule  # it is made from this file's Module
-
-        uploaded = cuda.upload(weights)
-        held = Window(uploaded, (uploaded,))
-        return DeviceModule(manifest, library, entry, held, pool, nan, cuda)
-    return Module(manifest, library, entry, array_window(weights), pool, nan)
-
-
-def _for_this_machine(manifest: Manifest, mcpu: str | None) -> Manifest:
-    """Return the manifest of the variant that this CPU runs, of the one for `mcpu` if that is given."""
-    cpu = host.cpu()
-    if mcpu is not None:
-        manifest = only(manifest, named(manifest, mcpu))
-    chosen = choose(manifest, cpu.machine, cpu.features)
-    if chosen is not None:
-        return only(manifest, chosen)
-    machine = manifest.target.triple.partition("-")[0]
-    if machine != cpu.machine:
-        raise TargetMismatchError(
-            f"module must run on its target {machine} ({manifest.target.triple}); got {cpu.machine} ({cpu.name})."
-        )
-    first, *others = (
-        (v.target.mcpu, ", ".join(host.missing_features(v.target))) for v in every_variant(manifest)
-    )
-    also = "".join(f"; or for {mcpu} with {missing}" for mcpu, missing in others)
-    raise TargetMismatchError(
-        f"module for {first[0]} must run on a CPU with {first[1]}{also}; got {cpu.name} without."
-        " Compile it for this machine."
-    )
+NAN_POLICIES: Final = ("allow", "error")
 
 
 class _Context:
@@ -124,7 +41,7 @@ class _Context:
 
 
 class Module:
-    """A loaded module; made by `load`."""
+    """A loaded module; made by `convc.load`."""
 
     def __init__(
         self,

@@ -1,0 +1,125 @@
+"""What `convc compile` says about what it made, as a document and as lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convc.cli.render import console, count, mebibytes, seconds
+
+if TYPE_CHECKING:
+    from convc.compiler import CompiledModel
+    from convc.verify import VerifyReport
+
+__all__ = ["document", "show", "why_not_here"]
+
+
+def why_not_here(compiled: CompiledModel) -> str:
+    """Return why the module cannot run on this machine although it was built; empty if nothing is known to be missing."""
+    from convc.runtime import host
+    from convc.runtime.driver import look
+    from convc.runtime.variants import choose
+
+    manifest, cpu = compiled.manifest, host.cpu()
+    if choose(manifest, cpu.machine, cpu.features) is None:
+        return f"this machine is {cpu.machine} ({cpu.name}), the module is for {manifest.target.triple} {manifest.target.mcpu}"
+    return look().problem if manifest.target.device else ""
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def document(
+    model: Path,
+    path: Path,
+    compiled: CompiledModel,
+    reports: dict[str, VerifyReport],
+    stages: dict[str, float],
+    total: float,
+) -> dict[str, object]:
+    """Return the document that --json prints; times in seconds, errors by LLVM's name of the CPU."""
+    manifest = compiled.manifest
+    return {
+        "model": str(model),
+        "module": str(path),
+        "module_bytes": _size(path),
+        "target": manifest.target,
+        "threads": manifest.threads,
+        "steps": len(manifest.steps),
+        "algorithms": _algorithms(compiled),
+        "tuning": compiled.planned.tuning,
+        "untuned": [name for name, _ in compiled.plan.untuned],
+        "flops": sum(s.flops for s in manifest.steps),
+        "weights_bytes": manifest.weights_bytes,
+        "arena_bytes": manifest.arena_bytes,
+        "max_relative_error": _worst(reports),
+        "reference": next((r.reference for r in reports.values()), None),
+        "verified": {mcpu: r.max_relative_error for mcpu, r in reports.items()},
+        "stages_seconds": stages,
+        "seconds": total,
+    }
+
+
+def _target(compiled: CompiledModel) -> str:
+    target, threads = compiled.manifest.target, compiled.manifest.threads
+    if target.device:
+        return f"{target.kind} {' '.join(target.device)}"
+    return f"{target.kind} {target.mcpu}, {threads} threads"
+
+
+def _worst(reports: dict[str, VerifyReport]) -> float | None:
+    return max((r.max_relative_error for r in reports.values()), default=None)
+
+
+def _which(compiled: CompiledModel, reports: dict[str, VerifyReport]) -> str:
+    """Return which of several CPUs' code was verified, and which this machine cannot run."""
+    from convc.runtime.variants import every_variant
+
+    names = [v.target.mcpu for v in every_variant(compiled.manifest)]
+    if len(names) == 1:
+        return ""
+    left = [name for name in names if name not in reports]
+    also = f"; not {', '.join(left)}, which this machine cannot run" if left else ""
+    return f", for {', '.join(reports)}{also}"
+
+
+def _algorithms(compiled: CompiledModel) -> dict[str, int]:
+    return dict(Counter(s.algorithm for s in compiled.manifest.steps if s.algorithm).most_common())
+
+
+def _tuning(compiled: CompiledModel) -> str:
+    planned = compiled.planned
+    if planned.records or not compiled.plan.untuned:
+        return planned.tuning
+    return "no records of this device; chosen by estimate. `convc tune MODEL` measures"
+
+
+def show(
+    path: Path,
+    compiled: CompiledModel,
+    reports: dict[str, VerifyReport],
+    stages: dict[str, float],
+    total: float,
+) -> None:
+    """Print the same for people."""
+    manifest = compiled.manifest
+    flops = sum(s.flops for s in manifest.steps)
+    rows = [
+        ("module", f"{path} ({mebibytes(_size(path))}), {_target(compiled)}"),
+        ("layers", f"{len(compiled.source.compute_nodes)} in the model, {len(manifest.steps)} steps after fusion, {count(flops)}FLOP"),
+        ("algorithms", ", ".join(f"{n} x {a}" for a, n in _algorithms(compiled).items()) or "no choice to make"),
+        ("tuning", _tuning(compiled)),
+        ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
+        ("time", f"{seconds(total)}: " + ", ".join(f"{stage} {seconds(s)}" for stage, s in stages.items())),
+    ]  # fmt: skip
+    if reports:
+        reference = next(iter(reports.values())).reference
+        verdict = f"max error {_worst(reports):.2g} of the output's magnitude, against {reference} on one random input"
+        rows.append(("verified", verdict + _which(compiled, reports)))
+    else:
+        rows.append(("verified", f"no ({why_not_here(compiled) or '--no-verify'})"))
+    for name, value in rows:
+        console().print(f"{name:<10}  {value}", markup=False)

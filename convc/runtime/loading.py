@@ -1,0 +1,115 @@
+"""Load a packaged module: look at its file, choose the code for this machine, load that.
+
+module = convc.load("resnet50.so", threads=2)
+"""
+
+from __future__ import annotations
+
+import os
+
+import tvm_ffi
+
+from convc.errors import InputError, PackageError, TargetMismatchError
+from convc.runtime import host
+from convc.runtime.cuda import cuda_runtime
+from convc.runtime.device_module import DeviceModule
+from convc.runtime.library import check_abi, runtime_library
+from convc.runtime.manifest import Manifest
+from convc.runtime.memory import Window, array_window
+from convc.runtime.module import NAN_POLICIES, Module, NanPolicy
+from convc.runtime.package import map_weights, open_package
+from convc.runtime.threads import ThreadPool, check_threads
+from convc.runtime.variants import choose, every_variant, named, only, runnable
+
+__all__ = ["load", "load_each"]
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    nan: NanPolicy = "allow",
+    verify_checksums: bool = False,
+    expect_sha256: str | None = None,
+    mcpu: str | None = None,
+) -> Module:
+    """Return the module at `path`, ready to run on this machine.
+
+    Args:
+        path: a packaged module.
+        threads: how many threads a run uses; None means all cores that this process may use.
+        nan: "error" refuses inputs and outputs that contain NaN.
+        verify_checksums: compare all weights with their SHA-256; everything else in the file is always checked.
+        expect_sha256: what the whole file's SHA-256 must be.
+        mcpu: which of the module's variants to take, instead of the best that this CPU runs.
+
+    Raises:
+        PackageError: if the file is no convc module, is damaged, is not the expected one, or was made with another TVM.
+        TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
+        UnknownNameError: if the module has no code for `mcpu`.
+        ToolchainError: if TVM's runtime library is missing; for a module of cuda also the driver, a device, or CUDA's runtime.
+        InputError: if `threads` or `nan` is out of range.
+    """
+    if nan not in NAN_POLICIES:
+        raise InputError(f"nan must be one of {', '.join(NAN_POLICIES)}; got {nan!r}.")
+    count = check_threads(threads)
+    package = open_package(path, verify_checksums=verify_checksums, expect_sha256=expect_sha256)
+    check_abi(package.manifest)
+    manifest = _for_this_machine(package.manifest, mcpu)
+    runtime = runtime_library(package.path.absolute().parent)
+    target = manifest.target
+    cuda = cuda_runtime(runtime, target) if target.device else None
+    try:
+        # Not kept alive for ever: its memory goes with the last Module that uses it.
+        library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)
+        package.check_unchanged()
+        entry = library.get_function(manifest.entry)
+    except (RuntimeError, OSError, AttributeError) as error:
+        raise PackageError(f"module file '{package.path}' must load; got {error}.") from None
+    weights = map_weights(package)
+    pool = ThreadPool(runtime, count)
+    if cuda is not None:
+        uploaded = cuda.upload(weights)
+        held = Window(uploaded, (uploaded,))
+        return DeviceModule(manifest, library, entry, held, pool, nan, cuda)
+    return Module(manifest, library, entry, array_window(weights), pool, nan)
+
+
+def load_each(path: str | os.PathLike[str], threads: int | None = None) -> dict[str, Module]:
+    """Return the module at `path` once for each CPU it has code for that this machine can run.
+
+    Args:
+        path: a packaged module.
+        threads: as `load` takes them; errors as there.
+
+    Returns:
+        Modules by LLVM's name of their CPU; the first is the one that `load` takes by itself.
+    """
+    manifest, cpu = open_package(path).manifest, host.cpu()
+    fitting = runnable(manifest, cpu.machine, cpu.features)
+    # None fits: loading it says in words what is missing.
+    names = [v.target.mcpu for v in fitting] or [manifest.target.mcpu]
+    return {name: load(path, threads=threads, mcpu=name) for name in names}
+
+
+def _for_this_machine(manifest: Manifest, mcpu: str | None) -> Manifest:
+    """Return the manifest of the variant that this CPU runs, of the one for `mcpu` if that is given."""
+    cpu = host.cpu()
+    if mcpu is not None:
+        manifest = only(manifest, named(manifest, mcpu))
+    chosen = choose(manifest, cpu.machine, cpu.features)
+    if chosen is not None:
+        return only(manifest, chosen)
+    machine = manifest.target.triple.partition("-")[0]
+    if machine != cpu.machine:
+        raise TargetMismatchError(
+            f"module must run on its target {machine} ({manifest.target.triple}); got {cpu.machine} ({cpu.name})."
+        )
+    first, *others = (
+        (v.target.mcpu, ", ".join(host.missing_features(v.target))) for v in every_variant(manifest)
+    )
+    also = "".join(f"; or for {mcpu} with {missing}" for mcpu, missing in others)
+    raise TargetMismatchError(
+        f"module for {first[0]} must run on a CPU with {first[1]}{also}; got {cpu.name} without."
+        " Compile it for this machine."
+    )

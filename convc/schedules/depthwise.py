@@ -29,6 +29,7 @@ from convc.schedules.algorithm import (
     gathered_halo,
     row_chunks,
     row_shares,
+    turns,
 )
 from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
@@ -132,7 +133,9 @@ class Depthwise:
         loaded = S * (1 + cols) if over_data else (cols - 1) * spec.strides[-1] + 2 * S
         loads = loaded / core.loads_of(lanes, block)
         per_strip = R * max(fmas, loads) + cols / core.fmas_of(lanes, block)
-        return max(strips * blocks * per_strip, spec.nbytes / target.core.data)
+        units = spec.data[0] * (knobs["chunks"] if knobs.get("chunks", 1) > 1 else blocks)
+        cycles = max(strips * blocks * per_strip, spec.nbytes / target.core.data)
+        return cycles * turns(units, target)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

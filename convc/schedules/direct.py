@@ -28,6 +28,7 @@ from convc.schedules.algorithm import (
     gathered_halo,
     row_chunks,
     row_shares,
+    turns,
 )
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
@@ -83,10 +84,16 @@ class Direct:
         data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
         vectors = -(-spec.out_channels // block)
         rows, cols = spec.output[-2:]
-        options = []
         # A tile of more vectors may read the inputs of more groups.
-        for widest in (4,) if spec.group == 1 else (1, 2, 3, 4):
-            tile = best_tile(target, rows, cols, vectors, block=block, max_vectors=widest)
+        widest = (4,) if spec.group == 1 else (4, 3, 2, 1)
+        tiles = [
+            best_tile(target, rows, cols, vectors, block=block, max_vectors=most) for most in widest
+        ]
+        if target.cores > 1:
+            # Another may leave work that threads can share out evenly.
+            tiles += good_tiles(target, rows, cols, vectors, block=block)
+        options = []
+        for tile in tiles:
             knobs = {
                 "data_block": data_block,
                 "block": block,
@@ -95,7 +102,9 @@ class Direct:
                 "vectors": tile.vectors,
                 "chunks": row_chunks(spec, target, tile.rows, rows),
             }
-            options.append((self.cycles(problem, target, knobs), -widest, knobs))
+            # 5 % for the tile that is best by itself: the model does not see all that it is good at.
+            handicap = 1.0 if len(options) < len(widest) else 1.05
+            options.append((self.cycles(problem, target, knobs) * handicap, -tile.cols, knobs))
         return min(options, key=lambda option: option[:2])[2]
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
@@ -129,7 +138,8 @@ class Direct:
         rows, cols = spec.output[-2:]
         compute = steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
         weights = 4 * math.prod(spec.weight) / target.memory_bytes
-        return max(target.core.together(compute, weights), spec.nbytes / target.core.data)
+        cycles = max(target.core.together(compute, weights), spec.nbytes / target.core.data)
+        return cycles * turns(_units(spec, knobs), target)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -193,6 +203,15 @@ def _reduction(
     co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, block), "ci")
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
     return co, ci, taps, [co, *taps, ci]
+
+
+def _units(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return how many equal parts the schedule shares out: parts of the rows; or slices, channel groups and, undivided, tile rows."""
+    outer, rows = spec.data[0] * math.prod(spec.output[2:-2]), spec.output[-2]
+    if knobs.get("chunks", 1) > 1:
+        return outer * knobs["chunks"]
+    groups = -(-spec.out_channels // (knobs["vectors"] * knobs["block"]))
+    return outer * groups * (1 if rows % knobs["rows"] else rows // knobs["rows"])
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

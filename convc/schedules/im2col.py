@@ -23,7 +23,7 @@ import numpy as np
 from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
-from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.algorithm import Operands, Problem, shared_out, turns
 from convc.schedules.generic import reorder_cycles
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
@@ -143,10 +143,13 @@ class Im2col:
         """Return the cycles of planes, panels, products and results, and of the way to and from blocked layouts."""
         spec = problem.spec
         units = spec.data[0] * spec.group * math.prod(Blocks.of(spec, knobs).counts)
+        weights = 4 * math.prod(spec.weight) / target.memory_bytes
+        work = target.core.together(sum(_cycles(spec, target, knobs)), weights)
+        cycles = max(work, spec.nbytes / target.core.data)
         # Threads wait for the one with the most blocks; where there are few, the channels of each are shared out.
-        turns = -(-units // target.cores) * target.cores / units if units >= 2 * target.cores else 1
-        cycles = max(sum(_cycles(spec, target, knobs)) * turns, spec.nbytes / target.core.data)
-        return cycles + reorder_cycles(spec)
+        return cycles * (turns(units, target) if shared_out(units, target) else 1) + reorder_cycles(
+            spec
+        )
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""

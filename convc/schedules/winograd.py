@@ -34,6 +34,8 @@ from convc.schedules.algorithm import (
     channel_block,
     channel_blocks,
     gathered_halo,
+    shared_out,
+    turns,
 )
 from convc.schedules.combine import combine
 from convc.schedules.cook_toom import Transform, factored
@@ -45,7 +47,7 @@ from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, good_tiles, tile_cycles, whole_tile
 from convc.schedules.requirements import packed_images
 from convc.schedules.span import Span, swapped
-from convc.schedules.winograd_tiles import Depth, Tiles, taps_of
+from convc.schedules.winograd_tiles import Depth, Tiles, block_shares, taps_of
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Winograd", "transforms"]
@@ -127,7 +129,9 @@ class Winograd:
         options = []
         for m in _DEFAULT_M:
             if Tiles.fit(spec, m):
-                for (rows, slices), planes in itertools.product(_shares(spec, m), _orders(problem)):
+                for (rows, slices), planes in itertools.product(
+                    block_shares(spec, m), _orders(problem)
+                ):
                     knobs = self.with_tile(spec, target, m, rows, slices, planes)
                     cycles = self.cycles(problem, target, knobs) * (1 + _CAUTION * (m > 4))
                     options.append((cycles, m, planes, -rows, slices, knobs))
@@ -141,7 +145,7 @@ class Winograd:
             if not Tiles.fit(spec, m):
                 continue
             vectors, tiles = -(-spec.out_channels // block), Tiles.of(spec, m)
-            for rows, slices in _shares(spec, m):
+            for rows, slices in block_shares(spec, m):
                 points = rows * tiles.high.images * tiles.cols
                 depth = Depth.of(spec, {"slices": slices})
                 slab = _slab(tiles, spec.in_channels, points) * depth.read
@@ -223,7 +227,13 @@ class Winograd:
         image = 4 * (math.prod(spec.data[1:]) + math.prod(spec.output[1:]))
         if image > target.l2_bytes:
             moved += image / core.l3
-        return spec.data[0] * (core.together(product, stream) + moved)
+        # Few blocks are computed one after another, their channels shared out.
+        units = spec.data[0] * blocks
+        evenly = turns(units if shared_out(units, target) else groups, target)
+        if not shared_out(units, target):
+            # Every thread reads the others' parts of V.
+            moved += v_bytes * (target.cores - 1) * blocks * filters / core.l3
+        return spec.data[0] * (core.together(product, stream) + moved) * evenly
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return the products and half a dozen operations a transformed point; U's growth and V and M of a block."""
@@ -382,19 +392,9 @@ class Winograd:
         return [x, U, *extras, blocked_result(y, problem, extras)]
 
 
-def _shares(spec: ConvSpec, m: int) -> Iterator[tuple[int, int]]:
-    """Yield (tile rows, slices) of one block: divisors of their numbers."""
-    slices = _divisors(spec.output[2]) if spec.rank == 3 else [1]
-    yield from itertools.product(_divisors(Tiles.of(spec, m).high.blocks), slices)
-
-
 def _orders(problem: Problem) -> tuple[int, ...]:
     """Return the values of the knob `planes`: weights of run time are packed by output channels only."""
     return (0, 1) if problem.constant_weight else (0,)
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 ALGORITHM = Winograd()

@@ -12,6 +12,8 @@ SOURCE  Vaidyanathan, Multirate Systems and Filter Banks, 1993 (polyphase)
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ from convc.schedules.cook_toom import POINTS, Transform, cook_toom
 from convc.schedules.layout import Halo
 from convc.schedules.plan import Knobs
 
-__all__ = ["Axis", "Depth", "Tiles", "taps_of"]
+__all__ = ["Axis", "Depth", "Tiles", "block_shares", "taps_of"]
 
 
 def taps_of(spec: ConvSpec, axis: int) -> int:
@@ -196,3 +198,13 @@ class Depth:
     def read(self) -> int:
         """Slices of data that the results of one V need."""
         return (self.together - 1) * self.stride + (self.taps - 1) * self.dilation + 1
+
+
+def block_shares(spec: ConvSpec, m: int) -> Iterator[tuple[int, int]]:
+    """Yield (tile rows, slices) of one block: divisors of their numbers."""
+    slices = _divisors(spec.output[2]) if spec.rank == 3 else [1]
+    yield from itertools.product(_divisors(Tiles.of(spec, m).high.blocks), slices)
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]

@@ -14,6 +14,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
+from convc.schedules.algorithm import shared_out
 from convc.schedules.llvm.tiling import accumulate, blocks_of, inline_between, parallelize
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -56,7 +57,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     if "planes" in named:
         _pad(sch, named["planes"], knobs, rank)
     units = math.prod(_extent(sch, loop) for loop in (n, g, *blocks))
-    if target.cores == 1 or units >= 2 * target.cores:
+    if target.cores == 1 or shared_out(units, target):
         parallelize(sch, [n, g, *blocks], knobs)
     else:
         # Too few blocks to share out: the channels of each are shared out instead.

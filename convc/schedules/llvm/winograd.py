@@ -17,6 +17,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
+from convc.schedules.algorithm import shared_out
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import inline_between, own_loops, tile_product
 from convc.schedules.plan import Knobs
@@ -81,8 +82,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
         sch.storage_align(stage, 0, axis=1, factor=2 * _LINE, offset=_LINE)
     if knobs.get("parallel", 1):
         shared = [n, *slab, block]
-        blocks = math.prod(int(sch.get(loop).extent) for loop in shared[1:])
-        if blocks >= 2 * target.cores:
+        if shared_out(math.prod(int(sch.get(loop).extent) for loop in shared), target):
             sch.parallel(sch.fuse(*shared))
         else:
             # Too few blocks to share out: the parts of a block are shared out instead.

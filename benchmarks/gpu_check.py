@@ -9,9 +9,11 @@ python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/rep
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.gpu.report import collect, device_file, table, tuning_lines
@@ -45,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
             add("--parts", default="grid,layers,models", help="of grid, layers, models; default all")  # fmt: skip
             add("--layers", default="*", metavar="GLOB", help="only layers whose id matches")
             add("--batches", default="1", help="of layers and networks, as in 1,32; default 1")
+            add("--types", default="float32", help="element types of layers and grid, as in float32,float16; default float32")  # fmt: skip
             add("--settings", type=int, default=8, help="settings of a layer; default 8")
             add("--models", default="", help="networks of the zoo; default all")
             add("--dry-run", action="store_true", help="list the jobs only")
@@ -70,9 +73,12 @@ def _build(given: argparse.Namespace) -> int:
     target = parse_target(f"cuda -arch={given.sm}")
     batches = [int(n) for n in given.batches.split(",")]
     parts = given.parts.split(",")
-    jobs = list(grid_jobs([r.spec for r in CONV_GRID], target)) if "grid" in parts else []
-    for batch in batches if "layers" in parts else ():
-        jobs += layer_jobs(layers((), given.layers), batch, given.settings, target)
+    types = given.types.split(",")
+    jobs = []
+    for dtype in types if "grid" in parts else ():
+        jobs += grid_jobs([replace(r.spec, dtype=dtype) for r in CONV_GRID], target)
+    for dtype, batch in itertools.product(types, batches) if "layers" in parts else ():
+        jobs += layer_jobs(layers((), given.layers), batch, given.settings, target, dtype)
     if "models" in parts:
         jobs += model_jobs(given.models.split(",") if given.models else NAMES, batches)
     if given.dry_run:

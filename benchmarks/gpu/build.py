@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -22,6 +24,7 @@ from convc.lowering.emit import emit
 from convc.npz import save_npz
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.cuda.compiler import SHIMS
 from convc.schedules.offers import OnRequest
 from convc.schedules.plan import Choice, Plan
 from convc.source import load_graph
@@ -29,30 +32,35 @@ from convc.target import Target
 
 __all__ = ["grid_jobs", "layer_jobs", "make", "model_jobs"]
 
+# An algorithm estimated so many times slower than the best is measured once.
+_HOPELESS = 4
+
 # Convolutions of one grid module: nvcc takes half a second for each.
 _CHUNK = 24
 
 
 def grid_jobs(specs: Sequence[ConvSpec], target: Target) -> Iterator[Job]:
-    """Yield jobs with every algorithm on every convolution that it takes."""
+    """Yield jobs with every algorithm on every convolution that it takes; all of one element type."""
     for algorithm in backend_of(target).algorithms:
         taken = [s for s in specs if algorithm.supports(Problem(s), target) is None]
         cases = [_case(s, algorithm.name, target) for s in taken]
         for start in range(0, len(cases), _CHUNK):
-            name = f"grid-{algorithm.name}-{start // _CHUNK:02d}"
+            name = f"grid-{algorithm.name}{_mark(specs[0].dtype)}-{start // _CHUNK:02d}"
             yield Job(name=name, part="grid", cases=tuple(cases[start : start + _CHUNK]))
 
 
-def layer_jobs(chosen: Sequence[Layer], batch: int, settings: int, target: Target) -> Iterator[Job]:
-    """Yield a job for each layer: every algorithm's own knobs, and the next best by the model, so many in all.
+def layer_jobs(
+    chosen: Sequence[Layer], batch: int, settings: int, target: Target, dtype: str = "float32"
+) -> Iterator[Job]:
+    """Yield a job for each layer: every algorithm's own knobs, and by turns the next best of each by the model, so many in all.
 
     An external library has a job of its own: where it is missing, a module that calls it does not load.
     """
     algorithms = backend_of(target).algorithms
-    libraries = [a.name for a in algorithms if isinstance(a, OnRequest)]
+    libraries = [a.name for a in algorithms if a.name in SHIMS]
     for layer in chosen:
-        spec = layer.spec if batch == 1 else layer.spec.with_batch(batch)
-        problem, name = Problem(spec), f"layer-n{batch}-{layer.name}"
+        spec = replace(layer.spec if batch == 1 else layer.spec.with_batch(batch), dtype=dtype)
+        problem, name = Problem(spec), f"layer-n{batch}{_mark(dtype)}-{layer.name}"
         takers = [a for a in algorithms if a.supports(problem, target) is None]
         own = [a for a in takers if a.name not in libraries]
         yield Job(name=name, part="layers", cases=tuple(_settings(spec, own, settings, target)))
@@ -68,6 +76,10 @@ def model_jobs(names: Sequence[str], batches: Sequence[int]) -> Iterator[Job]:
             yield Job(name=f"model-{name}-n{batch}", part="models", model=name, batch=batch)
 
 
+def _mark(dtype: str) -> str:
+    return "" if dtype == "float32" else f"-{dtype}"
+
+
 def _case(spec: ConvSpec, name: str, target: Target) -> Case:
     algorithm = backend_of(target).algorithm(name)
     problem = Problem(spec)
@@ -81,16 +93,26 @@ def _settings(
 ) -> list[Case]:
     backend, problem = backend_of(target), Problem(spec)
     own = sorted((_case(spec, a.name, target) for a in takers), key=lambda case: case.estimate)
-    own[0] = msgspec.structs.replace(own[0], default=True)
-    others = []
-    for algorithm in takers:
-        for knobs in algorithm.space(problem, target):
-            seconds = backend.seconds(algorithm.cycles(problem, target, knobs), target)
-            case = Case(key=spec.key, algorithm=algorithm.name, knobs=dict(knobs), estimate=seconds)
-            if all((c.algorithm, c.knobs) != (case.algorithm, case.knobs) for c in own):
-                others.append(case)
-    others.sort(key=lambda case: case.estimate)
-    return [*own, *others[: max(0, count - len(own))]]
+    asked = [a.name for a in takers if isinstance(a, OnRequest)]
+    best = next(i for i, case in enumerate(own) if case.algorithm not in asked)
+    own[best] = msgspec.structs.replace(own[best], default=True)
+    others: list[list[Case]] = []
+    for case in own:
+        if case.estimate > _HOPELESS * own[best].estimate:
+            continue
+        algorithm = backend.algorithm(case.algorithm)
+        estimates = [
+            (backend.seconds(algorithm.cycles(problem, target, knobs), target), dict(knobs))
+            for knobs in algorithm.space(problem, target)
+        ]
+        estimates.sort(key=lambda pair: pair[0])
+        others.append([
+            Case(key=spec.key, algorithm=case.algorithm, knobs=knobs, estimate=seconds)
+            for seconds, knobs in estimates if knobs != case.knobs
+        ])  # fmt: skip
+    # By turns, as the model may be wrong about an algorithm as a whole.
+    turns = [c for row in itertools.zip_longest(*others) for c in row if c is not None]
+    return [*own, *turns[: max(0, count - len(own))]]
 
 
 def make(

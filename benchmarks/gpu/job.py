@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from convc.ir import ConvSpec
+from convc.ir.types import numpy_dtype
 
 __all__ = ["Case", "Job", "arrays", "jobs_in"]
 
@@ -89,6 +90,7 @@ def arrays(case: Case, index: int, exact: bool) -> tuple[np.ndarray, np.ndarray]
     """
     spec = case.spec
     rng = np.random.default_rng(index)
-    weight = rng.integers(-4, 5, spec.weight).astype(spec.dtype)
+    dtype = numpy_dtype(spec.dtype)
+    weight = rng.integers(-4, 5, spec.weight).astype(dtype)
     data = rng.integers(-4, 5, spec.data) if exact else rng.standard_normal(spec.data)
-    return data.astype(spec.dtype), weight
+    return data.astype(dtype), weight

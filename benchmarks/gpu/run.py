@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,10 @@ import numpy as np
 from benchmarks.gpu.job import Case, Job, arrays, jobs_in
 from convc.errors import ConvcError
 from convc.ir.ops.conv import convolve, convolve_transposed
+from convc.ir.types import numpy_dtype
 from convc.npz import load_npz
 from convc.runtime import load
+from convc.schedules.error_bound import INEXACT, error_bound, relative_error, result_rounding
 
 if TYPE_CHECKING:
     from benchmarks.gpu.peer import Peer
@@ -27,11 +30,6 @@ __all__ = ["RESULT", "run_jobs"]
 
 RESULT: Final = ".result.json"
 
-# |error| <= 4 eps sum |w| |x|, as in the project's tests.
-_EPS: Final = float(np.finfo(np.float32).eps)
-_FACTOR: Final = 4
-# Winograd's intermediate values are larger than the result; its own bound is in the tests, here a factor of F(4, 3)'s.
-_GROWTH: Final[Mapping[str, float]] = {"winograd": 32.0}
 _NETWORK_TOLERANCE: Final = 1e-4
 
 
@@ -98,15 +96,18 @@ def _convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
         inputs = {p.name: data[int(p.name[1:])][0] for p in module.inputs}
         outputs = module.run(inputs)
         # All settings of a layer compute the same: one reference.
-        references: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        references: dict[tuple[str, int], _Reference] = {}
         for index, (case, seed) in enumerate(zip(job.cases, seeds, strict=True)):
             if (case.key, seed) not in references:
                 references[case.key, seed] = _reference(case, *data[index])
-            expected, bound = references[case.key, seed]
+            reference = references[case.key, seed]
+            expected, limit = reference.expected, reference.limit(case)
+            if exact and case.algorithm not in INEXACT:
+                # Sums are exact in float32; a narrower result is rounded once.
+                expected = expected.astype(numpy_dtype(case.spec.dtype)).astype(np.float64)
+                limit = np.zeros_like(expected)
             error = np.abs(outputs[f"y{index}"].astype(np.float64) - expected)
-            limit = np.zeros_like(bound) if exact and case.algorithm not in _GROWTH else bound
-            limit = limit * _GROWTH.get(case.algorithm, 1.0)
-            ratio = float(np.max(error / np.maximum(bound, 1e-30))) if error.size else 0.0
+            ratio = float(np.max(error / np.maximum(limit, 1e-30))) if error.size else 0.0
             cases[index]["exact_error" if exact else "error_of_bound"] = (
                 float(error.max(initial=0)) if exact else ratio
             )
@@ -128,11 +129,28 @@ def _convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
     return found
 
 
-def _reference(case: Case, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """The float64 result of a convolution, and the same of absolute values."""
+
+    expected: np.ndarray
+    absolute: np.ndarray
+    data: np.ndarray
+    weight: np.ndarray
+
+    def limit(self, case: Case) -> np.ndarray:
+        """Return by how much the case's algorithm may differ, as in the project's tests."""
+        if case.algorithm in INEXACT:
+            return error_bound(case.algorithm, self.data, self.weight, case.spec, case.knobs)
+        bound = relative_error(case.algorithm, case.spec, case.knobs) * self.absolute
+        return bound + result_rounding(case.spec.dtype) * np.abs(self.expected)
+
+
+def _reference(case: Case, x: np.ndarray, w: np.ndarray) -> _Reference:
     function = convolve_transposed if case.spec.transposed else convolve
     wide = (x.astype(np.float64), w.astype(np.float64))
-    bound = function(np.abs(wide[0]), np.abs(wide[1]), case.spec) * _FACTOR * _EPS
-    return function(*wide, case.spec), bound
+    absolute = function(np.abs(wide[0]), np.abs(wide[1]), case.spec)
+    return _Reference(function(*wide, case.spec), absolute, x, w)
 
 
 def _network(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:

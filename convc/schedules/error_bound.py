@@ -1,10 +1,10 @@
 """By how much the result of each algorithm may differ from the exact one, element by element, computed for given data and weights.
 
-    |error| <= 4 eps bound          eps of float32
+    |error| <= 4 eps bound + u |y|          eps of float32; u of the result's type if that is a narrower one
 
 `bound` is the same algorithm on absolute values, so that it grows where the algorithm's intermediate values do. Measured on signed
 normal data: |error| / (eps bound) is at most 1.3 for sums of 27 to 4608 products, 0.1 for Winograd F(2) to F(6); a constant of 4
-leaves room for both and for nothing else.
+leaves room for both and for nothing else. Tensor cores cut sums off where other units round them, see `relative_error`.
 
 Tests hold every compiled kernel against this, and a tuner can hold candidates against it. It is slow: NumPy, float64.
 """
@@ -12,6 +12,7 @@ Tests hold every compiled kernel against this, and a tuner can hold candidates a
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -24,10 +25,16 @@ from convc.schedules.rank import raised
 from convc.schedules.span import swapped
 from convc.schedules.winograd_tiles import Axis, Tiles
 
-__all__ = ["EPS", "INEXACT", "error_bound"]
+__all__ = ["EPS", "INEXACT", "error_bound", "relative_error", "result_rounding"]
 
 EPS: Final = float(np.finfo(np.float32).eps)
 _FACTOR: Final = 4
+
+# Algorithms whose operands are rounded first: |error| of one product, relative to it. TF32 keeps 11 bits of each operand.
+_ROUNDED_OPERANDS: Final[Mapping[str, float]] = {"tf32": 2.0**-10}
+
+# Greatest relative error of a number of a narrower type than the sums.
+_ROUNDINGS: Final[Mapping[str, float]] = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 Array = np.ndarray
 
@@ -125,5 +132,34 @@ def error_bound(algorithm: str, x: Array, w: Array, spec: ConvSpec, knobs: Knobs
         >>> [int(error_bound(name, x, w, spec, {"m": 2}).max() / (4 * EPS)) for name in ("direct", "winograd")]
         [9, 64]
     """
-    data, weight = (np.abs(array).astype(np.float64) for array in (x, w))
-    return _FACTOR * EPS * INEXACT.get(algorithm, _direct_bound)(data, weight, spec, knobs)
+    data, weight = (array.astype(np.float64) for array in (x, w))
+    operands = (np.abs(data), np.abs(weight), spec, knobs)
+    if algorithm in INEXACT:
+        bound = _FACTOR * EPS * INEXACT[algorithm](*operands)
+    else:
+        bound = relative_error(algorithm, spec, knobs) * _direct_bound(*operands)
+    rounding = result_rounding(spec.dtype)
+    return (
+        bound + rounding * np.abs(_direct_bound(data, weight, spec, knobs)) if rounding else bound
+    )
+
+
+def relative_error(algorithm: str, spec: ConvSpec, knobs: Knobs) -> float:
+    """Return |error| / (|w| * |x|) of an algorithm that adds up the products themselves, its result not yet rounded to a narrow type.
+
+    Where long sums stay on tensor cores (the knob `math` is 1), each instruction of 8 terms or more may cut off one eps of the sum.
+
+    Example:
+        >>> spec = ConvSpec.of((1, 64, 8, 8), (64, 64, 1, 1))
+        >>> settings = (("direct", {}), ("tensor_core", {"math": 3}), ("tensor_core", {"math": 1}), ("tf32", {"math": 1}))
+        >>> [round(relative_error(name, spec, knobs) / EPS) for name, knobs in settings]
+        [4, 4, 12, 8204]
+    """
+    terms = spec.in_channels // spec.group * math.prod(spec.kernel)
+    chain = terms / 8 if knobs.get("math") == 1 else 0
+    return (_FACTOR + chain) * EPS + _ROUNDED_OPERANDS.get(algorithm, 0.0)
+
+
+def result_rounding(dtype: str) -> float:
+    """Return the greatest relative error of rounding a float32 to an element type; 0 where nothing is rounded."""
+    return _ROUNDINGS.get(dtype, 0.0)

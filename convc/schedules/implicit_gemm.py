@@ -12,9 +12,9 @@ SOURCE          Chetlur et al., arXiv:1410.0759 (implicit GEMM); Shi et al., arX
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tvm import te, tirx
@@ -24,9 +24,21 @@ from convc.schedules.algorithm import Problem
 from convc.schedules.plan import Knobs
 from convc.schedules.scalar import apply_steps
 
-__all__ = ["Matrices", "compute", "finish", "pack", "plain_extras", "product"]
+__all__ = [
+    "Lookup",
+    "Matrices",
+    "Product",
+    "compute",
+    "finish",
+    "lookup",
+    "pack",
+    "plain_extras",
+    "product",
+]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+Lookup: TypeAlias = Callable[[Expr, Expr, Expr], Expr]  # (z, position in the sum, pixel) -> element
+Product: TypeAlias = tuple[te.Tensor, te.Tensor]  # packed weights, sums [z][k][m]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +152,8 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     )
 
 
-def _lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> te.Tensor:
-    """Return the right side of the products: [z][depth][pixels]."""
+def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
+    """Return the right side of the products as a function of (z, position in the sum, pixel)."""
     per_group = spec.in_channels // spec.group
     taps = math.prod(m.taps)
 
@@ -180,18 +192,22 @@ def _lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> te.Tenso
             return element
         return tirx.if_then_else(tirx.all(*conditions), element, tirx.const(0, spec.dtype))
 
-    return te.compute((m.products, m.padded_depth, m.padded_pixels), patch, name="patch")
+    return patch
 
 
-def product(w: te.Tensor, patch: te.Tensor, dtype: str) -> te.Tensor:
-    """Return the products [z][k][m] of w [z][i][k] and patch [z][i][m], summed in `dtype`; the block is called `acc`."""
-    z, depth, k = (int(n) for n in w.shape)
-    i = te.reduce_axis((0, depth), "i")
-    return te.compute(
-        (z, k, int(patch.shape[2])),
-        lambda z, k, m: te.sum(w[z, i, k].astype(dtype) * patch[z, i, m].astype(dtype), axis=i),
+def product(m: Matrices, element: Lookup, dtype: str, accumulator: str) -> Product:
+    """Return w [z][i][k] and the products [z][k][m] of w and patch [z][i][m], summed in `accumulator`; blocks `patch`, `acc`."""
+    w = te.placeholder((m.products, m.padded_depth, m.padded_channels), dtype, name="weight")
+    patch = te.compute((m.products, m.padded_depth, m.padded_pixels), element, name="patch")
+    i = te.reduce_axis((0, m.padded_depth), "i")
+    acc = te.compute(
+        (m.products, m.padded_channels, m.padded_pixels),
+        lambda z, k, p: te.sum(
+            w[z, i, k].astype(accumulator) * patch[z, i, p].astype(accumulator), axis=i
+        ),
         name="acc",
     )
+    return w, acc
 
 
 def plain_extras(problem: Problem) -> list[te.Tensor]:
@@ -224,14 +240,23 @@ def finish(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) -> te.Te
     return cast(y, problem.spec.dtype)
 
 
-def compute(problem: Problem, knobs: Knobs) -> list[te.Tensor]:
-    """Return data, weight, extras..., result; blocks `patch`, `acc`, with a split sum `total`, and the epilogue."""
+def compute(
+    problem: Problem,
+    knobs: Knobs,
+    multiply: Callable[[Matrices, Lookup, str, str], Product] = product,
+) -> list[te.Tensor]:
+    """Return data, weight, extras..., result; `multiply`'s blocks, with a split sum `total`, and the epilogue.
+
+    Args:
+        problem: the convolution.
+        knobs: its tile, as in `Matrices.of`.
+        multiply: makes packed weights and products of (extents, elements of the right side, their type, the sums' type).
+    """
     spec = problem.spec
     m = Matrices.of(spec, knobs)
     x = te.placeholder(spec.data, spec.dtype, name="data")
-    w = te.placeholder((m.products, m.padded_depth, m.padded_channels), spec.dtype, name="weight")
     extras = plain_extras(problem)
-    acc = product(w, _lookup(spec, m, knobs, x), problem.accumulator)
+    w, acc = multiply(m, lookup(spec, m, knobs, x), spec.dtype, problem.accumulator)
 
     def at(n: Expr, k: Expr, p: Sequence[Expr]) -> tuple[Expr, Expr, Expr]:
         z = k // m.channels if m.groups > 1 else 0

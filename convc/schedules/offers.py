@@ -26,9 +26,11 @@ class OnRequest(Protocol):
 
     Attributes:
         on_request: what is said where nobody has asked for it.
+        by_record: whether a record of it is request enough; not where its results are less accurate.
     """
 
     on_request: str
+    by_record: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,10 @@ def _veto(
     if not policy.allows(algorithm.name):
         return "excluded by the policy"
     named = algorithm.name in (*policy.require, *policy.prefer, *policy.include)
-    if isinstance(algorithm, OnRequest) and not named and not any(o.measured for o in made):
-        return algorithm.on_request
+    if isinstance(algorithm, OnRequest) and not named:
+        recorded = algorithm.by_record and any(o.measured for o in made)
+        if not recorded:
+            return algorithm.on_request
     kept = [o for o in made if not _refused(algorithm, problem, target, policy, o)]
     if kept:
         made[:] = kept

@@ -16,6 +16,8 @@ from convc.schedules.cuda import (  # fmt: skip
     points,
     product,
     subpixel,
+    tensor_core,
+    warps,
 )
 from convc.target import Target
 
@@ -24,14 +26,18 @@ __all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
 # In order of preference on ties. A new algorithm is one file that offers ALGORITHM, one row here and one schedule.
 ALGORITHMS: Final = (
     depthwise.ALGORITHM,
+    tensor_core.ALGORITHM,
     direct.ALGORITHM,
     subpixel.ALGORITHM,
     generic.ALGORITHM,
+    tensor_core.TF32,
     cudnn.ALGORITHM,
 )
 
 SCHEDULES: Final[dict[str, Schedule]] = {
     "depthwise": points.schedule,
+    "tensor_core": warps.schedule,
+    "tf32": warps.schedule,
     "direct": product.schedule,
     "subpixel": product.schedule,
     "generic": points.schedule,

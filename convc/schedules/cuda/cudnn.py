@@ -43,6 +43,7 @@ class Cudnn:
     """See the module's text."""
 
     name = "cudnn"
+    by_record = True
     on_request = "taken by a tuned record, a pin, or a policy that names it: a module with it needs cuDNN where it runs"
 
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:

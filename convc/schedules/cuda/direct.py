@@ -13,7 +13,7 @@ from tvm import te
 from convc.ir.types import numpy_dtype
 from convc.schedules import implicit_gemm
 from convc.schedules.algorithm import Operands, Problem
-from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, product_cycles
+from convc.schedules.cuda.model import launched_cycles, product_cycles
 from convc.schedules.cuda.tiles import tiles
 from convc.schedules.implicit_gemm import Matrices
 from convc.schedules.layout import PLAIN, Halo
@@ -70,14 +70,8 @@ class Direct:
         work = wide * product_cycles(
             gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, knobs, lookup=True
         )
-        moved = memory_cycles(gpu, spec.nbytes)
-        launches = 1
-        if m.split > 1:
-            launches = 2
-            moved += memory_cycles(
-                gpu, 2 * 4 * wide * m.products * m.padded_channels * m.padded_pixels
-            )
-        return max(work, moved) + launches * LAUNCH_SECONDS * gpu.clock_hz
+        sums = 4 * wide * m.products * m.padded_channels * m.padded_pixels
+        return launched_cycles(gpu, work, spec.nbytes, sums if m.split > 1 else 0)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""

@@ -11,7 +11,7 @@ import math
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
-__all__ = ["LAUNCH_SECONDS", "memory_cycles", "point_cycles", "product_cycles", "resident_blocks", "tile_registers", "tile_shared_bytes"]  # fmt: skip
+__all__ = ["LAUNCH_SECONDS", "launched_cycles", "memory_cycles", "point_cycles", "product_cycles", "resident_blocks", "tile_registers", "tile_shared_bytes"]  # fmt: skip
 
 # From the end of one kernel to the first instruction of the next in a stream.
 LAUNCH_SECONDS = 2.5e-6
@@ -67,6 +67,13 @@ def resident_blocks(gpu: Gpu, threads: int, registers: int, shared: int) -> int:
 def memory_cycles(gpu: Gpu, nbytes: float) -> float:
     """Return clocks that so many bytes take from device memory."""
     return nbytes / (_STREAM * gpu.bytes_per_second) * gpu.clock_hz
+
+
+def launched_cycles(gpu: Gpu, work: float, nbytes: float, partial: float) -> float:
+    """Return clocks of one launch, and of a second that adds up `partial` bytes of sums which the first one stores, if there are any."""
+    first = max(work, memory_cycles(gpu, nbytes + partial))
+    launch = LAUNCH_SECONDS * gpu.clock_hz
+    return first + launch + (memory_cycles(gpu, partial) + launch if partial else 0.0)
 
 
 def product_cycles(

@@ -20,7 +20,7 @@ from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
-__all__ = ["blocks_of", "inline_all_but", "schedule", "tile_product"]
+__all__ = ["Block", "blocks_of", "inline_all_but", "schedule", "tile_product"]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
 Block = Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Problem
 from convc.schedules.cuda.direct import Direct
 from convc.schedules.plan import Unsupported
@@ -18,17 +19,18 @@ class Subpixel(Direct):
 
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
-        spec = problem.spec
-        refusal = super().supports(problem, target)
-        if refusal is None and max(spec.dilations) > 1:
+        return super().supports(problem, target) or self.refusal(problem.spec)
+
+    @staticmethod
+    def refusal(spec: ConvSpec) -> Unsupported | None:
+        """Return why a transposed convolution has no phases of one form, or None."""
+        if max(spec.dilations) > 1:
             return Unsupported(f"dilations must be all 1; got {spec.dilations}")
-        if refusal is None and any(
-            p % s for p, s in zip(spec.output[2:], spec.strides, strict=True)
-        ):
+        if any(p % s for p, s in zip(spec.output[2:], spec.strides, strict=True)):
             return Unsupported(
                 f"output {spec.output[2:]} must be a multiple of the strides {spec.strides}"
             )
-        return refusal
+        return None
 
 
 ALGORITHM = Subpixel()

@@ -32,6 +32,12 @@ float element(Type type, uint32_t bits, int e) {
   }
 }
 
+// Tensor cores do not round sums to nearest, they cut them off: long chains of them drift towards zero, as on a device.
+float cut_off(double exact) {
+  const float near = static_cast<float>(exact);
+  return std::fabs(static_cast<double>(near)) > std::fabs(exact) ? std::nextafterf(near, 0.0f) : near;
+}
+
 void multiply(void* const* lanes, uint32_t) {
   const Operands& first = *static_cast<Operands*>(lanes[0]);
   const int E = elements(first.a_type), K = first.b_registers * 4 * E;
@@ -56,8 +62,9 @@ void multiply(void* const* lanes, uint32_t) {
         out[q] = static_cast<uint32_t>(sum);
         continue;
       }
-      float sum = o.d_type == Type::f16 ? element(Type::f16, o.c[q >> 1], q & 1) : __uint_as_float(o.c[q]);
-      for (int k = 0; k < K; ++k) sum += a[row][k] * b[k][column];
+      double exact = o.d_type == Type::f16 ? element(Type::f16, o.c[q >> 1], q & 1) : __uint_as_float(o.c[q]);
+      for (int k = 0; k < K; ++k) exact += static_cast<double>(a[row][k]) * b[k][column];
+      const float sum = cut_off(exact);
       if (o.d_type == Type::f16) out[q >> 1] |= static_cast<uint32_t>(HalfFormat::pack(sum)) << 16 * (q & 1);
       else out[q] = __float_as_uint(sum);
     }

@@ -13,6 +13,14 @@ from tests.schedules.cuda.cuda_convolutions import Trial, check, sample, taken
 NAMES = [a.name for a in ALGORITHMS if a.name != "cudnn"]
 SAMPLE = 10
 
+# The types that an algorithm takes beside float32.
+NARROW = [
+    ("direct", "float16"),
+    ("direct", "float64"),
+    ("tensor_core", "float16"),
+    ("tensor_core", "bfloat16"),
+]
+
 SIZES = [SAMPLE, pytest.param(len(CONV_GRID), marks=pytest.mark.slow)]
 
 
@@ -39,6 +47,14 @@ def test_whole_numbers_are_exact(name, count):
 @pytest.mark.parametrize("name", NAMES)
 def test_normal_data_stay_within_the_bound(name, count):
     check(sample(name, count), exact=False)
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(len(CONV_GRID), marks=pytest.mark.slow)], ids=["sample", "whole"])  # fmt: skip
+@pytest.mark.parametrize(("name", "dtype"), NARROW)
+def test_other_float_types(name, dtype, count):
+    """Whole numbers are exact until they are rounded to the type; normal data within the bound of sums in float32."""
+    check(sample(name, count, dtype), exact=True)
+    check(sample(name, count, dtype), exact=False)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,86 @@
+"""THE ALGORITHM of products on tensor cores: those of `schedules.implicit_gemm`, in the order in which a warp's registers hold them.
+
+An instruction multiplies 16 channels x 8 words of the sum by 8 words x 8 pixels; a word is 32 bits: one float32, or two half-precision
+numbers that follow each other in the sum. Of its 32 lanes (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "... k16")
+
+    lane 4 a + b holds weights      [channel a + 8 r][word b + 4 h]         r, h = 0, 1
+                       patches      [word b + 4 h][pixel a]                 h = 0, 1
+                       sums         [channel a + 8 r][pixel 2 b + p]        r, p = 0, 1
+
+so that packed weights are [z][8 words][16 channels][lane][2 h + r][element]: a lane's four words are one load of 16 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import te
+
+from convc.ir.types import numpy_dtype
+from convc.schedules.implicit_gemm import Lookup, Matrices, Product
+
+__all__ = ["CHANNELS", "PIXELS", "WORDS", "elements_of", "packed", "product"]
+
+# Of one instruction.
+CHANNELS, PIXELS, WORDS = 16, 8, 8
+
+
+def elements_of(dtype: str) -> int:
+    """Return how many elements a word of 32 bits holds.
+
+    Example:
+        >>> elements_of("float32"), elements_of("bfloat16")
+        (1, 2)
+    """
+    return 4 // numpy_dtype(dtype).itemsize
+
+
+def packed(weight: np.ndarray) -> np.ndarray:
+    """Return weights [z][depth][channels], both in whole instructions, as lanes load them.
+
+    Example:
+        >>> packed(np.arange(128, dtype=np.float32).reshape(1, 8, 16))[0, 0, 0, 4]  # channels 1 and 9 of terms 0 and 4
+        array([[ 1.],
+               [ 9.],
+               [65.],
+               [73.]], dtype=float32)
+    """
+    z, depth, channels = weight.shape
+    e = elements_of(weight.dtype.name)
+    parts = weight.reshape(z, depth // (WORDS * e), 2, 4, e, channels // CHANNELS, 2, 8)
+    # z, instruction, h, b, element, tile, r, a -> z, instruction, tile, a, b, h, r, element
+    lanes = parts.transpose(0, 1, 5, 7, 3, 2, 6, 4)
+    return np.ascontiguousarray(lanes).reshape(
+        z, depth // (WORDS * e), channels // CHANNELS, 32, 4, e
+    )
+
+
+def product(m: Matrices, element: Lookup, dtype: str, accumulator: str) -> Product:
+    """Return weights and products as `implicit_gemm.product` does; blocks `patch` in words, `acc` in fragments, `flat`."""
+    e = elements_of(dtype)
+    steps = m.padded_depth // (WORDS * e)
+    w = te.placeholder(
+        (m.products, steps, m.padded_channels // CHANNELS, 32, 4, e), dtype, name="weight"
+    )
+    patch = te.compute(
+        (m.products, steps * WORDS, m.padded_pixels, e),
+        lambda z, i, p, j: element(z, i * e + j, p),
+        name="patch",
+    )
+    axes = [te.reduce_axis((0, n), name) for n, name in ((steps, "s"), (2, "h"), (4, "b"), (e, "e"))]  # fmt: skip
+
+    def term(z: Any, k: Any, a: Any, p: Any, b: Any, pair: Any) -> Any:
+        step, h, word, j = axes
+        left = w[z, step, k // 2, a * 4 + word, h * 2 + k % 2, j]
+        right = patch[z, step * WORDS + h * 4 + word, p * PIXELS + b * 2 + pair, j]
+        return te.sum(left.astype(accumulator) * right.astype(accumulator), axis=axes)
+
+    fragments = (m.products, m.padded_channels // 8, 8, m.padded_pixels // PIXELS, 4, 2)
+    acc = te.compute(fragments, term, name="acc")
+    flat = te.compute(
+        (m.products, m.padded_channels, m.padded_pixels),
+        lambda z, k, p: acc[z, k // 8, k % 8, p // PIXELS, p % PIXELS // 2, p % 2],
+        name="flat",
+    )
+    return w, flat

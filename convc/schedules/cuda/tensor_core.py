@@ -1,0 +1,127 @@
+"""Convolution as matrix products on tensor cores: `implicit_gemm` with `fragments`, every rank, stride, dilation, transposed or not.
+
+float16 and bfloat16 are multiplied exactly and added in float32. float32 is split into two TF32 numbers and multiplied three times, which
+keeps float32's accuracy (`mma`); products of operands that are only rounded to TF32 are an algorithm of their own, `tf32`, which is
+taken by a pin or a policy that names it, never by an estimate or a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from tvm import te
+
+from convc.schedules import implicit_gemm
+from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.cuda import fragments
+from convc.schedules.cuda.fragments import CHANNELS
+from convc.schedules.cuda.model import launched_cycles
+from convc.schedules.cuda.subpixel import ALGORITHM as SUBPIXEL
+from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
+from convc.schedules.implicit_gemm import Matrices
+from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.plan import Knobs, Unsupported
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "TF32", "TensorCore", "Tf32"]
+
+_SPLITS: Final = (1, 2, 4, 8, 16)
+
+# mma.sync of bfloat16 and TF32 is there from 8.0 on.
+_LEAST_SM: Final = 80
+
+
+class TensorCore:
+    """See the module's text."""
+
+    name = "tensor_core"
+    types: tuple[str, ...] = ("float32", "float16", "bfloat16")
+
+    def products(self, dtype: str) -> int:
+        """Return how many products an operand's type takes: the knob `math`."""
+        return 3 if dtype == "float32" else 1
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        if target.gpu.sm < _LEAST_SM:
+            return Unsupported(
+                f"sm must be at least {_LEAST_SM} for its instructions; got {target.gpu.sm}"
+            )
+        if not problem.constant_weight:
+            return Unsupported("weights must be constant, to be packed at compile time")
+        if spec.dtype not in self.types:
+            return Unsupported(f"element type must be {', '.join(self.types)}; got {spec.dtype}")
+        if problem.accumulator != "float32":
+            return Unsupported(f"sums must be of float32; got {problem.accumulator}")
+        if spec.transposed:
+            refusal = SUBPIXEL.refusal(spec)
+            if refusal is not None:
+                return refusal
+        whole = _whole(problem)
+        if (whole.groups > 1 or whole.phases > 1) and whole.channels % CHANNELS:
+            return Unsupported(
+                f"output channels of a group or phase must be a multiple of {CHANNELS}; got {whole.channels}"
+            )
+        return None
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return the tile that the model finds fastest."""
+        return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield legal tiles, and for sums long enough their parts."""
+        dtype, whole = problem.spec.dtype, _whole(problem)
+        exact = whole.groups > 1 or whole.phases > 1
+        math = self.products(dtype)
+        for tile in warp_tiles(
+            target.gpu, whole.channels, whole.pixels, dtype, math=math, exact=exact
+        ):
+            for split in _SPLITS:
+                if split == 1 or (whole.depth >= 2 * tile["step"] * split and not exact):
+                    yield {**tile, "split": split}
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
+        spec, gpu = problem.spec, target.gpu
+        m = Matrices.of(spec, knobs)
+        work = warp_cycles(
+            gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, knobs, spec.dtype
+        )
+        sums = 4 * m.products * m.padded_channels * m.padded_pixels
+        return launched_cycles(gpu, work, spec.nbytes, sums if m.split > 1 else 0)
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return plain layouts."""
+        return Operands(PLAIN, Halo(), PLAIN)
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return the weights as lanes load them."""
+        return fragments.packed(implicit_gemm.pack(weight, problem.spec, knobs))
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result."""
+        return implicit_gemm.compute(problem, knobs, fragments.product)
+
+
+class Tf32(TensorCore):
+    """Float32 operands rounded to TF32's 11 bits."""
+
+    name = "tf32"
+    types = ("float32",)
+    by_record = False
+    on_request = "operands are rounded to 11 bits: name tf32 in the policy or pin it"
+
+    def products(self, dtype: str) -> int:
+        """Return 1."""
+        return 1
+
+
+def _whole(problem: Problem) -> Matrices:
+    return Matrices.of(problem.spec, {"pixels": 1, "channels": 1, "step": 1, "split": 1})
+
+
+ALGORITHM = TensorCore()
+TF32 = Tf32()

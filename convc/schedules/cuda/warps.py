@@ -1,0 +1,150 @@
+"""THE SCHEDULE of products on tensor cores: block tiles in shared memory, a warp's tile in the registers of its lanes.
+
+for z, tile of channels, tile of pixels (one thread block); warp, lane (threadIdx.x):
+    acc = 0
+    for step of the sum:
+        shared patch = ...; shared weight = ...         all threads; weights 16 bytes at once
+        acc += weight patch                             one call of `mma.WarpProduct`, by all lanes of a warp together
+    y = epilogue(acc)
+
+A lane's sums are a box of `acc`, so that everything but the product is an ordinary schedule; the loops of the product are then replaced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir, tirx
+from tvm.backend.cuda.op import cuda_func_call
+from tvm.ir import Range
+
+from convc.schedules.cuda.any_op import schedule_block
+from convc.schedules.cuda.fragments import PIXELS, WORDS, elements_of
+from convc.schedules.cuda.mma import WarpProduct, row_words
+from convc.schedules.cuda.product import Block, inline_all_but
+from convc.schedules.plan import Knobs
+from convc.target import Target
+
+__all__ = ["schedule", "warp_product"]
+
+
+def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
+    """Return the PrimFunc of `implicit_gemm.compute` with `fragments.product` scheduled."""
+    sch = s_tir.Schedule(func)
+    out = inline_all_but(sch, ("patch", "acc", "flat", "total"))
+    if knobs["split"] > 1:
+        warp_product(sch, knobs, None)
+        total = sch.get_sblock("total")
+        if not sch.get(total).same_as(sch.get(out)):
+            sch.set_scope(total, 0, "local")
+            out_loop = schedule_block(sch, out, target)
+            sch.compute_at(total, out_loop, preserve_unit_loops=True)
+        else:
+            schedule_block(sch, total, target)
+    else:
+        warp_product(sch, knobs, out)
+    return sch.mod["main"]
+
+
+def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
+    """Schedule the blocks `patch`, `acc` and `flat`.
+
+    Args:
+        sch: the schedule.
+        knobs: `channels`, `pixels`, `step` of a block's tile; `warp_channels`, `warp_pixels` of a warp's; `math`.
+        out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
+    """
+    dtype = str(sch.get(sch.get_sblock("patch")).writes[0].source.dtype)
+    e = elements_of(dtype)
+    words = knobs["step"] // e
+    acc = sch.get_sblock("acc")
+    sch.cache_write(acc, 0, "local")
+    sch.reverse_compute_inline(sch.get_sblock("flat"))
+    store, acc, patch = (sch.get_sblock(name) for name in ("acc_local", "acc", "patch"))
+    z, k, a, m, b, pair = sch.get_loops(store)
+    rows, cols = knobs["channels"] // knobs["warp_channels"], knobs["pixels"] // knobs["warp_pixels"]  # fmt: skip
+    k_block, k_warp, k = sch.split(k, [None, rows, knobs["warp_channels"] // 8])
+    m_block, m_warp, m = sch.split(m, [None, cols, knobs["warp_pixels"] // PIXELS])
+    sch.reorder(z, k_block, m_block, k_warp, m_warp, a, b, k, m, pair)
+    sch.bind(z, "blockIdx.z")
+    sch.bind(k_block, "blockIdx.y")
+    sch.bind(m_block, "blockIdx.x")
+    thread = sch.fuse(k_warp, m_warp, a, b)
+    sch.bind(thread, "threadIdx.x")
+    sch.compute_at(acc, thread, preserve_unit_loops=True)
+    *tile, s, h, word, j = sch.get_loops(acc)[-10:]
+    step, s = sch.split(s, [None, words // WORDS])
+    sch.reorder(step, *tile, s, h, word, j)
+    sch.set_scope(patch, 0, "shared")
+    sch.compute_at(patch, step, preserve_unit_loops=True)
+    weight = sch.cache_read(acc, 0, "shared")
+    sch.compute_at(weight, step, preserve_unit_loops=True)
+    threads = rows * cols * 32
+    _look_up(sch, patch, threads)
+    _copy(sch, weight, threads, 4 * e)
+    sch.storage_align(patch, 0, axis=1, factor=32 * e, offset=(row_words(knobs["pixels"]) * e) % (32 * e))  # fmt: skip
+    for loop in (k, m, pair):
+        sch.unroll(loop)
+    init = sch.decompose_reduction(acc, step)
+    for loop in sch.get_loops(init)[-6:]:
+        sch.unroll(loop)
+    kind = "tf32" if dtype == "float32" and knobs["math"] == 1 else dtype
+    tile = (knobs["warp_channels"], knobs["warp_pixels"], words)
+    _replace(sch, WarpProduct(kind, *tile, knobs["channels"], knobs["pixels"]))
+    if out is not None:
+        # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
+        sch.reverse_compute_inline(out)
+
+
+def _look_up(sch: s_tir.Schedule, patch: Block, threads: int) -> None:
+    """Let all threads of a block fill shared memory with patches, neighbours neighbouring words."""
+    *loops, element = sch.get_loops(patch)[-4:]
+    rest, thread = sch.split(sch.fuse(*loops), [None, threads])
+    sch.bind(thread, "threadIdx.x")
+    sch.unroll(rest)
+    sch.unroll(element)
+
+
+def _copy(sch: s_tir.Schedule, weight: Block, threads: int, vector: int) -> None:
+    """Let all threads of a block copy weights to shared memory, neighbours neighbouring vectors."""
+    loop = sch.fuse(*sch.get_loops(weight)[-6:])
+    rest, thread, lane = sch.split(loop, [None, threads, vector])
+    sch.bind(thread, "threadIdx.x")
+    sch.vectorize(lane)
+    sch.unroll(rest)
+
+
+def _replace(sch: s_tir.Schedule, made: WarpProduct) -> None:
+    """Put the warp's call in the place of the loops of `acc_update`, told where the warp's tile of each operand begins."""
+    block = sch.blockize(sch.get_loops(sch.get_sblock("acc_update"))[-10])
+    old = sch.get(block)
+    acc, *operands = old.reads
+    named = {str(r.source.name).partition("_")[0]: r for r in operands}
+    weight, patch = named["weight"], named["patch"]
+    z, k, _, p, *_ = acc.region
+    e = weight.source.shape[-1]
+    weight = _region(weight, z, weight.region[1], Range.from_min_extent(k.min // 2, k.extent // 2), Range(32), Range(4), Range(e))  # fmt: skip
+    pixels = Range.from_min_extent(p.min * PIXELS, p.extent * PIXELS)
+    patch = _region(patch, z, patch.region[1], pixels, Range(e))
+    regions = (acc, weight, patch)
+    windows = [_window(region, f"{name}_window") for region, name in zip(regions, "awp", strict=True)]  # fmt: skip
+    pointers = [w.access_ptr(mode) for w, mode in zip(windows, ("rw", "r", "r"), strict=True)]
+    call = tirx.Evaluate(cuda_func_call(made.name, *pointers, source_code=made.source))
+    matched = [s_tir.MatchBufferRegion(w, r) for w, r in zip(windows, regions, strict=True)]
+    new = s_tir.SBlock(old.iter_vars, list(regions), [acc], old.name_hint, call, None, [], matched)
+    sch.state.replace(sch.get_sref(block), new, {old: new})
+
+
+def _region(region: Any, *ranges: Any) -> Any:
+    return tirx.BufferRegion(region.source, list(ranges))
+
+
+def _window(region: Any, name: str) -> Any:
+    """Return a buffer over a part of another, wherever that lies and whatever its strides are."""
+    whole = region.source
+    shape = [r.extent for r in region.region]
+    strides = [tirx.Var(f"{name}_stride{i}", "int32") for i in range(len(shape))]
+    offset = tirx.Var(f"{name}_offset", "int32")
+    return tirx.decl_buffer(
+        shape, whole.dtype, name, strides=strides, elem_offset=offset, scope=whole.scope(), offset_factor=1
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from convc.schedules.cuda import (  # fmt: skip
     product,
     subpixel,
     tensor_core,
+    tf32,
     warps,
 )
 from convc.target import Target
@@ -30,7 +31,7 @@ ALGORITHMS: Final = (
     direct.ALGORITHM,
     subpixel.ALGORITHM,
     generic.ALGORITHM,
-    tensor_core.TF32,
+    tf32.ALGORITHM,
     cudnn.ALGORITHM,
 )
 

@@ -25,7 +25,7 @@ from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "TF32", "TensorCore", "Tf32"]
+__all__ = ["ALGORITHM", "TensorCore"]
 
 _SPLITS: Final = (1, 2, 4, 8, 16)
 
@@ -106,22 +106,8 @@ class TensorCore:
         return implicit_gemm.compute(problem, knobs, fragments.product)
 
 
-class Tf32(TensorCore):
-    """Float32 operands rounded to TF32's 11 bits."""
-
-    name = "tf32"
-    types = ("float32",)
-    by_record = False
-    on_request = "operands are rounded to 11 bits: name tf32 in the policy or pin it"
-
-    def products(self, dtype: str) -> int:
-        """Return 1."""
-        return 1
-
-
 def _whole(problem: Problem) -> Matrices:
     return Matrices.of(problem.spec, {"pixels": 1, "channels": 1, "step": 1, "split": 1})
 
 
 ALGORITHM = TensorCore()
-TF32 = Tf32()

@@ -313,8 +313,8 @@ def test_algorithms_files_and_schedules_agree():
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")
         assert module.ALGORITHM is row, "a file is called after its algorithm"
     assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense"}
-    # cuDNN's mathematics are its own.
-    assert {row.name for row in cuda.ALGORITHMS} <= {*names, "cudnn"}
+    # The arithmetic of cuDNN and of tensor cores is their own.
+    assert {row.name for row in cuda.ALGORITHMS} <= {*names, "cudnn", "tensor_core", "tf32"}
 
 
 def test_every_op_is_computed_somewhere():

@@ -1,4 +1,4 @@
-"""Convolution on tensor cores with float32 operands rounded to TF32's 11 bits, for those who ask for it by name: `tensor_core` but for that."""
+"""Convolution on tensor cores, float32 operands rounded to 11 bits, for those who ask for it by name: `tensor_core` but for that."""
 
 from __future__ import annotations
 

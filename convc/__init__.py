@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from convc.version import __version__
 
 if TYPE_CHECKING:
-    from convc.compiler import CompiledModel, compile, explain
+    from convc.compiler import CompiledModel, compile
+    from convc.explaining import explain
     from convc.frontend import dsl, nnet
     from convc.frontend.dsl import grad
     from convc.frontend.onnx import from_onnx
@@ -49,7 +50,7 @@ _HOMES = {
     "Module": "convc.runtime",
     "Target": "convc.target",
     "compile": "convc.compiler",
-    "explain": "convc.compiler",
+    "explain": "convc.explaining",
     "from_onnx": "convc.frontend.onnx",
     "grad": "convc.frontend.dsl",
     "load": "convc.runtime",

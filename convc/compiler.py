@@ -10,31 +10,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
 from convc.deploy.bundle import write_bundle
 from convc.deploy.static import write_static
+from convc.errors import InputError, TuningError
 from convc.ir import text
+from convc.ir.batch import per_sample, with_batch
 from convc.ir.graph import Graph
 from convc.ir.passes import PIPELINE, run_passes
 from convc.ir.types import Shape
-from convc.lowering.build import Built, build_variants
+from convc.lowering.build import Batch, Built, build_variants
 from convc.lowering.emit import emit
 from convc.planning import Planned, Wishes, plan_graph
 from convc.runtime import Module, load
 from convc.runtime.host import usable_threads
 from convc.runtime.manifest import Manifest
-from convc.schedules.algorithm import Problem
-from convc.schedules.backend import backend_of
-from convc.schedules.dual import posed
-from convc.schedules.plan import Candidate, Choice, Plan, Unsupported
+from convc.schedules.plan import Plan
 from convc.schedules.policy import Policy
-from convc.schedules.properties import properties_of
-from convc.schedules.select import AUTO, is_convolution, problem_of
+from convc.schedules.select import AUTO
 from convc.source import Source, load_graph
-from convc.target import Target, parse_target, parse_targets
+from convc.target import Target, parse_targets
 from convc.toolchain import check_toolchain
 from convc.version import VERSION
 
@@ -42,15 +40,15 @@ if TYPE_CHECKING:
     from convc.runtime.module import NanPolicy
 
 __all__ = [
-    "CandidateReport",
     "CompiledModel",
-    "LayerReport",
     "Progress",
     "compile",
-    "explain",
     "load_graph",
     "reduced_graph",
 ]
+
+# One sample at a time, and enough of them to use a weight often; each size more is the whole model once more to compile.
+BATCH_SIZES: Final = (8, 1)
 
 ExportFormat: TypeAlias = Literal["so", "bundle", "static"]
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -66,7 +64,7 @@ class CompiledModel:
 
     Attributes:
         source: the graph as it came in.
-        graph: the graph after all passes.
+        graph: the graph after all passes; of the greatest batch size, where the batch is symbolic.
         plan: the algorithm of every convolution, and why; the first CPU's, if it is compiled for several.
         planned: what the plan rests on: how many layers are tuned, and the lock that pins it.
     """
@@ -82,6 +80,12 @@ class CompiledModel:
     def manifest(self) -> Manifest:
         """What the packaged module will say about itself."""
         return self._built.manifest
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Numbers of samples that there is code for, largest first; empty where shapes are fixed."""
+        manifest = self.manifest
+        return (manifest.batch, *(s.batch for s in manifest.smaller)) if manifest.batch else ()
 
     def export(
         self, path: str | os.PathLike[str], *, format: ExportFormat = "so", cc: str = "g++"
@@ -152,6 +156,7 @@ def compile(
     logs: Sequence[str | os.PathLike[str]] | None = None,
     require_tuned: bool = False,
     locked: str | os.PathLike[str] | None = None,
+    batch_sizes: Sequence[int] | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
@@ -171,6 +176,8 @@ def compile(
         logs: tuning logs to choose by; None: this device's, in ./tuning_logs and among the shipped ones.
         require_tuned: refuse a layer without a tuned record.
         locked: a lock file whose plan is used as it is.
+        batch_sizes: numbers of samples to make code for, where the model has a symbolic batch; a run of any number is split into
+            these. Default: 8 and 1.
         dump: folder to write the graph into after each pass, as text.
         progress: called with (stage, done, total).
 
@@ -179,6 +186,7 @@ def compile(
         ScheduleError: for an algorithm that does not exist or does not apply.
         TuningError: if a layer must have a record and has none (UntunedError), or the lock file does not fit.
         ToolchainError: if TVM is not the pinned one, or the CPU is unknown.
+        InputError: for batch sizes that are not positive, or given for a model of fixed shapes.
 
     Example:
         >>> from convc.ir.text import parse
@@ -192,26 +200,59 @@ def compile(
     graph = load_graph(source, shapes=shapes)
     machines = parse_targets(target, mcpu, threads or usable_threads(), mtriple=mtriple)
     report("passes", 0, 1)
-    reduced = run_passes(graph, PIPELINE, dump=_dumper(dump))
+    batch = _batch(graph, batch_sizes)
+    sizes = batch.sizes if batch else (0,)
+    dumper = _dumper(dump)
+    graphs = [run_passes(with_batch(graph, size), PIPELINE, dump=dumper) for size in sizes]
     report("choose", 0, 1)
     wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked)
+    if wishes.locked and len(graphs) > 1:
+        raise TuningError(
+            f"lock must be used with one batch size; got {', '.join(map(str, sizes))}. Give batch_sizes one number."
+        )
     digest = _graph_hash(graph)
-    planned = [plan_graph(reduced, machine, wishes, digest) for machine in machines]
-    programs = [emit(reduced, p.plan, m) for p, m in zip(planned, machines, strict=True)]
+    parts = [(reduced, machine) for machine in machines for reduced in graphs]
+    planned = [plan_graph(reduced, machine, wishes, digest) for reduced, machine in parts]
+    programs = [emit(reduced, p.plan, m) for p, (reduced, m) in zip(planned, parts, strict=True)]
     built = build_variants(
-        list(zip(programs, machines, strict=True)),
+        [(program, m) for program, (_, m) in zip(programs, parts, strict=True)],
+        batch=batch,
         graph_sha256=digest,
         options=planned[0].options,
         convc_version=VERSION,
         progress=lambda done, total: report("build", done, total),
     )
-    return CompiledModel(graph, reduced, planned[0].plan, planned[0], built)
+    return CompiledModel(graph, graphs[0], planned[0].plan, planned[0], built)
+
+
+def _batch(graph: Graph, wanted: Sequence[int] | None) -> Batch | None:
+    """Return the sizes and ports of the graph's symbolic batch; None if its shapes are fixed."""
+    if not graph.batch:
+        if wanted:
+            raise InputError(
+                f"batch_sizes must be given for a model with a symbolic batch; got {tuple(wanted)} for '{graph.name}', "
+                "whose shapes are fixed."
+            )
+        return None
+    sizes = sorted({*map(int, BATCH_SIZES if wanted is None else wanted)}, reverse=True)
+    if not sizes or sizes[-1] < 1:
+        raise InputError(f"batch_sizes must be positive numbers; got {wanted}.")
+    batched = per_sample(graph)
+    return Batch(
+        tuple(sizes),
+        {n.name: n.type.shape[0] for n in graph.inputs if n.name in batched},
+        {o.name: graph[o.value].type.shape[0] for o in graph.outputs},
+    )
 
 
 def reduced_graph(source: Source, shapes: Mapping[str, Shape] | None = None) -> Graph:
-    """Return the graph that choosing and tuning see: imported, all passes run."""
+    """Return the graph that choosing and tuning see: imported, all passes run; a symbolic batch is the greatest usual size."""
     check_toolchain()
-    return run_passes(load_graph(source, shapes=shapes), PIPELINE)
+    return _reduced(load_graph(source, shapes=shapes))
+
+
+def _reduced(graph: Graph) -> Graph:
+    return run_passes(with_batch(graph, max(BATCH_SIZES)), PIPELINE)
 
 
 def _dumper(folder: str | os.PathLike[str] | None) -> Callable[[str, Graph], None] | None:
@@ -237,64 +278,3 @@ def _graph_hash(graph: Graph) -> str:
         flat = value.reshape(-1)[:1] if node.attributes.is_splat else np.ascontiguousarray(value)  # type: ignore[attr-defined]
         digest.update(flat.view(np.uint8).data)
     return digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateReport:
-    """One algorithm for one layer; where it applies with estimate, workspace and expected greatest |error| over greatest |result|."""
-
-    algorithm: str
-    chosen: bool
-    estimate_seconds: float | None
-    workspace_bytes: int | None
-    error: float | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """One convolution and every algorithm's answer to it."""
-
-    node: str
-    op: str
-    key: str
-    candidates: tuple[CandidateReport, ...]
-
-
-def explain(
-    source: Source,
-    *,
-    target: str | Target = "llvm",
-    mcpu: str = "host",
-    threads: int | None = None,
-    shapes: Mapping[str, Shape] | None = None,
-    algo: str = AUTO,
-    algo_for: Mapping[str, str] | None = None,
-    policy: Policy | None = None,
-    logs: Sequence[str | os.PathLike[str]] | None = None,
-) -> tuple[LayerReport, ...]:
-    """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
-    check_toolchain()
-    graph = run_passes(load_graph(source, shapes=shapes), PIPELINE)
-    machine = parse_target(target, mcpu, threads or usable_threads())
-    plan = plan_graph(graph, machine, Wishes.of(algo, algo_for, policy, logs), "").plan
-    reports = []
-    for node in graph.nodes:
-        if not is_convolution(node):
-            continue
-        choice = plan[node.name]
-        problem = problem_of(graph, node)
-        rows = tuple(_report(c, choice, problem, machine) for c in choice.candidates)
-        reports.append(LayerReport(node.name, node.op, problem.spec.key, rows))
-    return tuple(reports)
-
-
-def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -> CandidateReport:
-    algorithm = backend_of(machine).algorithm(row.algorithm)
-    chosen = row.algorithm == choice.algorithm
-    reason, solved = choice.reason if chosen else row.reason, posed(problem, algorithm, machine)
-    if row.seconds is None or isinstance(solved, Unsupported):
-        return CandidateReport(row.algorithm, chosen, row.seconds, None, None, reason)
-    knobs = choice.knobs if chosen else row.knobs
-    facts = properties_of(algorithm, solved, machine, knobs)
-    return CandidateReport(row.algorithm, chosen, row.seconds, facts.workspace, facts.error, reason)

@@ -22,6 +22,7 @@ from convc.errors import AccuracyError, InputError, unknown_name
 from convc.inputs import ArraySignature, random_inputs
 from convc.ir.graph import Graph
 from convc.ir.reference import interpret
+from convc.ir.types import Shape
 from convc.npz import save_npz
 
 __all__ = [
@@ -186,6 +187,22 @@ def _onnxruntime(
 REFERENCES: Final = {"float64": _float64, "onnxruntime": _onnxruntime}
 
 
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    name: str
+    shape: Shape
+    dtype: str
+
+
+def _every_size(module: Runnable) -> Sequence[ArraySignature]:
+    """Return the module's inputs; with a symbolic batch, of as many samples as run the code of every batch size once."""
+    sizes: Sequence[int] = getattr(module, "batch_sizes", ())
+    return [
+        _Signature(t.name, (sum(sizes), *t.shape[1:]), t.dtype) if getattr(t, "rows", 0) else t
+        for t in module.inputs
+    ]
+
+
 def verify(
     module: Runnable,
     graph: Graph,
@@ -245,7 +262,7 @@ def verify_each(
     shared = time.perf_counter() - began
     runs = 1 if inputs is not None else n
     tallies = {key: _Tally({}, None) for key in modules}
-    signatures = next(iter(modules.values())).inputs
+    signatures = _every_size(next(iter(modules.values())))
     for run in range(runs):
         fed = inputs if inputs is not None else random_inputs(signatures, seed + run)
         began = time.perf_counter()

@@ -34,7 +34,7 @@ class Part:
 
 _DATA = ("numpy", "ml_dtypes")
 _FRONTENDS = ("frontend.dsl", "frontend.nnet", "frontend.onnx")
-_TOOLS = ("compiler", "planning", "lock", "source", "lowering", "schedules", "target", "runtime", "toolchain", *_FRONTENDS, "ir", "ir.passes", "version",
+_TOOLS = ("compiler", "explaining", "planning", "lock", "source", "lowering", "schedules", "target", "runtime", "toolchain", *_FRONTENDS, "ir", "ir.passes", "version",
           "inputs", "npz")  # fmt: skip
 
 # A module belongs to the part with the longest name that fits. A row may also allow one module of another part.
@@ -59,6 +59,7 @@ PARTS: Final = (
     Part("lock", ("schedules", "ir", "target", "toolchain", "version"), ("msgspec",)),
     Part("planning", ("lock", "tuning", "schedules", "ir", "target")),
     Part("compiler", ("planning", "source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
+    Part("explaining", ("compiler", "planning", "source", "ir", "target", "schedules", "runtime")),
     # The tools: all that stands on the compiler, but for the command line.
     Part("signature", (), ("cryptography",)),
     Part("inputs", ("ir.types", "runtime.memory"), _DATA),
@@ -70,7 +71,7 @@ PARTS: Final = (
     Part("onnxruntime_peer", _TOOLS, (*_DATA, "onnxruntime", "onnx")),
     Part("cli", (*_TOOLS, "tuning", "deploy", "signature", "machine", "verify", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
     Part("__main__", ("cli",)),
-    Part("__init__", ("compiler", "source", *_FRONTENDS, "ir", "runtime", "target", "version")),
+    Part("__init__", ("compiler", "explaining", "source", *_FRONTENDS, "ir", "runtime", "target", "version")),
 )  # fmt: skip
 
 # TVM's compiler may be imported here and nowhere else.

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import convc
-from convc.compiler import compile, explain
+from convc.compiler import compile
 from convc.errors import (
     InputError,
     InvalidModelError,
@@ -20,6 +20,7 @@ from convc.errors import (
     UnknownNameError,
     UnsupportedConvError,
 )
+from convc.explaining import explain
 from convc.ir import Graph
 from convc.ir.passes import PIPELINE
 from convc.ir.reference import interpret

@@ -21,8 +21,8 @@ from convc.ir import ConvSpec, Graph, Output, Step
 from convc.ir.passes import Pass, run_passes
 from convc.ir.text import parse
 from convc.lowering.package import link
+from convc.runtime.loading import _for_this_machine
 from convc.runtime.manifest import Manifest, TargetInfo
-from convc.runtime.module import _for_this_machine
 from convc.schedules.select import select
 from convc.target import parse_target
 from convc.verify import verify

@@ -10,8 +10,9 @@ import pytest
 from tvm import topi
 
 from convc import compiler
-from convc.compiler import compile, explain
+from convc.compiler import compile
 from convc.errors import UnsupportedConvError, UnsupportedModelError
+from convc.explaining import explain
 from convc.frontend.onnx import from_onnx, operators
 from convc.frontend.onnx.converter import Converter
 from convc.ir import Graph

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convc.compiler import compile, explain
+from convc.compiler import compile
 from convc.errors import UnknownNameError
+from convc.explaining import explain
 from convc.ir.passes import run_passes
 from convc.ir.reference import interpret
 from convc.ir.text import parse

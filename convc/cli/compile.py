@@ -27,6 +27,7 @@ from convc.cli.forms import Format, output_path
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
+    BatchSizeOption,
     CcOption,
     FastMathOption,
     JsonOption,
@@ -62,6 +63,7 @@ def compile(
     out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write; default: the model's name in this folder, with .so, .a, or for a bundle nothing behind it.", show_default=False)] = None,
     format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples. static: an archive and headers to link.")] = Format.SO,
     shape: ShapeOption = None,
+    batch_size: BatchSizeOption = None,
     target: TargetOption = "llvm",
     sm: SmOption = None,
     ptx: PtxOption = False,
@@ -117,9 +119,13 @@ def compile(
             logs=log,
             require_tuned=require_tuned,
             locked=existing_file(locked, "--locked") if locked else None,
+            batch_sizes=batch_size,
             progress=progress,
             dump=dump,
         )
+        if lock and len(compiled.batch_sizes) > 1:
+            sizes = ", ".join(map(str, compiled.batch_sizes))
+            raise typer.BadParameter(f"--lock must be with one --batch-size; got {sizes}.")
         reports = _write(compiled, path, format, cc, progress, verify, tolerance, seed)
     for note in compiled.planned.notes:
         output.warn(note)

@@ -52,6 +52,7 @@ def document(
         "algorithms": _algorithms(compiled),
         "tuning": compiled.planned.tuning,
         "untuned": [name for name, _ in compiled.plan.untuned],
+        "batch_sizes": compiled.batch_sizes,
         "flops": sum(s.flops for s in manifest.steps),
         "weights_bytes": manifest.weights_bytes,
         "arena_bytes": manifest.arena_bytes,
@@ -115,6 +116,11 @@ def show(
         ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
         ("time", f"{seconds(total)}: " + ", ".join(f"{stage} {seconds(s)}" for stage, s in stages.items())),
     ]  # fmt: skip
+    if sizes := compiled.batch_sizes:
+        text = (
+            f"any number of samples, in runs of {', '.join(map(str, sizes))}; below: of {sizes[0]}"
+        )
+        rows.insert(1, ("batch", text))
     if reports:
         reference = next(iter(reports.values())).reference
         verdict = f"max error {_worst(reports):.2g} of the output's magnitude, against {reference} on one random input"

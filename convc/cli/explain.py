@@ -66,8 +66,8 @@ def explain(
     verbose: VerboseOption = False,
 ) -> None:
     """Show which algorithm each layer gets and why, and why not the others. Nothing is compiled."""
-    from convc.compiler import explain as explain_model
     from convc.errors import unknown_name
+    from convc.explaining import explain as explain_model
 
     output = Output(json, quiet, verbose)
     reports = explain_model(

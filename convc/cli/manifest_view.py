@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convc.cli.render import Column, Output, console, count, mebibytes, print_json, table
 
 if TYPE_CHECKING:
-    from convc.runtime.manifest import Manifest
+    from convc.runtime.manifest import Manifest, Tensor
 
 __all__ = ["show_manifest", "show_memory"]
 
@@ -43,12 +44,14 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
         return
     screen = console()
     target = manifest.target
+    sizes = [manifest.batch, *(s.batch for s in manifest.smaller)] if manifest.batch else []
     rows = (
         ("module", f"{manifest.name} ({file}, {mebibytes(file.stat().st_size)})"),
         ("target", f"{target.kind} {target.mcpu}, {target.triple}; needs {', '.join(target.features) or 'nothing special'}"),
         ("made by", f"convc {manifest.convc}, apache-tvm {manifest.tvm}, apache-tvm-ffi {manifest.tvm_ffi}"),
-        *(("input", f"{t.name}: {t.dtype} {'x'.join(map(str, t.shape))}") for t in manifest.inputs),
-        *(("output", f"{t.name}: {t.dtype} {'x'.join(map(str, t.shape))}") for t in manifest.outputs),
+        *(("input", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.inputs),
+        *(("output", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.outputs),
+        *(("batch", f"N is any number; code for {', '.join(map(str, sizes))}, below: {sizes[0]}") for _ in sizes[:1]),
         ("steps", f"{len(manifest.steps)}: {', '.join(f'{n} x {a}' for a, n in algorithms.items())}"),
         ("cost", f"{count(total)}FLOP a run"),
         ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
@@ -80,6 +83,16 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
         )  # fmt: skip
 
 
+def _extents(tensor: Tensor) -> str:
+    """Return a port's shape, its symbolic extent as N."""
+    rows = {0: [], 1: ["N"]}.get(tensor.rows, [f"{tensor.rows}N"])
+    return "x".join(map(str, [*rows, *tensor.shape[len(rows) :]]))
+
+
+def _of(document: Mapping[str, object]) -> str:
+    return f", batch {document['batch']}" if "batch" in document else ""
+
+
 def show_memory(file: Path, manifest: Manifest, output: Output) -> None:
     """Show the planned memory of one context on one thread, part by part; a test compares the sum with what the system counts.
 
@@ -89,21 +102,25 @@ def show_memory(file: Path, manifest: Manifest, output: Output) -> None:
         output: how to answer.
     """
     from convc.runtime.manifest import buffer_bytes
-    from convc.runtime.variants import every_variant
+    from convc.runtime.variants import every_variant, ports
 
     documents = []
-    for variant in every_variant(manifest):
+    parts = [(v, part) for v in every_variant(manifest) for part in (v, *v.smaller)]
+    for variant, part in parts:
         documents.append(
             {
                 "mcpu": variant.target.mcpu,
+                **({"batch": part.batch} if part.batch else {}),
                 "weights_bytes": buffer_bytes(manifest.weights_bytes),
-                "arena_bytes": buffer_bytes(variant.arena_bytes),
-                "workspace_bytes": variant.workspace_bytes,
-                "input_bytes": sum(t.nbytes for t in manifest.inputs),
-                "output_bytes": sum(t.nbytes for t in manifest.outputs),
+                "arena_bytes": buffer_bytes(part.arena_bytes),
+                "workspace_bytes": part.workspace_bytes,
+                "input_bytes": sum(t.nbytes for t in ports(manifest.inputs, part.batch)),
+                "output_bytes": sum(t.nbytes for t in ports(manifest.outputs, part.batch)),
             }
         )
-        documents[-1]["peak_bytes"] = sum(v for v in documents[-1].values() if isinstance(v, int))
+        documents[-1]["peak_bytes"] = sum(
+            v for k, v in documents[-1].items() if k != "batch" and isinstance(v, int)
+        )
     if output.json:
         print_json({"kind": "memory", "file": str(file), "variants": documents})
         return
@@ -116,7 +133,7 @@ def show_memory(file: Path, manifest: Manifest, output: Output) -> None:
         "peak": "one context with one thread; each more adds its arena, inputs and outputs",
     }
     for document in documents:
-        columns = (Column(f"{manifest.name}, {document['mcpu']}"), Column("bytes", True), Column("", True), Column("what"))  # fmt: skip
+        columns = (Column(f"{manifest.name}, {document['mcpu']}{_of(document)}"), Column("bytes", True), Column("", True), Column("what"))  # fmt: skip
         rows = [
             (name, str(size), mebibytes(size), text)
             for name, text in meaning.items()

@@ -12,6 +12,7 @@ import typer
 __all__ = [
     "AlgoForOption",
     "AlgoOption",
+    "BatchSizeOption",
     "CcOption",
     "ChecksumsOption",
     "ExpectOption",
@@ -73,6 +74,7 @@ AlgoForOption = Annotated[
     list[str] | None,
     typer.Option("--algo-for", metavar="NODE=ALGO", help="Algorithm for the layers whose name matches a glob; repeatable.", show_default=False),
 ]  # fmt: skip
+BatchSizeOption = Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Number of samples to make code for, where the model has a symbolic batch; repeatable. Any number runs, split into these. Default: 8 and 1.", show_default=False)]  # fmt: skip
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of random inputs.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")

@@ -45,9 +45,9 @@ class GraphBuilder:
         self._nodes[node.name] = node
         return node.name
 
-    def input(self, name: str, type: TensorType) -> str:
-        """Add a graph input; its name is kept as it is."""
-        return self._append(placeholder(name, type))
+    def input(self, name: str, type: TensorType, batch: str = "") -> str:
+        """Add a graph input; its name is kept as it is. `batch`: its leading axis is a symbolic dimension; see `ir.batch`."""
+        return self._append(placeholder(name, type, batch))
 
     def constant(self, value: Array, name: str = "constant") -> str:
         """Add a constant; the array is not copied."""

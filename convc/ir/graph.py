@@ -20,7 +20,6 @@ import numpy as np
 from convc.errors import ConvcError, VerifyError
 from convc.ir.ops import Attributes, op_named
 from convc.ir.ops.definition import Array, check_arity
-from convc.ir.ops.elementwise import NoAttributes
 from convc.ir.types import TensorType, dtype_name
 
 __all__ = [
@@ -28,6 +27,7 @@ __all__ = [
     "INPUT",
     "ConstantAttributes",
     "Graph",
+    "InputAttributes",
     "Node",
     "Output",
     "constant",
@@ -36,6 +36,13 @@ __all__ = [
 
 INPUT: Final = "input"
 CONSTANT: Final = "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class InputAttributes(Attributes):
+    """The name of the symbolic dimension that the leading axis is; empty where the shape is fixed. See `ir.batch`."""
+
+    batch: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,9 +114,9 @@ class Node:
         return self.attributes.value
 
 
-def placeholder(name: str, type: TensorType) -> Node:
-    """Return a graph input."""
-    return Node(name, INPUT, (), NoAttributes(), type)
+def placeholder(name: str, type: TensorType, batch: str = "") -> Node:
+    """Return a graph input; its leading axis, of extent 1, may stand for a symbolic dimension `batch`."""
+    return Node(name, INPUT, (), InputAttributes(batch), type)
 
 
 def constant(name: str, value: Array) -> Node:
@@ -180,6 +187,12 @@ class Graph:
     def compute_nodes(self) -> tuple[Node, ...]:
         """Nodes that are neither inputs nor constants."""
         return tuple(n for n in self.nodes if n.op not in (INPUT, CONSTANT))
+
+    @cached_property
+    def batch(self) -> str:
+        """Name of the inputs' symbolic leading dimension; empty if all shapes are fixed."""
+        symbols = (n.attributes.batch for n in self.inputs if isinstance(n.attributes, InputAttributes))  # fmt: skip
+        return next(filter(None, symbols), "")
 
     @cached_property
     def users(self) -> Mapping[str, tuple[Node, ...]]:
@@ -263,3 +276,7 @@ class Graph:
         names = [o.name for o in self.outputs]
         if len(set(names)) != len(names):
             raise VerifyError(f"graph outputs must have distinct names; got {names}.")
+        if self.batch:
+            from convc.ir.batch import per_sample  # it stands on this file
+
+            per_sample(self)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from convc.errors import InputError
+from convc.ir.batch import with_batch
 from convc.ir.graph import CONSTANT, INPUT, Graph
 from convc.ir.ops import OPS
 from convc.ir.ops.definition import Array
@@ -20,11 +21,21 @@ def _widen(array: Array, dtype: str) -> Array:
     return array.astype(np.float64 if dtype in FLOATS else numpy_dtype(dtype))
 
 
+def _samples(graph: Graph, inputs: Mapping[str, Array]) -> int:
+    """Return how many samples the first input of the symbolic batch holds; the others are compared with it afterwards."""
+    shapes = (
+        np.shape(inputs[n.name])
+        for n in graph.inputs
+        if n.attributes.batch and n.name in inputs  # type: ignore[attr-defined]
+    )
+    return next((shape[0] for shape in shapes if shape), 1)
+
+
 def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
     """Return the graph's outputs by name, floats as float64; with `keep`, every value by its value name instead.
 
     Raises:
-        InputError: if an input is missing or has another shape than the graph says.
+        InputError: if an input is missing or has another shape than the graph says; a symbolic batch may have any number of samples.
 
     Example:
         >>> from convc.ir.text import parse
@@ -32,6 +43,8 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False) 
         >>> interpret(graph, {"x": np.array([-1.0, 2.0])})["y"]
         array([0., 2.])
     """
+    if graph.batch:
+        graph = with_batch(graph, _samples(graph, inputs))
     values: dict[str, Array] = {}
     last_use = {operand: node.name for node in graph.nodes for operand in node.inputs}
     for node in graph.nodes:

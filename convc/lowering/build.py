@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import numpy as np
 import tvm
 
@@ -21,9 +22,23 @@ from convc.schedules.workspace import collect
 from convc.target import Target
 from convc.toolchain import installed_version
 
-__all__ = ["Built", "build", "build_variants"]
+__all__ = ["Batch", "Built", "build", "build_variants"]
 
 _WEIGHT_ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A symbolic batch as it is compiled.
+
+    Attributes:
+        sizes: numbers of samples that there is code for, largest first.
+        inputs, outputs: name -> rows of the leading axis for each sample; those that do not depend on the batch are left out.
+    """
+
+    sizes: tuple[int, ...]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,7 @@ def build(program: Program, target: Target) -> Built:
 def build_variants(
     parts: Sequence[tuple[Program, Target]],
     *,
+    batch: Batch | None = None,
     graph_sha256: str = "",
     options: Mapping[str, str] | None = None,
     convc_version: str = "",
@@ -67,7 +83,9 @@ def build_variants(
     """Return the machine code of one model for one or several CPUs.
 
     Args:
-        parts: the model's program for each CPU. The weights of all are one block, in which equal arrays lie once.
+        parts: the model's program for each CPU, and for each batch size, a CPU's one after the other, largest first. The weights
+            of all are one block, in which equal arrays lie once.
+        batch: the sizes and ports of a symbolic batch.
         graph_sha256: hash of the graph it came from, for the manifest.
         options: what the user asked for, for the manifest.
         convc_version: for the manifest.
@@ -78,7 +96,7 @@ def build_variants(
     weight_offsets = [weights.place(program) for program, _ in parts]
     total = sum(len({c.kernel.symbol for c in program.calls}) for program, _ in parts)
     objects: list[bytes] = []
-    variants: list[form.Variant] = []
+    made: list[form.Variant] = []
     done = 0
     for number, (program, target) in enumerate(parts):
         arena_offsets, arena_bytes = _place_buffers(program)
@@ -89,18 +107,19 @@ def build_variants(
         functions = {}
         for symbol, kernel in {c.kernel.symbol: c.kernel for c in program.calls}.items():
             progress(done, total)
-            made = kernel.make()
+            func = kernel.make()
             functions[prefix + symbol] = (
-                made.with_attr("global_symbol", prefix + symbol) if prefix else made
+                func.with_attr("global_symbol", prefix + symbol) if prefix else func
             )
             done += 1
         entry = prefix + ENTRY
         functions[entry] = entry_function(program, offsets, weights.nbytes, arena_bytes, prefix)
         with collect() as workspace:
             objects += backend_of(target).compile(tvm.IRModule(functions), target)
-        variants.append(
+        made.append(
             form.Variant(
                 target=_target_info(target),
+                batch=batch.sizes[number % len(batch.sizes)] if batch else 0,
                 entry=entry,
                 arena_bytes=arena_bytes,
                 workspace_bytes=workspace.nbytes,
@@ -108,26 +127,39 @@ def build_variants(
             )
         )
     progress(total, total)
+    step = len(batch.sizes) if batch else 1
+    variants = [_joined(made[i : i + step]) for i in range(0, len(made), step)]
     (program, target), first = parts[0], variants[0]
+    rows, rows_out = (batch.inputs, batch.outputs) if batch else ({}, {})
     manifest = form.Manifest(
         name=program.name,
         convc=convc_version,
         tvm=installed_version("apache-tvm") or "",
         tvm_ffi=installed_version("apache-tvm-ffi") or "",
         target=first.target,
+        batch=first.batch,
         entry=first.entry,
-        inputs=tuple(form.Tensor(*t) for t in program.inputs),
-        outputs=tuple(form.Tensor(*t) for t in program.outputs),
+        inputs=tuple(form.Tensor(*t, rows.get(t[0], 0)) for t in program.inputs),
+        outputs=tuple(form.Tensor(*t, rows_out.get(t[0], 0)) for t in program.outputs),
         arena_bytes=first.arena_bytes,
         workspace_bytes=first.workspace_bytes,
         weights_bytes=weights.nbytes,
         graph_sha256=graph_sha256,
         threads=target.cores,
         steps=first.steps,
+        smaller=first.smaller,
         options=dict(options or {}),
         variants=tuple(variants[1:]),
     )
     return Built(tuple(objects), manifest, tuple(weights.arrays))
+
+
+def _joined(sizes: Sequence[form.Variant]) -> form.Variant:
+    """Return the variant of one CPU from those for each of its batch sizes, largest first."""
+    first, *others = sizes
+    fields = form.Sized.__struct_fields__
+    smaller = (form.Sized(**{name: getattr(v, name) for name in fields}) for v in others)
+    return msgspec.structs.replace(first, smaller=tuple(smaller))
 
 
 def _target_info(target: Target) -> form.TargetInfo:

@@ -11,6 +11,7 @@ import tvm_ffi
 
 from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
+from convc.runtime.batched_module import BatchedModule
 from convc.runtime.cuda import cuda_runtime
 from convc.runtime.device_module import DeviceModule
 from convc.runtime.library import check_abi, runtime_library
@@ -19,7 +20,7 @@ from convc.runtime.memory import Window, array_window
 from convc.runtime.module import NAN_POLICIES, Module, NanPolicy
 from convc.runtime.package import map_weights, open_package
 from convc.runtime.threads import ThreadPool, check_threads
-from convc.runtime.variants import choose, every_variant, named, only, runnable
+from convc.runtime.variants import by_size, choose, every_variant, named, only, runnable
 
 __all__ = ["load", "load_each"]
 
@@ -63,16 +64,29 @@ def load(
         # Not kept alive for ever: its memory goes with the last Module that uses it.
         library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)
         package.check_unchanged()
-        entry = library.get_function(manifest.entry)
+        parts = by_size(manifest)
+        entries = {size: library.get_function(part.entry) for size, part in parts.items()}
     except (RuntimeError, OSError, AttributeError) as error:
         raise PackageError(f"module file '{package.path}' must load; got {error}.") from None
     weights = map_weights(package)
     pool = ThreadPool(runtime, count)
+    modules: dict[int, Module]
     if cuda is not None:
         uploaded = cuda.upload(weights)
         held = Window(uploaded, (uploaded,))
-        return DeviceModule(manifest, library, entry, held, pool, nan, cuda)
-    return Module(manifest, library, entry, array_window(weights), pool, nan)
+        modules = {
+            size: DeviceModule(part, library, entries[size], held, pool, nan, cuda)
+            for size, part in parts.items()
+        }
+    else:
+        held = array_window(weights)
+        modules = {
+            size: Module(part, library, entries[size], held, pool, nan)
+            for size, part in parts.items()
+        }
+    if not manifest.batch:
+        return modules[0]
+    return BatchedModule(manifest, modules, library, entries[manifest.batch], held, pool, nan)
 
 
 def load_each(path: str | os.PathLike[str], threads: int | None = None) -> dict[str, Module]:

@@ -28,6 +28,7 @@ __all__ = [
     "Argument",
     "Knob",
     "Manifest",
+    "Sized",
     "Step",
     "TargetInfo",
     "Tensor",
@@ -47,11 +48,15 @@ Knob: TypeAlias = int | float | str | bool
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A named input or output of the module."""
+    """A named input or output of the module; with a symbolic batch `shape` is that of the largest number of samples.
+
+    `rows` is how many rows of the leading axis belong to one sample; 0 where it does not depend on the batch.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    rows: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -112,23 +117,37 @@ class TargetInfo(msgspec.Struct, frozen=True):
     device: tuple[str, ...] = ()
 
 
+class Sized(msgspec.Struct, frozen=True, kw_only=True):
+    """The code of a module with a symbolic batch for one CPU and one more number of samples."""
+
+    batch: int
+    entry: str
+    arena_bytes: int = 0
+    workspace_bytes: int = 0
+    steps: tuple[Step, ...] = ()
+
+
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """The code of a module for one CPU: what differs between CPUs. All variants share the weights' section.
 
-    `workspace_bytes` is the most scratch memory, outside the arena, that one thread takes at any time.
+    `workspace_bytes` is the most scratch memory, outside the arena, that one thread takes at any time. With a symbolic batch,
+    `batch` is the largest number of samples that there is code for, else 0; `smaller` are the others, in descending order.
     """
 
     target: TargetInfo
+    batch: int = 0
     entry: str = "main"
     arena_bytes: int = 0
     workspace_bytes: int = 0
     steps: tuple[Step, ...] = ()
+    smaller: tuple[Sized, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a packaged module except its code and its weights.
 
     The fields that a `Variant` has too are the first variant's; `variants` are the others. `convc.runtime.variants` chooses.
+    A reader that knows of no symbolic batch finds a module of fixed shapes, those of the largest number of samples.
     """
 
     format: int = FORMAT
@@ -137,6 +156,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tvm: str
     tvm_ffi: str
     target: TargetInfo
+    batch: int = 0
     entry: str = "main"
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -147,6 +167,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     graph_sha256: str = ""
     threads: int = 1
     steps: tuple[Step, ...] = ()
+    smaller: tuple[Sized, ...] = ()
     options: dict[str, str] = {}
     variants: tuple[Variant, ...] = ()
 
@@ -211,16 +232,22 @@ def check(manifest: Manifest) -> None:
             raise PackageError(f"{kind} names must differ; got {', '.join(names)}.")
         for tensor in tensors:
             _check_type(f"{kind} '{tensor.name}'", tensor.shape, tensor.dtype)
+            if tensor.rows and tensor.shape[:1] != (tensor.rows * manifest.batch,):
+                raise PackageError(f"{kind} '{tensor.name}' must have {tensor.rows} rows a sample; got {tensor.shape}.")  # fmt: skip
     sizes = {
         "input": [tensor.nbytes for tensor in manifest.inputs],
         "output": [tensor.nbytes for tensor in manifest.outputs],
         "weights": [buffer_bytes(manifest.weights_bytes)],
     }
     for variant in (manifest, *manifest.variants):
-        _check_variant(variant, sizes)
+        found = [variant.batch, *(part.batch for part in variant.smaller)]
+        if found[0] != manifest.batch or found != sorted({*found}, reverse=True) or 0 in found[1:]:
+            raise PackageError(f"batch sizes must be {manifest.batch} and smaller; got {found}.")
+        for part in (variant, *variant.smaller):
+            _check_variant(part, sizes)
 
 
-def _check_variant(variant: Manifest | Variant, sizes: Mapping[str, list[int]]) -> None:
+def _check_variant(variant: Manifest | Variant | Sized, sizes: Mapping[str, list[int]]) -> None:
     _check_count("arena_bytes", variant.arena_bytes)
     _check_count("workspace_bytes", variant.workspace_bytes)
     every = {**sizes, "arena": [buffer_bytes(variant.arena_bytes)]}

@@ -83,7 +83,8 @@ class Module:
             InputError: if an input is missing, unknown, or of the wrong dtype, shape, order or device.
         """
         ordered = self._arguments_of.in_order(arrays, named)
-        results = self._run(ordered, [port.empty() for port in self._outputs])
+        samples = self._samples(ordered)
+        results = self._run(ordered, [port.empty(samples) for port in self._outputs])
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(
@@ -105,7 +106,8 @@ class Module:
         if outputs:
             targets = self._targets(arrays, outputs)
         else:
-            targets = [port.empty() for port in self._outputs]
+            samples = self._samples(arrays)
+            targets = [port.empty(samples) for port in self._outputs]
         results = self._run(arrays, targets)
         return {port.name: array for port, array in zip(self._outputs, results, strict=True)}
 
@@ -179,6 +181,10 @@ class Module:
                 port.check_no_nan(array)
         return targets
 
+    def _samples(self, arrays: Sequence[ArrayLike]) -> int:
+        """Return how many samples a run has; 0 where shapes are fixed."""
+        return 0
+
     def _context(self) -> _Context:
         context = getattr(self._local, "context", None)
         if context is None:
@@ -200,13 +206,13 @@ class Module:
             (str(port), port.array(value, keep))
             for port, value in zip(self._inputs, arrays, strict=True)
         ]
-        targets = []
+        targets, samples = [], self._samples(arrays)
         for port in self._outputs:
             array = outputs.get(port.name)
             if array is None:
-                array = port.empty()
+                array = port.empty(samples)
             else:
-                port.check_given(array, taken)
+                port.check_given(array, taken, samples)
                 taken.append((str(port), array))
             targets.append(array)
         return targets

@@ -51,29 +51,43 @@ Staging: TypeAlias = dict[str, tuple[NDArray, Window]]
 class _Port:
     """Name, shape and element type of an input or output, in the forms the checks need."""
 
-    __slots__ = ("dtype", "exports", "kind", "name", "shape", "type")
+    __slots__ = ("dtype", "exports", "kind", "name", "rows", "shape", "type")
 
     def __init__(self, kind: str, tensor: Tensor) -> None:
         self.kind = kind
         self.name = tensor.name
         self.shape = tensor.shape
+        self.rows = tensor.rows
         self.type = tensor.dtype
         self.dtype = numpy_dtype(tensor.dtype)
         # NumPy exports its own types; bfloat16 is not one of them.
         self.exports = tensor.dtype != "bfloat16"
 
-    def check(self, array: NDArray) -> None:
-        """Raise unless the array has this port's dtype and shape and is C-contiguous."""
+    def shape_for(self, samples: int) -> tuple[int, ...]:
+        """Return the shape at a number of samples; the one shape, where it does not depend on the batch."""
+        return (self.rows * samples, *self.shape[1:]) if self.rows else self.shape
+
+    def check(self, array: NDArray, samples: int | None = None) -> None:
+        """Raise unless the array has this port's dtype and shape and is C-contiguous; any number of samples, or the given one."""
         if array.dtype != self.dtype:
             hint = f" Convert it with .astype('{self.type}')." if self.kind == "input" else ""
             raise InputError(f"{self} must have dtype {self.type}; got {array.dtype}.{hint}")
-        if array.shape != self.shape:
-            raise InputError(f"{self} must have shape {self.shape}; got {array.shape}.")
+        if array.shape != self.shape and not self._fits(array.shape, samples):
+            wanted = str(self.shape)
+            if self.rows:
+                wanted = f"({', '.join(map(str, ['any', *self.shape[1:]]))})"
+                wanted = wanted if samples is None else str(self.shape_for(samples))
+            raise InputError(f"{self} must have shape {wanted}; got {array.shape}.")
         if not array.flags.c_contiguous:
             hint = " Use np.ascontiguousarray(array)." if self.kind == "input" else ""
             raise InputError(
                 f"{self} must be C-contiguous; got strides {array.strides} in bytes for shape {array.shape}.{hint}"
             )
+
+    def _fits(self, shape: tuple[int, ...], samples: int | None) -> bool:
+        if not self.rows or not shape:
+            return False
+        return shape == self.shape_for(shape[0] // self.rows if samples is None else samples)
 
     def check_no_nan(self, array: NDArray) -> None:
         """Raise if any element is not a number."""
@@ -180,9 +194,9 @@ class OutputPort(_Port):
     def __init__(self, tensor: Tensor) -> None:
         super().__init__("output", tensor)
 
-    def empty(self) -> NDArray:
+    def empty(self, samples: int = 0) -> NDArray:
         """Return a new array for this output."""
-        return aligned_empty(self.shape, self.dtype)
+        return aligned_empty(self.shape_for(samples), self.dtype)
 
     def bind(self, array: NDArray, keep: list[object]) -> tvm_ffi.Tensor:
         """Return the array as a tensor that a kernel may write."""
@@ -192,19 +206,22 @@ class OutputPort(_Port):
         keep.append(bound)
         return bound.tensor
 
-    def check_given(self, array: NDArray, others: Sequence[tuple[str, NDArray]]) -> None:
+    def check_given(
+        self, array: NDArray, others: Sequence[tuple[str, NDArray]], samples: int = 0
+    ) -> None:
         """Raise unless a kernel may write into the caller's array.
 
         Args:
             array: given for this output.
             others: name and array of what it must not share memory with.
+            samples: of this run, with a symbolic batch.
 
         Raises:
             InputError: if it is no array, or its dtype, shape, order, place or overlap is wrong.
         """
         if not isinstance(array, np.ndarray):
             raise InputError(f"{self} must be a NumPy array; got {type(array).__name__}.")
-        self.check(array)
+        self.check(array, samples)
         if not array.flags.writeable:
             raise InputError(f"{self} must be writable; got a read-only array.")
         offset = address_of(array) % ALIGNMENT

@@ -2,29 +2,25 @@
 
 A module may hold code for several CPUs, each with its own plan and its own entry function. The loader takes, of those whose
 instruction sets this CPU has, the one that needs most of them; the first of equals. No code is loaded to decide this.
+
+With a symbolic batch, each has code for several numbers of samples, which `by_size` lists; a run uses them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from convc.errors import unknown_name
-from convc.runtime.manifest import Manifest, TargetInfo, Variant
+from convc.runtime.manifest import Manifest, Sized, TargetInfo, Tensor, Variant
 
-__all__ = ["choose", "every_variant", "fits", "named", "only", "runnable"]
+__all__ = ["by_size", "choose", "every_variant", "fits", "named", "only", "ports", "runnable"]
 
 
 def every_variant(manifest: Manifest) -> tuple[Variant, ...]:
     """Return all variants, the manifest's own first."""
-    first = Variant(
-        target=manifest.target,
-        entry=manifest.entry,
-        arena_bytes=manifest.arena_bytes,
-        workspace_bytes=manifest.workspace_bytes,
-        steps=manifest.steps,
-    )
+    first = Variant(**{name: getattr(manifest, name) for name in Variant.__struct_fields__})
     return (first, *manifest.variants)
 
 
@@ -68,4 +64,41 @@ def only(manifest: Manifest, variant: Variant) -> Manifest:
         manifest,
         variants=(),
         **{name: getattr(variant, name) for name in variant.__struct_fields__},
+    )
+
+
+def by_size(manifest: Manifest) -> dict[int, Manifest]:
+    """Return number of samples -> manifest of the module as if it had that one fixed size, the manifest's own CPU's, largest first.
+
+    Without a symbolic batch there is one, for 0.
+
+    Example:
+        >>> info = TargetInfo("llvm", "x86_64-linux-gnu", "znver4")
+        >>> x, one = Tensor("x", (8, 3), "float32", rows=1), Sized(batch=1, entry="v1_main")
+        >>> m = Manifest(name="m", convc="", tvm="", tvm_ffi="", target=info, batch=8, inputs=(x,), outputs=(), smaller=(one,))
+        >>> {n: (part.entry, part.inputs[0].shape) for n, part in by_size(m).items()}
+        {8: ('main', (8, 3)), 1: ('v1_main', (1, 3))}
+    """
+    parts: tuple[Manifest | Sized, ...] = (manifest, *manifest.smaller)
+    return {
+        part.batch: msgspec.structs.replace(
+            manifest,
+            batch=0,
+            entry=part.entry,
+            arena_bytes=part.arena_bytes,
+            workspace_bytes=part.workspace_bytes,
+            steps=part.steps,
+            smaller=(),
+            inputs=ports(manifest.inputs, part.batch),
+            outputs=ports(manifest.outputs, part.batch),
+        )
+        for part in parts
+    }
+
+
+def ports(tensors: Iterable[Tensor], size: int) -> tuple[Tensor, ...]:
+    """Return inputs or outputs with the fixed shapes that they have at a number of samples."""
+    return tuple(
+        msgspec.structs.replace(t, shape=(t.rows * size, *t.shape[1:]), rows=0) if t.rows else t
+        for t in tensors
     )

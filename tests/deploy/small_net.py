@@ -16,14 +16,14 @@ ALGORITHM = "direct"
 CPUS = ("x86-64-v2", "x86-64-v3")
 
 
-def small_net(name: str = "small") -> Graph:
-    """x (1, 3, 16, 16) -> scores (1, 10) and features (1, 16, 16, 16)."""
+def small_net(name: str = "small", batch: int | str = 1) -> Graph:
+    """x (batch, 3, 16, 16) -> scores (batch, 10) and features (batch, 16, 16, 16)."""
     rng = np.random.default_rng(0)
 
     def whole(*shape: int) -> np.ndarray:
         return rng.integers(-2, 3, shape).astype(np.float32)
 
-    x = cc.input("x", (1, 3, 16, 16))
+    x = cc.input("x", (batch, 3, 16, 16))
     h = cc.relu(cc.conv2d(x, whole(16, 3, 3, 3), pads=1, name="stem"))
     h = h + cc.conv2d(h, whole(16, 16, 3, 3), pads=1, name="block")
     scores = cc.dense(cc.flatten(cc.max_pool2d(h, 2, strides=2)), whole(10, 1024))
@@ -35,4 +35,6 @@ def image(seed: int = 1) -> np.ndarray:
 
 
 def expected(x: np.ndarray) -> dict[str, np.ndarray]:
-    return {k: v.astype(np.float32) for k, v in interpret(small_net(), {"x": x}).items()}
+    return {
+        k: v.astype(np.float32) for k, v in interpret(small_net(batch=len(x)), {"x": x}).items()
+    }

@@ -18,7 +18,7 @@ from convc import dsl as cc
 from convc.deploy.libconvc import NATIVE
 from convc.runtime import read_manifest
 from convc.runtime.host import usable_threads
-from tests.deploy.small_net import CPUS
+from tests.deploy.small_net import ALGORITHM, CPUS, expected, image, small_net
 from tests.deploy.toolbox import HERE, Programs, assert_outputs, run
 
 VALGRIND = (
@@ -47,6 +47,17 @@ def test_each_variant_by_name(
 ) -> None:
     programs.drive("run", cpu, *run_files(module_file, image_file, tmp_path))
     assert_outputs(tmp_path)
+
+
+def test_a_symbolic_batch_runs_at_its_largest_size(programs: Programs, tmp_path: Path) -> None:
+    model = convc.compile(small_net(batch="N"), threads=1, algo=ALGORITHM, batch_sizes=(1, 2))
+    module_file = model.export(tmp_path / "small.so")
+    x = np.concatenate([image(1), image(2)])
+    x.tofile(tmp_path / "x.bin")
+    programs.drive("run", *run_files(module_file, tmp_path / "x.bin", tmp_path))
+    for name, value in expected(x).items():
+        found = np.fromfile(tmp_path / f"{name}.bin", np.float32).reshape(value.shape)
+        np.testing.assert_array_equal(found, value)
 
 
 def test_wrong_calls_are_errors_in_words(sanitized: Programs, module_file: Path) -> None:

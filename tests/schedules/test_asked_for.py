@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convc.compiler import compile, explain
+from convc.compiler import compile
 from convc.errors import DTypeError, UnknownNameError
+from convc.explaining import explain
 from convc.ir import Graph
 from convc.ir.reference import interpret
 from convc.ir.text import parse, print_graph

@@ -7,7 +7,8 @@ import pytest
 import tvm
 from tvm import te
 
-from convc.compiler import compile, explain
+from convc.compiler import compile
+from convc.explaining import explain
 from convc.ir import ConvSpec, GraphBuilder, TensorType
 from convc.ir.ops.conv import (
     ConvAttributes,

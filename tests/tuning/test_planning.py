@@ -7,8 +7,9 @@ import json
 import pytest
 
 from convc.cli import invoke
-from convc.compiler import compile, explain
+from convc.compiler import compile
 from convc.errors import TuningError, UntunedError
+from convc.explaining import explain
 from convc.ir.text import parse
 from convc.lock import read_lock
 from convc.schedules.policy import Policy

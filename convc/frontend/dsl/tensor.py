@@ -137,19 +137,36 @@ def building(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 @building
-def input(name: str, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tensor:
+def input(name: str, shape: Sequence[int | str], dtype: DTypeLike = "float32") -> Tensor:
     """Return a graph input.
+
+    Args:
+        name: unique in the graph.
+        shape: its extents. The leading one may be a name instead, which makes it a symbolic batch: the network is written for
+            one sample (its extent counts as 1 here), the module takes any number of them. One name per graph.
+        dtype: element type.
+
+    Raises:
+        ShapeError: for a negative extent, or a name that is not the leading extent.
 
     Example:
         >>> input("x", (1, 3, 8, 8))
         Tensor(x: f32[1,3,8,8])
+        >>> input("x", ("N", 3, 8, 8)).shape
+        (1, 3, 8, 8)
     """
-    extents = tuple(map(int, shape))
+    head, rest = tuple(shape[:1]), tuple(shape[1:])
+    symbol = head[0] if head and isinstance(head[0], str) else ""
+    if any(isinstance(extent, str) for extent in rest) or head == ("",):
+        raise ShapeError(
+            f"input '{name}' must have whole numbers for extents, but for a name of the leading one; got {tuple(shape)}."
+        )
+    extents = tuple(map(int, (1, *rest) if symbol else shape))
     if not name:
         raise ShapeError(f"input must have a name; got '{name}'.")
     if min(extents, default=0) < 0:
         raise ShapeError(f"input '{name}' must have extents >= 0; got {extents}.")
-    return Tensor(placeholder(name, TensorType(extents, dtype_name(dtype))))
+    return Tensor(placeholder(name, TensorType(extents, dtype_name(dtype)), symbol))
 
 
 @building

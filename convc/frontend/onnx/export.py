@@ -10,10 +10,10 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from convc.errors import UnsupportedModelError
+from convc.ir.batch import per_sample
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops.definition import Array
 from convc.ir.ops.elementwise import UNARY
-from convc.ir.types import TensorType
 from convc.version import VERSION
 
 __all__ = ["OPSET", "to_onnx"]
@@ -26,7 +26,9 @@ _IR_VERSION: Final = 9
 class _Writer:
     """The nodes and constants of one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, batched: frozenset[str]) -> None:
+        # Values whose leading extent is the symbolic batch; no number may be written for it.
+        self.batched = batched
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 
@@ -143,7 +145,8 @@ def _reduce(operator: str) -> Row:
 
 
 def _reshape(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> object:
-    shape = w.integers(f"{output}.shape", node.type.shape)
+    head = (-1,) if node.name in w.batched else node.type.shape[:1]
+    shape = w.integers(f"{output}.shape", (*head, *node.type.shape[1:]))
     return w.add("Reshape", [*inputs, shape], output, allowzero=int(0 in node.type.shape))
 
 
@@ -155,8 +158,9 @@ def _pad(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> object:
 
 def _slice(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> object:
     a: Any = node.attributes
+    skip = int(node.name in w.batched)
     axes = range(node.type.rank)
-    rows = (("starts", a.begins), ("ends", a.ends), ("axes", axes), ("steps", a.steps))
+    rows = [(n, v[skip:]) for n, v in (("starts", a.begins), ("ends", a.ends), ("axes", axes), ("steps", a.steps))]  # fmt: skip
     return w.add(
         "Slice", [*inputs, *(w.integers(f"{output}.{n}", list(v)) for n, v in rows)], output
     )
@@ -172,11 +176,14 @@ def _flip(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> object:
 
 
 def _resize(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> object:
-    sizes = w.integers(f"{output}.sizes", node.type.shape)
+    skip = int(node.name in w.batched)
+    sizes = w.integers(f"{output}.sizes", node.type.shape[skip:])
+    axes = range(skip, node.type.rank) if skip else None
     modes = {
         "mode": "nearest",
         "coordinate_transformation_mode": "asymmetric",
         "nearest_mode": "floor",
+        "axes": axes,
     }
     return w.add("Resize", [*inputs, "", "", sizes], output, **modes)
 
@@ -215,17 +222,21 @@ ROWS: Final[Mapping[str, Row]] = {
 }
 
 
-def _port(name: str, type: TensorType) -> onnx.ValueInfoProto:
+def _port(graph: Graph, name: str, node: Node, batched: frozenset[str]) -> onnx.ValueInfoProto:
+    type = node.type
     code = (
         TensorProto.BFLOAT16
         if type.dtype == "bfloat16"
         else helper.np_dtype_to_tensor_dtype(np.dtype(type.dtype))
     )
-    return helper.make_tensor_value_info(name, code, type.shape)
+    shape: list[int | str | None] = list(type.shape)
+    if node.name in batched:
+        shape[0] = graph.batch if shape[0] == 1 else None
+    return helper.make_tensor_value_info(name, code, shape)
 
 
 def to_onnx(graph: Graph) -> ModelProto:
-    """Return the graph as an ONNX model, names kept; wishes for algorithms have no place there and are left out.
+    """Return the graph as an ONNX model, names and a symbolic batch kept; wishes for algorithms have no place there and are left out.
 
     Raises:
         UnsupportedModelError: for ops that ONNX has no operator for, all of them listed.
@@ -236,6 +247,7 @@ def to_onnx(graph: Graph) -> ModelProto:
         >>> [node.op_type for node in model.graph.node]
         ['Relu', 'Identity']
     """
+    batched = per_sample(graph) if graph.batch else frozenset()
     missing = sorted({n.op for n in graph.compute_nodes} - set(ROWS))
     if missing:
         where = ", ".join(
@@ -244,7 +256,12 @@ def to_onnx(graph: Graph) -> ModelProto:
         raise UnsupportedModelError(
             f"graph '{graph.name}' must hold only ops that ONNX has an operator for; got {where}."
         )
-    w = _Writer()
+    for node in graph.compute_nodes if graph.batch else ():
+        if node.op == "concat" and node.name in batched and not batched.issuperset(node.inputs):
+            raise UnsupportedModelError(
+                f"%{node.name} must join values of the symbolic batch alone to be written as ONNX; got one that is the same for all samples."
+            )
+    w = _Writer(batched)
     # Values and public names are two spaces here and one in ONNX: values get a suffix where they would collide.
     public = {o.name for o in graph.outputs}
     names = {n.name: n.name + ("~" if n.name in public else "") for n in graph.nodes}
@@ -261,8 +278,8 @@ def to_onnx(graph: Graph) -> ModelProto:
     body = helper.make_graph(
         w.nodes,
         graph.name,
-        [_port(n.name, n.type) for n in graph.inputs],
-        [_port(o.name, graph[o.value].type) for o in graph.outputs],
+        [_port(graph, n.name, n, batched) for n in graph.inputs],
+        [_port(graph, o.name, graph[o.value], batched) for o in graph.outputs],
         w.constants,
     )
     return helper.make_model(

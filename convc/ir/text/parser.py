@@ -1,7 +1,7 @@
 """Text -> Graph: recursive descent, one method per line of the grammar.
 
 graph     = "graph" @name "{" node* "return" output ("," output)* "}"
-node      = %name "=" ( "input" | "constant" value | op "(" operands ")" [attributes] ) [":" type]
+node      = %name "=" ( "input" [attributes] | "constant" value | op "(" operands ")" [attributes] ) [":" type]
 value     = "splat" "(" element ")" | "dense" "(" "[" elements "]" ")" | "ref" "(" string "," string ")"
 attributes= "{" name "=" attribute ("," ...)* "}"
 attribute = integer | float | "true" | "false" | string | "[" integers | floats | steps "]"
@@ -21,7 +21,7 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError, TextError, UnknownNameError, unknown_name
 from convc.ir.epilogue import Step
-from convc.ir.graph import CONSTANT, INPUT, Graph, Node, Output, constant, placeholder
+from convc.ir.graph import CONSTANT, INPUT, Graph, InputAttributes, Node, Output, constant
 from convc.ir.ops import OPS, Attributes
 from convc.ir.ops.definition import Array
 from convc.ir.text.cursor import Cursor
@@ -88,7 +88,8 @@ class _Parser(Cursor):
         self.expect("=", "value name")
         op = self.of_kind("word", "op", "a name")
         if op.text == INPUT:
-            node = placeholder(name, self.type(INPUT))
+            symbols = self.attributes(op, InputAttributes)
+            node = Node(name, INPUT, (), symbols, self.type(INPUT))
         elif op.text == CONSTANT:
             node = constant(name, self.constant())
         else:
@@ -99,7 +100,7 @@ class _Parser(Cursor):
         if op.text not in OPS:
             raise self.error(str(unknown_name("op", op.text, OPS)), op)
         operands = self.listed(self.operand, "operands", "(", ")")
-        attributes = self.attributes(op)
+        attributes = self.attributes(op, OPS[op.text].attributes)
         try:
             node = Node.of(name, op.text, [(o.name, o.type) for o in operands], attributes)
         except (ShapeError, DTypeError) as error:
@@ -201,8 +202,7 @@ class _Parser(Cursor):
 
     # ---- attributes ---------------------------------------------------------------------------------------------
 
-    def attributes(self, op: Token) -> Attributes:
-        row = OPS[op.text].attributes
+    def attributes(self, op: Token, row: type[Attributes]) -> Attributes:
         fields = {f.name: f for f in attribute_fields(row)}
         values: dict[str, object] = {}
         if self.next.text == "{":

@@ -81,7 +81,7 @@ def print_node(node: Node, *, weights: str = "weights.npz") -> str:
         '%y = relu(%x) : f32[2,3]'
     """
     if node.op == INPUT:
-        body = INPUT
+        body = INPUT + _attributes(node.attributes)
     elif node.op == CONSTANT:
         body = f"{CONSTANT} {_constant(node, weights)}"
     else:

@@ -90,3 +90,29 @@ def test_a_reversal_is_a_slice_with_negative_steps():
     x = RNG.normal(size=(2, 3, 4)).astype(np.float32)
     (y,) = ReferenceEvaluator(graph.to_onnx()).run(None, {"x": x})
     np.testing.assert_array_equal(y, x[::-1, :, ::-1])
+
+
+def test_a_symbolic_batch_stays_symbolic():
+    x = dsl.input("x", ("N", 4, 6, 6))
+    h = dsl.resize_nearest(dsl.conv2d(x, values(3, 4, 3, 3))[:, 1:], 2)
+    y = dsl.dense(dsl.flatten(h), values(5, 128))
+    graph = dsl.graph({"y": y, "rows": dsl.reshape(h, (2, 64))})
+    model = graph.to_onnx()
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    assert session.get_inputs()[0].shape == ["N", 4, 6, 6]
+    assert session.get_outputs()[0].shape == ["N", 5]
+    for n in (1, 3):
+        fed = values(n, 4, 6, 6).astype(np.float32)
+        wanted = interpret(graph, {"x": fed})
+        for name, array in zip(("y", "rows"), session.run(["y", "rows"], {"x": fed}), strict=True):
+            np.testing.assert_allclose(array, wanted[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_for_every_sample_is_refused():
+    x = dsl.input("x", ("N", 4, 6))
+    graph = dsl.graph({"y": dsl.concat([x, dsl.constant(np.ones((1, 4, 1)), dtype="float32")], 2)})
+    with pytest.raises(UnsupportedModelError, match="must join values of the symbolic batch alone"):
+        graph.to_onnx()

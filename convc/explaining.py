@@ -1,0 +1,83 @@
+"""Why each layer is computed as it is: every algorithm's estimate, or its reason why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from convc.compiler import reduced_graph
+from convc.ir.types import Shape
+from convc.planning import Wishes, plan_graph
+from convc.runtime.host import usable_threads
+from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
+from convc.schedules.dual import posed
+from convc.schedules.plan import Candidate, Choice, Unsupported
+from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
+from convc.schedules.select import AUTO, is_convolution, problem_of
+from convc.source import Source
+from convc.target import Target, parse_target
+
+__all__ = ["CandidateReport", "LayerReport", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateReport:
+    """One algorithm for one layer; where it applies with estimate, workspace and expected greatest |error| over greatest |result|."""
+
+    algorithm: str
+    chosen: bool
+    estimate_seconds: float | None
+    workspace_bytes: int | None
+    error: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One convolution and every algorithm's answer to it."""
+
+    node: str
+    op: str
+    key: str
+    candidates: tuple[CandidateReport, ...]
+
+
+def explain(
+    source: Source,
+    *,
+    target: str | Target = "llvm",
+    mcpu: str = "host",
+    threads: int | None = None,
+    shapes: Mapping[str, Shape] | None = None,
+    algo: str = AUTO,
+    algo_for: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
+    logs: Sequence[str | os.PathLike[str]] | None = None,
+) -> tuple[LayerReport, ...]:
+    """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
+    graph = reduced_graph(source, shapes)
+    machine = parse_target(target, mcpu, threads or usable_threads())
+    plan = plan_graph(graph, machine, Wishes.of(algo, algo_for, policy, logs), "").plan
+    reports = []
+    for node in graph.nodes:
+        if not is_convolution(node):
+            continue
+        choice = plan[node.name]
+        problem = problem_of(graph, node)
+        rows = tuple(_report(c, choice, problem, machine) for c in choice.candidates)
+        reports.append(LayerReport(node.name, node.op, problem.spec.key, rows))
+    return tuple(reports)
+
+
+def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -> CandidateReport:
+    algorithm = backend_of(machine).algorithm(row.algorithm)
+    chosen = row.algorithm == choice.algorithm
+    reason, solved = choice.reason if chosen else row.reason, posed(problem, algorithm, machine)
+    if row.seconds is None or isinstance(solved, Unsupported):
+        return CandidateReport(row.algorithm, chosen, row.seconds, None, None, reason)
+    knobs = choice.knobs if chosen else row.knobs
+    facts = properties_of(algorithm, solved, machine, knobs)
+    return CandidateReport(row.algorithm, chosen, row.seconds, facts.workspace, facts.error, reason)

@@ -58,7 +58,7 @@ class Places:
         """Return the value in the wanted block, converting it first if nobody did."""
         node = self.graph[value]
         if node.op == CONSTANT and value not in self._at:
-            return self._constant(node, block)
+            return self._constant(node, block, border)
         if block not in self._at[value]:
             self._convert(node, block)
         return self._seen(node, self._at[value][block], self.layouts.of(value, block), border)
@@ -176,15 +176,17 @@ class Places:
         self.weights.setdefault(name, array)
         return Argument(buffer, PLAIN.view(array.shape, str(array.dtype)))
 
-    def _constant(self, node: Node, block: int) -> Argument:
+    def _constant(self, node: Node, block: int, border: Halo | None) -> Argument:
         if not block:
             return self.weight(f"{node.name}:plain", node.value)
-        physical = Layout(block).physical(node.type.shape)
-        n, cb, *spatial, b = physical
-        padded = np.zeros((n, cb * b, *spatial), numpy_dtype(node.type.dtype))
-        padded[:, : node.type.shape[1]] = node.value
-        blocked = np.moveaxis(padded.reshape(n, cb, b, *spatial), 2, -1)
-        return self.weight(f"{node.name}:{block}", blocked)
+        layout, type = self.layouts.of(node.name, block), node.type
+        n, cb, *spatial, b = layout.physical(type.shape)
+        begins, ends = layout.halo.begins(len(spatial)), layout.halo.ends(len(spatial))
+        around = [(0, 0), (0, cb * b - type.shape[1]), *zip(begins, ends, strict=True)]
+        padded = np.pad(node.value, around)
+        blocked = np.moveaxis(padded.reshape(n, cb, b, *padded.shape[2:]), 2, -1)
+        stored = self.weight(f"{node.name}:{block}", blocked)
+        return Argument(stored.buffer, layout.view(type.shape, type.dtype, border))
 
     def bias(self, value: str, block: int) -> Argument:
         """Return a bias as (blocks, block), or (K,) for plain kernels."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from convc.errors import DTypeError, ShapeError
+from convc.errors import DTypeError, ShapeError, UnsupportedModelError
 from convc.frontend import dsl as cc
 from convc.frontend.dsl.gradient import RULES
 from convc.frontend.dsl.tensor import apply
@@ -22,6 +22,7 @@ from convc.ir.ops.conv_local import (
     LocalWeightGradAttributes,
 )
 from convc.ir.ops.elementwise import BINARY, UNARY
+from convc.ir.ops.order import RunningAttributes
 from convc.ir.ops.pool import MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
 from convc.ir.reference import interpret
@@ -252,3 +253,8 @@ def test_refusals():
     with pytest.raises(DTypeError) as caught:
         cc.grad(cc.sum(x), i)
     assert str(caught.value) == "wrt must have a float type; got Tensor(i: i32[2])."
+    with pytest.raises(UnsupportedModelError) as caught:
+        cc.grad(cc.sum(apply("running", [x], RunningAttributes(1))), x)
+    assert str(caught.value) == (
+        "every op between outputs and wrt must be differentiable; got Tensor(running: f32[2,3])."
+    )

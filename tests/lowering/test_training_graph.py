@@ -92,3 +92,18 @@ def test_gradients_of_pools_are_exact_on_whole_numbers(channels):
     )
     for name in outputs:
         assert_exact(actual[name], expected[name])
+
+
+def test_a_constant_image_is_read_with_its_padding():
+    """Data known at compile time under weights of run time, which no pass folds: its halo is zeros like any other's."""
+    rng = np.random.default_rng(0)
+    data = cc.constant(rng.integers(-4, 5, (2, 5, 6, 7)), dtype="float32")
+    outputs, inputs = {}, {}
+    for kernel, pads in ((3, 1), (5, (2, 0, 1, 2)), (1, 0)):
+        w = cc.input(f"w{kernel}", (17, 5, kernel, kernel))
+        inputs[f"w{kernel}"] = rng.integers(-4, 5, w.shape).astype(np.float32)
+        outputs[f"y{kernel}"] = cc.conv2d(data, w, pads=pads)
+    graph = cc.graph(outputs)
+    actual = compile(graph, threads=1, algo="direct").run(inputs)
+    for name, expected in interpret(graph, inputs).items():
+        assert_exact(actual[name], expected)

@@ -9,11 +9,11 @@ import numpy as np
 
 from convc.errors import ShapeError
 from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
+from convc.frontend.dsl.movement import flip
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
 from convc.ir.epilogue import Step
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
-from convc.ir.ops.definition import Array
 from convc.ir.ops.shape import ReshapeAttributes
 
 __all__ = [
@@ -72,10 +72,10 @@ def _with_bias(
     return ([*operands], ()) if bias is None else ([*operands, bias], (Step("bias"),))
 
 
-def _flipped(weight: Operand) -> Array:
-    """Return a filter with every spatial axis reversed; it must be known now."""
+def _flipped(weight: Operand) -> Operand:
+    """Return a filter with every spatial axis reversed: now, or by a step of the graph where it comes later."""
     if isinstance(weight, Tensor):
-        raise ShapeError(f"filter_flip must have an array as weight; got {weight!r}.")
+        return flip(weight, tuple(range(2, len(weight.shape))))
     return np.flip(weight, tuple(range(2, np.ndim(weight))))
 
 

@@ -19,7 +19,7 @@ from typing import Final, overload
 
 import numpy as np
 
-from convc.errors import DTypeError, ShapeError
+from convc.errors import DTypeError, ShapeError, UnsupportedModelError
 from convc.frontend.dsl.collect import collected
 from convc.frontend.dsl.gradient import (
     convolution,
@@ -81,6 +81,7 @@ def grad(
     Raises:
         ShapeError: if `output_grads` do not fit the outputs, or are left out where an output has more than one element.
         DTypeError: if a tensor of `wrt` or `outputs` is not of a float type.
+        UnsupportedModelError: if a gradient leads through an op that has none, as those that only ONNX models have.
 
     Kinks and ties: relu, abs: 0 at 0; clip: 1 on its bounds; maximum, minimum: half to each of two equal operands; max_pool,
     reduce_max, reduce_min: all to every element that equals the maximum (Theano's rule; PyTorch takes the first one).
@@ -114,6 +115,8 @@ def _grad(
         needed = tuple(p in depends for p in tensor.producers)
         if not any(needed):
             continue
+        if tensor.node.op not in RULES:
+            raise UnsupportedModelError(f"every op between outputs and wrt must be differentiable; got {tensor!r}.")  # fmt: skip
         gradients = RULES[tensor.node.op](Call(tensor, sums[tensor], needed))
         for producer, gradient, asked in zip(tensor.producers, gradients, needed, strict=True):
             if asked and gradient is not None:

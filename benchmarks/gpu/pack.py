@@ -40,7 +40,10 @@ def pack(jobs: Path, archive: Path, python: str) -> int:
     from tvm.libinfo import package_lib_paths
 
     folders = [Path(p) for p in package_lib_paths()]
-    with tempfile.TemporaryDirectory() as name, tarfile.open(archive, "w:xz") as tar:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        tarfile.open(archive, "w:xz", preset=1, dereference=True) as tar,
+    ):
         scratch = Path(name)
         packages = scratch / "packages"
         _unpack_wheels(python, scratch / "wheels", packages)

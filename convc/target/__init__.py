@@ -95,8 +95,8 @@ class Target:
         return self.core.memory_of(self.cores)
 
     def with_cores(self, cores: int) -> Target:
-        """Return the target planned for `cores` threads."""
-        return replace(self, cores=cores)
+        """Return the target planned for `cores` threads; a device's kernels are launched by one."""
+        return self if self.device is not None else replace(self, cores=cores)
 
     def tvm(self) -> TVMTarget:
         """Return TVM's object for it; the CPU is its host if there is a device."""
@@ -210,7 +210,7 @@ def parse_target(
     )
     if mcpu == "host" and _host()[0].startswith("x86_64"):
         mcpu = _LAUNCHING_CPU
-    return replace(_cpu(mcpu, cores), kind=kind, device=device)
+    return replace(_cpu(mcpu, 1), kind=kind, device=device)
 
 
 def parse_targets(

@@ -39,8 +39,17 @@ def cpu_id() -> str:
 
 
 def device_name(target: Target) -> str:
-    """Return the name of the device that this target's code is timed on."""
-    return cpu_id() if target.kind == "llvm" else _slug(str(target))
+    """Return the name of the device that this target's code is timed on.
+
+    Example:
+        >>> from convc.target import parse_target
+        >>> device_name(parse_target("cuda -arch=sm_90"))
+        'nvidia-h200'
+    """
+    if target.device is None:
+        return cpu_id()
+    # The driver says "NVIDIA H200", a data sheet "H200".
+    return "nvidia-" + _slug(target.gpu.name).removeprefix("nvidia-")
 
 
 def target_name(target: Target) -> str:
@@ -50,6 +59,8 @@ def target_name(target: Target) -> str:
         >>> target_name(Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32))
         'llvm x86_64-linux-gnu znver4 16x32'
     """
+    if target.device is not None:
+        return f"{target.kind} sm_{target.gpu.sm}"
     return f"{target.kind} {target.triple} {target.mcpu} {target.lanes}x{target.registers}"
 
 

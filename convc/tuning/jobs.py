@@ -18,12 +18,14 @@ class Setup:
     """The first message: how the worker runs.
 
     Attributes:
-        memory_bytes: of address space beyond what the process has when it starts.
+        target: what everything is built for.
+        memory_bytes: of address space beyond what the process has when it starts; no limit where a device computes.
         initializer: "module:function" to call first, for algorithms that are registered at run time; or "".
         remote: "HOST:PORT/KEY" of a tracker on whose servers kernels run; "" for this machine.
         timeout: seconds that one remote call may take.
     """
 
+    target: Target
     memory_bytes: int
     initializer: str = ""
     remote: str = ""

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import tvm
 
 from convc.errors import ToolchainError
 from convc.lowering.kernels import conv_kernel
-from convc.runtime.library import runtime_library
-from convc.runtime.threads import ThreadPool
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
 from convc.target import Target
 from convc.tuning.case import Case
+from convc.tuning.place import Launch, Mode, Place
 
-__all__ = ["Place", "TimedKernel"]
-
-# In cold mode so many bytes of weights lie between two uses of one copy: beyond L2, as a network's other layers are.
-_COLD_BYTES = 32 << 20
-_MOST_COPIES = 256
-_FEWEST_CALLS = 3
-_FLUSH = "cache_flush_cpu_non_first_arg"
-
-
-class Place:
-    """Where kernels run: this process, or a session with a remote server."""
-
-    def __init__(self, remote: Any = None) -> None:
-        self.remote = remote
-        self.device = remote.cpu(0) if remote is not None else tvm.cpu(0)
-
-    def load(self, library: Path) -> Any:
-        """Return the library, loaded where kernels run."""
-        if self.remote is None:
-            return tvm.runtime.load_module(str(library))
-        self.remote.upload(str(library))
-        return self.remote.load_module(library.name)
-
-    def tensor(self, array: np.ndarray) -> Any:
-        """Return an aligned copy of the array there."""
-        return tvm.runtime.tensor(array, self.device)
-
-    def threads(self, count: int) -> None:
-        """Run kernels on so many threads."""
-        if self.remote is None:
-            ThreadPool(runtime_library(), count).activate()
-        else:
-            self.remote.get_function("runtime.config_threadpool")(1, count)
+__all__ = ["TimedKernel"]
 
 
 class TimedKernel:
@@ -102,40 +67,11 @@ class TimedKernel:
         self._arrays = self._arrays[:2]
         return self.case.error(result, self.block)
 
-    def time(self, rounds: int, seconds: float, mode: Literal["cold", "warm"]) -> tuple[float, ...]:
-        """Return the mean time of a call, `rounds` times."""
+    def time(self, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
+        """Return the mean time of a call, `rounds` times; see `Place.time`."""
         self.place.threads(self.target.cores)
-        if self.place.remote is not None:
-            return self._time_remote(rounds, seconds, mode)
-        data, weight, *rest = self.arguments
-        copies = [weight]
-        if mode == "cold":
-            nbytes = max(64, self._arrays[1].nbytes)
-            count = min(_MOST_COPIES, -(-_COLD_BYTES // nbytes))
-            copies += [self.place.tensor(self._arrays[1]) for _ in range(count - 1)]
-        cycle, function, clock = itertools.cycle(copies), self.function, time.perf_counter
-        for _ in range(2):
-            function(data, next(cycle), *rest)
-        samples = []
-        for _ in range(rounds):
-            calls, begin = 0, clock()
-            end = begin
-            while end - begin < seconds or calls < _FEWEST_CALLS:
-                function(data, next(cycle), *rest)
-                calls, end = calls + 1, clock()
-            samples.append((end - begin) / calls)
-        return tuple(samples)
-
-    def _time_remote(
-        self, rounds: int, seconds: float, mode: Literal["cold", "warm"]
-    ) -> tuple[float, ...]:
-        # The server's own clock; its cold mode flushes all arguments but the data from the caches before each call.
-        if mode == "cold":
-            options = {"number": 1, "repeat": max(rounds, _FEWEST_CALLS), "f_preproc": _FLUSH}
-        else:
-            options = {"number": 1, "repeat": rounds, "min_repeat_ms": max(1, int(1e3 * seconds))}
-        evaluator = self._library.time_evaluator(self._symbol, self.place.device, **options)
-        return tuple(float(s) for s in evaluator(*self.arguments).results)
+        launch = Launch(self._library, self._symbol, self.arguments, self._arrays[1])
+        return self.place.time(launch, rounds, seconds, mode)
 
 
 def _link(objects: tuple[bytes, ...], library: Path) -> Path:

@@ -31,7 +31,8 @@ def roofline_of(
         ),
         default=problem.spec.flops,
     )
-    return limits.roofline(float(flops), problem.spec.nbytes, target.cores, target.l2_bytes)
+    l2_bytes = target.l2_bytes if target.device is None else target.device.l2_bytes
+    return limits.roofline(float(flops), problem.spec.nbytes, target.cores, l2_bytes)
 
 
 @dataclass

@@ -139,7 +139,9 @@ class Session:
                     f"runner must have a server; got none at {remote}. Start one with `convc rpc-server`."
                 )
             jobs = min(jobs, free)
-        setup = Setup(options.memory_bytes, options.initializer, remote, options.timeout)
+        setup = Setup(
+            self.target, options.memory_bytes, options.initializer, remote, options.timeout
+        )
         limits = Limits(build=2 * options.timeout, time=options.timeout)
         with Pool(setup, jobs, limits) as pool:
             while not self.over():

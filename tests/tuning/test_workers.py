@@ -27,7 +27,7 @@ from tests.tuning.records import LIMITS
 
 HOST = parse_target(cores=1)
 TINY = Problem(ConvSpec.of((1, 5, 6, 7), (6, 5, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("add"), Step("relu")))  # fmt: skip
-SETUP = Setup(2 << 30, "tests.tuning.bad_rows:install")
+SETUP = Setup(HOST, 2 << 30, "tests.tuning.bad_rows:install")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_every_algorithm_is_built_checked_and_timed_in_a_worker():
             if row.supports(problem, HOST) is None and row.name != "fft"
         )
     ]
-    with Pool(Setup(2 << 30), 1) as pool:
+    with Pool(Setup(HOST, 2 << 30), 1) as pool:
         answers = pool.build(jobs)
         assert {jobs[h].algorithm: a.message for h, a in answers.items() if a.status != "ok"} == {}
         assert all(0 <= a.error < 1e-5 for a in answers.values())

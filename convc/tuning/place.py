@@ -1,0 +1,203 @@
+"""Where kernels are checked and timed: in this process, on a CUDA device, or on a remote machine's server."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import numpy as np
+import tvm
+
+from convc.runtime.cuda import cuda_runtime
+from convc.runtime.library import runtime_library
+from convc.runtime.manifest import TargetInfo
+from convc.runtime.threads import ThreadPool
+from convc.target import Target
+
+__all__ = ["DevicePlace", "Launch", "LocalPlace", "Mode", "Place", "RemotePlace", "place_of"]
+
+Mode: TypeAlias = Literal["cold", "warm"]
+
+# In cold mode so many bytes of weights lie between two uses of one copy: beyond L2, as a network's other layers are.
+_COLD_BYTES: Final = 32 << 20
+_MOST_COPIES: Final = 256
+_FEWEST_CALLS: Final = 3
+_FLUSH: Final = "cache_flush_cpu_non_first_arg"
+
+# On a device: copies beyond this many times its L2, launches of one graph.
+_L2_TIMES: Final = 2
+_LAUNCHES: Final = (3, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel with its arguments, in place.
+
+    Attributes:
+        library, symbol: where it is.
+        arguments: data, weight, others, result.
+        weight: the weight's values, to be copied.
+    """
+
+    library: Any
+    symbol: str
+    arguments: list[Any]
+    weight: np.ndarray
+
+
+class Place(Protocol):
+    """Where kernels run."""
+
+    def load(self, library: Path) -> Any:
+        """Return the library, loaded where kernels run."""
+        ...
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """Return an aligned copy of the array there."""
+        ...
+
+    def threads(self, count: int) -> None:
+        """Run kernels on so many threads."""
+        ...
+
+    def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
+        """Return the mean time of a call, `rounds` times, each over `seconds` or at least three calls."""
+        ...
+
+    def is_lost(self, error: Exception) -> bool:
+        """Whether nothing works here any more after this error."""
+        ...
+
+
+def place_of(target: Target, remote: Any = None) -> Place:
+    """Return where kernels for a target run; `remote`: a session with a server, None for this machine.
+
+    Raises:
+        ToolchainError, TargetMismatchError: if the target is a device that is not here.
+    """
+    if remote is not None:
+        return RemotePlace(remote)
+    return DevicePlace(target) if target.device is not None else LocalPlace()
+
+
+class LocalPlace:
+    """This process's CPU."""
+
+    def load(self, library: Path) -> Any:
+        return tvm.runtime.load_module(str(library))
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return tvm.runtime.tensor(array, tvm.cpu(0))
+
+    def threads(self, count: int) -> None:
+        ThreadPool(runtime_library(), count).activate()
+
+    def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
+        data, weight, *rest = launch.arguments
+        copies = [weight]
+        if mode == "cold":
+            count = min(_MOST_COPIES, -(-_COLD_BYTES // max(64, launch.weight.nbytes)))
+            copies += [self.tensor(launch.weight) for _ in range(count - 1)]
+        cycle, clock = itertools.cycle(copies), time.perf_counter
+        function: Callable[..., Any] = launch.library[launch.symbol]
+        for _ in range(2):
+            function(data, next(cycle), *rest)
+        samples = []
+        for _ in range(rounds):
+            calls, begin = 0, clock()
+            end = begin
+            while end - begin < seconds or calls < _FEWEST_CALLS:
+                function(data, next(cycle), *rest)
+                calls, end = calls + 1, clock()
+            samples.append((end - begin) / calls)
+        return tuple(samples)
+
+    def is_lost(self, error: Exception) -> bool:
+        return False
+
+
+class DevicePlace:
+    """This machine's CUDA device; kernels are timed in CUDA graphs, between events."""
+
+    def __init__(self, target: Target) -> None:
+        self._gpu = target.gpu
+        codes = tuple(f"sm_{sm}" for sm in target.gpu.every_sm)
+        self._cuda = cuda_runtime(
+            runtime_library(),
+            TargetInfo("cuda", target.triple, target.mcpu, target.features, codes),
+        )
+
+    def load(self, library: Path) -> Any:
+        return tvm.runtime.load_module(str(library))
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return tvm.runtime.tensor(array, tvm.cuda(0))
+
+    def threads(self, count: int) -> None:
+        """A device has no threads to choose."""
+
+    def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
+        weight = launch.arguments[1]
+        once = self._seconds(launch, [weight], 1)[0]
+        fewest, most = _LAUNCHES
+        calls = max(fewest, min(most, int(seconds / max(once, 1e-9))))
+        copies = [weight]
+        if mode == "cold":
+            wanted = -(-_L2_TIMES * self._gpu.l2_bytes // max(256, launch.weight.nbytes))
+            copies += [self.tensor(launch.weight) for _ in range(min(calls, wanted) - 1)]
+        weights = list(itertools.islice(itertools.cycle(copies), calls))
+        return tuple(s / calls for s in self._seconds(launch, weights, rounds))
+
+    def _seconds(self, launch: Launch, weights: list[Any], repeats: int) -> tuple[float, ...]:
+        """Return how long a call with each of the weights takes, all together."""
+        function: Callable[..., Any] = launch.library[launch.symbol]
+        data, _, *rest = launch.arguments
+
+        def calls() -> None:
+            for weight in weights:
+                function(data, weight, *rest)
+
+        graph = self._cuda.graph(calls)
+        try:
+            return graph.seconds(repeats)
+        finally:
+            graph.close()
+
+    def is_lost(self, error: Exception) -> bool:
+        # After a fault every later call of the process fails, too (CUDA C++ programming guide, "Error Checking").
+        return "CUDA" in str(error) or "cuda" in str(error)
+
+
+class RemotePlace:
+    """A server reached through a tracker; times are its own clock's."""
+
+    def __init__(self, remote: Any) -> None:
+        self._remote = remote
+        self._device = remote.cpu(0)
+
+    def load(self, library: Path) -> Any:
+        self._remote.upload(str(library))
+        return self._remote.load_module(library.name)
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return tvm.runtime.tensor(array, self._device)
+
+    def threads(self, count: int) -> None:
+        self._remote.get_function("runtime.config_threadpool")(1, count)
+
+    def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
+        # Its cold mode flushes all arguments but the data from the caches before each call.
+        options: dict[str, Any] = {"number": 1, "repeat": rounds, "min_repeat_ms": max(1, int(1e3 * seconds))}  # fmt: skip
+        if mode == "cold":
+            options = {"number": 1, "repeat": max(rounds, _FEWEST_CALLS), "f_preproc": _FLUSH}
+        evaluator = launch.library.time_evaluator(launch.symbol, self._device, **options)
+        return tuple(float(s) for s in evaluator(*launch.arguments).results)
+
+    def is_lost(self, error: Exception) -> bool:
+        # The server died, or the session's time is over.
+        text = f"{type(error).__name__} {error}"
+        return any(word in text for word in ("RPCSession", "SockChannel", "Socket", "Connection"))

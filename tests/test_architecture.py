@@ -85,7 +85,7 @@ SOFT_LINES, HARD_LINES = 300, 400
 # `except Exception`: file -> why every kind of failure is meant there.
 BROAD_EXCEPT: Final[dict[str, str]] = {
     # A candidate that cannot be built or run is a record, and TVM raises almost every class there is for one.
-    "tuning.worker": "any failure of a candidate is an answer",
+    "tuning.bench": "any failure of a candidate is an answer",
 }
 
 

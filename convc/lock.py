@@ -12,7 +12,7 @@ import msgspec
 from convc.errors import TuningError
 from convc.ir.graph import Graph
 from convc.schedules.backend import backend_of
-from convc.schedules.plan import Choice, Plan
+from convc.schedules.plan import Chain, Choice, Plan
 from convc.schedules.select import is_convolution, problem_of
 from convc.schedules.table import TEMPLATE
 from convc.target import Target
@@ -33,6 +33,14 @@ class LockedLayer(msgspec.Struct, frozen=True):
     reason: str
 
 
+class LockedChain(msgspec.Struct, frozen=True, kw_only=True):
+    """Layers that one kernel computes."""
+
+    layers: tuple[str, ...]
+    knobs: dict[str, int]
+    reason: str
+
+
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
     """A pinned plan and everything else that the module's bytes depend on.
 
@@ -43,6 +51,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
         graph_sha256: of the model.
         options: as the module's manifest has them.
         layers: by node name.
+        chains: of layers that run as one kernel.
         module_sha256: of the module that was made with it; "" before there is one.
     """
 
@@ -53,6 +62,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     graph_sha256: str
     options: dict[str, str]
     layers: dict[str, LockedLayer]
+    chains: tuple[LockedChain, ...] = ()
     module_sha256: str = ""
 
     def write(self, path: Path) -> None:
@@ -94,7 +104,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
                     f"got {', '.join(sorted(layer.knobs))}. Write a new one with --lock."
                 )
             choices[node.name] = Choice(layer.algorithm, layer.knobs, layer.reason, source="lock")
-        return Plan(choices)
+        return Plan(choices, tuple(Chain(c.layers, c.knobs, c.reason) for c in self.chains))
 
 
 def _shown(value: object) -> str:
@@ -130,6 +140,9 @@ def lock_of(
         graph_sha256=graph_sha256,
         options=dict(options),
         layers=layers,
+        chains=tuple(
+            LockedChain(layers=c.layers, knobs=dict(c.knobs), reason=c.reason) for c in plan.chains
+        ),
     )
 
 

@@ -308,7 +308,7 @@ def test_algorithms_files_and_schedules_agree():
         "a file is called after its algorithm"
     )
     # These are no convolutions: algorithms do not compete for them.
-    assert set(SCHEDULES) == {*names, "dense", "packing", "weight_gradient"}
+    assert set(SCHEDULES) == {*names, "dense", "bottleneck", "packing", "weight_gradient"}
     # On a device the same names mean the same mathematics; each file there holds the model of its algorithm on devices.
     for row in cuda.ALGORITHMS:
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")

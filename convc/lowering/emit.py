@@ -9,6 +9,7 @@ from convc.ir.ops import OPS
 from convc.ir.ops.conv import DenseAttributes
 from convc.ir.spec import ConvSpec
 from convc.lowering.kernels import (
+    bottleneck_kernel,
     conv_kernel,
     dense_kernel,
     literals_of,
@@ -20,17 +21,19 @@ from convc.lowering.layouts import (
     Layouts,
     assign_layouts,
     blocked_gradient,
+    chain_of,
+    chain_of_nodes,
     is_channel_concatenation,
 )
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call, Program
-from convc.schedules import packing, weight_gradient
-from convc.schedules.algorithm import Algorithm, Problem
+from convc.schedules import bottleneck, packing, weight_gradient
+from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
 from convc.schedules.layout import Layout
-from convc.schedules.plan import Knobs, Plan
+from convc.schedules.plan import Chain, Knobs, Plan
 from convc.schedules.select import is_convolution, problem_for
 from convc.target import Target
 
@@ -48,7 +51,7 @@ class _Emitter:
     def __init__(self, graph: Graph, plan: Plan, target: Target) -> None:
         self.graph, self.plan, self.target = graph, plan, target
         self.backend = backend_of(target)
-        self.units = partition(graph)
+        self.units = partition(graph, plan.chains)
         self.layouts: Layouts = assign_layouts(graph, self.units, plan, target)
         self.calls: list[Call] = []
         self.places = Places(graph, self.layouts, target, self._call)
@@ -79,6 +82,8 @@ class _Emitter:
             self.places.alias(node, node.inputs[0])
         elif is_channel_concatenation(node) and self.layouts.block[node.name]:
             self.places.concatenate(node, self.layouts.block[node.name])
+        elif (chain := chain_of(self.plan, unit)) is not None:
+            self._chain(unit, chain)
         elif is_convolution(node):
             self._convolution(node)
         elif (spec := blocked_gradient(self.graph, node, self.target)) is not None:
@@ -87,6 +92,42 @@ class _Emitter:
             self._dense(node)
         else:
             self._other(unit)
+
+    def _chain(self, unit: Unit, chain: Chain) -> None:
+        posed, knobs = chain_of_nodes(self.graph, unit), dict(chain.knobs)
+        wants = bottleneck.operands(posed, knobs)
+        if self.backend.parallel_cycles is not None:
+            cycles = bottleneck.cycles(posed, self.target, knobs)
+            knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
+        data = self.places.read(unit.nodes[0].inputs[0], wants.data.block, wants.border)
+        arguments = [_seen(data, wants.data)]
+        values = [self.graph[node.inputs[1]].value for node in unit.nodes]
+        packed = bottleneck.pack(values, posed, knobs)
+        for node, problem, weight in zip(unit.nodes, posed.layers, packed, strict=True):
+            arguments.append(self.places.weight(f"{node.name}.weight", weight))
+            last = node is unit.result
+            block = wants.result.block if last else knobs["block"]
+            arguments += self._extras(
+                node, problem, Operands(wants.data, wants.border, Layout(block))
+            )
+        node = unit.result
+        arguments.append(_seen(self.places.write(node), wants.result))
+        kernel = bottleneck_kernel(posed, self.target, knobs, [a.view for a in arguments])
+        key = " > ".join(problem.spec.key for problem in posed.layers)
+        self._call(
+            Call(kernel, tuple(arguments), node.name, node.op, "bottleneck", chain.reason, chain.knobs, key, posed.flops)
+        )  # fmt: skip
+
+    def _extras(self, node: Node, problem: Problem, wants: Operands) -> list[Argument]:
+        """Return the operands of a convolution's epilogue."""
+        arguments, extras = [], iter(node.inputs[2:])
+        for step in problem.epilogue:
+            if step.name == "bias":
+                arguments.append(self.places.bias(next(extras), wants.result.block))
+            elif step.takes_operand:
+                residual = self.places.read(next(extras), wants.result.block)
+                arguments.append(_seen(residual, wants.result, wants.split))
+        return arguments
 
     def _convolution(self, node: Node) -> None:
         choice = self.plan[node.name]
@@ -100,14 +141,7 @@ class _Emitter:
         data = self.places.read(node.inputs[0], wants.data.block, wants.border)
         arguments = [_seen(data, wants.data)]
         arguments.append(self._weight(node, algorithm, problem, knobs))
-        block = wants.result.block
-        extras = iter(node.inputs[2:])
-        for step in problem.epilogue:
-            if step.name == "bias":
-                arguments.append(self.places.bias(next(extras), block))
-            elif step.takes_operand:
-                residual = self.places.read(next(extras), block)
-                arguments.append(_seen(residual, wants.result, wants.split))
+        arguments += self._extras(node, problem, wants)
         arguments.append(_seen(self.places.write(node), wants.result, wants.split))
         kernel = conv_kernel(algorithm, problem, self.target, knobs, [a.view for a in arguments])
         self._call(

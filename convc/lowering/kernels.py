@@ -18,9 +18,10 @@ from convc.ir.spec import ConvSpec
 from convc.ir.types import Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.program import Kernel
-from convc.schedules import packing, weight_gradient
+from convc.schedules import bottleneck, packing, weight_gradient
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.layout import View
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Knobs
@@ -29,6 +30,7 @@ from convc.target import Target
 
 __all__ = [
     "border_kernel",
+    "bottleneck_kernel",
     "conv_kernel",
     "dense_kernel",
     "packing_kernel",
@@ -101,6 +103,19 @@ def conv_kernel(
         problem.accumulator,
     )
     return _kernel(stem, parts, views, make)
+
+
+def bottleneck_kernel(
+    chain: Bottleneck, target: Target, knobs: Knobs, views: Sequence[View]
+) -> Kernel:
+    """Return the kernel of an expansion, a depthwise layer and a projection."""
+
+    def make() -> tirx.PrimFunc:
+        func = te.create_prim_func(bottleneck.compute(chain, knobs))
+        return backend_of(target).schedules["bottleneck"](func, knobs, target)
+
+    stem = f"bottleneck_{chain.depthwise.spec.key.split('-pd')[0]}"
+    return _kernel(stem, (chain.key, sorted(knobs.items())), views, make)
 
 
 def packing_kernel(

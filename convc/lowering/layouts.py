@@ -14,15 +14,17 @@ from convc.ir.ops import OPS
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
 from convc.ir.spec import ConvSpec
 from convc.lowering.partition import Unit, is_literal
-from convc.schedules import weight_gradient
+from convc.schedules import bottleneck, weight_gradient
 from convc.schedules.backend import backend_of
+from convc.schedules.bottleneck import Bottleneck
+from convc.schedules.chains import chain_problem
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.operators import OPERATORS
-from convc.schedules.plan import Plan
-from convc.schedules.select import is_convolution, problem_for
+from convc.schedules.plan import Chain, Plan
+from convc.schedules.select import is_convolution, problem_for, problem_of
 from convc.target import Target
 
-__all__ = ["Layouts", "assign_layouts", "blocked_gradient"]
+__all__ = ["Layouts", "assign_layouts", "blocked_gradient", "chain_of", "chain_of_nodes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,12 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
     block: dict[str, int] = {}
     for unit in units:
         node = unit.result
-        if is_convolution(node):
+        if (chain := chain_of(plan, unit)) is not None:
+            wants = bottleneck.operands(chain_of_nodes(graph, unit), chain.knobs)
+            key = (unit.nodes[0].inputs[0], wants.data.block)
+            halos[key] = halos.get(key, Halo()).union(wants.border)
+            written[node.name] = block[node.name] = wants.result.block
+        elif is_convolution(node):
             choice = plan[node.name]
             algorithm = backend_of(target).algorithm(choice.algorithm)
             problem = problem_for(graph, node, algorithm, target)
@@ -95,6 +102,17 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
         image = homes[value].image if value in homes else value
         primary[value] = Layout(b, halos.get((image, b), Halo()))
     return Layouts(primary, halos, block, homes)
+
+
+def chain_of(plan: Plan, unit: Unit) -> Chain | None:
+    """Return the chain whose layers a unit is."""
+    names = tuple(node.name for node in unit.nodes)
+    return next((chain for chain in plan.chains if chain.layers == names), None)
+
+
+def chain_of_nodes(graph: Graph, unit: Unit) -> Bottleneck:
+    """Return the problem that a chain's unit poses."""
+    return chain_problem([problem_of(graph, node) for node in unit.nodes])
 
 
 def blocked_gradient(graph: Graph, node: Node, target: Target) -> ConvSpec | None:

@@ -4,6 +4,7 @@ Rewrite:
     %a = mul(%x, %s);  %b = add(%a, %t);  %y = relu(%b)      (three nodes)
     -->
     [%a %b %y]                                               (one unit)
+Also the layers of a chain of the plan, as `schedules.chains` found them.
 Unless:
     an inner value has another user, is a graph output, or has another shape; the code would explode (`epilogue.is_small`).
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from convc.ir.epilogue import is_small
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import OPS
+from convc.schedules.plan import Chain
 
 __all__ = ["Unit", "is_literal", "partition"]
 
@@ -37,11 +39,17 @@ class Unit:
         return tuple(dict.fromkeys(i for n in self.nodes for i in n.inputs if i not in inside))
 
 
-def partition(graph: Graph) -> tuple[Unit, ...]:
-    """Return the graph's compute nodes as units, in an order in which every unit comes after its operands."""
+def partition(graph: Graph, chains: Iterable[Chain] = ()) -> tuple[Unit, ...]:
+    """Return the graph's compute nodes as units, in an order in which every unit comes after its operands.
+
+    Args:
+        graph: after all passes.
+        chains: layers that the plan wants in one unit.
+    """
+    before = {name: chain.layers[i] for chain in chains for i, name in enumerate(chain.layers[1:])}
     unit_of: dict[str, list[Node]] = {}
     for node in graph.compute_nodes:
-        merged: list[Node] = []
+        merged: list[Node] = unit_of.pop(before[node.name]) if node.name in before else []
         if OPS[node.op].elementwise:
             for operand in dict.fromkeys(node.inputs):
                 if operand not in unit_of or not _joins(graph, graph[operand], node):

@@ -57,6 +57,7 @@ class Backend:
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
         compile: scheduled functions -> contents of relocatable object files.
         parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
+        chains: whether expand, depthwise and project layers can be one kernel, see `bottleneck`; a schedule is called so then.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Backend:
     seconds: Callable[[float, Target], float] = field(repr=False)
     compile: Callable[[tvm.IRModule, Target], tuple[bytes, ...]] = field(repr=False)
     parallel_cycles: float | None = None
+    chains: bool = False
 
     def algorithm(self, name: str) -> Algorithm:
         """Return the algorithm called `name`, or raise UnknownNameError."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-__all__ = ["Candidate", "Choice", "Knobs", "Plan", "Source", "Unsupported"]
+__all__ = ["Candidate", "Chain", "Choice", "Knobs", "Plan", "Source", "Unsupported"]
 
 Knobs: TypeAlias = Mapping[str, int]
 Source: TypeAlias = Literal["record", "neighbour", "estimate", "lock"]
@@ -49,10 +49,20 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """Layers that one kernel computes, see `bottleneck`: their names, first to last, its knobs, and why."""
+
+    layers: tuple[str, ...]
+    knobs: Knobs
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Choices by node name."""
+    """Choices by node name; the layers of `chains` run as those say, and as their choices do only if a chain is taken out."""
 
     choices: Mapping[str, Choice]
+    chains: tuple[Chain, ...] = field(default=())
 
     def __getitem__(self, node: str) -> Choice:
         return self.choices[node]

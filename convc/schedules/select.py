@@ -16,6 +16,7 @@ from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
+from convc.schedules.chains import NAME, chains_of
 from convc.schedules.dual import posed
 from convc.schedules.offers import Offer, Offers, admissible, offers_of
 from convc.schedules.plan import Candidate, Choice, Plan, Unsupported
@@ -99,7 +100,8 @@ def select(
     pins, policy, known = dict(algo_for or {}), policy or Policy(), records or {}
     nodes = [n for n in graph.nodes if is_convolution(n)]
     backend = backend_of(target)
-    policy.check([row.name for row in backend.algorithms])
+    known_names = [row.name for row in backend.algorithms]
+    policy.check([*known_names, NAME] if backend.chains else known_names)
     for name in (algo, *pins.values(), *(w for n in nodes for w in _wishes(n))):
         if name not in (AUTO, *_ELSEWHERE):
             backend.algorithm(name)
@@ -118,7 +120,21 @@ def select(
         for name, chooser in choosers.items()
     }
     agreed = agree(graph, options)
-    return Plan({name: chooser.choice(agreed[name]) for name, chooser in choosers.items()})
+    choices = {name: chooser.choice(agreed[name]) for name, chooser in choosers.items()}
+    free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].source == "estimate"]  # fmt: skip
+    chains = chains_of(
+        graph,
+        {name: choosers[name].made.problem for name in free},
+        backend,
+        target,
+        policy,
+    )
+    for chain in chains:
+        for name in chain.layers:
+            alone = choices[name]
+            reason = f"{chain.reason}; alone: {alone.algorithm}, {alone.reason}"
+            choices[name] = replace(alone, reason=reason)
+    return Plan(choices, chains)
 
 
 def _option(chooser: _Chooser, offer: Offer, backend: Backend, target: Target) -> Option:

@@ -7,6 +7,7 @@ import pytest
 from convc.schedules.algorithm import Problem
 from convc.schedules.table import ALGORITHMS
 from convc.target import parse_target
+from convc.target.caches import host_caches
 from tests.conv_grid import CONV_GRID
 from tests.schedules.conv_module import Case, ConvModule
 from tests.tolerance import assert_bounded, error_bound
@@ -44,3 +45,19 @@ def test_numbers_on_every_level(mcpu, lanes, registers):
             result.case.algorithm, result.data, result.weight, result.case.spec, result.knobs
         )
         assert_bounded(result.actual, result.expected, bound)
+
+
+def test_the_caches_are_those_that_the_system_lists(tmp_path):
+    listed = {
+        "index0": ("1", "Data", "48K"),
+        "index1": ("1", "Instruction", "32K"),
+        "index2": ("2", "Unified", "2048K"),
+        "index3": ("3", "Unified", "300M"),
+        "index4": ("4", "Unified", "unknown"),
+    }
+    for name, row in listed.items():
+        (tmp_path / name).mkdir()
+        for file, text in zip(("level", "type", "size"), row, strict=True):
+            (tmp_path / name / file).write_text(f"{text}\n")
+    (tmp_path / "index5").mkdir()
+    assert host_caches(tmp_path) == {1: 48 << 10, 2: 2 << 20, 3: 300 << 20}

@@ -31,4 +31,5 @@ BACKEND: Final = Backend(
     seconds=_seconds,
     compile=compiler.compile_objects,
     parallel_cycles=_PARALLEL_CYCLES,
+    chains=True,
 )

@@ -10,7 +10,15 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm import fft, grouped, im2col, packing, weight_gradient, winograd
+from convc.schedules.llvm import (
+    bottleneck,
+    fft,
+    grouped,
+    im2col,
+    packing,
+    weight_gradient,
+    winograd,
+)
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
     accumulate,
@@ -188,6 +196,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "im2col": im2col.schedule,
     "generic": generic,
     "dense": dense,
+    "bottleneck": bottleneck.schedule,
     "packing": packing.schedule,
     "weight_gradient": weight_gradient.schedule,
 }

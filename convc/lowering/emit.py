@@ -28,7 +28,7 @@ from convc.lowering.layouts import (
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call, Program
-from convc.schedules import bottleneck, packing, weight_gradient
+from convc.schedules import bottleneck, bottleneck_model, packing, weight_gradient
 from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
@@ -97,7 +97,7 @@ class _Emitter:
         posed, knobs = chain_of_nodes(self.graph, unit), dict(chain.knobs)
         wants = bottleneck.operands(posed, knobs)
         if self.backend.parallel_cycles is not None:
-            cycles = bottleneck.cycles(posed, self.target, knobs)
+            cycles = bottleneck_model.cycles(posed, self.target, knobs)
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
         data = self.places.read(unit.nodes[0].inputs[0], wants.data.block, wants.border)
         arguments = [_seen(data, wants.data)]

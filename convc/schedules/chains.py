@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from convc.ir.graph import CONSTANT, Graph, Node
-from convc.schedules import bottleneck
+from convc.schedules import bottleneck_model as model
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import Backend
 from convc.schedules.bottleneck import Bottleneck
@@ -101,18 +101,18 @@ def _chain(
 ) -> tuple[float, Chain] | None:
     """Return the seconds that a chain saves and itself, if it is possible, allowed and saves any."""
     posed = chain_problem([problems[name] for name in layers])
-    if isinstance(bottleneck.supports(posed, target), Unsupported):
+    if isinstance(model.supports(posed, target), Unsupported):
         return None
-    knobs = bottleneck.knobs(posed, target)
+    knobs = model.knobs(posed, target)
     limit = policy.workspace_limit
-    if limit is not None and bottleneck.workspace(posed, knobs) > limit:
+    if limit is not None and model.workspace(posed, knobs) > limit:
         return None
     several = target.cores > 1
-    apart = backend.seconds(bottleneck.cycles_apart(posed, target, knobs), target)
+    apart = backend.seconds(model.cycles_apart(posed, target, knobs), target)
     apart += _LAUNCH * several * (len(layers) - 1)
     if posed.expand is not None and any(posed.depthwise.spec.pads):
         apart += _BORDER[several]
-    together = backend.seconds(bottleneck.cycles(posed, target, knobs), target)
+    together = backend.seconds(model.cycles(posed, target, knobs), target)
     if together > _GAIN * apart:
         return None
     others = " and ".join(f"'{name}'" for name in layers[:-1])

@@ -16,7 +16,7 @@ from convc.lock import lock_of, read_lock
 from convc.lowering.build import build
 from convc.lowering.emit import emit
 from convc.runtime import load
-from convc.schedules import bottleneck
+from convc.schedules import bottleneck_model as model
 from convc.schedules.algorithm import Problem
 from convc.schedules.chains import chain_problem
 from convc.schedules.plan import Chain, Plan
@@ -85,8 +85,8 @@ def forced(graph: Graph, chains: list[tuple[str, ...]], target: Target, **knobs:
     made = []
     for layers in chains:
         posed = chain_problem([problem_of(graph, graph[name]) for name in layers])
-        assert bottleneck.supports(posed, target) is None
-        made.append(Chain(layers, {**bottleneck.knobs(posed, target), **knobs}, "test"))
+        assert model.supports(posed, target) is None
+        made.append(Chain(layers, {**model.knobs(posed, target), **knobs}, "test"))
     return replace(plan, chains=tuple(made))
 
 
@@ -187,7 +187,7 @@ def test_layers_whose_middle_does_not_fit_the_caches_become_one_kernel_and_say_s
         assert plan[name].reason.startswith(plan.chains[0].reason)
         assert f"alone: {plan[name].algorithm}" in plan[name].reason
     assert (
-        bottleneck.workspace(
+        model.workspace(
             chain_problem([problem_of(graph, graph[n]) for n in layers]), plan.chains[0].knobs
         )
         < 4 * 96 * 112 * 112
@@ -259,7 +259,7 @@ def test_layers_that_cannot_be_one_kernel_say_why(changed: dict, reason: str):
     middle = ConvSpec.of(before.output, (hidden, 1, 3, 3), pads=(1,) * 4, group=hidden)
     steps = (Step("add"),) if "residual" in changed else ()
     posed = chain_problem([Problem(before, steps), Problem(middle)])
-    refusal = bottleneck.supports(posed, XEON)
+    refusal = model.supports(posed, XEON)
     assert refusal is not None
     assert reason in refusal.reason
 
@@ -282,11 +282,11 @@ def test_every_option_fits_and_shares_out_evenly():
         layers = block(b, x, 6 * c, c)
         graph = b.finish({"y": layers[-1]})
         posed = chain_problem([problem_of(graph, graph[n]) for n in layers if is_convolution(graph[n])])  # fmt: skip
-        knobs = bottleneck.knobs(posed, target)
+        knobs = model.knobs(posed, target)
         assert size % knobs["rows"] == 0
         assert (
             target.cores == 1
             or size // knobs["rows"] % target.cores == 0
             or size // knobs["rows"] >= 4
         )
-        assert bottleneck.workspace(posed, knobs) <= target.l2_bytes
+        assert model.workspace(posed, knobs) <= target.l2_bytes

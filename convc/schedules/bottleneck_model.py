@@ -1,0 +1,164 @@
+"""Which layers can be one `bottleneck`, in what strips and register tiles, and how long that takes beside the layers apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from convc.schedules.algorithm import Problem, channel_block, shared_out, turns
+from convc.schedules.bottleneck import Bottleneck, expanded_rows
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
+from convc.schedules.requirements import float32_throughout
+from convc.target import Target
+
+__all__ = ["cycles", "cycles_apart", "knobs", "supports", "workspace"]
+
+# e of a group, d and the strip's part of x and y may take so much of L2; what is streamed needs the rest.
+_L2_SHARE: Final = 0.7
+
+# Cycles of one vector's way through an epilogue and its store.
+_STORE: Final = 2.0
+
+# A depthwise row's products of one row of taps are unrolled as a whole: more are too much code.
+_MOST_PRODUCTS: Final = 800
+
+
+def supports(chain: Bottleneck, target: Target) -> Unsupported | None:
+    """Return why the layers cannot be one kernel, or None; that one reads the other is known."""
+    middle = chain.depthwise.spec
+    for layer in chain.layers:
+        refusal = float32_throughout(layer)
+        if refusal is not None:
+            return refusal
+        if not layer.constant_weight or layer.spec.rank != 2 or layer.spec.transposed:
+            return Unsupported("layers must be 2-D convolutions of constant weights")
+    for layer in (chain.expand, chain.project):
+        if layer is None:
+            continue
+        spec = layer.spec
+        strides, pads = max(spec.strides), max(spec.pads)
+        if not spec.is_pointwise or spec.group != 1 or strides > 1 or pads:
+            return Unsupported(
+                f"expansion and projection must be 1x1 with stride 1 in one group; got {spec.key}"
+            )
+    if not middle.group == middle.in_channels == middle.out_channels:
+        return Unsupported(f"the middle layer must be depthwise; got {middle.key}")
+    if any(s.name == "add" for layer in chain.layers[:-1] for s in layer.epilogue):
+        return Unsupported("only the last layer may add a residual")
+    weights = sum(4 * math.prod(layer.spec.weight) for layer in chain.layers)
+    if weights > target.l2_bytes / 4:
+        # Each strip reads them all, and nothing fetches them ahead.
+        return Unsupported(f"weights must take at most a quarter of L2; got {weights} bytes")
+    products = middle.kernel[-1] * middle.output[-1]
+    if products > _MOST_PRODUCTS:
+        return Unsupported(f"a row must have at most {_MOST_PRODUCTS} products; got {products}")
+    if next(_options(chain, target), None) is None:
+        return Unsupported("no strip of rows fits the L2 cache")
+    return None
+
+
+def knobs(chain: Bottleneck, target: Target) -> Knobs:
+    """Return the strip and the register tiles that the model finds fastest."""
+    return min(_options(chain, target), key=lambda k: (cycles(chain, target, k), -k["rows"]))
+
+
+def _options(chain: Bottleneck, target: Target) -> Iterator[Knobs]:
+    """Yield the settings whose strips share out evenly and fit L2."""
+    spec = chain.depthwise.spec
+    block = channel_block(spec.out_channels, target)
+    vectors, W, (P, Q) = -(-spec.out_channels // block), spec.data[-1], spec.output[-2:]
+    first: dict[str, int] = {"group": 1}
+    if chain.expand is not None:
+        wide = [v for v in (2, 3, 4) if vectors % v == 0] or [1]
+        tiles = good_tiles(target, 1, W, vectors, block=block, vectors=wide)
+        tile = min(
+            tiles,
+            key=lambda t: (
+                tile_cycles(target, t, 1, W, vectors, block),
+                abs(t.vectors - 2),
+                -t.cols,
+            ),
+        )
+        c = chain.expand.spec.in_channels
+        first = {"group": tile.vectors, "cols": tile.cols, "data_block": channel_block(c, target)}
+    last: dict[str, int] = {}
+    if chain.project is not None:
+        k = chain.project.spec.out_channels
+        k_block = channel_block(k, target)
+        tile = best_tile(target, 1, Q, -(-k // k_block), block=k_block)
+        last = {"out_block": k_block, "out_vectors": tile.vectors, "out_cols": tile.cols}
+    strip = min(range(1, 15), key=lambda t: (-(-Q // t) * (t + 2), -t))
+    for rows in range(1, P + 1):
+        if P % rows:
+            continue
+        setting = {"block": block, "rows": rows, "strip": min(strip, Q), **first, **last}
+        fits = _strip_bytes(chain, setting) <= _L2_SHARE * target.l2_bytes
+        if fits and (target.cores == 1 or shared_out(spec.data[0] * P // rows, target)):
+            yield setting
+
+
+def workspace(chain: Bottleneck, knobs: Knobs) -> int:
+    """Return the bytes of a strip's e of one group and d of all, which each thread has for itself."""
+    spec, total = chain.depthwise.spec, 0
+    if chain.expand is not None:
+        total += (
+            knobs["group"] * knobs["block"] * expanded_rows(chain, knobs["rows"]) * spec.data[-1]
+        )
+    if chain.project is not None:
+        total += spec.out_channels * knobs["rows"] * spec.output[-1]
+    return 4 * total
+
+
+def _strip_bytes(chain: Bottleneck, knobs: Knobs) -> int:
+    """Return what a strip touches: its part of x and y, and what lies in between."""
+    spec, rows = chain.depthwise.spec, knobs["rows"]
+    ends = chain.layers[0].spec.in_channels * expanded_rows(chain, rows) * spec.data[-1]
+    ends += chain.layers[-1].spec.out_channels * rows * spec.output[-1]
+    return 4 * ends + workspace(chain, knobs)
+
+
+def cycles(chain: Bottleneck, target: Target, knobs: Knobs) -> float:
+    """Return the cycles of all layers' work and of moving x and y."""
+    strips = chain.depthwise.spec.output[-2] // knobs["rows"]
+    rows = strips * expanded_rows(chain, knobs["rows"])
+    work = sum(_work(layer, chain, target, knobs, rows) for layer in chain.layers)
+    ends = chain.layers[0].spec.data, chain.layers[-1].spec.output
+    return _moving(work, ends, target) * turns(ends[0][0] * strips, target)
+
+
+def cycles_apart(chain: Bottleneck, target: Target, knobs: Knobs) -> float:
+    """Return the cycles of the layers by themselves, by the same model and evenly shared out."""
+    total = 0.0
+    for layer in chain.layers:
+        work = _work(layer, chain, target, knobs, layer.spec.data[-2])
+        total += _moving(work, (layer.spec.data, layer.spec.output), target)
+    return total
+
+
+def _moving(work: float, ends: Sequence[Sequence[int]], target: Target) -> float:
+    """Return the cycles of work and of moving data and result, half of the shorter hidden, unless L2 has held them."""
+    nbytes = 4 * sum(map(math.prod, ends))
+    moved = nbytes / target.core.data if nbytes > _L2_SHARE * target.l2_bytes else 0.0
+    return max(work, moved) + min(work, moved) / 2
+
+
+def _work(layer: Problem, chain: Bottleneck, target: Target, knobs: Knobs, expanded: int) -> float:
+    """Return the cycles of a layer's sums, of its stores to L2 and of the way of its weights; `expanded` rows of e are computed."""
+    spec, core, lanes = layer.spec, target.core, target.lanes
+    N, K, P, Q = spec.output
+    if layer is chain.depthwise:
+        block, cols, (R, S) = knobs["block"], knobs["strip"], spec.kernel
+        fmas = core.fmas_of(lanes, block)
+        loads = ((cols - 1) * spec.strides[-1] + 2 * S) / core.loads_of(lanes, block)
+        row = R * max(S * cols / fmas, loads) + cols * _STORE / fmas
+        return N * P * -(-Q // cols) * -(-K // block) * row
+    if layer is chain.expand:
+        P, block, tile = expanded, knobs["block"], Tile(1, knobs["cols"], knobs["group"])
+    else:
+        block, tile = knobs["out_block"], Tile(1, knobs["out_cols"], knobs["out_vectors"])
+    vectors = -(-K // block)
+    sums = spec.in_channels * tile_cycles(target, tile, P, Q, vectors, block)
+    stores = P * Q * vectors * (_STORE / core.fmas_of(lanes, block) + 4 * block / core.l2)
+    return core.together(N * (sums + stores), 4 * math.prod(spec.weight) / target.memory_bytes)

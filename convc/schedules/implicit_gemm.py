@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
-Lookup: TypeAlias = Callable[[Expr, Expr, Expr], Expr]  # (z, position in the sum, pixel) -> element
+# (z, where a step of the sum begins, place in the step, pixel) -> element
+Lookup: TypeAlias = Callable[[Expr, Expr, Expr, Expr], Expr]
 Product: TypeAlias = tuple[te.Tensor, te.Tensor]  # packed weights, sums [z][k][m]
 
 
@@ -49,6 +50,7 @@ class Matrices:
         groups, phases, split: of which there are so many products each; `z` counts (split, phase, group).
         channels, depth, pixels: of one product, of which `depth` is one part of the sum.
         padded_channels, padded_depth, padded_pixels: in whole tiles.
+        step: of the sum, the depth of a tile.
         taps: of one phase, per axis.
         points: results of one phase, per axis.
     """
@@ -62,6 +64,7 @@ class Matrices:
     padded_channels: int
     padded_depth: int
     padded_pixels: int
+    step: int
     taps: tuple[int, ...]
     points: tuple[int, ...]
 
@@ -86,7 +89,7 @@ class Matrices:
         return Matrices(
             spec.group, phases, knobs["split"], channels, depth, pixels,
             _whole(channels, knobs["channels"]), _whole(part, knobs["step"]), _whole(pixels, knobs["pixels"]),
-            tuple(taps), tuple(points),
+            knobs["step"], tuple(taps), tuple(points),
         )  # fmt: skip
 
     @property
@@ -153,24 +156,31 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
 
 
 def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
-    """Return the right side of the products as a function of (z, position in the sum, pixel)."""
+    """Return the right side of the products as a function; `start` is a multiple of the knob `step`, and `place` below it.
+
+    Both are apart, since a step may have one tap, whose address and conditions are then computed once.
+    """
     per_group = spec.in_channels // spec.group
     taps = math.prod(m.taps)
 
-    def patch(z: Expr, i: Expr, pixel: Expr) -> Expr:
+    def patch(z: Expr, start: Expr, place: Expr, pixel: Expr) -> Expr:
         conditions = []
         if m.padded_pixels != m.pixels:
             conditions.append(pixel < m.pixels)
         group = z % m.groups
         phase = _unravel(z // m.groups % m.phases, spec.strides) if m.phases > 1 else None
         if m.split > 1:
-            i = z // (m.groups * m.phases) * m.padded_depth + i
-        if m.split * m.padded_depth != m.depth:
-            conditions.append(i < m.depth)
+            start = z // (m.groups * m.phases) * m.padded_depth + start
         if _taps_first(spec, knobs):
-            tap, c = i // per_group, i % per_group
+            tap, c = start // per_group, start % per_group + place
+            if m.split * m.padded_depth != m.depth:
+                # The sum ends where a step does.
+                conditions.append(start < m.depth)
         else:
+            i = start + place
             c, tap = i // taps, i % taps
+            if m.split * m.padded_depth != m.depth:
+                conditions.append(i < m.depth)
         n, *at = _unravel(pixel, (1, *m.points))
         index = []
         for axis, (p, r) in enumerate(zip(at, _unravel(tap, m.taps), strict=True)):
@@ -198,15 +208,19 @@ def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
 def product(m: Matrices, element: Lookup, dtype: str, accumulator: str) -> Product:
     """Return w [z][i][k] and the products [z][k][m] of w and patch [z][i][m], summed in `accumulator`; blocks `patch`, `acc`."""
     w = te.placeholder((m.products, m.padded_depth, m.padded_channels), dtype, name="weight")
-    patch = te.compute((m.products, m.padded_depth, m.padded_pixels), element, name="patch")
-    i = te.reduce_axis((0, m.padded_depth), "i")
-    acc = te.compute(
-        (m.products, m.padded_channels, m.padded_pixels),
-        lambda z, k, p: te.sum(
-            w[z, i, k].astype(accumulator) * patch[z, i, p].astype(accumulator), axis=i
-        ),
-        name="acc",
+    steps = m.padded_depth // m.step
+    patch = te.compute(
+        (m.products, steps, m.step, m.padded_pixels),
+        lambda z, s, i, p: element(z, s * m.step, i, p),
+        name="patch",
     )
+    s, i = te.reduce_axis((0, steps), "s"), te.reduce_axis((0, m.step), "i")
+
+    def term(z: Expr, k: Expr, p: Expr) -> Expr:
+        left = w[z, s * m.step + i, k].astype(accumulator)
+        return te.sum(left * patch[z, s, i, p].astype(accumulator), axis=[s, i])
+
+    acc = te.compute((m.products, m.padded_channels, m.padded_pixels), term, name="acc")
     return w, acc
 
 

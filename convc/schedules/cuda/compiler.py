@@ -33,7 +33,10 @@ from convc.target import Target
 __all__ = ["LIBRARY", "OPTIONS", "SHIMS", "build", "compile_objects", "source_of"]
 
 # Loops stay loops in the source: nvcc unrolls what is marked, and needs a third of the time that it takes for written-out code.
-OPTIONS: Final[dict[str, Any]] = {"tirx.UnrollLoop": {"explicit_unroll": 0}}
+OPTIONS: Final[dict[str, Any]] = {
+    "tirx.UnrollLoop": {"explicit_unroll": 0},
+    "tirx.use_async_copy": True,
+}
 
 # A function's attribute: the library whose shim it calls; and by that name, host code -> the objects that it needs.
 LIBRARY: Final = "convc.library"

@@ -59,21 +59,21 @@ def packed(weight: np.ndarray) -> np.ndarray:
 def product(m: Matrices, element: Lookup, dtype: str, accumulator: str) -> Product:
     """Return weights and products as `implicit_gemm.product` does; blocks `patch` in words, `acc` in fragments, `flat`."""
     e = elements_of(dtype)
-    steps = m.padded_depth // (WORDS * e)
-    w = te.placeholder(
-        (m.products, steps, m.padded_channels // CHANNELS, 32, 4, e), dtype, name="weight"
-    )
+    steps, together = m.padded_depth // m.step, m.step // (WORDS * e)
+    tiles = m.padded_channels // CHANNELS
+    w = te.placeholder((m.products, steps * together, tiles, 32, 4, e), dtype, name="weight")
     patch = te.compute(
-        (m.products, steps * WORDS, m.padded_pixels, e),
-        lambda z, i, p, j: element(z, i * e + j, p),
+        (m.products, steps, m.step // e, m.padded_pixels, e),
+        lambda z, s, i, p, j: element(z, s * m.step, i * e + j, p),
         name="patch",
     )
-    axes = [te.reduce_axis((0, n), name) for n, name in ((steps, "s"), (2, "h"), (4, "b"), (e, "e"))]  # fmt: skip
+    extents = (("s", steps), ("t", together), ("h", 2), ("b", 4), ("e", e))
+    axes = [te.reduce_axis((0, n), name) for name, n in extents]
 
     def term(z: Any, k: Any, a: Any, p: Any, b: Any, pair: Any) -> Any:
-        step, h, word, j = axes
-        left = w[z, step, k // 2, a * 4 + word, h * 2 + k % 2, j]
-        right = patch[z, step * WORDS + h * 4 + word, p * PIXELS + b * 2 + pair, j]
+        step, t, h, word, j = axes
+        left = w[z, step * together + t, k // 2, a * 4 + word, h * 2 + k % 2, j]
+        right = patch[z, step, t * WORDS + h * 4 + word, p * PIXELS + b * 2 + pair, j]
         return te.sum(left.astype(accumulator) * right.astype(accumulator), axis=axes)
 
     fragments = (m.products, m.padded_channels // 8, 8, m.padded_pixels // PIXELS, 4, 2)

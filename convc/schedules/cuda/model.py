@@ -11,13 +11,19 @@ import math
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
-__all__ = ["LAUNCH_SECONDS", "launched_cycles", "memory_cycles", "point_cycles", "product_cycles", "resident_blocks", "tile_registers", "tile_shared_bytes"]  # fmt: skip
+__all__ = ["LAUNCH_SECONDS", "STEP_CYCLES", "launched_cycles", "memory_cycles", "point_cycles", "product_cycles", "resident_blocks", "tile_registers", "tile_shared_bytes"]  # fmt: skip
 
 # From the end of one kernel to the first instruction of the next in a stream.
 LAUNCH_SECONDS = 2.5e-6
 
 # Warps that hide the latency of shared memory and of multiply-adds on one multiprocessor.
 _ENOUGH_WARPS = 8
+
+# Two barriers and a loop's end, as far as other blocks do not hide them.
+STEP_CYCLES = 40.0
+
+# From a load's issue to its data, from L2 mostly.
+_LATENCY = 700.0
 
 # Registers of a thread beside its tile: addresses, predicates, loop counters (ptxas: 45 to 52 for tiles of 4 x 4 to 8 x 8).
 _OTHER_REGISTERS = 50
@@ -107,8 +113,13 @@ def product_cycles(
     issue += elements / gpu.fp32_lanes
     rounds = -(-blocks // gpu.sms)
     # While fewer warps are there than hide the latency, a multiprocessor waits.
-    busy = min(1.0, warps * min(resident, rounds) / _ENOUGH_WARPS)
-    return rounds * (depth / knobs["step"]) * issue / busy + 600
+    side_by_side = min(resident, rounds)
+    busy = min(1.0, warps * side_by_side / _ENOUGH_WARPS)
+    step = issue / busy + STEP_CYCLES
+    # Loads that nothing overlaps are waited for in every step, while other blocks go on.
+    overlapped = knobs["stages"] > 1 or knobs["ahead"]
+    alone = max(step, _LATENCY) if overlapped else step + _LATENCY
+    return rounds * (depth / knobs["step"]) * max(step, alone / side_by_side) + 600
 
 
 def point_cycles(gpu: Gpu, threads: float, loads: float) -> float:

@@ -4,7 +4,7 @@ for z, tile of channels, tile of pixels (one thread block):
     for each part of four channels, of four pixels, of a thread (virtual threads)       so that a warp reads shared memory in rows
         acc = 0
     for step of the sum:
-        shared patch = ...; shared weight = ...         all threads; `stages` > 1: copied asynchronously, so many steps ahead
+        shared patch = ...; shared weight = ...         all threads; see `pipeline`
         for i in step, channel, pixel:  acc += ...      unrolled
     y = epilogue(acc)
 """
@@ -12,6 +12,7 @@ for z, tile of channels, tile of pixels (one thread block):
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -20,7 +21,7 @@ from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
-__all__ = ["Block", "blocks_of", "inline_all_but", "schedule", "tile_product"]
+__all__ = ["Block", "Loop", "blocks_of", "inline_all_but", "pipeline", "schedule", "tile_product"]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
 Block = Any
@@ -66,7 +67,7 @@ def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
 
     Args:
         sch: the schedule.
-        knobs: `pixels`, `channels`, `step` of a block's tile; `thread_pixels`, `thread_channels` of a thread's; `stages`.
+        knobs: `pixels`, `channels`, `step` of a block's tile; `thread_pixels`, `thread_channels` of a thread's; `stages`, `ahead`.
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
     """
     acc = sch.get_sblock("acc")
@@ -89,18 +90,48 @@ def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     thread = sch.fuse(k_thread, m_thread)
     sch.bind(thread, "threadIdx.x")
     sch.compute_at(acc, thread, preserve_unit_loops=True)
-    *_, k, m, i = sch.get_loops(acc)
-    step, i = sch.split(i, [None, knobs["step"]])
+    *_, k, m, step, i = sch.get_loops(acc)
     sch.reorder(step, i, k, m)
     sch.set_scope(patch, 0, "shared")
     sch.compute_at(patch, step, preserve_unit_loops=True)
     weight = sch.cache_read(acc, 0, "shared")
     sch.compute_at(weight, step, preserve_unit_loops=True)
-    _copy(sch, patch, threads, 1)
-    _copy(sch, weight, threads, math.gcd(_VECTOR, knobs["channels"]))
+    rests = [_copy(sch, patch, 4, threads, 1), _copy(sch, weight, 3, threads, math.gcd(_VECTOR, knobs["channels"]))]  # fmt: skip
     for loop in (i, k, m, k_in, m_in):
         sch.unroll(loop)
     sch.decompose_reduction(acc, step)
+    pipeline(sch, step, (patch, weight), rests, knobs)
+
+
+def pipeline(
+    sch: s_tir.Schedule,
+    step: Loop,
+    copies: tuple[Block, Block],
+    loops: Sequence[Loop],
+    knobs: Knobs,
+) -> None:
+    """Let the loop over steps load what the next one needs while it computes.
+
+    Args:
+        sch: the schedule.
+        step: the loop; its blocks are `copies` and the product, in this order.
+        copies: to shared memory.
+        loops: of the copies within a thread, to be unrolled.
+        knobs: `stages` 2: two steps are in shared memory, copied by cp.async. `ahead` 1: the next one waits in registers, its loads come
+            before the product and its stores behind it.
+    """
+    # TVM moves copies through registers only out of plain loops; nvcc unrolls those too.
+    for loop in () if knobs["ahead"] else loops:
+        sch.unroll(loop)
+    if knobs["stages"] > 1:
+        sch.annotate(step, "software_pipeline_stage", [0, 0, knobs["stages"] - 1])
+        sch.annotate(step, "software_pipeline_order", [0, 1, 2])
+        sch.annotate(step, "software_pipeline_async_stages", [0])
+    elif knobs["ahead"]:
+        for copy in copies:
+            sch.annotate(copy, "tirx.manifest_shared_memory_local_stage", 1)
+        sch.annotate(step, "software_pipeline_stage", [0, 0, 0, 0, 1])
+        sch.annotate(step, "software_pipeline_order", [0, 3, 1, 4, 2])
 
 
 def _parts(tile: int, thread: int) -> list[int | None]:
@@ -109,12 +140,12 @@ def _parts(tile: int, thread: int) -> list[int | None]:
     return [None, parts, tile // thread, thread // parts]
 
 
-def _copy(sch: s_tir.Schedule, block: Block, threads: int, vector: int) -> None:
+def _copy(sch: s_tir.Schedule, block: Block, axes: int, threads: int, vector: int) -> Loop:
     """Let all threads of a block fill shared memory, neighbours neighbouring elements."""
     loops = sch.get_loops(block)
-    loop = sch.fuse(*loops[-3:])
+    loop = sch.fuse(*loops[-axes:])
     rest, thread, lane = sch.split(loop, [None, threads, vector])
     sch.bind(thread, "threadIdx.x")
     if vector > 1:
         sch.vectorize(lane)
-    sch.unroll(rest)
+    return rest

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from convc.schedules.cuda.model import resident_blocks, tile_registers, tile_shared_bytes
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
-__all__ = ["tiles"]
+__all__ = ["overlaps", "tiles"]
 
 # (channels, pixels) of a thread.
 _THREAD_TILES = ((8, 8), (8, 4), (4, 8), (4, 4), (4, 2), (2, 4))
@@ -26,7 +27,7 @@ def tiles(
         channels: of one product.
         pixels: of one product.
         exact: whether the channels' tile must divide the channels, since padding would be another product's.
-        itemsize: bytes of an element in shared memory.
+        itemsize: bytes of an element.
     """
     blocks = _divisors(channels) if exact else _BLOCK
     for rows, cols in _THREAD_TILES:
@@ -40,7 +41,7 @@ def tiles(
                 threads = (tile_channels // tall) * (tile_pixels // cols)
                 if threads > 256 or (threads < gpu.warp and not exact):
                     continue
-                for step in _STEPS:
+                for step, (stages, ahead) in itertools.product(_STEPS, overlaps(itemsize)):
                     knobs = {
                         "pixels": tile_pixels,
                         "channels": tile_channels,
@@ -48,12 +49,18 @@ def tiles(
                         "thread_pixels": cols,
                         "thread_channels": tall,
                         "split": 1,
-                        "stages": 1,
+                        "stages": stages,
+                        "ahead": ahead,
                     }
-                    shared = tile_shared_bytes(knobs, itemsize)
+                    shared = tile_shared_bytes(knobs, max(4, itemsize))
                     # Without asking for more, a kernel has 48 KiB.
                     if shared <= 48 << 10 and resident_blocks(gpu, threads, tile_registers(tall, cols), shared):  # fmt: skip
                         yield knobs
+
+
+def overlaps(itemsize: int) -> tuple[tuple[int, int], ...]:
+    """Return (stages, ahead) of `product.pipeline`: no overlap, through registers, and where elements are words by cp.async."""
+    return ((1, 1), (2, 0), (1, 0)) if itemsize >= 4 else ((1, 1), (1, 0))
 
 
 def _divisors(extent: int) -> list[int]:

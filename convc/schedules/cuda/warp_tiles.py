@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Final
 
 from convc.schedules.cuda.fragments import CHANNELS, PIXELS, WORDS, elements_of
 from convc.schedules.cuda.mma import row_words
-from convc.schedules.cuda.model import resident_blocks
+from convc.schedules.cuda.model import STEP_CYCLES, resident_blocks
+from convc.schedules.cuda.tiles import overlaps
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
@@ -51,16 +53,21 @@ _L2: Final = 24.0
 _ISSUE, _BANKS = 4.0, 32.0
 
 
-def warp_registers(knobs: Knobs) -> int:
-    """Return registers of a thread: sums, operands (twice where they are split), the rest.
+def warp_registers(knobs: Knobs, dtype: str) -> int:
+    """Return registers of a thread: sums, operands (twice where they are split), loads that wait, the rest.
 
     Example:
-        >>> warp_registers({"warp_channels": 64, "warp_pixels": 32, "math": 3})
+        >>> tile = {"channels": 128, "pixels": 128, "warp_channels": 64, "warp_pixels": 32, "step": 16, "math": 3, "ahead": 0}
+        >>> warp_registers(tile, "float32")
         160
     """
     m, n = knobs["warp_channels"] // CHANNELS, knobs["warp_pixels"] // PIXELS
     operands = 4 * m + 2 * n
-    return 4 * m * n + operands * (2 if knobs["math"] > 1 else 1) + _OTHER_REGISTERS
+    waiting = 0
+    if knobs["ahead"]:
+        threads = 32 * (knobs["channels"] // (16 * m)) * (knobs["pixels"] // (8 * n))
+        waiting = (knobs["channels"] + knobs["pixels"]) * knobs["step"] // elements_of(dtype) // threads  # fmt: skip
+    return 4 * m * n + operands * (2 if knobs["math"] > 1 else 1) + waiting + _OTHER_REGISTERS
 
 
 def shared_bytes(knobs: Knobs, dtype: str) -> int:
@@ -94,7 +101,7 @@ def warp_tiles(
                 warps = (tile_channels // warp_channels) * (tile_pixels // warp_pixels)
                 if warps > _MOST_WARPS:
                     continue
-                for words in _STEPS:
+                for words, (stages, ahead) in itertools.product(_STEPS, overlaps(4 // elements_of(dtype))):  # fmt: skip
                     knobs = {
                         "pixels": tile_pixels,
                         "channels": tile_channels,
@@ -103,12 +110,13 @@ def warp_tiles(
                         "warp_channels": warp_channels,
                         "math": math,
                         "split": 1,
-                        "stages": 1,
+                        "stages": stages,
+                        "ahead": ahead,
                     }
                     shared = shared_bytes(knobs, dtype)
                     threads = warps * gpu.warp
                     whole_copies = tile_channels * words % (4 * threads) == 0 and tile_pixels * words % threads == 0  # fmt: skip
-                    if shared <= _SHARED and whole_copies and resident_blocks(gpu, threads, warp_registers(knobs), shared):  # fmt: skip
+                    if shared <= _SHARED and whole_copies and resident_blocks(gpu, threads, warp_registers(knobs, dtype), shared):  # fmt: skip
                         yield knobs
 
 
@@ -127,7 +135,7 @@ def warp_cycles(
         knobs["pixels"] // knobs["warp_pixels"]
     )
     resident = resident_blocks(
-        gpu, warps * gpu.warp, warp_registers(knobs), shared_bytes(knobs, dtype)
+        gpu, warps * gpu.warp, warp_registers(knobs, dtype), shared_bytes(knobs, dtype)
     )
     if not resident:
         return math.inf
@@ -144,8 +152,10 @@ def warp_cycles(
     fetch = 4.0 * words * (knobs["channels"] + knobs["pixels"]) / _L2
     # Units wait for each other: a quarter of the next busiest one's time shows.
     busiest = sorted((multiply, shared, issue, fetch))
-    step = busiest[-1] + busiest[-2] / 4
-    alone = multiply * 4 / min(4, warps) + shared + _LATENCY / knobs["stages"]
+    step = busiest[-1] + busiest[-2] / 4 + STEP_CYCLES
+    alone = multiply * 4 / min(4, warps) + shared
+    overlapped = knobs["stages"] > 1 or knobs["ahead"]
+    alone = max(alone, _LATENCY) if overlapped else alone + _LATENCY
 
     def round_of(blocks: int) -> float:
         return max(blocks * step, alone)

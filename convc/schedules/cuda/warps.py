@@ -3,7 +3,7 @@
 for z, tile of channels, tile of pixels (one thread block); warp, lane (threadIdx.x):
     acc = 0
     for step of the sum:
-        shared patch = ...; shared weight = ...         all threads; weights 16 bytes at once
+        shared patch = ...; shared weight = ...         all threads; weights 16 bytes at once; see `product.pipeline`
         acc += weight patch                             one call of `mma.WarpProduct`, by all lanes of a warp together
     y = epilogue(acc)
 
@@ -19,9 +19,9 @@ from tvm.backend.cuda.op import cuda_func_call
 from tvm.ir import Range
 
 from convc.schedules.cuda.any_op import schedule_block
-from convc.schedules.cuda.fragments import PIXELS, WORDS, elements_of
+from convc.schedules.cuda.fragments import PIXELS, elements_of
 from convc.schedules.cuda.mma import WarpProduct, row_words
-from convc.schedules.cuda.product import Block, inline_all_but
+from convc.schedules.cuda.product import Block, Loop, inline_all_but, pipeline
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
@@ -51,7 +51,7 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
 
     Args:
         sch: the schedule.
-        knobs: `channels`, `pixels`, `step` of a block's tile; `warp_channels`, `warp_pixels` of a warp's; `math`.
+        knobs: `channels`, `pixels`, `step` of a block's tile; `warp_channels`, `warp_pixels` of a warp's; `math`, `stages`, `ahead`.
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
     """
     dtype = str(sch.get(sch.get_sblock("patch")).writes[0].source.dtype)
@@ -72,17 +72,15 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     thread = sch.fuse(k_warp, m_warp, a, b)
     sch.bind(thread, "threadIdx.x")
     sch.compute_at(acc, thread, preserve_unit_loops=True)
-    *tile, s, h, word, j = sch.get_loops(acc)[-10:]
-    step, s = sch.split(s, [None, words // WORDS])
+    *tile, step, s, h, word, j = sch.get_loops(acc)[-11:]
     sch.reorder(step, *tile, s, h, word, j)
     sch.set_scope(patch, 0, "shared")
     sch.compute_at(patch, step, preserve_unit_loops=True)
     weight = sch.cache_read(acc, 0, "shared")
     sch.compute_at(weight, step, preserve_unit_loops=True)
     threads = rows * cols * 32
-    _look_up(sch, patch, threads)
-    _copy(sch, weight, threads, 4 * e)
-    sch.storage_align(patch, 0, axis=1, factor=32 * e, offset=(row_words(knobs["pixels"]) * e) % (32 * e))  # fmt: skip
+    rests = (*_look_up(sch, patch, threads), _copy(sch, weight, threads, 4 * e))
+    sch.storage_align(patch, 0, axis=2, factor=32 * e, offset=(row_words(knobs["pixels"]) * e) % (32 * e))  # fmt: skip
     for loop in (k, m, pair):
         sch.unroll(loop)
     init = sch.decompose_reduction(acc, step)
@@ -91,27 +89,27 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     kind = "tf32" if dtype == "float32" and knobs["math"] == 1 else dtype
     tile = (knobs["warp_channels"], knobs["warp_pixels"], words)
     _replace(sch, WarpProduct(kind, *tile, knobs["channels"], knobs["pixels"]))
+    pipeline(sch, step, (patch, weight), rests, knobs)
     if out is not None:
         # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
         sch.reverse_compute_inline(out)
 
 
-def _look_up(sch: s_tir.Schedule, patch: Block, threads: int) -> None:
+def _look_up(sch: s_tir.Schedule, patch: Block, threads: int) -> tuple[Loop, Loop]:
     """Let all threads of a block fill shared memory with patches, neighbours neighbouring words."""
-    *loops, element = sch.get_loops(patch)[-4:]
+    *loops, element = sch.get_loops(patch)[-5:]
     rest, thread = sch.split(sch.fuse(*loops), [None, threads])
     sch.bind(thread, "threadIdx.x")
-    sch.unroll(rest)
-    sch.unroll(element)
+    return rest, element
 
 
-def _copy(sch: s_tir.Schedule, weight: Block, threads: int, vector: int) -> None:
+def _copy(sch: s_tir.Schedule, weight: Block, threads: int, vector: int) -> Loop:
     """Let all threads of a block copy weights to shared memory, neighbours neighbouring vectors."""
     loop = sch.fuse(*sch.get_loops(weight)[-6:])
     rest, thread, lane = sch.split(loop, [None, threads, vector])
     sch.bind(thread, "threadIdx.x")
     sch.vectorize(lane)
-    sch.unroll(rest)
+    return rest
 
 
 def _replace(sch: s_tir.Schedule, made: WarpProduct) -> None:
@@ -125,7 +123,7 @@ def _replace(sch: s_tir.Schedule, made: WarpProduct) -> None:
     e = weight.source.shape[-1]
     weight = _region(weight, z, weight.region[1], Range.from_min_extent(k.min // 2, k.extent // 2), Range(32), Range(4), Range(e))  # fmt: skip
     pixels = Range.from_min_extent(p.min * PIXELS, p.extent * PIXELS)
-    patch = _region(patch, z, patch.region[1], pixels, Range(e))
+    patch = _region(patch, z, *patch.region[1:3], pixels, Range(e))
     regions = (acc, weight, patch)
     windows = [_window(region, f"{name}_window") for region, name in zip(regions, "awp", strict=True)]  # fmt: skip
     pointers = [w.access_ptr(mode) for w, mode in zip(windows, ("rw", "r", "r"), strict=True)]

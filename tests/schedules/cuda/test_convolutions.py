@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from convc.ir import Step
-from convc.schedules.cuda.backend import ALGORITHMS, SCHEDULES
+from convc.ir import ConvSpec, Step
+from convc.schedules.algorithm import Problem
+from convc.schedules.cuda.backend import ALGORITHMS, BACKEND, SCHEDULES
 from tests.conv_grid import CONV_GRID
-from tests.schedules.cuda.cuda_convolutions import Trial, check, sample, taken
+from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, sample, taken
 
 # cuDNN has tests of its own, with a double of the library: tests/cudnn.
 NAMES = [a.name for a in ALGORITHMS if a.name != "cudnn"]
@@ -20,6 +21,8 @@ NARROW = [
     ("tensor_core", "float16"),
     ("tensor_core", "bfloat16"),
 ]
+
+SEVERAL = ConvSpec.of((2, 64, 7, 6), (48, 64, 3, 3), pads=(1, 1, 1, 1))
 
 SIZES = [SAMPLE, pytest.param(len(CONV_GRID), marks=pytest.mark.slow)]
 
@@ -55,6 +58,21 @@ def test_other_float_types(name, dtype, count):
     """Whole numbers are exact until they are rounded to the type; normal data within the bound of sums in float32."""
     check(sample(name, count, dtype), exact=True)
     check(sample(name, count, dtype), exact=False)
+
+
+@pytest.mark.parametrize("name", ["direct", "tensor_core"])
+def test_loads_ahead_of_the_product_change_nothing(name):
+    """The overlaps of loads and products that the space has, on steps of one tap and of several, one step and many."""
+    trials = []
+    for spec in (
+        SEVERAL,
+        ConvSpec.of((1, 3, 9, 11), (20, 3, 5, 3), strides=(2, 1), pads=(2, 0, 1, 1)),
+    ):
+        space = list(BACKEND.algorithm(name).space(Problem(spec), TARGET))
+        for overlap in ((1, 0), (1, 1), (2, 0)):
+            fitting = [k for k in space if (k["stages"], k["ahead"]) == overlap]
+            trials += [Trial(name, spec, knobs=fitting[i * len(fitting) // 3]) for i in range(3)]
+    check(trials, exact=True)
 
 
 @pytest.mark.parametrize("name", NAMES)

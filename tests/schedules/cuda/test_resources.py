@@ -71,7 +71,7 @@ def test_the_model_knows_what_tensor_cores_take():
     for index, trial in enumerate(products):
         took, setting = found[f"k{index}_kernel"], trial.setting
         assert took.shared_bytes == shared_bytes(setting, trial.spec.dtype)
-        assert took.registers <= 1.25 * warp_registers(setting), (trial, took)
+        assert took.registers <= 1.25 * warp_registers(setting, trial.spec.dtype), (trial, took)
 
 
 @needs_nvcc

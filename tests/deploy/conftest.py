@@ -7,7 +7,7 @@ import pytest
 import convc
 from convc import CompiledModel
 from tests.deploy.small_net import ALGORITHM, CPUS, image, small_net
-from tests.deploy.toolbox import Programs
+from tests.deploy.toolbox import HERE, Programs, run
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +46,11 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Programs:
         tmp_path_factory.mktemp("sanitized"),
         ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"],
     )
+
+
+@pytest.fixture(scope="session")
+def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Loaded before the C library, it counts what a program asks of it."""
+    library = tmp_path_factory.mktemp("counter") / "count_allocations.so"
+    run(["gcc", "-O1", "-fPIC", "-shared", HERE / "count_allocations.c", "-o", library])
+    return library

@@ -42,6 +42,7 @@ OVERHEAD_SECONDS: Final = 20e-6
 
 _RESNET50: Final = Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx"
 # Steps of a few microseconds each: what a run adds shows beside them. Of a whole network's milliseconds it is lost in the noise.
+_LAYERS: Final = (2, 64)
 _CALLS: Final = 300
 _LOADS: Final = 20
 
@@ -185,7 +186,7 @@ def _run(given: argparse.Namespace) -> int:
             Contract("loading from C, first", LOAD_SECONDS, loads[0]),
             Contract("loading from Python, median", LOAD_SECONDS, found.python or 0.0),
         ]
-        for layers in (2, 64):
+        for layers in _LAYERS:
             name = f"small{layers}"
             say(f"running {name}")
             compiled = convc.compile(small_network(layers), threads=1)
@@ -193,7 +194,7 @@ def _run(given: argparse.Namespace) -> int:
             costs += rows
             contracts.append(Contract(f"{name} from C, above its kernels", OVERHEAD_SECONDS, over))
             # Of the large one Python's part is not what it adds but what of it the kernels' data has pushed out of the caches.
-            if layers == 2:
+            if layers == min(_LAYERS):
                 contracts.append(Contract(f"{name} from Python, above its kernels", OVERHEAD_SECONDS, rows[1].python or 0.0))  # fmt: skip
         sizes = (program.library.stat().st_size, runtime_library().path.stat().st_size)
         facts = facts.ended()

@@ -57,7 +57,7 @@ def test_a_symbolic_batch_runs_at_its_largest_size(programs: Programs, tmp_path:
     module_file = model.export(tmp_path / "small.so")
     x = np.concatenate([image(1), image(2)])
     x.tofile(tmp_path / "x.bin")
-    programs.drive("run", *run_files(module_file, tmp_path / "x.bin", tmp_path))
+    programs.drive("run", "best", *run_files(module_file, tmp_path / "x.bin", tmp_path))
     for name, value in expected(x).items():
         found = np.fromfile(tmp_path / f"{name}.bin", np.float32).reshape(value.shape)
         np.testing.assert_array_equal(found, value)

@@ -28,6 +28,7 @@ from convc.planning import Planned, Wishes, plan_graph
 from convc.runtime import Module, load
 from convc.runtime.host import usable_threads
 from convc.runtime.manifest import Manifest
+from convc.schedules.cudnn_use import CudnnUse
 from convc.schedules.plan import Plan
 from convc.schedules.policy import Policy
 from convc.schedules.select import AUTO
@@ -153,6 +154,7 @@ def compile(
     algo: str = AUTO,
     algo_for: Mapping[str, str] | None = None,
     policy: Policy | None = None,
+    cudnn: CudnnUse = "auto",
     logs: Sequence[str | os.PathLike[str]] | None = None,
     require_tuned: bool = False,
     locked: str | os.PathLike[str] | None = None,
@@ -173,6 +175,8 @@ def compile(
         algo: one algorithm for every convolution that it applies to; "auto" chooses per layer.
         algo_for: node name pattern -> algorithm that must be used there.
         policy: by what, and among which algorithms; see `Policy`.
+        cudnn: on CUDA targets "off" nowhere, "prefer" wherever it applies, "require" for every convolution that no pin takes; "auto" where
+            a tuned record, a pin or the policy asks for it.
         logs: tuning logs to choose by; None: this device's, in ./tuning_logs and among the shipped ones.
         require_tuned: refuse a layer without a tuned record.
         locked: a lock file whose plan is used as it is.
@@ -186,7 +190,7 @@ def compile(
         ScheduleError: for an algorithm that does not exist or does not apply.
         TuningError: if a layer must have a record and has none (UntunedError), or the lock file does not fit.
         ToolchainError: if TVM is not the pinned one, or the CPU is unknown.
-        InputError: for batch sizes that are not positive, or given for a model of fixed shapes.
+        InputError: for a use of cuDNN that the target has not, for batch sizes that are not positive, or given for a model of fixed shapes.
 
     Example:
         >>> from convc.ir.text import parse
@@ -205,7 +209,7 @@ def compile(
     dumper = _dumper(dump)
     graphs = [run_passes(with_batch(graph, size), PIPELINE, dump=dumper) for size in sizes]
     report("choose", 0, 1)
-    wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked)
+    wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked, cudnn)
     if wishes.locked and len(graphs) > 1:
         raise TuningError(
             f"lock must be used with one batch size; got {', '.join(map(str, sizes))}. Give batch_sizes one number."

@@ -12,6 +12,7 @@ from convc.planning import Wishes, plan_graph
 from convc.runtime.host import usable_threads
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.cudnn_use import CudnnUse
 from convc.schedules.dual import posed
 from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import Policy
@@ -55,12 +56,14 @@ def explain(
     algo: str = AUTO,
     algo_for: Mapping[str, str] | None = None,
     policy: Policy | None = None,
+    cudnn: CudnnUse = "auto",
     logs: Sequence[str | os.PathLike[str]] | None = None,
 ) -> tuple[LayerReport, ...]:
     """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
     graph = reduced_graph(source, shapes)
     machine = parse_target(target, mcpu, threads or usable_threads())
-    plan = plan_graph(graph, machine, Wishes.of(algo, algo_for, policy, logs), "").plan
+    wishes = Wishes.of(algo, algo_for, policy, logs, cudnn=cudnn)
+    plan = plan_graph(graph, machine, wishes, "").plan
     reports = []
     for node in graph.nodes:
         if not is_convolution(node):

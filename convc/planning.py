@@ -10,6 +10,7 @@ from pathlib import Path
 from convc.errors import UntunedError
 from convc.ir.graph import Graph
 from convc.lock import Lock, lock_of, read_lock
+from convc.schedules.cudnn_use import CudnnUse, wishes_with_cudnn
 from convc.schedules.plan import Plan
 from convc.schedules.policy import Policy
 from convc.schedules.select import AUTO, select
@@ -29,7 +30,8 @@ class Wishes:
         policy: by what, and among which algorithms.
         logs: tuning logs to read; None: this device's, in ./tuning_logs and among the shipped ones.
         require_tuned: refuse a layer without a record of its own.
-        locked: a lock file whose plan is used as it is; everything above is then the lock's.
+        locked: a lock file whose plan is used as it is; everything else is then the lock's.
+        cudnn: whether to use cuDNN, see `convc.schedules.cudnn_use`.
     """
 
     algo: str = AUTO
@@ -38,6 +40,7 @@ class Wishes:
     logs: Sequence[Path] | None = None
     require_tuned: bool = False
     locked: Path | None = None
+    cudnn: CudnnUse = "auto"
 
     @staticmethod
     def of(
@@ -47,6 +50,7 @@ class Wishes:
         logs: Sequence[str | os.PathLike[str]] | None = None,
         require_tuned: bool = False,
         locked: str | os.PathLike[str] | None = None,
+        cudnn: CudnnUse = "auto",
     ) -> Wishes:
         """Return the wishes with what is None left at its default."""
         return Wishes(
@@ -56,6 +60,7 @@ class Wishes:
             None if logs is None else [Path(p) for p in logs],
             require_tuned,
             None if locked is None else Path(locked),
+            cudnn,
         )
 
     def options(self) -> dict[str, str]:
@@ -64,6 +69,7 @@ class Wishes:
             "algo": self.algo,
             **{f"algo_for.{k}": v for k, v in self.algo_for.items()},
             **{f"policy.{k}": v for k, v in self.policy.document().items()},
+            **({} if self.cudnn == "auto" else {"cudnn": self.cudnn}),
         }
 
 
@@ -108,6 +114,7 @@ def plan_graph(graph: Graph, target: Target, wishes: Wishes, graph_sha256: str) 
     """Return the plan of a graph after all passes.
 
     Raises:
+        InputError: for a use of cuDNN that there is not, or not on this target.
         ScheduleError: for an algorithm that does not exist or does not apply.
         UntunedError: if records are required and a layer has none; lists them all.
         TuningError: if the lock is not for this model, target and version.
@@ -121,12 +128,13 @@ def plan_graph(graph: Graph, target: Target, wishes: Wishes, graph_sha256: str) 
     known = Knowledge({})
     if wishes.policy.by == "time":
         known = knowledge(target, wishes.logs)
+    pins, policy = wishes_with_cudnn(wishes.cudnn, target, wishes.algo_for, wishes.policy)
     plan = select(
         graph,
         target,
         algo=wishes.algo,
-        algo_for=wishes.algo_for,
-        policy=wishes.policy,
+        algo_for=pins,
+        policy=policy,
         records=known.records,
     )
     if wishes.require_tuned and plan.untuned:

@@ -40,6 +40,9 @@ _HOPELESS = 4
 # Elements of a constant that is worth making smaller.
 _LARGE = 4096
 
+# The first settings of an external library: what it ranks first, without and with transforms.
+_LIBRARY_SETTINGS = 12
+
 # Convolutions of one grid module: nvcc takes half a second for each.
 _CHUNK = 24
 
@@ -70,8 +73,10 @@ def layer_jobs(
         own = [a for a in takers if a.name not in libraries]
         yield Job(name=name, part="layers", cases=tuple(_settings(spec, own, settings, target)))
         for library in (a for a in takers if a.name in libraries):
-            cases = (_case(spec, library.name, target),)
-            yield Job(name=f"{name}-{library.name}", part="layers", cases=cases)
+            space = itertools.islice(library.space(problem, target), _LIBRARY_SETTINGS)
+            own_case = _case(spec, library.name, target)
+            others = [msgspec.structs.replace(own_case, knobs=dict(k)) for k in space if k != own_case.knobs]  # fmt: skip
+            yield Job(name=f"{name}-{library.name}", part="layers", cases=(own_case, *others))
 
 
 def model_jobs(names: Sequence[str], batches: Sequence[int]) -> Iterator[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlgosOption",
+    "CudnnOption",
+    "CudnnUse",
     "DeterministicOption",
     "LogOption",
     "MaxErrorOption",
@@ -34,6 +37,18 @@ DeterministicOption = Annotated[bool, typer.Option("--deterministic", help="Only
 WorkspaceOption = Annotated[str | None, typer.Option("--workspace-limit", metavar="256M", help="What a layer may need beyond data, weights and result.", show_default=False)]  # fmt: skip
 MaxErrorOption = Annotated[float | None, typer.Option("--max-error", min=0, help="Greatest expected |error| / greatest |result| of a layer.", show_default=False)]  # fmt: skip
 LogOption = Annotated[list[Path] | None, typer.Option("--log", metavar="FILE.jsonl", help="Tuning log to choose by, instead of this device's own; repeatable.", show_default=False)]  # fmt: skip
+
+
+class CudnnUse(StrEnum):
+    """Typer shows an enum's values as the flag's choices."""
+
+    AUTO = "auto"
+    OFF = "off"
+    PREFER = "prefer"
+    REQUIRE = "require"
+
+
+CudnnOption = Annotated[CudnnUse, typer.Option("--cudnn", help="cuDNN's convolutions on CUDA targets: nowhere, wherever they apply, or for every convolution; auto: where a tuned record, a pin or the policy asks for them.")]  # fmt: skip
 
 
 def parse_policy(

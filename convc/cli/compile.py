@@ -12,6 +12,8 @@ import typer
 
 from convc.cli.choice import (
     AlgosOption,
+    CudnnOption,
+    CudnnUse,
     DeterministicOption,
     LogOption,
     MaxErrorOption,
@@ -75,6 +77,7 @@ def compile(
     algo: AlgoOption = "auto",
     algo_for: AlgoForOption = None,
     algos: AlgosOption = "",
+    cudnn: CudnnOption = CudnnUse.AUTO,
     policy: PolicyOption = "time",
     when: WhenOption = "once",
     require: RequireOption = None,
@@ -116,6 +119,7 @@ def compile(
             policy=parse_policy(
                 algos, policy, when, require, prefer, deterministic, workspace_limit, max_error
             ),
+            cudnn=cudnn.value,
             logs=log,
             require_tuned=require_tuned,
             locked=existing_file(locked, "--locked") if locked else None,

@@ -9,6 +9,8 @@ import typer
 
 from convc.cli.choice import (
     AlgosOption,
+    CudnnOption,
+    CudnnUse,
     DeterministicOption,
     LogOption,
     MaxErrorOption,
@@ -53,6 +55,7 @@ def explain(
     algo: AlgoOption = "auto",
     algo_for: AlgoForOption = None,
     algos: AlgosOption = "",
+    cudnn: CudnnOption = CudnnUse.AUTO,
     policy: PolicyOption = "time",
     when: WhenOption = "once",
     require: RequireOption = None,
@@ -81,6 +84,7 @@ def explain(
         policy=parse_policy(
             algos, policy, when, require, prefer, deterministic, workspace_limit, max_error
         ),
+        cudnn=cudnn.value,
         logs=log,
     )
     chosen = [r for r in reports if fnmatch.fnmatchcase(r.node, layer)]

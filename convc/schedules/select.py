@@ -186,6 +186,8 @@ class _Chooser:
                 + "."
             )
         required = [o for o in offers if o.algorithm in policy.require]
+        if not required:
+            self.refusals += [f"{n} required, but {made.refusal(n)}" for n in policy.require]
         offers = required or offers
         best = min(o.seconds for o in offers)
         preferred = [

@@ -67,14 +67,15 @@ struct Engine {
   std::vector<int> notes;
   int64_t workspace;
   bool fallback;
+  int knob, value;  // the one that its configurations have
 };
 // Bit i of the mask offers the i-th.
 const Engine ENGINES[] = {
-    {7, {NUMERICAL_NOTE_TENSOR_CORE}, 4096, false},
-    {19, {NUMERICAL_NOTE_WINOGRAD}, 1 << 20, false},
-    {25, {NUMERICAL_NOTE_NONDETERMINISTIC}, 64, false},
-    {28, {NUMERICAL_NOTE_STRICT_NAN_PROP}, int64_t(16) << 20, false},
-    {0, {}, 0, true},
+    {7, {NUMERICAL_NOTE_TENSOR_CORE}, 4096, false, 2, 1},
+    {19, {NUMERICAL_NOTE_WINOGRAD}, 1 << 20, false, 2, 0},
+    {25, {NUMERICAL_NOTE_NONDETERMINISTIC}, 64, false, 17, 4},
+    {28, {NUMERICAL_NOTE_STRICT_NAN_PROP}, int64_t(16) << 20, false, 17, 8},
+    {0, {}, 0, true, 2, 3},
 };
 const unsigned USUAL = 0b11101;
 
@@ -484,6 +485,20 @@ Status cudnnBackendGetAttribute(RawDescriptor raw, int name, int, int64_t room, 
       configuration->attributes[ATTR_ENGINECFG_ENGINE] = {TYPE_BACKEND_DESCRIPTOR, 1, std::vector<char>(address, address + 8)};
     }
     return STATUS_SUCCESS;
+  }
+  if (name == ATTR_ENGINECFG_KNOB_CHOICES) {
+    const Engine* of = engine_by(d->child(ATTR_ENGINECFG_ENGINE)->integers(ATTR_ENGINE_GLOBAL_INDEX)[0]);
+    Descriptor* into = room > 0 ? as(*static_cast<RawDescriptor*>(out)) : nullptr;
+    if (!into || into->type != BACKEND_KNOB_CHOICE_DESCRIPTOR) return refuse("a knob goes into a knob choice's descriptor");
+    const auto bytes = [](auto value) { return std::vector<char>(reinterpret_cast<char*>(&value), reinterpret_cast<char*>(&value) + sizeof value); };
+    into->attributes[ATTR_KNOB_CHOICE_KNOB_TYPE] = {TYPE_KNOB_TYPE, 1, bytes(of->knob)};
+    into->attributes[ATTR_KNOB_CHOICE_KNOB_VALUE] = {TYPE_INT64, 1, bytes(int64_t(of->value))};
+    into->finalized = true;
+    return *count = 1, STATUS_SUCCESS;
+  }
+  if (d->type == BACKEND_KNOB_CHOICE_DESCRIPTOR && d->has(name)) {
+    if (name == ATTR_KNOB_CHOICE_KNOB_TYPE) return give(room, count, out, std::vector<int>{d->enumerator(name)}), STATUS_SUCCESS;
+    return give(room, count, out, d->integers(name)), STATUS_SUCCESS;
   }
   if (name == ATTR_ENGINECFG_ENGINE) {
     Descriptor* into = as(*static_cast<RawDescriptor*>(out));

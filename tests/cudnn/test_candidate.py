@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convc.errors import UnsupportedConvError
+from convc.errors import InputError, InvalidKnobsError, UnsupportedConvError
 from convc.frontend import dsl as cc
 from convc.ir import ConvSpec, GraphBuilder, Step, TensorType
 from convc.ir.reference import interpret
+from convc.planning import Wishes, plan_graph
 from convc.schedules.algorithm import Problem, knob_space
 from convc.schedules.cuda.cudnn import ALGORITHM
+from convc.schedules.cudnn_use import wishes_with_cudnn
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.schedules.select import select
@@ -104,6 +106,10 @@ def test_knobs_are_legal_and_say_what_they_promise():
     facts = [properties_of(ALGORITHM, problem, TARGET, knobs) for knobs in space]
     assert {f.deterministic for f in facts} == {False, True}
     assert {f.workspace for f in facts} == {0, 8 << 20, 256 << 20}
+    assert {(k["transforms"], f.error == np.inf) for k, f in zip(space, facts, strict=True)} == {
+        (0, False),
+        (1, True),
+    }
     found, story = results([Case("cudnn", PLAIN, (), tuple({**space[0], "engine": 0}.items()))])
     np.testing.assert_array_equal(found[0].actual, found[0].expected)
     assert "heuristics" not in story
@@ -160,6 +166,50 @@ def test_a_pin_on_what_it_does_not_take_says_why():
         UnsupportedConvError, match="algorithm 'cudnn' cannot compute 'layer': pads must be equal"
     ):
         select(odd, TARGET, algo_for={"layer": "cudnn"})
+
+
+def two_convolutions():
+    """One that cuDNN takes and one whose pads it does not."""
+    x = cc.input("x", (1, 4, 6, 6))
+    w = np.ones((4, 4, 3, 3), np.float32)
+    h = cc.conv2d(x, w, pads=1, name="even")
+    return cc.graph({"y": cc.conv2d(h, w, pads=(0, 1, 1, 1), name="odd")}, name="two")
+
+
+def planned(use, **pins):
+    wishes = Wishes.of(algo_for=pins, cudnn=use)
+    done = plan_graph(two_convolutions(), TARGET, wishes, "")
+    return {n: (c.algorithm, c.reason) for n, c in done.plan.choices.items()}, done.options
+
+
+def test_one_word_for_it_everywhere():
+    auto, options = planned("auto")
+    assert "cudnn" not in {algorithm for algorithm, _ in auto.values()} | set(options)
+    preferred, options = planned("prefer")
+    assert (preferred["even"][0], options["cudnn"]) == ("cudnn", "prefer")
+    algorithm, reason = preferred["odd"]
+    assert algorithm != "cudnn"
+    assert reason.startswith("cudnn required, but pads must be equal at both ends of an axis; got")
+    with pytest.raises(UnsupportedConvError, match="'cudnn' cannot compute 'odd': pads must be"):
+        planned("require")
+    required, _ = planned("require", odd="direct")
+    assert {n: a for n, (a, _) in required.items()} == {"even": "cudnn", "odd": "direct"}
+    with pytest.raises(InvalidKnobsError, match="must not be in both require and exclude"):
+        wishes_with_cudnn("off", TARGET, {}, Policy(require=("cudnn",)))
+    with pytest.raises(InputError, match="cudnn must be one of auto, off, prefer, require; got"):
+        wishes_with_cudnn("maybe", TARGET, {}, Policy())
+    with pytest.raises(InputError, match="cudnn must be auto or off for target llvm; got 'prefer'"):
+        wishes_with_cudnn("prefer", parse_target("llvm"), {}, Policy())
+    assert wishes_with_cudnn("off", parse_target("llvm"), {}, Policy()) == ({}, Policy())
+
+
+def test_off_is_off_whatever_records_say():
+    records = {
+        Problem(PLAIN).key: (Measurement("cudnn", ALGORITHM.knobs(Problem(PLAIN), TARGET), 1e-9, 1e-7),)
+    }  # fmt: skip
+    _, policy = wishes_with_cudnn("off", TARGET, {}, Policy())
+    assert chosen(records=records)[0] == "cudnn"
+    assert chosen(records=records, policy=policy)[0] != "cudnn"
 
 
 def test_from_the_dsl_to_a_module_that_runs():

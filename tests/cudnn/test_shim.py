@@ -162,9 +162,8 @@ CHOSEN = {"heuristic": 7, "heuristic_b": 7, "fallback": 0, "none": 0, "small": 7
 
 @pytest.mark.parametrize("policy", [p for p in POLICIES if not p.startswith("fft")])
 def test_policies(policy):
-    _, story, _ = call(
-        described(SPEC, policy=policy, strict=False, workspace=1 << 30), *operands(), offer=ALL
-    )
+    fields = {"strict": False, "transforms": True, "workspace": 1 << 30}
+    _, story, _ = call(described(SPEC, policy=policy, **fields), *operands(), offer=ALL)
     assert f"run {CHOSEN[policy]} on" in story
 
 
@@ -203,11 +202,40 @@ def test_an_engine_that_the_plan_names_needs_no_heuristics():
         call(described(SPEC, engine=99), *operands())
 
 
+def test_sums_of_transformed_values_are_asked_for():
+    chosen = []
+    for transforms in (False, True):
+        d = described(SPEC, strict=True, transforms=transforms, deterministic=True)
+        _, story, _ = call(d, *operands(), offer=0b11010)
+        chosen.append(story.split("run ")[1].split()[0])
+    assert chosen == ["28", "19"]
+
+
+def test_the_next_best_engine_by_rank():
+    """Heuristics' engines, then the fallback's, each once; behind the last, the last."""
+    chosen = []
+    for rank in range(5):
+        _, story, _ = call(described(SPEC, rank=rank), *operands(), offer=ALL)
+        chosen.append(story.split("run ")[1].split()[0])
+    assert chosen == ["25", "28", "0", "0", "0"]
+
+
+def test_a_plan_is_named_again_by_its_engine_and_knobs():
+    _, _, text = call(f"{described(SPEC)} named", *operands(), function="convc_cudnn_plan")
+    fields = dict(f.split("=") for f in text.split(";"))
+    knobs = tuple(tuple(map(int, k.split(":"))) for k in fields["knobs"].split(","))
+    again = described(SPEC, engine=int(fields["engine"]), knobs=knobs)
+    out, story, _ = call(again, *operands())
+    np.testing.assert_array_equal(out, reference())
+    assert "heuristics" not in story
+    assert f"run {fields['engine']} on" in story
+
+
 def test_the_plan_can_be_asked_for():
     _, story, text = call(
         f"{described(SPEC)} asked", *operands(), function="convc_cudnn_plan", offer=0b01000
     )
-    assert text == "engine=28;workspace=16777216"
+    assert text == "engine=28;knobs=17:8;workspace=16777216"
     assert "run" not in story
 
 

@@ -3,7 +3,8 @@
 THE ALGORITHM   cuDNN's, of the engine that its heuristics rank first among those that the knobs admit, or that a record names
 WHEN            1-D, 2-D, 3-D, any stride, dilation and group, the same padding at both ends; transposed as a gradient of the data
 COST            one call; what cuDNN does is not known without a device, so the estimate is a roofline with a share of it
-ACCURACY        float32 without tensor cores (`strict`), else as convc's own; the order of sums is the engine's
+ACCURACY        float32 without tensor cores (`strict`) and without FFT or Winograd (unless `transforms`), else as convc's own; the order
+                of sums is the engine's
 SOURCE          NVIDIA cuDNN 9 graph API, cudnn_graph.h
 
 A model that needs cuDNN where it runs must have been asked for: only a record, a pin or a policy that names it chooses it.
@@ -11,6 +12,8 @@ A model that needs cuDNN where it runs must have been asked for: only a record, 
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -36,7 +39,11 @@ _TYPES: Final = ("float32", "float16", "bfloat16", "float64")
 # Of the peak of the units used, what a good engine reaches (llama.cpp's own SIMT kernels on an RTX 4090: 47 %). Not measured.
 _SHARE: Final = 0.5
 _CALL_BLOCK: Final = "cudnn"
+_TRANSFORMS: Final = frozenset({"fft", "fft_tiling", "winograd", "winograd_non_fused"})
 _WORKSPACES: Final = (256, 8, 0)  # MiB
+# How far down its ranking cuDNN is tried. Its first choice took 1.7 x the time of its best on one of 18 layers (3-D, 3x3x3), 1.4 x on four
+# (H200, cuDNN 9.19, float32).
+_RANKS: Final = 4
 
 
 class Cudnn:
@@ -74,15 +81,16 @@ class Cudnn:
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return cuDNN's heuristics among all engines that keep the element type's arithmetic."""
         return {"policy": 0, "strict": int(problem.spec.dtype in ("float32", "float64")), "deterministic": 0,
-                "workspace_mib": _WORKSPACES[0], "engine": -1}  # fmt: skip
+                "workspace_mib": _WORKSPACES[0], "engine": -1, "rank": 0, "transforms": 0}  # fmt: skip
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
-        """Yield each way to rank engines, with and without those that are not deterministic, by shrinking workspaces."""
+        """Yield cuDNN's first choices, then with transforms, then deterministic ones, then by shrinking workspaces."""
         best = self.knobs(problem, target)
-        for workspace in _WORKSPACES:
-            for deterministic in (0, 1):
-                for policy in ("heuristic", "heuristic_b", "fallback"):
-                    yield {**best, "policy": POLICIES.index(policy), "deterministic": deterministic, "workspace_mib": workspace}  # fmt: skip
+        heuristics = [POLICIES.index(p) for p in ("heuristic", "heuristic_b", "fallback")]
+        for workspace, deterministic in itertools.product(_WORKSPACES, (0, 1)):
+            for transforms, rank in itertools.product((0, 1), range(_RANKS)):
+                for policy in heuristics if rank == 0 else heuristics[:1]:
+                    yield {**best, "policy": policy, "deterministic": deterministic, "workspace_mib": workspace, "rank": rank, "transforms": transforms}  # fmt: skip
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the roofline's clocks: of the products on the units that the type uses, or of the bytes."""
@@ -99,10 +107,12 @@ class Cudnn:
         return work + (2 if rest else 1) * LAUNCH_SECONDS * gpu.clock_hz
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
-        """Return what the knobs promise: the workspace's limit, and no more."""
+        """Return what the knobs promise: the workspace's limit, and no more; of transforms cuDNN does not say which, so no error."""
         deterministic = bool(knobs["deterministic"]) or POLICIES[knobs["policy"]] == "deterministic"
         workspace = knobs["workspace_mib"] << 20
-        return Properties(problem.spec.flops, workspace, direct_error(problem), deterministic)
+        transforming = knobs["transforms"] or _TRANSFORMS.intersection((POLICIES[knobs["policy"]],))
+        error = math.inf if transforming else direct_error(problem)
+        return Properties(problem.spec.flops, workspace, error, deterministic)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""
@@ -163,6 +173,8 @@ def _description(problem: Problem, knobs: Knobs, fused: tuple[Step, ...]) -> Des
         spec.dilations,
         steps=tuple(":".join((s.name, *map(repr, s.arguments))) for s in fused),
         strict=bool(knobs["strict"]),
+        transforms=bool(knobs["transforms"]),
+        rank=knobs["rank"],
         policy=POLICIES[knobs["policy"]],
         deterministic=bool(knobs["deterministic"]),
         workspace=knobs["workspace_mib"] << 20,

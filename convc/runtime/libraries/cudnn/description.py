@@ -38,15 +38,17 @@ class Description:
         alpha, beta: result = alpha * convolution + beta * result.
         channels_last: whether shapes are (N, *spatial, C) and (K, *kernel, C), else (N, C, *spatial).
         strict: no tensor cores and no narrower inputs, so that float32 is float32 (not TF32).
+        transforms: also engines that sum transformed values (FFT, Winograd), which round where the direct sum does not.
         policy: one of `POLICIES`.
         deterministic: only engines that give the same bits at every run.
         workspace: the most bytes beside the operands.
+        rank: which of the engines that the policy admits and that can be made, the best first; the last where there are fewer.
         engine, knobs: cuDNN's numbers of the engine and its settings, as recorded when the model was tuned; None: by the policy.
         spec: the convolution's name in messages.
 
     Example:
         >>> print(Description("forward", (1, 1), (1, 1), (1, 1), steps=("bias", "relu"), spec="conv2d-f32"))
-        kind=forward;layout=NCHW;strides=1,1;pads=1,1;dilations=1,1;steps=bias,relu;alpha=1.0;beta=0.0;math=strict;policy=heuristic;deterministic=0;workspace=268435456;engine=;knobs=;spec=conv2d-f32
+        kind=forward;layout=NCHW;strides=1,1;pads=1,1;dilations=1,1;steps=bias,relu;alpha=1.0;beta=0.0;math=strict;transforms=0;policy=heuristic;rank=0;deterministic=0;workspace=268435456;engine=;knobs=;spec=conv2d-f32
     """
 
     kind: Kind
@@ -58,7 +60,9 @@ class Description:
     beta: float = 0.0
     channels_last: bool = False
     strict: bool = True
+    transforms: bool = False
     policy: str = "heuristic"
+    rank: int = 0
     deterministic: bool = False
     workspace: int = WORKSPACE
     engine: int | None = None
@@ -79,7 +83,9 @@ class Description:
             "alpha": repr(self.alpha),
             "beta": repr(self.beta),
             "math": "strict" if self.strict else "any",
+            "transforms": int(self.transforms),
             "policy": self.policy,
+            "rank": self.rank,
             "deterministic": int(self.deterministic),
             "workspace": self.workspace,
             "engine": "" if self.engine is None else self.engine,

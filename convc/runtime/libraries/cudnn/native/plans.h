@@ -14,6 +14,10 @@ struct Plan {
   Descriptor descriptor;
   int64_t engine = -1;
   int64_t workspace = 0;
+  std::string knobs;  // of the engine, as its configuration has them: 2:1,17:4
+
+  // What names this plan again, without heuristics.
+  std::string words() const { return "engine=" + std::to_string(engine) + ";knobs=" + knobs + ";workspace=" + std::to_string(workspace); }
 };
 
 // The familiar names (Theano's and cuDNN's enumeration), in the graph interface's terms.
@@ -24,9 +28,7 @@ struct Policy {
 
   explicit Policy(const Description& d) : workspace_limit(d.integer("workspace")) {
     const std::string& name = d.text("policy");
-    const std::vector<int> transforms = {NUMERICAL_NOTE_FFT, NUMERICAL_NOTE_WINOGRAD};
     if (name == "none" || name == "small" || name == "large") {
-      banned = transforms;
       if (name == "none") workspace_limit = 0;
       if (name == "small") workspace_limit = std::min<int64_t>(workspace_limit, int64_t(8) << 20);
     } else if (name == "fft" || name == "fft_tiling") {
@@ -42,6 +44,10 @@ struct Policy {
     } else if (name != "heuristic") {
       TVM_FFI_THROW(ValueError) << "policy must be none, small, large, fft, fft_tiling, winograd, winograd_non_fused, deterministic,"
                                    " heuristic, heuristic_b or fallback; got '" << name << "'.";
+    }
+    // Without being asked for, no sums of transformed values: they round where the direct sum does not.
+    if (needed.empty() && (!d.integer("transforms") || name == "none" || name == "small" || name == "large")) {
+      banned.insert(banned.end(), {NUMERICAL_NOTE_FFT, NUMERICAL_NOTE_WINOGRAD});
     }
     if (d.integer("deterministic")) banned.push_back(NUMERICAL_NOTE_NONDETERMINISTIC);
     const std::string& math = d.text("math");
@@ -65,13 +71,24 @@ class Planner {
   Planner(const Graph& graph, const Description& d, Handle handle, const Descriptor* properties)
       : graph_(graph), description_(d), policy_(d), handle_(handle), properties_(properties) {}
 
+  // The plan of the description's rank among those that can be made, the last where there are fewer.
   // Throws RuntimeError, with the last reason, if no engine is usable.
   Plan choose() {
-    if (!description_.text("engine").empty()) return named();
-    for (Value mode : policy_.modes) {
-      Plan plan;
-      if (among(mode, plan)) return plan;
+    std::vector<Plan> plans = all(static_cast<size_t>(description_.integer("rank")) + 1);
+    return std::move(plans.back());
+  }
+
+  // As many plans as wanted, or as there are, in cuDNN's order; at least one.
+  std::vector<Plan> all(size_t wanted) {
+    std::vector<Plan> plans;
+    if (!description_.text("engine").empty()) {
+      plans.push_back(named());
+      return plans;
     }
+    for (Value mode : policy_.modes) {
+      if (plans.size() < wanted) among(mode, wanted, plans);
+    }
+    if (!plans.empty()) return plans;
     TVM_FFI_THROW(RuntimeError) << "cuDNN " << Library::get().cudnnGetVersion() << " must have an engine for " << current_spec << " with policy '"
                                 << description_.text("policy") << "'; got none: " << last_ << "." << hint();
   }
@@ -109,20 +126,21 @@ class Planner {
     Plan plan;
     check(finish(configuration.raw(), plan), "finalisation of the plan that the model names");
     plan.engine = description_.integer("engine");
+    plan.knobs = description_.text("knobs");
     plan.sources.push_back(std::move(engine));
     for (Descriptor& choice : choices) plan.sources.push_back(std::move(choice));
     plan.sources.push_back(std::move(configuration));
     return plan;
   }
 
-  bool among(Value mode, Plan& plan) {
+  void among(Value mode, size_t wanted, std::vector<Plan>& plans) {
     Descriptor heuristics(BACKEND_ENGINEHEUR_DESCRIPTOR);
     heuristics.set(ATTR_ENGINEHEUR_OPERATION_GRAPH, graph_.descriptor()).set(ATTR_ENGINEHEUR_MODE, TYPE_HEUR_MODE, mode);
     if (properties_) heuristics.set(ATTR_ENGINEHEUR_DEVICEPROP, *properties_);
     if (const Status status = heuristics.try_finalize(); status != STATUS_SUCCESS) {
       // A mode may not know a graph that the next one does.
       last_ = words_of(status);
-      return false;
+      return;
     }
     const int64_t offered = heuristics.get(ATTR_ENGINEHEUR_RESULTS, TYPE_BACKEND_DESCRIPTOR, 0, nullptr);
     std::vector<Descriptor> configurations;
@@ -133,7 +151,8 @@ class Planner {
     }
     const int64_t given = heuristics.get(ATTR_ENGINEHEUR_RESULTS, TYPE_BACKEND_DESCRIPTOR, offered, raw.data());
     if (!given) last_ = "no engine is offered";
-    for (int64_t i = 0; i < given; ++i) {
+    for (int64_t i = 0; i < given && plans.size() < wanted; ++i) {
+      Plan plan;
       Descriptor engine(BACKEND_ENGINE_DESCRIPTOR);
       RawDescriptor into = engine.raw();
       configurations[i].get(ATTR_ENGINECFG_ENGINE, TYPE_BACKEND_DESCRIPTOR, 1, &into);
@@ -150,10 +169,30 @@ class Planner {
         continue;
       }
       plan.engine = engine.get_integer(ATTR_ENGINE_GLOBAL_INDEX);
+      plan.knobs = knobs_of(configurations[i]);
+      const bool known = std::any_of(plans.begin(), plans.end(), [&](const Plan& p) { return p.engine == plan.engine && p.knobs == plan.knobs; });
+      if (known) continue;  // modes repeat one another
       plan.sources.push_back(std::move(configurations[i]));
-      return true;
+      plans.push_back(std::move(plan));
     }
-    return false;
+  }
+
+  static std::string knobs_of(const Descriptor& configuration) {
+    constexpr int64_t MOST = 64;  // kinds of knobs; cuDNN 9 has 38
+    std::vector<Descriptor> choices;
+    std::vector<RawDescriptor> raw;
+    for (int64_t i = 0; i < MOST; ++i) {
+      choices.emplace_back(BACKEND_KNOB_CHOICE_DESCRIPTOR);
+      raw.push_back(choices.back().raw());
+    }
+    const int64_t count = configuration.get(ATTR_ENGINECFG_KNOB_CHOICES, TYPE_BACKEND_DESCRIPTOR, MOST, raw.data());
+    std::string text;
+    for (int64_t i = 0; i < count; ++i) {
+      int type = 0;
+      choices[i].get(ATTR_KNOB_CHOICE_KNOB_TYPE, TYPE_KNOB_TYPE, 1, &type);
+      text += (i ? "," : "") + std::to_string(type) + ":" + std::to_string(choices[i].get_integer(ATTR_KNOB_CHOICE_KNOB_VALUE));
+    }
+    return text;
   }
 
   static std::vector<int> notes_of(const Descriptor& engine) {

@@ -2,7 +2,7 @@
 // exported and linked into the module, needs neither cuDNN nor CUDA then, and several modules with it live in one process.
 //
 //   convc_cudnn(description, tensors...)       runs a convolution on the current stream
-//   convc_cudnn_plan(description, tensors...)  returns "engine=28;workspace=1024" of the plan that it would run, and runs nothing
+//   convc_cudnn_plan(description, tensors...)  returns "engine=28;knobs=2:1;workspace=1024" of the plan that it would run, and runs nothing
 #include <tvm/ffi/extra/c_env_api.h>
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/string.h>
@@ -176,9 +176,7 @@ TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn(void*, const TVMFFIAny* arguments, 
 TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_plan(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
   TVM_FFI_SAFE_CALL_BEGIN();
   const convc_cudnn::Call call(arguments, count);
-  const convc_cudnn::Plan& plan = call.context().entry(call.description, call.tensors).plan;
-  const std::string text = "engine=" + std::to_string(plan.engine) + ";workspace=" + std::to_string(plan.workspace);
-  *reinterpret_cast<tvm::ffi::Any*>(result) = tvm::ffi::String(text);
+  *reinterpret_cast<tvm::ffi::Any*>(result) = tvm::ffi::String(call.context().entry(call.description, call.tensors).plan.words());
   TVM_FFI_SAFE_CALL_END();
 }
 }

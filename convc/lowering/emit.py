@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.graph import Graph, Node
 from convc.ir.ops import OPS
-from convc.ir.ops.conv import DenseAttributes
 from convc.ir.spec import ConvSpec
 from convc.lowering.kernels import (
     bottleneck_kernel,
     conv_kernel,
-    dense_kernel,
     literals_of,
     packing_kernel,
     unit_kernel,
@@ -27,6 +25,8 @@ from convc.lowering.layouts import (
 )
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
+from convc.lowering.product_calls import product_calls
+from convc.lowering.products import product_of
 from convc.lowering.program import Argument, Call, Program
 from convc.schedules import bottleneck, bottleneck_model, packing, weight_gradient
 from convc.schedules.algorithm import Algorithm, Operands, Problem
@@ -88,8 +88,9 @@ class _Emitter:
             self._convolution(node)
         elif (spec := blocked_gradient(self.graph, node, self.target)) is not None:
             self._weight_gradient(node, spec)
-        elif node.op == "dense" and self._packs(node):
-            self._dense(node)
+        elif (product := product_of(self.graph, node, self.target)) is not None:
+            for call in product_calls(self.graph, node, product, self.places, self.target):
+                self._call(call)
         else:
             self._other(unit)
 
@@ -218,36 +219,6 @@ class _Emitter:
         """Append a call, unless its result has no elements: then there is nothing to compute."""
         if math.prod(call.arguments[-1].view.shape):
             self.calls.append(call)
-
-    def _packs(self, node: Node) -> bool:
-        return self.graph[node.inputs[1]].op == CONSTANT and node.type.dtype == "float32"
-
-    def _dense(self, node: Node) -> None:
-        attributes = node.attributes
-        assert isinstance(attributes, DenseAttributes)
-        data, weight = self.graph[node.inputs[0]].type, self.graph[node.inputs[1]]
-        knobs = self.backend.dense.knobs(data.shape, node.type.shape[1], self.target)
-        packed = self.backend.dense.pack(weight.value, knobs)
-        arguments = [
-            self.places.read(node.inputs[0], 0),
-            self.places.weight(f"{node.name}.weight", packed),
-            *(self.places.read(extra, 0) for extra in node.inputs[2:]),
-            self.places.write(node),
-        ]
-        kernel = dense_kernel(
-            data.shape,
-            node.type.shape[1],
-            data.dtype,
-            attributes.epilogue,
-            self.target,
-            knobs,
-            [a.view for a in arguments],
-        )
-        flops = 2 * data.size * node.type.shape[1]
-        call = Call(
-            kernel, tuple(arguments), node.name, node.op, "dense", "the only one", knobs, "", flops
-        )
-        self._call(call)
 
     def _other(self, unit: Unit) -> None:
         block = self.layouts.block[unit.result.name]

@@ -17,8 +17,9 @@ from convc.ir.ops import OPS
 from convc.ir.spec import ConvSpec
 from convc.ir.types import Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
+from convc.lowering.products import Product
 from convc.lowering.program import Kernel
-from convc.schedules import bottleneck, packing, weight_gradient
+from convc.schedules import bottleneck, dense, packing, weight_gradient
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
@@ -33,6 +34,7 @@ __all__ = [
     "bottleneck_kernel",
     "conv_kernel",
     "dense_kernel",
+    "dense_packing_kernel",
     "packing_kernel",
     "reorder_kernel",
     "unit_kernel",
@@ -165,6 +167,20 @@ def dense_kernel(
 
     stem = f"dense_m{data[0]}c{data[1]}k{outputs}"
     return _kernel(stem, (*epilogue, sorted(knobs.items())), views, make)
+
+
+def dense_packing_kernel(
+    product: Product, target: Target, knobs: Knobs, views: Sequence[View]
+) -> Kernel:
+    """Return the kernel that brings a dense layer's weight of run time into its kernel's order."""
+    plain = views[0]
+
+    def make() -> tirx.PrimFunc:
+        tensors = dense.packing(plain.shape, plain.dtype, knobs, by_columns=product.by_columns)
+        func = te.create_prim_func(tensors)
+        return backend_of(target).schedules["packing"](func, knobs, target)
+
+    return _kernel("pack_dense", (product.by_columns, sorted(knobs.items())), views, make)
 
 
 def unit_kernel(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tvm import te
+from tvm import te, tirx
 
 from convc.ir.epilogue import Step
 from convc.ir.types import Shape
@@ -17,7 +17,7 @@ from convc.schedules.register_tile import best_tile
 from convc.schedules.scalar import apply_steps
 from convc.target import Target
 
-__all__ = ["compute", "knobs", "pack"]
+__all__ = ["compute", "knobs", "pack", "packing"]
 
 
 def knobs(data: Shape, outputs: int, target: Target) -> Knobs:
@@ -35,6 +35,25 @@ def pack(weight: np.ndarray, knobs: Knobs) -> np.ndarray:
     padded = np.zeros((-(-k // wide) * wide, c), weight.dtype)
     padded[:k] = weight
     return np.ascontiguousarray(padded.reshape(-1, wide, c).transpose(0, 2, 1))
+
+
+def packing(weight: Shape, dtype: str, knobs: Knobs, *, by_columns: bool) -> list[te.Tensor]:
+    """Return a weight that is known only at run time, (K, C) or by columns (C, K), and the packed one, as `pack` does it."""
+    outputs, depth = reversed(weight) if by_columns else weight
+    wide = knobs["vectors"] * knobs["block"]
+    tiles = -(-outputs // wide)
+    w = te.placeholder(weight, dtype, name="weight")
+
+    def value(o, c, lane):
+        k = o * wide + lane
+        element = w(c, k) if by_columns else w(k, c)
+        if tiles * wide == outputs:
+            return element
+        return tirx.if_then_else(k < outputs, element, tirx.const(0, dtype))
+
+    # The schedule reads off the name along which axis the weight's memory runs.
+    name = "transposed_packed" if by_columns else "packed"
+    return [w, te.compute((tiles, depth, wide), value, name=name)]
 
 
 def compute(

@@ -20,6 +20,8 @@ from convc.target import Target
 
 __all__ = ["schedule"]
 
+_TILE = 16
+
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of a packing scheduled; Winograd's is the one with three stages."""
@@ -46,8 +48,16 @@ def _move(sch: s_tir.Schedule, packed, weight: tuple[int, ...], knobs: Knobs) ->
         sch.reorder(group, tile, *inner)
         parallelize(sch, [group, tile], knobs)
         return
-    if len(loops) < 5:  # depthwise: (block, taps, lane)
-        sch.reorder(loops[0], loops[-1], *loops[1:-1])
+    if len(loops) < 5:  # depthwise and dense: (block, taps or depth, lane)
+        if sch.get(packed).name_hint.startswith("transposed"):
+            sch.vectorize(sch.split(loops[-1], [None, knobs["block"]])[1])
+        elif len(loops) == 3:
+            # A tile of both axes stays in L1; whole rows of 1024 took three times as long.
+            out, depth, lane = loops
+            outer, inner = sch.split(depth, [None, min(_TILE, int(sch.get(depth).extent))])
+            sch.reorder(out, outer, lane, inner)
+        else:
+            sch.reorder(loops[0], loops[-1], *loops[1:-1])
         parallelize(sch, loops[:1], knobs)
         return
     # (vector of filters, phases, block of channels, taps, channel, lane)

@@ -1,0 +1,77 @@
+"""The calls of a matrix product: the step that packs a weight of run time, and the product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from convc.ir.graph import Graph, Node
+from convc.lowering.kernels import dense_kernel, dense_packing_kernel
+from convc.lowering.places import Places
+from convc.lowering.products import Product
+from convc.lowering.program import Argument, Call
+from convc.schedules import dense
+from convc.schedules.backend import backend_of
+from convc.schedules.layout import PLAIN
+from convc.schedules.plan import Knobs
+from convc.target import Target
+
+__all__ = ["product_calls"]
+
+
+def product_calls(
+    graph: Graph, node: Node, product: Product, places: Places, target: Target
+) -> Iterator[Call]:
+    """Yield the calls that compute a product, in order."""
+    backend, shape = backend_of(target), (product.rows, product.depth)
+    knobs = backend.dense.knobs(shape, product.outputs, target)
+    name = f"{node.name}.weight"
+    if product.constant:
+        value = graph[node.inputs[1]].value
+        packed = backend.dense.pack(value.T if product.by_columns else value, knobs)
+        weight = places.weight(name, packed)
+    else:
+        call = _packing(node, product, places, target, knobs)
+        weight = call.arguments[1]
+        yield call
+    extras = []
+    steps = (step for step in product.epilogue if step.takes_operand)
+    for step, operand in zip(steps, node.inputs[2:], strict=True):
+        extra = places.read(operand, 0)
+        extras.append(extra if step.name == "bias" else _result(extra, product))
+    data = _reshaped(places.read(node.inputs[0], 0), shape)
+    arguments = (data, weight, *extras, _result(places.write(node), product))
+    kernel = dense_kernel(
+        shape,
+        product.outputs,
+        node.type.dtype,
+        product.epilogue,
+        target,
+        knobs,
+        [a.view for a in arguments],
+    )
+    flops = 2 * math.prod(shape) * product.outputs
+    yield Call(kernel, arguments, node.name, node.op, "dense", "the only one", knobs, "", flops)
+
+
+def _packing(node: Node, product: Product, places: Places, target: Target, knobs: Knobs) -> Call:
+    plain = places.read(node.inputs[1], 0)
+    shape, dtype = plain.view.shape, plain.view.dtype
+    packed = dense.packing(shape, dtype, knobs, by_columns=product.by_columns)[1]
+    place = places.scratch(f"{node.name}.weight", tuple(int(n) for n in packed.shape), dtype)
+    least = backend_of(target).parallel_cycles or 0
+    threads = {**knobs, "parallel": int(math.prod(shape) > least)}
+    kernel = dense_packing_kernel(product, target, threads, [plain.view, place.view])
+    return Call(kernel, (plain, place), node.name, "pack", "dense", "weights known at run time")
+
+
+def _reshaped(argument: Argument, shape: tuple[int, ...]) -> Argument:
+    """Return the same bytes, which are compact, in another shape."""
+    view = argument.view
+    assert view.is_compact, f"{view} must be compact to be reshaped"
+    return Argument(argument.buffer, replace(PLAIN.view(shape, view.dtype), offset=view.offset))
+
+
+def _result(argument: Argument, product: Product) -> Argument:
+    return _reshaped(argument, (product.rows, product.outputs))

@@ -21,6 +21,8 @@ from convc.schedules.llvm import (
 )
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
+    Block,
+    Loop,
     accumulate,
     blocks_of,
     inline_between,
@@ -58,6 +60,8 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     sch.reorder(n, *slices, *part, ko, po, qo, ki, pi, qi, lane)
     acc = sch.get_sblock("acc")
     first = accumulate(sch, acc, qo, reductions(sch, acc), knobs["block"])
+    if knobs["data_block"] == 1:
+        first = _taps_of_a_row_first(sch, acc)
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
@@ -69,6 +73,19 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     at = 2 + len(slices)
     tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
     return fetch_ahead(sch.mod["main"], "weight", tiles, target)
+
+
+def _taps_of_a_row_first(sch: s_tir.Schedule, acc: Block) -> Loop:
+    """Sum over a row's taps outermost; return that loop, before which the sums are zeroed.
+
+    Innermost, LLVM unrolls it and keeps the points that taps of a row share in registers, of which then none are left for the sums:
+    3x3, 3 -> 64 channels at 224 x 224, 14 x 2 register tile: 65 GFLOP/s.
+    """
+    loops = sch.get_loops(acc)
+    begin = len(loops) - len(sch.get(acc).iter_vars) - 1  # the vectors' axis was split in two
+    channels, *taps, channel = loops[begin : begin + reductions(sch, acc)]
+    sch.reorder(*reversed(taps), channels, channel)
+    return taps[-1]
 
 
 def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:

@@ -10,6 +10,8 @@ from tvm import s_tir, tirx
 from convc.schedules.plan import Knobs
 
 __all__ = [
+    "Block",
+    "Loop",
     "accumulate",
     "blocks_of",
     "inline_between",

@@ -3,7 +3,9 @@
 python -m benchmarks.gpu_check build --sm 90 --folder gpu      anywhere with nvcc; no device
 python -m benchmarks.gpu_check pack --folder gpu -o gpu.tar.xz   for a machine without network: jobs, runtime, this program
 python -m benchmarks.gpu_check run --folder gpu                on the device; again after an interruption
-python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/report.json, gpu/report.md, the tuning log
+python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/report.json, gpu/report.md
+python -m benchmarks.gpu_check tasks -o tasks.jsonl            where the networks are: their layers, to be tuned
+python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, with TVM and nvcc: tuning_logs/cuda/<device>.jsonl
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from benchmarks.gpu.report import collect, device_file, table, tuning_lines
 from benchmarks.gpu.run import run_jobs
 from convc.cli.exits import REPORTED, report_error
 from convc.errors import ToolchainError
+from convc.tuning.options import Options, default_jobs
 
 __all__ = ["main"]
 
@@ -38,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "run the jobs without a result"),
         ("report", "write JSON, table and tuning log"),
         ("pack", "put all that the device's machine needs into one archive"),
+        ("tasks", "write the zoo's distinct layers to a file"),
+        ("tune", "tune a file's layers on this machine's device"),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--folder", type=Path, default=Path("gpu"), help="of the jobs; default gpu")  # fmt: skip
@@ -51,6 +56,18 @@ def _parser() -> argparse.ArgumentParser:
             add("--settings", type=int, default=8, help="settings of a layer; default 8")
             add("--models", default="", help="networks of the zoo; default all")
             add("--dry-run", action="store_true", help="list the jobs only")
+        if name == "tasks":
+            step.add_argument("--models", default="", help="networks of the zoo; default all")
+            step.add_argument("--batches", default="1", help="as in 1,32; default 1")
+            step.add_argument("-o", "--output", type=Path, default=Path("tasks.jsonl"), help="the file")  # fmt: skip
+        if name == "tune":
+            add = step.add_argument
+            add("--tasks", type=Path, required=True, help="a file that the step tasks wrote")
+            add("--logs", type=Path, default=Path("tuning_logs"), help="folder of the tuning logs")
+            add("--seconds", type=float, default=450, help="for all layers; default 450")
+            add("--trials-per-layer", type=int, default=28, help="default 28")
+            add("--jobs", type=int, default=default_jobs(), help="settings built at the same time")
+            add("--algos", default="", help="as in `convc tune`")
         if name == "run":
             step.add_argument("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
             step.add_argument("--torch-compile", action="store_true", help="also time torch.compile's max-autotune: minutes for a network")  # fmt: skip
@@ -139,6 +156,39 @@ def _report(given: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def _tasks(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.tasks import write_tasks, zoo_tasks
+    from benchmarks.zoo import NAMES
+
+    names = given.models.split(",") if given.models else NAMES
+    tasks = zoo_tasks(names, [int(n) for n in given.batches.split(",")])
+    write_tasks(tasks, given.output)
+    _say(f"{len(tasks)} layers are in '{given.output}'.")
+    return 0
+
+
+def _tune(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.tasks import policy_of, read_tasks, tune
+    from convc.target import parse_target
+    from convc.tuning.device import log_path
+
+    target = parse_target("cuda")
+    log = log_path(given.logs, target)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    options = Options(
+        seconds=given.seconds,
+        trials_per_layer=given.trials_per_layer,
+        jobs=given.jobs,
+        policy=policy_of(given.algos),
+    )
+    session = tune(read_tasks(given.tasks), target, log, options, _say)
+    done = sum(layer.done for layer in session.layers)
+    _say(
+        f"{done} of {len(session.layers)} layers done; trials: {session.counts}; records are in {log}"
+    )
+    return 0
+
+
 def _pack(given: argparse.Namespace) -> int:
     from benchmarks.gpu.pack import pack
 
@@ -150,7 +200,14 @@ def _pack(given: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one step; return the exit code."""
     given = _parser().parse_args(arguments)
-    steps = {"build": _build, "run": _run, "report": _report, "pack": _pack}
+    steps = {
+        "build": _build,
+        "run": _run,
+        "report": _report,
+        "pack": _pack,
+        "tasks": _tasks,
+        "tune": _tune,
+    }
     try:
         return steps[given.step](given)
     except REPORTED as error:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
-from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.target import Target
 from convc.tuning.calibration import Calibration
+from convc.tuning.options import Options
 from convc.tuning.search import Search, Setting, settings_of
 from convc.tuning.tasks import Task
 
@@ -54,13 +54,19 @@ class Layer:
     done: bool = False
 
     @staticmethod
-    def of(
-        task: Task, target: Target, policy: Policy, limits: Calibration, most: int, max_error: float
-    ) -> Layer:
+    def of(task: Task, target: Target, limits: Calibration, options: Options) -> Layer:
         """Return the layer with every setting ranked and nothing tried."""
+        policy = options.policy
         settings = settings_of(task.problem, target, policy)
         roofline = roofline_of(task.problem, target, settings, limits)
-        return Layer(task, Search(settings, roofline, most, max_error))
+        search = Search(
+            settings,
+            roofline,
+            options.trials_per_layer,
+            policy.record_error,
+            width=max(Search.width, options.jobs),
+        )
+        return Layer(task, search)
 
     @property
     def estimate(self) -> float:

@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_TRIALS", "Key", "Search", "Setting", "Trial", "neighbours", 
 # Measured first: the fastest by estimate, and the analytic choice of every algorithm that is not hopeless.
 _FIRST: Final = 10
 _HOPELESS: Final = 4.0
-# A step of the walk builds so many neighbours at once.
+# A step of the walk builds so many neighbours at once, or as many as there are workers.
 _STEP: Final = 6
 DEFAULT_TRIALS: Final = 28
 # Nearer to the roofline than this nothing is left to find.
@@ -87,6 +87,7 @@ class Search:
         max_error: a setting with a greater measured error is no candidate for the best.
         seeds: settings to measure first of all: neighbours' best, from another log.
         known: trials so far.
+        width: settings of a step, at least `_STEP`.
     """
 
     settings: Sequence[Setting]
@@ -95,6 +96,7 @@ class Search:
     max_error: float = float("inf")
     seeds: Sequence[Key] = ()
     known: dict[Key, Trial] = field(default_factory=dict)
+    width: int = _STEP
     _by_key: dict[Key, Setting] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -134,7 +136,7 @@ class Search:
         left = self.most - self.measured
         if left <= 0 or self.is_near_roofline:
             return []
-        return (self._untried(self._first()) or self._untried(self._around())[:_STEP])[:left]
+        return (self._untried(self._first()) or self._untried(self._around())[: self.width])[:left]
 
     def rivals(self, most: int = 3) -> list[Setting]:
         """Return the fastest settings, within 10 % of the best, that no final comparison has yet seen; empty if there is no contest."""
@@ -150,7 +152,7 @@ class Search:
         if not self.settings:
             return []
         chosen = [self._by_key[key] for key in self.seeds if key in self._by_key]
-        least = self.settings[0].seconds
+        least, first = self.settings[0].seconds, max(_FIRST, self.width)
         seen: set[str] = set()
         for setting in self.settings:
             if setting.algorithm not in seen and setting.seconds <= _HOPELESS * least:
@@ -160,9 +162,9 @@ class Search:
         for setting in self.settings:
             # Not one algorithm's ten nearly equal settings: half of them, and the others' best.
             per[setting.algorithm] = per.get(setting.algorithm, 0) + 1
-            if per[setting.algorithm] <= _FIRST // 2 and setting.seconds <= _HOPELESS * least:
+            if per[setting.algorithm] <= first // 2 and setting.seconds <= _HOPELESS * least:
                 chosen.append(setting)
-            if len({s.key for s in chosen}) >= _FIRST:
+            if len({s.key for s in chosen}) >= first:
                 break
         return list({s.key: s for s in chosen}.values())
 
@@ -176,11 +178,13 @@ class Search:
         other = next(
             (s for s, t in rows if s.algorithm != best.algorithm and t <= 1.1 * seconds), None
         )
-        near = neighbours(best, self.settings)
-        return near + (neighbours(other, self.settings)[:_STEP] if other is not None else [])
+        near = neighbours(best, self.settings, 2 * self.width)
+        if other is None:
+            return near
+        return near + neighbours(other, self.settings, self.width)
 
 
-def neighbours(setting: Setting, settings: Sequence[Setting]) -> list[Setting]:
+def neighbours(setting: Setting, settings: Sequence[Setting], most: int = 2 * _STEP) -> list[Setting]:  # fmt: skip
     """Return the settings one step away, nearest first: one knob by one of its values, or two that depend on each other.
 
     Example:
@@ -205,4 +209,4 @@ def neighbours(setting: Setting, settings: Sequence[Setting]) -> list[Setting]:
     rows = [(steps(s), s) for s in own]
     near = [(far, s) for far, s in rows if far[0] <= 2 and far[1] <= 3]
     near.sort(key=lambda row: (row[0][1], row[0][0], row[1].seconds))
-    return [s for _, s in near[: 2 * _STEP]]
+    return [s for _, s in near[:most]]

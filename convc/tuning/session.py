@@ -75,10 +75,7 @@ class Session:
         self.notes += contents.notes(self.log.path)
         mine, _ = matching(contents.records, self.target, device=self.device)
         known = [] if options.fresh else [r for r in mine if r.mode == options.mode]
-        self.layers = [
-            Layer.of(t, self.target, options.policy, self.limits, options.trials_per_layer, options.policy.record_error)
-            for t in self.tasks
-        ]  # fmt: skip
+        self.layers = [Layer.of(t, self.target, self.limits, options) for t in self.tasks]
         for layer in self.layers:
             key = layer.task.problem.key
             layer.search.known = trials(r for r in known if r.workload == key)

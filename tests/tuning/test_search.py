@@ -9,6 +9,7 @@ from convc.ir.text import parse
 from convc.schedules.policy import Policy
 from convc.tuning.calibration import Calibration
 from convc.tuning.layer import Layer
+from convc.tuning.options import Options
 from convc.tuning.rpc import Address
 from convc.tuning.search import Search, Setting, Trial, neighbours, settings_of
 from convc.tuning.tasks import Task, tasks_of
@@ -129,8 +130,7 @@ def test_a_workload_is_tuned_once_however_often_it_occurs():
 
 def test_a_layer_knows_what_a_round_is_worth():
     layer, twice = (
-        Layer.of(Task(PROBLEM, names), AVX512, Policy(), LIMITS, 28, 1e-5)
-        for names in (("a",), ("a", "b"))
+        Layer.of(Task(PROBLEM, names), AVX512, LIMITS, Options()) for names in (("a",), ("a", "b"))
     )
     assert 0 < layer.worth < twice.worth
     assert layer.search.roofline > 0

@@ -1,0 +1,77 @@
+"""The distinct layers of networks as a small file, so that they can be tuned where the networks are not, and the tuning itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.zoo import exported
+from convc.compiler import reduced_graph
+from convc.schedules.algorithm import Problem
+from convc.schedules.policy import Policy
+from convc.source import load_graph
+from convc.target import Target
+from convc.tuning.calibration import calibration
+from convc.tuning.log import Log
+from convc.tuning.options import Options
+from convc.tuning.session import Session
+from convc.tuning.tasks import Task, tasks_of
+
+__all__ = ["read_tasks", "tune", "write_tasks", "zoo_tasks"]
+
+
+def zoo_tasks(names: Sequence[str], batches: Sequence[int]) -> tuple[Task, ...]:
+    """Return the distinct layers of networks of the zoo, a layer of several networks once."""
+    found: dict[Problem, tuple[str, ...]] = {}
+    for name in names:
+        path = exported(name)
+        (value,) = load_graph(path).inputs
+        for batch in batches:
+            graph = reduced_graph(path, {value.name: (batch, *value.type.shape[1:])})
+            for task in tasks_of(graph):
+                layers = tuple(f"{name}:{layer}" for layer in task.layers)
+                found[task.problem] = (*found.get(task.problem, ()), *layers)
+    return tuple(Task(problem, layers) for problem, layers in found.items())
+
+
+def write_tasks(tasks: Iterable[Task], path: Path) -> None:
+    """Write tasks, one JSON line each."""
+    rows = ({"workload": t.problem.key, "layers": t.layers} for t in tasks)
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+
+
+def read_tasks(path: Path) -> tuple[Task, ...]:
+    """Return what `write_tasks` wrote."""
+    rows = (msgspec.json.decode(line) for line in path.read_bytes().splitlines())
+    return tuple(Task(Problem.parse(row["workload"]), tuple(row["layers"])) for row in rows)
+
+
+def tune(
+    tasks: Sequence[Task],
+    target: Target,
+    log: Path,
+    options: Options,
+    say: Callable[[str], None],
+) -> Session:
+    """Tune tasks on this machine's device; say what each layer has come to when it is done."""
+    session = Session(tasks, target, Log(log), calibration(target), options)
+    said: set[int] = set()
+
+    def changed() -> None:
+        for index, layer in enumerate(session.layers):
+            best = layer.search.best
+            if layer.done and index not in said and best is not None:
+                said.add(index)
+                gain = f"{layer.baseline / best[1]:.2f} x" if layer.baseline else ""
+                knobs = " ".join(f"{k}={v}" for k, v in best[0].knobs.items())
+                say(f"{session.spent:5.0f} s  {layer.task.name}: {best[1] * 1e6:.1f} us {gain} {best[0].algorithm} {knobs}")  # fmt: skip
+
+    session.run(changed)
+    return session
+
+
+def policy_of(algorithms: str) -> Policy:
+    """Return a policy of the command line's algorithms, as `convc tune --algos` reads them."""
+    return Policy().with_algorithms(algorithms)

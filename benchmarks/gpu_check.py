@@ -11,6 +11,7 @@ python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, wi
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import itertools
 import json
 import sys
@@ -52,9 +53,11 @@ def _parser() -> argparse.ArgumentParser:
             add("--parts", default="grid,layers,models", help="of grid, layers, models; default all")  # fmt: skip
             add("--layers", default="*", metavar="GLOB", help="only layers whose id matches")
             add("--batches", default="1", help="of layers and networks, as in 1,32; default 1")
+            add("--algos", default="*", metavar="GLOB", help="of the grid; default all")
             add("--types", default="float32", help="element types of layers and grid, as in float32,float16; default float32")  # fmt: skip
             add("--settings", type=int, default=8, help="settings of a layer; default 8")
             add("--models", default="", help="networks of the zoo; default all")
+            add("--jobs", type=int, default=1, help="built at the same time; default 1")
             add("--dry-run", action="store_true", help="list the jobs only")
         if name == "tasks":
             step.add_argument("--models", default="", help="networks of the zoo; default all")
@@ -93,7 +96,8 @@ def _build(given: argparse.Namespace) -> int:
     types = given.types.split(",")
     jobs = []
     for dtype in types if "grid" in parts else ():
-        jobs += grid_jobs([replace(r.spec, dtype=dtype) for r in CONV_GRID], target)
+        every = grid_jobs([replace(r.spec, dtype=dtype) for r in CONV_GRID], target)
+        jobs += [j for j in every if fnmatch.fnmatchcase(j.cases[0].algorithm, given.algos)]
     for dtype, batch in itertools.product(types, batches) if "layers" in parts else ():
         jobs += layer_jobs(layers((), given.layers), batch, given.settings, target, dtype)
     if "models" in parts:
@@ -102,7 +106,7 @@ def _build(given: argparse.Namespace) -> int:
         for job in jobs:
             _say(f"{job.part:<7} {job.name}  {len(job.cases) or 1} cases")
         return 0
-    failed = make(jobs, given.folder, target, _say)
+    failed = make(jobs, given.folder, target, _say, given.jobs)
     _say(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are in '{given.folder}'.")
     return 1 if failed else 0
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -126,23 +128,52 @@ def _settings(
 
 
 def make(
-    jobs: Sequence[Job], folder: Path, target: Target, say: Callable[[str], None]
+    jobs: Sequence[Job],
+    folder: Path,
+    target: Target,
+    say: Callable[[str], None],
+    processes: int = 1,
 ) -> tuple[str, ...]:
-    """Build every job that the folder lacks; return the names of those that failed, each said with its reason."""
+    """Build every job that the folder lacks; return the names of those that failed, each said with its reason.
+
+    Args:
+        jobs: all of them.
+        folder: made if it is not there.
+        target: a device's.
+        say: is told of each job when it is begun, or done where several are at once, and of failures.
+        processes: how many jobs are built at the same time; 1: in this process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    left = [job for job in jobs if not (folder / f"{job.name}.job.json").is_file()]
     failed = []
-    for number, job in enumerate(jobs, 1):
-        if (folder / f"{job.name}.job.json").is_file():
-            continue
-        say(f"[{number}/{len(jobs)}] {job.name}")
-        try:
-            done = _network(job, folder, target) if job.model else _convolutions(job, folder, target)  # fmt: skip
-        except ConvcError as error:
-            say(f"    failed: {error}")
+
+    def note(job: Job, problem: str) -> None:
+        if problem:
+            say(f"    failed: {problem}")
             failed.append(job.name)
-            continue
-        done.write(folder)
+
+    if processes == 1:
+        for number, job in enumerate(left, 1):
+            say(f"[{number}/{len(left)}] {job.name}")
+            note(job, _make_one(job, folder, target))
+        return tuple(failed)
+    # Threads of a parent would be copied half: TVM and BLAS have some.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        running = {pool.submit(_make_one, job, folder, target): job for job in left}
+        for number, done in enumerate(as_completed(running), 1):
+            say(f"[{number}/{len(left)}] {running[done].name}")
+            note(running[done], done.result())
     return tuple(failed)
+
+
+def _make_one(job: Job, folder: Path, target: Target) -> str:
+    """Build a job; return why it could not be built, or ""."""
+    try:
+        done = _network(job, folder, target) if job.model else _convolutions(job, folder, target)
+    except ConvcError as error:
+        return str(error)
+    done.write(folder)
+    return ""
 
 
 def _named(job: Job, cases: Sequence[Case], target: Target) -> Job:

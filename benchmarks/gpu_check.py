@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
             add = step.add_argument
             add("--sm", default="90", help="capabilities, as in `convc compile`; default 90")
             add("--parts", default="grid,layers,models", help="of grid, layers, models; default all")  # fmt: skip
-            add("--layers", default="*", metavar="GLOB", help="only layers whose id matches")
+            add(
+                "--layers", default="*", metavar="GLOB,...", help="only layers whose id matches one"
+            )
             add("--batches", default="1", help="of layers and networks, as in 1,32; default 1")
             add("--algos", default="*", metavar="GLOB", help="of the grid; default all")
             add("--types", default="float32", help="element types of layers and grid, as in float32,float16; default float32")  # fmt: skip
@@ -99,7 +101,8 @@ def _build(given: argparse.Namespace) -> int:
         every = grid_jobs([replace(r.spec, dtype=dtype) for r in CONV_GRID], target)
         jobs += [j for j in every if fnmatch.fnmatchcase(j.cases[0].algorithm, given.algos)]
     for dtype, batch in itertools.product(types, batches) if "layers" in parts else ():
-        jobs += layer_jobs(layers((), given.layers), batch, given.settings, target, dtype)
+        chosen = dict.fromkeys(row for g in given.layers.split(",") for row in layers((), g))
+        jobs += layer_jobs(list(chosen), batch, given.settings, target, dtype)
     if "models" in parts:
         jobs += model_jobs(given.models.split(",") if given.models else NAMES, batches)
     if given.dry_run:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect, device_file, table, tuning_lines
 from benchmarks.gpu.run import run_jobs
 from convc.cli.exits import REPORTED, report_error
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "build":
             add = step.add_argument
             add("--sm", default="90", help="capabilities, as in `convc compile`; default 90")
-            add("--parts", default="grid,layers,models", help="of grid, layers, models; default all")  # fmt: skip
+            add("--parts", default="grid,layers,models,calls", help="of grid, layers, models, calls (cuDNN call by call); default all")  # fmt: skip
             add(
                 "--layers", default="*", metavar="GLOB,...", help="only layers whose id matches one"
             )
@@ -105,6 +106,8 @@ def _build(given: argparse.Namespace) -> int:
         jobs += layer_jobs(list(chosen), batch, given.settings, target, dtype)
     if "models" in parts:
         jobs += model_jobs(given.models.split(",") if given.models else NAMES, batches)
+    if "calls" in parts:
+        jobs.append(Job(name="calls-cudnn", part="calls"))
     if given.dry_run:
         for job in jobs:
             _say(f"{job.part:<7} {job.name}  {len(job.cases) or 1} cases")

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.gpu.job import Case, Job, arrays
+from benchmarks.gpu.library_calls import build_calls
 from benchmarks.layer_list import Layer
 from benchmarks.zoo import exported
 from convc.compiler import compile as compile_model
@@ -169,11 +170,18 @@ def make(
 def _make_one(job: Job, folder: Path, target: Target) -> str:
     """Build a job; return why it could not be built, or ""."""
     try:
-        done = _network(job, folder, target) if job.model else _convolutions(job, folder, target)
+        done = _made(job, folder, target)
     except ConvcError as error:
         return str(error)
     done.write(folder)
     return ""
+
+
+def _made(job: Job, folder: Path, target: Target) -> Job:
+    if job.part == "calls":
+        build_calls(job.module(folder))
+        return _named(job, (), target)
+    return _network(job, folder, target) if job.model else _convolutions(job, folder, target)
 
 
 def _named(job: Job, cases: Sequence[Case], target: Target) -> Job:

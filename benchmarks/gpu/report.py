@@ -35,7 +35,7 @@ def table(found: Sequence[Result], facts: Result, left: int) -> str:
         f"convc {VERSION}; torch {facts.get('torch', 'not used')}, cuDNN {facts.get('cudnn', 'not used')}; jobs not run yet: {left}.",
         "",
     ]
-    lines += _limits(facts) + _grid(found) + _layers(found) + _models(found)
+    lines += _limits(facts) + _grid(found) + _layers(found) + _models(found) + _calls(found)
     return "\n".join(lines) + "\n"
 
 
@@ -121,6 +121,20 @@ def _models(found: Sequence[Result]) -> list[str]:
         mark = "" if result["ok"] else " WRONG"
         lines.append(f"| {result['job']['name']} | {result['error']:.1e}{mark} | {result['seconds'] * 1e3:.3f} | {times} |")  # fmt: skip
     return [*lines, ""]
+
+
+def _calls(found: Sequence[Result]) -> list[str]:
+    lines: list[str] = []
+    for result in _of(found, "calls"):
+        lines += ["## Calls of cuDNN", "", "| call | | error | plan, or why none | first call, ms |", "|---|---|---|---|---|"]  # fmt: skip
+        for case in result.get("cases", ()):
+            first = f"{case['first_seconds'] * 1e3:.1f}" if "first_seconds" in case else ""
+            verdict = "right" if case["ok"] else "WRONG"
+            lines.append(f"| {case['key']} | {verdict} | {case.get('exact_error', '')} | {case['plan']} | {first} |")  # fmt: skip
+        cost = result.get("call_microseconds")
+        if cost:
+            lines += ["", f"A call: {cost['ours']:.2f} us of the host's time; cuDNN's own {cost['direct']:.2f} us."]  # fmt: skip
+    return [*lines, ""] if lines else []
 
 
 def tuning_lines(found: Sequence[Result], device: str) -> list[str]:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.gpu.job import Case, Job, arrays, jobs_in
+from benchmarks.gpu.library_calls import run_calls
 from convc.errors import ConvcError
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import numpy_dtype
@@ -79,7 +80,10 @@ def _line(result: Mapping[str, Any]) -> str:
 def _result(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
     began = time.monotonic()
     try:
-        found = _network(job, folder, peer) if job.model else _convolutions(job, folder, peer)
+        if job.part == "calls":
+            found = run_calls(job.module(folder))
+        else:
+            found = _network(job, folder, peer) if job.model else _convolutions(job, folder, peer)
     except (ConvcError, RuntimeError) as error:
         found = {"failed": f"{type(error).__name__}: {error}"}
     return {"job": job, **found, "took": round(time.monotonic() - began, 2)}

@@ -7,14 +7,16 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.gpu.build import grid_jobs, layer_jobs, make
+from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect
 from benchmarks.gpu.run import run_jobs
 from benchmarks.layer_list import Layer
 from convc.ir import ConvSpec
 from convc.target import parse_target
 from tests.cuda_emulation.compiler import compile_kernels
+from tests.cudnn.in_child import use_double
 
-__all__ = ["rehearse"]
+__all__ = ["rehearse", "rehearse_calls"]
 
 _GRID = (
     ConvSpec.of((1, 4, 6, 6), (8, 4, 3, 3), pads=(1, 1, 1, 1)),
@@ -44,3 +46,14 @@ def rehearse(folder: str, spoil: bool) -> tuple[list[dict[str, Any]], int, list[
     left = run_jobs(path, path / "results", 0.0, None, said.append)
     assert run_jobs(path, path / "results", 1e9, None, said.append) == 0
     return collect(path / "results"), left, said
+
+
+def rehearse_calls(folder: str) -> list[dict[str, Any]]:
+    """Return the result of the calls of cuDNN, with the double in its place."""
+    use_double()
+    path, said = Path(folder), []
+    target = parse_target("cuda -arch=sm_90")
+    jobs = [Job(name="calls-cudnn", part="calls")]
+    assert not make(jobs, path, target, said.append), said
+    assert run_jobs(path, path / "results", 1e9, None, said.append) == 0
+    return collect(path / "results")

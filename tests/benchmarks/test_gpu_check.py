@@ -31,6 +31,20 @@ def test_every_job_runs_and_every_case_is_right(rehearsed):
     assert {c["exact_error"] for c in cases} == {0.0}
 
 
+def test_calls_of_cudnn_are_right_and_their_cost_is_known(tmp_path):
+    (found,) = worker().call("tests.benchmarks.gpu_rehearsal:rehearse_calls", str(tmp_path))
+    assert "failed" not in found, found
+    assert [c for c in found["cases"] if not c["ok"]] == []
+    plans = {c["key"]: c["plan"] for c in found["cases"]}
+    assert len(plans) == len(found["cases"]) > 50
+    assert plans["policy fft"].startswith("cuDNN 92800 must have an engine")
+    assert plans["forward 2-d"].startswith("engine=25;knobs=17:4;workspace=")
+    assert all(v > 0 for v in found["call_microseconds"].values())
+    text = table([found], {}, 0)
+    assert "| weight_gradient 3-d | right | 0.0 | engine=" in text
+    assert "us of the host's time; cuDNN's own" in text
+
+
 def test_layers_are_timed_and_become_records(rehearsed):
     found, _, _ = rehearsed
     lines = [json.loads(line) for line in tuning_lines(found, "emulated")]

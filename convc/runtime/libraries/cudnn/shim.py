@@ -61,17 +61,20 @@ def objects_for(code: bytes) -> tuple[bytes, ...]:
 
 
 @cache
-def compile_shim(options: Sequence[str] = ("-c",)) -> bytes:
+def compile_shim(options: Sequence[str] = ("-c",), source: str = "shim.cc") -> bytes:
     """Return the shim's object file; 3 s, once in a process.
 
     Args:
         options: of g++; a shared library instead with ("-shared",).
+        source: another file that includes the shim.
 
     Raises:
         ToolchainError: if there is no g++.
         LoweringError: if it refuses the shim.
     """
-    return _compiled(None, tuple(options), "shim.cc")
+    # The shim's own headers lie beside it: no path is needed, and none gets into the object.
+    more = () if source == "shim.cc" else (f"-I{NATIVE}",)
+    return _compiled(None, (*options, *more), source)
 
 
 def _compiled(text: bytes | None, options: tuple[str, ...], source: str) -> bytes:

@@ -75,6 +75,8 @@ class Context {
     return entries_.front();
   }
 
+  Handle handle() const { return handle_; }
+
   void run(const std::string& description, const std::vector<const DLTensor*>& tensors) {
     Entry& e = entry(description, tensors);
     if (!handle_) TVM_FFI_THROW(RuntimeError) << "a convolution must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";

@@ -18,6 +18,7 @@ from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.schedules.select import AUTO, is_convolution, problem_of
+from convc.schedules.weight_gradients import weight_gradient_spec
 from convc.source import Source
 from convc.target import Target, parse_target
 
@@ -72,6 +73,10 @@ def explain(
         problem = problem_of(graph, node)
         rows = tuple(_report(c, choice, problem, machine) for c in choice.candidates)
         reports.append(LayerReport(node.name, node.op, problem.spec.key, rows))
+    for name, choice in plan.gradients.items():
+        key = weight_gradient_spec(graph, graph[name]).key
+        rows = tuple(_gradient_report(row, choice) for row in choice.candidates)
+        reports.append(LayerReport(name, graph[name].op, key, rows))
     return tuple(reports)
 
 
@@ -84,3 +89,10 @@ def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -
     knobs = choice.knobs if chosen else row.knobs
     facts = properties_of(algorithm, solved, machine, knobs)
     return CandidateReport(row.algorithm, chosen, row.seconds, facts.workspace, facts.error, reason)
+
+
+def _gradient_report(row: Candidate, choice: Choice) -> CandidateReport:
+    chosen = row.algorithm == choice.algorithm
+    reason = choice.reason if chosen else row.reason
+    workspace = None if row.seconds is None else 0
+    return CandidateReport(row.algorithm, chosen, row.seconds, workspace, None, reason)

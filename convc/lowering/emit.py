@@ -6,7 +6,6 @@ import math
 
 from convc.ir.graph import Graph, Node
 from convc.ir.ops import OPS
-from convc.ir.spec import ConvSpec
 from convc.lowering.kernels import (
     bottleneck_kernel,
     conv_kernel,
@@ -18,9 +17,9 @@ from convc.lowering.kernels import (
 from convc.lowering.layouts import (
     Layouts,
     assign_layouts,
-    blocked_gradient,
     chain_of,
     chain_of_nodes,
+    gradient_row,
     is_channel_concatenation,
 )
 from convc.lowering.partition import Unit, partition
@@ -28,13 +27,14 @@ from convc.lowering.places import Places
 from convc.lowering.product_calls import product_calls
 from convc.lowering.products import product_of
 from convc.lowering.program import Argument, Call, Program
-from convc.schedules import bottleneck, bottleneck_model, packing, weight_gradient
+from convc.schedules import bottleneck, bottleneck_model, packing
 from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Chain, Knobs, Plan
 from convc.schedules.select import is_convolution, problem_for
+from convc.schedules.weight_gradients import WeightGradient, weight_gradient_spec
 from convc.target import Target
 
 __all__ = ["emit"]
@@ -86,8 +86,8 @@ class _Emitter:
             self._chain(unit, chain)
         elif is_convolution(node):
             self._convolution(node)
-        elif (spec := blocked_gradient(self.graph, node, self.target)) is not None:
-            self._weight_gradient(node, spec)
+        elif (row := gradient_row(node, self.plan)) is not None:
+            self._weight_gradient(node, row)
         elif (product := product_of(self.graph, node, self.target)) is not None:
             for call in product_calls(self.graph, node, product, self.places, self.target):
                 self._call(call)
@@ -159,27 +159,28 @@ class _Emitter:
             )
         )
 
-    def _weight_gradient(self, node: Node, spec: ConvSpec) -> None:
-        knobs = dict(weight_gradient.knobs(spec, self.target))
-        wants = weight_gradient.operands(spec, knobs)
+    def _weight_gradient(self, node: Node, row: WeightGradient) -> None:
+        spec, choice = weight_gradient_spec(self.graph, node), self.plan.gradients[node.name]
+        knobs = dict(choice.knobs)
+        wants = row.operands(spec, knobs)
         if self.backend.parallel_cycles is not None:
-            cycles = weight_gradient.cycles(spec, self.target)
+            cycles = row.cycles(spec, self.target)
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
         data = self.places.read(node.inputs[0], wants.data.block, wants.border)
-        layout = weight_gradient.gradient_layout(knobs)
+        layout = row.gradient_layout(knobs)
         gradient = self.places.read(node.inputs[1], layout.block)
         arguments = (_seen(data, wants.data), _seen(gradient, layout), self.places.write(node))
-        kernel = weight_gradient_kernel(spec, self.target, knobs, [a.view for a in arguments])
-        reason = "the only one that applies"
+        views = [a.view for a in arguments]
+        kernel = weight_gradient_kernel(row, spec, self.target, knobs, views)
         self._call(
             Call(
                 kernel,
                 arguments,
                 node.name,
                 node.op,
-                "blocked",
-                reason,
-                knobs,
+                choice.algorithm,
+                choice.reason,
+                choice.knobs,
                 spec.key,
                 spec.flops,
             )
@@ -230,7 +231,9 @@ class _Emitter:
         views = [a.view for a in arguments]
         kernel = unit_kernel(self.graph, unit, block, self.target, views, literals)
         op = "+".join(n.op for n in unit.nodes)
-        self._call(Call(kernel, tuple(arguments), unit.result.name, op))
+        said = self.plan.gradients.get(unit.result.name)
+        why = (said.algorithm, said.reason) if said else ("", "")
+        self._call(Call(kernel, tuple(arguments), unit.result.name, op, *why))
 
 
 def _seen(argument: Argument, layout: Layout, split: tuple[int, ...] | None = None) -> Argument:

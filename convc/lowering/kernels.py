@@ -19,7 +19,7 @@ from convc.ir.types import Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.products import Product
 from convc.lowering.program import Kernel
-from convc.schedules import bottleneck, dense, packing, weight_gradient
+from convc.schedules import bottleneck, dense, packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
@@ -27,6 +27,7 @@ from convc.schedules.layout import View
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Knobs
 from convc.schedules.scalar import zero_beyond
+from convc.schedules.weight_gradients import WeightGradient
 from convc.target import Target
 
 __all__ = [
@@ -137,15 +138,15 @@ def packing_kernel(
 
 
 def weight_gradient_kernel(
-    spec: ConvSpec, target: Target, knobs: Knobs, views: Sequence[View]
+    row: WeightGradient, spec: ConvSpec, target: Target, knobs: Knobs, views: Sequence[View]
 ) -> Kernel:
     """Return the kernel of the weight gradient of the convolution `spec`."""
 
     def make() -> tirx.PrimFunc:
-        func = te.create_prim_func(weight_gradient.compute(spec, knobs))
-        return backend_of(target).schedules["weight_gradient"](func, knobs, target)
+        func = te.create_prim_func(row.compute(spec, knobs))
+        return backend_of(target).schedules[f"weight_gradient_{row.NAME}"](func, knobs, target)
 
-    stem = f"weight_gradient_{spec.key.split('-pd')[0]}"
+    stem = f"weight_gradient_{row.NAME}_{spec.key.split('-pd')[0]}"
     return _kernel(stem, (spec.key, sorted(knobs.items())), views, make)
 
 

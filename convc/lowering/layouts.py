@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
-from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
-from convc.ir.spec import ConvSpec
 from convc.lowering.partition import Unit, is_literal
-from convc.schedules import bottleneck, weight_gradient
+from convc.schedules import bottleneck
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.chains import chain_problem
@@ -22,9 +20,15 @@ from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.operators import OPERATORS
 from convc.schedules.plan import Chain, Plan
 from convc.schedules.select import is_convolution, problem_for, problem_of
+from convc.schedules.weight_gradients import (
+    PLAIN_LOOPS,
+    WeightGradient,
+    weight_gradient_named,
+    weight_gradient_spec,
+)
 from convc.target import Target
 
-__all__ = ["Layouts", "assign_layouts", "blocked_gradient", "chain_of", "chain_of_nodes"]
+__all__ = ["Layouts", "assign_layouts", "chain_of", "chain_of_nodes", "gradient_row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,9 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             key = (node.inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
             written[node.name] = block[node.name] = wants.result.block
-        elif (spec := blocked_gradient(graph, node, target)) is not None:
-            wants = weight_gradient.operands(spec, weight_gradient.knobs(spec, target))
+        elif (row := gradient_row(node, plan)) is not None:
+            spec = weight_gradient_spec(graph, node)
+            wants = row.operands(spec, plan.gradients[node.name].knobs)
             key = (node.inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
             written[node.name] = block[node.name] = 0
@@ -115,16 +120,12 @@ def chain_of_nodes(graph: Graph, unit: Unit) -> Bottleneck:
     return chain_problem([problem_of(graph, node) for node in unit.nodes])
 
 
-def blocked_gradient(graph: Graph, node: Node, target: Target) -> ConvSpec | None:
-    """Return the convolution whose weight gradient a node is, if the kernel on blocks of channels computes it."""
-    attributes = node.attributes
-    if not isinstance(attributes, ConvWeightGradAttributes):
+def gradient_row(node: Node, plan: Plan) -> WeightGradient | None:
+    """Return the algorithm that computes a node which is a weight gradient; None for all other nodes, and for plain loops."""
+    choice = plan.gradients.get(node.name)
+    if choice is None or choice.algorithm == PLAIN_LOOPS:
         return None
-    data, gradient = graph.operands(node)
-    spec = forward_spec(data.type, gradient.type, attributes)
-    if "weight_gradient" not in backend_of(target).schedules:
-        return None
-    return spec if weight_gradient.supports(spec, target) is None else None
+    return weight_gradient_named(choice.algorithm)
 
 
 def is_channel_concatenation(node: Node) -> bool:

@@ -50,7 +50,8 @@ class Backend:
     Attributes:
         kind: the target's.
         algorithms: that compete for convolutions, in order of preference on ties.
-        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, where there is one, "weight_gradient".
+        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, of "weight_gradient_..." for
+            the rows of `weight_gradients` that it has.
         dense: THE ALGORITHM of dense layers.
         schedule_any: schedules whatever tensor expressions make, one or several results.
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.

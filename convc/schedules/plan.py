@@ -59,13 +59,17 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Choices by node name; the layers of `chains` run as those say, and as their choices do only if a chain is taken out."""
+    """Choices by node name; the layers of `chains` run as those say, and as their choices do only if a chain is taken out.
+
+    `gradients` are those of weight gradients, which no record and no lock holds.
+    """
 
     choices: Mapping[str, Choice]
     chains: tuple[Chain, ...] = field(default=())
+    gradients: Mapping[str, Choice] = field(default_factory=dict)
 
     def __getitem__(self, node: str) -> Choice:
-        return self.choices[node]
+        return self.choices[node] if node in self.choices else self.gradients[node]
 
     @property
     def untuned(self) -> tuple[tuple[str, Choice], ...]:

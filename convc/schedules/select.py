@@ -22,6 +22,11 @@ from convc.schedules.offers import Offer, Offers, admissible, offers_of
 from convc.schedules.plan import Candidate, Choice, Plan, Unsupported
 from convc.schedules.policy import PREFERENCE, Policy
 from convc.schedules.tuned import Records
+from convc.schedules.weight_gradients import (
+    choose_weight_gradient,
+    is_weight_gradient,
+    weight_gradient_spec,
+)
 from convc.target import Target
 
 __all__ = ["AUTO", "candidates", "is_convolution", "problem_for", "problem_of", "select"]
@@ -89,7 +94,7 @@ def select(
         graph: after all passes.
         target: the machine.
         algo: one algorithm for all layers that it applies to ("auto": what the node asks for, else the fastest).
-        algo_for: node name pattern -> algorithm; must apply.
+        algo_for: node name pattern -> algorithm; must apply. A pattern that matches weight gradients alone names one of theirs.
         policy: by what, and among which algorithms.
         records: measurements of this target by `Problem.key`.
 
@@ -102,12 +107,14 @@ def select(
     backend = backend_of(target)
     known_names = [row.name for row in backend.algorithms]
     policy.check([*known_names, NAME] if backend.chains else known_names)
-    for name in (algo, *pins.values(), *(w for n in nodes for w in _wishes(n))):
+    gradients = [n for n in graph.nodes if is_weight_gradient(n)]
+    for pattern in pins:
+        if not any(_matches(n.name, pattern) for n in (*nodes, *gradients)):
+            raise unknown_name("convolution", pattern, [n.name for n in (*nodes, *gradients)])
+    pinned = [a for p, a in pins.items() if not gradients or any(_matches(n.name, p) for n in nodes)]  # fmt: skip
+    for name in (algo, *pinned, *(w for n in nodes for w in _wishes(n))):
         if name not in (AUTO, *_ELSEWHERE):
             backend.algorithm(name)
-    for pattern in pins:
-        if not any(_matches(n.name, pattern) for n in nodes):
-            raise unknown_name("convolution", pattern, [n.name for n in nodes])
     made: dict[Problem, Offers] = {}
     choosers = {}
     for node in nodes:
@@ -134,7 +141,17 @@ def select(
             alone = choices[name]
             reason = f"{chain.reason}; alone: {alone.algorithm}, {alone.reason}"
             choices[name] = replace(alone, reason=reason)
-    return Plan(choices, chains)
+    return Plan(choices, chains, {n.name: _gradient(graph, n, target, pins) for n in gradients})
+
+
+def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str]) -> Choice:
+    # A pattern that matches convolutions, too, is about those.
+    names = [n.name for n in graph.nodes if is_convolution(n)]
+    own = (p for p in pins if _matches(node.name, p) and not any(_matches(n, p) for n in names))
+    pattern = next(own, None)
+    pinned, by = (pins[pattern], f"--algo-for {pattern}") if pattern is not None else ("", "")
+    spec = weight_gradient_spec(graph, node)
+    return choose_weight_gradient(spec, target, name=node.name, pinned=pinned, by=by)
 
 
 def _option(chooser: _Chooser, offer: Offer, backend: Backend, target: Target) -> Option:

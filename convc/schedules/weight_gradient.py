@@ -4,13 +4,18 @@ THE ALGORITHM   dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q] x[n, c, p st
                 on x as NCHW[a]c with its halo, dy as NCHW[b]c; dw plain
                 part[chunk, ...] = the sum over one chunk of rows of a few images, in registers: a tile of input channels (of taps,
                 where the data has no blocks) by vectors of output channels; total = the sum of the parts, in the chunks' order
-WHEN            1-D, 2-D, float32, one group, any stride, dilation and padding
-COST            C R S K FMAs a point of dy; each chunk of x and dy stays in L2 for all taps and channels of a tile's row
+                groups smaller than a block: a vector of filters meets all channels of its groups; only the products within a group
+                are read off at the end
+WHEN            1-D, 2-D, 3-D, float32, one group, groups of whole blocks or several to a block, any stride, dilation and padding
+COST            C R S K FMAs a point of dy, C of a vector's groups; each chunk of x and dy stays in L2 for all taps and channels of a tile's row
 ACCURACY        one chain a chunk, then one chain over chunks: |error| <= (chunk + chunks) eps (|dy| * |x|), always in this order
 SOURCE          Georganas et al., SC'18, section II-J (weight update on blocked tensors)
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tvm import te
 
@@ -21,7 +26,19 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
 from convc.target import Target
 
-__all__ = ["compute", "cycles", "gradient_layout", "knobs", "operands", "supports"]
+__all__ = [
+    "NAME",
+    "chunks",
+    "compute",
+    "cycles",
+    "gradient_layout",
+    "knobs",
+    "operands",
+    "pieces",
+    "supports",
+]
+
+NAME = "blocked"
 
 # Up to this many input channels the data stays NCHW and a tile is taps by vectors; as in `direct`.
 _FEW_CHANNELS = 4
@@ -40,10 +57,14 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         spec: the forward convolution.
         target: the machine.
     """
-    if spec.rank > 2:
-        return Unsupported(f"data must have at most 2 spatial dimensions; got {spec.rank}")
-    if spec.group > 1:
-        return Unsupported(f"group must be 1; got {spec.group}")
+    group_c, group_k = spec.weight[1], spec.out_channels // spec.group
+    whole = group_c > _FEW_CHANNELS and not (
+        group_c % channel_block(group_c, target) or group_k % channel_block(group_k, target)
+    )
+    if spec.group > 1 and not whole and _shared_block(spec, target) is None:
+        return Unsupported(
+            f"groups must be whole blocks of channels, or blocks whole groups of several; got {group_c} and {group_k} channels a group"
+        )
     if spec.dtype != "float32":
         return Unsupported(f"element type must be float32; got {spec.dtype}")
     if spec.in_channels <= _FEW_CHANNELS and spec.kernel[-1] > _TILE:
@@ -53,6 +74,18 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
     return None
 
 
+def _shared_block(spec: ConvSpec, target: Target) -> tuple[int, int, int] | None:
+    """Return the block of dy, that of x, and how many of x belong to one of dy, where blocks hold several whole groups."""
+    group_c, group_k = spec.weight[1], spec.out_channels // spec.group
+    block = channel_block(spec.out_channels, target)
+    if group_c == 1 or spec.out_channels % block or block % group_k or group_k == block:
+        return None
+    span = block // group_k * group_c
+    sizes = (size for size in (target.lanes, target.lanes // 2) if span % size == 0)
+    a = next(sizes, 0)
+    return (block, a, span // a) if a else None
+
+
 def _divisor(n: int, most: int) -> int:
     return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(1, most))
 
@@ -60,26 +93,51 @@ def _divisor(n: int, most: int) -> int:
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return blocks, tile and chunk."""
     spec = raised(spec)
-    block = channel_block(spec.out_channels, target)
-    c = spec.in_channels
-    a = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
-    blocks = -(-spec.out_channels // block)
+    group_c, group_k = spec.weight[1], spec.out_channels // spec.group
+    if spec.group > 1 and (shared := _shared_block(spec, target)) is not None:
+        block, a, span = shared
+        tile = {"data_block": a, "block": block, "vectors": 1, "points": min(a, _TILE)}
+        return {**tile, "span": span, **chunks(spec)}
+    block = channel_block(group_k, target)
+    a = 1 if group_c <= _FEW_CHANNELS else channel_block(group_c, target)
+    blocks = -(-group_k // block)
     # Registers: the accumulators, the vectors of dy and one broadcast.
-    points = spec.kernel[1] if a == 1 else min(a, _TILE)
+    points = spec.kernel[-1] if a == 1 else min(a, _TILE)
     fits = [
         v for v in (2, 3, 1) if blocks % v == 0 and points * v + v + 1 <= target.registers
     ]  # fmt: skip
-    P, Q = spec.output[2:]
-    rows = _divisor(P, _POINTS // Q)
-    images = _divisor(spec.data[0], _POINTS // (rows * Q))
     return {
         "data_block": a,
         "block": block,
         "vectors": fits[0] if fits else 1,
         "points": points,
-        "rows": rows,
-        "images": images,
+        "span": 0,
+        **chunks(spec),
     }
+
+
+def chunks(spec: ConvSpec) -> Knobs:
+    """Return the rows, of one plane of how many images, that a chunk of the sum is over."""
+    *_, P, Q = spec.output
+    rows = _divisor(P, _POINTS // Q)
+    return {"rows": rows, "images": _divisor(spec.data[0], _POINTS // (rows * Q))}
+
+
+def pieces(
+    spec: ConvSpec, knobs: Knobs
+) -> tuple[list[te.IterVar], list[int], Callable[[Sequence[Any]], tuple[Any, ...]]]:
+    """Return a chunk's sum: the axes inside it, how many chunks there are along each axis outside, and where a point of one lies.
+
+    The last maps (batch, planes..., chunk) to (image, position in the result...).
+    """
+    (N, _, *planes, P, Q), rows, images = spec.output, knobs["rows"], knobs["images"]
+    n, p, q = (te.reduce_axis((0, e), t) for e, t in ((images, "n"), (rows, "p"), (Q, "q")))
+
+    def place(at: Sequence[Any]) -> tuple[Any, ...]:
+        batch, *plane, chunk = at
+        return (batch * images + n, *plane, chunk * rows + p, q)
+
+    return [n, p, q], [N // images, *planes, P // rows], place
 
 
 def operands(spec: ConvSpec, knobs: Knobs) -> Operands:
@@ -95,42 +153,44 @@ def gradient_layout(knobs: Knobs) -> Layout:
 
 def cycles(spec: ConvSpec, target: Target) -> float:
     """Return the FMA cycles, of whole blocks."""
-    return spec.flops / target.flops_per_cycle
+    shared = _shared_block(spec, target) if spec.group > 1 else None
+    more = shared[1] * shared[2] / spec.weight[1] if shared else 1.0
+    return more * spec.flops / target.flops_per_cycle
 
 
 def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
     """Return x, dy, dw; blocks `part` (a chunk's sum), `total` (over the chunks) and `unpack`."""
-    spec = raised(spec)
-    a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
-    (N, K, P, Q), (R, S) = spec.output, spec.kernel
-    (sh, sw), (dh, dw) = spec.strides, spec.dilations
-    rows, images = knobs["rows"], knobs["images"]
-    c_blocks, k_blocks = -(-spec.in_channels // a), -(-K // b)
+    weight, spec = spec.weight, raised(spec)
+    a, b, v, rank = knobs["data_block"], knobs["block"], knobs["vectors"], spec.rank
+    N, K, *points = spec.output
+    # Of a group: where there are several, they are whole blocks, or a block of dy meets `span` blocks of x.
+    span, k_groups = knobs["span"], -(-K // b) // v
+    c_blocks, parts = (span, k_groups) if span else (-(-weight[1] // a), spec.group)
     extents = gathered_halo(spec).around(spec.data[2:])
-    x = te.placeholder((N, c_blocks, *extents, a), spec.dtype, name="data")
-    dy = te.placeholder((N, k_blocks, P, Q, b), spec.dtype, name="gradient")
-    n, p, q = (te.reduce_axis((0, e), t) for e, t in ((images, "n"), (rows, "p"), (Q, "q")))
+    x = te.placeholder((N, c_blocks * parts, *extents, a), spec.dtype, name="data")
+    dy = te.placeholder((N, k_groups * v, *points, b), spec.dtype, name="gradient")
+    axes, counts, place = pieces(spec, knobs)
 
-    def product(batch, chunk, k, c, r, s, ci, vector, lane):
-        image, row = batch * images + n, chunk * rows + p
-        return te.sum(
-            x[image, c, row * sh + r * dh, q * sw + s * dw, ci]
-            * dy[image, k * v + vector, row, q, lane],
-            axis=[n, p, q],
-        )
+    def product(*at):
+        (image, *out), (k, c, *taps, ci, vector, lane) = place(at[:rank]), at[rank:]
+        if parts > 1:
+            c = k // (k_groups // parts) * c_blocks + c
+        at_x = [
+            o * s + r * d
+            for o, r, s, d in zip(out, taps, spec.strides, spec.dilations, strict=True)
+        ]
+        return te.sum(x[(image, c, *at_x, ci)] * dy[(image, k * v + vector, *out, lane)], axis=axes)
 
-    shape = (k_blocks // v, c_blocks, R, S, a, v, b)
-    part = te.compute((N // images, P // rows, *shape), product, name="part")
-    batch = te.reduce_axis((0, N // images), "batch")
-    chunk = te.reduce_axis((0, P // rows), "chunk")
-    total = te.compute(
-        shape, lambda *i: te.sum(part(batch, chunk, *i), axis=[batch, chunk]), name="total"
-    )
+    shape = (k_groups, c_blocks, *spec.kernel, a, v, b)
+    part = te.compute((*counts, *shape), product, name="part")
+    chunk = [te.reduce_axis((0, count), f"chunk{i}") for i, count in enumerate(counts)]
+    total = te.compute(shape, lambda *i: te.sum(part(*chunk, *i), axis=chunk), name="total")
 
     def unpack(k, c, *taps):
-        at = taps if len(taps) == 2 else (0, *taps)
+        at = taps if len(taps) == rank else (0, *taps)
         lane = k % (v * b)
+        if span:
+            c = lane // (K // spec.group) * weight[1] + c
         return total(k // (v * b), c // a, *at, c % a, lane // b, lane % b)
 
-    weight = (K, spec.in_channels, R, S)
     return [x, dy, te.compute(weight, unpack, name="unpack")]

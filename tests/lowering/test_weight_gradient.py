@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from convc.compiler import compile
+from convc.errors import UnknownNameError, UnsupportedConvError
 from convc.ir import ConvSpec, GraphBuilder, TensorType
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.ir.reference import interpret
@@ -22,6 +26,17 @@ SPECS = (
     ConvSpec.of((2, 6, 7, 7), (6, 1, 3, 3), pads=(1, 1, 1, 1), group=6),
     ConvSpec.of((2, 8, 7, 7), (4, 2, 3, 3), dilations=(2, 1), pads=(2, 0, 2, 0), group=4),
     ConvSpec.of((2, 4, 5, 4, 6), (8, 2, 2, 3, 3), strides=(1, 2, 1), pads=(1,) * 6, group=2),
+    ConvSpec.of((2, 5, 4, 5, 6), (18, 5, 2, 3, 3), strides=(1, 2, 1), pads=(1, 0, 1, 1, 2, 1)),
+    ConvSpec.of((1, 2, 3, 5, 6), (6, 2, 3, 1, 2), dilations=(1, 2, 2)),
+    ConvSpec.of((2, 64, 5, 6), (96, 32, 3, 3), pads=(1, 1, 1, 1), group=2),
+    ConvSpec.of((2, 6, 9), (12, 3, 3), pads=(1, 1), strides=(2,), group=2),
+    ConvSpec.of((3, 20, 6, 5), (20, 1, 5, 5), pads=(2, 2, 2, 2), strides=(2, 1), group=20),
+    ConvSpec.of((1, 33, 8, 8), (33, 1, 7, 7), pads=(3, 3, 3, 3), group=33),
+    ConvSpec.of((2, 9, 6, 5), (6, 3, 3, 3), pads=(1, 1, 1, 1), group=3),
+    ConvSpec.of((1, 8, 4, 5, 5), (16, 1, 3, 3, 3), pads=(1,) * 6, group=8),
+    ConvSpec.of((2, 32, 6, 5), (32, 4, 3, 3), pads=(1, 1, 1, 1), strides=(1, 2), group=8),
+    ConvSpec.of((2, 16, 6, 5), (32, 4, 3, 3), pads=(1, 1, 1, 1), group=4),
+    ConvSpec.of((1, 128, 4, 4), (32, 16, 1, 3), pads=(0, 1, 0, 1), group=8),
 )
 
 
@@ -45,8 +60,37 @@ def test_compiled_weight_gradients(dtype):
     graph = b.finish(outputs)
     model = compile(graph, threads=1)
     actual, expected = model.run(inputs), interpret(graph, inputs)
-    # Two axes at most, one group, float32: the kernel on blocks of channels.
-    blocked = {step.node for step in model.manifest.steps if step.algorithm == "blocked"}
-    assert len(blocked) == (5 if dtype == "float32" else 0)
+    # One group or whole blocks; groups of few channels. Other types are left to plain loops.
+    found = Counter(
+        step.algorithm for step in model.manifest.steps if step.op == "conv_weight_grad"
+    )
+    assert found == ({"blocked": 11, "grouped": 9} if dtype == "float32" else {"plain": len(SPECS)})
     for name in outputs:
         assert_exact(actual[name], expected[name])
+
+
+def step(pins):
+    b = GraphBuilder("gradient")
+    x, dy = (b.input(n, TensorType((1, 8, 6, 6))) for n in ("x", "dy"))
+    y = b.add(
+        "conv_weight_grad", [x, dy], ConvWeightGradAttributes((3, 3), pads=(1, 1, 1, 1)), "dw"
+    )
+    return compile(b.finish({"dw": y}), threads=1, algo_for=pins)
+
+
+def test_a_weight_gradient_is_in_the_plan_and_can_be_pinned():
+    chosen = step({}).plan["dw"]
+    assert chosen.algorithm == "blocked"
+    assert re.fullmatch(r"estimated \d+\.\d\d x faster than plain", chosen.reason)
+    assert [c.algorithm for c in chosen.candidates] == ["blocked", "grouped", "plain"]
+    model = step({"d*": "plain"})
+    assert model.plan["dw"].reason == "pinned by --algo-for d*"
+    (call,) = (s for s in model.manifest.steps if s.op == "conv_weight_grad")
+    assert (call.algorithm, call.reason) == ("plain", "pinned by --algo-for d*")
+    with pytest.raises(UnsupportedConvError) as caught:
+        step({"dw": "grouped"})
+    assert str(caught.value) == (
+        "weight gradient 'grouped' cannot compute 'dw': groups must be several; got 1. These can: blocked, plain."
+    )
+    with pytest.raises(UnknownNameError, match="unknown weight gradient 'winograd'"):
+        step({"dw": "winograd"})

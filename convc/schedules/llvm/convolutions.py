@@ -215,5 +215,6 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "dense": dense,
     "bottleneck": bottleneck.schedule,
     "packing": packing.schedule,
-    "weight_gradient": weight_gradient.schedule,
+    "weight_gradient_blocked": weight_gradient.schedule,
+    "weight_gradient_grouped": weight_gradient.schedule_lanes,
 }

@@ -1,0 +1,118 @@
+"""WEIGHT_GRADIENTS: the rows, in order of preference, and the choice among them. A new one is one file, one row and one schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from tvm import te
+
+from convc.errors import UnsupportedConvError, unknown_name
+from convc.ir.graph import Graph, Node
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
+from convc.ir.spec import ConvSpec
+from convc.schedules import weight_gradient, weight_gradient_lanes
+from convc.schedules.algorithm import Operands
+from convc.schedules.backend import backend_of
+from convc.schedules.layout import Layout
+from convc.schedules.plan import Candidate, Choice, Knobs, Unsupported
+from convc.target import Target
+
+__all__ = [
+    "PLAIN_LOOPS",
+    "WEIGHT_GRADIENTS",
+    "WeightGradient",
+    "choose_weight_gradient",
+    "is_weight_gradient",
+    "weight_gradient_named",
+    "weight_gradient_spec",
+]
+
+# What is left where no row applies: the definition, on plain tensors.
+PLAIN_LOOPS: Final = "plain"
+
+# Cycles of a multiply-add whose sum is one chain of scalars.
+_SCALAR: Final = 4.0
+
+
+class WeightGradient(Protocol):
+    """A way to compute a weight gradient; the functions are of the forward convolution."""
+
+    @property
+    def NAME(self) -> str: ...  # noqa: N802 (a module's constant)
+    def supports(self, spec: ConvSpec, target: Target, /) -> Unsupported | None: ...
+    def knobs(self, spec: ConvSpec, target: Target, /) -> Knobs: ...
+    def operands(self, spec: ConvSpec, knobs: Knobs, /) -> Operands: ...
+    def gradient_layout(self, knobs: Knobs, /) -> Layout: ...
+    def cycles(self, spec: ConvSpec, target: Target, /) -> float: ...
+    def compute(self, spec: ConvSpec, knobs: Knobs, /) -> list[te.Tensor]: ...
+
+
+WEIGHT_GRADIENTS: Final[tuple[WeightGradient, ...]] = (weight_gradient, weight_gradient_lanes)
+
+
+def weight_gradient_named(name: str) -> WeightGradient:
+    """Return the row called `name`, or raise UnknownNameError."""
+    for row in WEIGHT_GRADIENTS:
+        if name == row.NAME:
+            return row
+    raise unknown_name("weight gradient", name, [*(r.NAME for r in WEIGHT_GRADIENTS), PLAIN_LOOPS])
+
+
+def is_weight_gradient(node: Node) -> bool:
+    """Whether the node is a convolution's weight gradient."""
+    return isinstance(node.attributes, ConvWeightGradAttributes)
+
+
+def weight_gradient_spec(graph: Graph, node: Node) -> ConvSpec:
+    """Return the convolution whose weight gradient a node is."""
+    assert isinstance(node.attributes, ConvWeightGradAttributes)
+    data, gradient = graph.operands(node)
+    return forward_spec(data.type, gradient.type, node.attributes)
+
+
+def choose_weight_gradient(
+    spec: ConvSpec, target: Target, *, name: str = "", pinned: str = "", by: str = ""
+) -> Choice:
+    """Return the choice for one weight gradient: the fastest by estimate, or the pinned row.
+
+    Args:
+        spec: the forward convolution.
+        target: the machine.
+        name: of the node, for messages.
+        pinned: the row that must be taken, if one is.
+        by: who asks for it.
+
+    Raises:
+        UnknownNameError: if there is no row called `pinned`.
+        UnsupportedConvError: if it does not apply; says why and which do.
+    """
+    backend, rows = backend_of(target), []
+    for row in WEIGHT_GRADIENTS:
+        refusal = row.supports(spec, target)
+        if f"weight_gradient_{row.NAME}" not in backend.schedules:
+            refusal = Unsupported("this target has no schedule for it")
+        if refusal is None:
+            seconds = backend.seconds(row.cycles(spec, target), target)
+            rows.append(Candidate(row.NAME, "estimate", row.knobs(spec, target), seconds))
+        else:
+            rows.append(Candidate(row.NAME, refusal.reason, {}, None))
+    loops = backend.seconds(_SCALAR * spec.flops / 2, target)
+    rows.append(Candidate(PLAIN_LOOPS, "estimate", {}, loops))
+    usable: Mapping[str, Candidate] = {r.algorithm: r for r in rows if r.seconds is not None}
+    if pinned and pinned not in usable:
+        weight_gradient_named(pinned)
+        why = next(r.reason for r in rows if r.algorithm == pinned)
+        raise UnsupportedConvError(
+            f"weight gradient '{pinned}' cannot compute '{name}': {why}. These can: {', '.join(usable)}."
+        )
+    best, *rivals = sorted(usable.values(), key=lambda r: r.seconds or 0.0)
+    if pinned:
+        best, reason = usable[pinned], f"pinned by {by}"
+    elif rivals:
+        ratio = (rivals[0].seconds or 0.0) / (best.seconds or 1.0)
+        reason = f"estimated {ratio:.2f} x faster than {rivals[0].algorithm}"
+    else:
+        refused = "; ".join(f"{r.algorithm}: {r.reason}" for r in rows if r.seconds is None)
+        reason = f"the only one that applies ({refused})"
+    return Choice(best.algorithm, best.knobs, reason, tuple(rows))

@@ -19,6 +19,7 @@ from convc.schedules.cuda import backend as cuda
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.operators import OPERATORS
 from convc.schedules.table import ALGORITHMS
+from convc.schedules.weight_gradients import WEIGHT_GRADIENTS
 from convc.target import ISA_FEATURES
 from tests.source_files import TESTS, sources, tree
 
@@ -308,7 +309,8 @@ def test_algorithms_files_and_schedules_agree():
         "a file is called after its algorithm"
     )
     # These are no convolutions: algorithms do not compete for them.
-    assert set(SCHEDULES) == {*names, "dense", "bottleneck", "packing", "weight_gradient"}
+    gradients = {f"weight_gradient_{row.NAME}" for row in WEIGHT_GRADIENTS}
+    assert set(SCHEDULES) == {*names, "dense", "bottleneck", "packing", *gradients}
     # On a device the same names mean the same mathematics; each file there holds the model of its algorithm on devices.
     for row in cuda.ALGORITHMS:
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")

@@ -7,7 +7,7 @@ THE ALGORITHM   dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q] x[n, c, p st
                 groups smaller than a block: a vector of filters meets all channels of its groups; only the products within a group
                 are read off at the end
 WHEN            1-D, 2-D, 3-D, float32, one group, groups of whole blocks or several to a block, any stride, dilation and padding
-COST            C R S K FMAs a point of dy, C of a vector's groups; each chunk of x and dy stays in L2 for all taps and channels of a tile's row
+COST            C R S K FMAs a point of dy (C of its groups); each chunk of x and dy stays in L2 for all taps and channels of a tile's row
 ACCURACY        one chain a chunk, then one chain over chunks: |error| <= (chunk + chunks) eps (|dy| * |x|), always in this order
 SOURCE          Georganas et al., SC'18, section II-J (weight update on blocked tensors)
 """

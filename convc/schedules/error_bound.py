@@ -83,10 +83,11 @@ def _winograd_bound(x: Array, w: Array, spec: ConvSpec, knobs: Knobs) -> Array:
         for group, d, tap in itertools.product(range(spec.group), range(slices), range(w.shape[2])):
             c = slice(group * group_c, (group + 1) * group_c)
             k = slice(group * group_k, (group + 1) * group_k)
-            M = np.einsum(
-                "kcef,nctuef->nktuef", U[k, :, tap], V[:, c, d * depth[0] + tap * depth[1]]
-            )
-            part = np.einsum("pe,nktuef,qf->nktpuq", A, M, A2)
+            right = V[:, c, d * depth[0] + tap * depth[1]]  # n c t u e f
+            n, _, t, u, *alphas = right.shape
+            right = right.transpose(4, 5, 1, 0, 2, 3).reshape(*alphas, group_c, -1)
+            M = (U[k, :, tap].transpose(2, 3, 0, 1) @ right).reshape(*alphas, group_k, n, t, u)
+            part = np.einsum("pe,efkntu,qf->nktpuq", A, M, A2, optimize=True)
             y[:, k, d, p[:, :, None, None], q] += part
     return y[:, :, :, : spec.output[-2], : spec.output[-1]].reshape(shape)  # fmt: skip
 

@@ -34,6 +34,7 @@ __all__ = [
     "pack",
     "plain_extras",
     "product",
+    "together",
 ]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
@@ -155,6 +156,17 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     )
 
 
+def together(spec: ConvSpec) -> int:
+    """Return how many neighbouring pixels lie side by side in the data wherever they begin at a multiple of so many: 4 or 1.
+
+    Example:
+        >>> [together(ConvSpec.of((1, 8, 6, h), (8, 8, 1, 1))) for h in (6, 7)]
+        [4, 1]
+    """
+    single = max(*spec.kernel, *spec.strides) == 1 and max(spec.pads) == 0 and not spec.transposed
+    return 4 if single and math.prod(spec.data[2:]) % 4 == 0 else 1
+
+
 def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
     """Return the right side of the products as a function; `start` is a multiple of the knob `step`, and `place` below it.
 
@@ -166,7 +178,9 @@ def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
     def patch(z: Expr, start: Expr, place: Expr, pixel: Expr) -> Expr:
         conditions = []
         if m.padded_pixels != m.pixels:
-            conditions.append(pixel < m.pixels)
+            # The same for all of a vector of neighbouring pixels, so that it is one test.
+            wide = together(spec)
+            conditions.append(pixel // wide < m.pixels // wide)
         group = z % m.groups
         phase = _unravel(z // m.groups % m.phases, spec.strides) if m.phases > 1 else None
         if m.split > 1:

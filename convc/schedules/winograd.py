@@ -57,9 +57,6 @@ __all__ = ["ALGORITHM", "Winograd", "transforms"]
 _TRANSFORM_CYCLES: Final = {3: 8.0, 4: 10.0, 5: 14.0, 6: 13.0, 7: 16.5, 8: 17.5}
 _FORWARD_SHARE: Final = 0.58
 
-# Greatest |error| / greatest |result| by the number of points at C = 256, normal data; measured at C = 8, 64 and 256 it grows as C^0.4.
-_ERRORS: Final = {2: 6e-7, 3: 6e-7, 4: 4.8e-6, 5: 2.6e-6, 6: 7.4e-6, 7: 1.6e-5}
-
 # m the choice is among by itself. F(6, 3)'s 2.2e-5 is for those who ask for it: `--algo-for 'layer=winograd'` with that knob.
 _DEFAULT_M: Final = (2, 3, 4, 5)
 
@@ -249,8 +246,7 @@ class Winograd:
         points = knobs["rows"] * tiles.high.images * tiles.cols
         slab = _slab(tiles, spec.in_channels, points) * depth.read
         slab += 4 * alphas * spec.out_channels * points * depth.together
-        error = _ERRORS[max(len(t.points) for t in transforms(spec, knobs["m"]))]
-        return Properties(flops, max(0, U) + slab, error * (sums / 256) ** 0.4)
+        return Properties(flops, max(0, U) + slab, tiles.expected_error(sums))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

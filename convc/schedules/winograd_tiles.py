@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.cook_toom import POINTS, Transform, cook_toom
@@ -112,6 +112,10 @@ class Axis:
         return [tap if tap < self.kernel else -1 for tap in taps]
 
 
+# Greatest |error| / greatest |result| by the number of points at C = 256, normal data; measured at C = 8, 64 and 256 it grows as C^0.4.
+_ERRORS: Final = {2: 6e-7, 3: 6e-7, 4: 4.8e-6, 5: 2.6e-6, 6: 7.4e-6, 7: 1.6e-5}
+
+
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """The tiles of an image, or of every slice of a volume."""
@@ -156,6 +160,11 @@ class Tiles:
     @property
     def parts(self) -> int:
         return self.high.parts * self.wide.parts
+
+    def expected_error(self, sums: int) -> float:
+        """Return the expected greatest |error| over greatest |result| of so many products a sum."""
+        points = max(len(axis.transform.points) for axis in (self.high, self.wide))
+        return _ERRORS[points] * (sums / 256) ** 0.4
 
     def border(self, spec: ConvSpec) -> Halo:
         """Return how far whole tiles read around the planes of the data."""

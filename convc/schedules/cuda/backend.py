@@ -18,7 +18,9 @@ from convc.schedules.cuda import (  # fmt: skip
     subpixel,
     tensor_core,
     tf32,
+    transforms,
     warps,
+    winograd,
 )
 from convc.target import Target
 
@@ -28,6 +30,7 @@ __all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
 ALGORITHMS: Final = (
     depthwise.ALGORITHM,
     tensor_core.ALGORITHM,
+    winograd.ALGORITHM,
     direct.ALGORITHM,
     subpixel.ALGORITHM,
     generic.ALGORITHM,
@@ -39,6 +42,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "depthwise": points.schedule,
     "tensor_core": warps.schedule,
     "tf32": warps.schedule,
+    "winograd": transforms.schedule,
     "direct": product.schedule,
     "subpixel": product.schedule,
     "generic": points.schedule,

@@ -55,7 +55,15 @@ class Direct:
         whole = Matrices.of(spec, {"pixels": 1, "channels": 1, "step": 1, "split": 1})
         exact = whole.groups > 1 or whole.phases > 1
         itemsize = numpy_dtype(spec.dtype).itemsize
-        for tile in tiles(target.gpu, whole.channels, whole.pixels, exact=exact, itemsize=itemsize):
+        together = implicit_gemm.together(spec) if itemsize == 4 else 1
+        for tile in tiles(
+            target.gpu,
+            whole.channels,
+            whole.pixels,
+            exact=exact,
+            itemsize=itemsize,
+            together=together,
+        ):
             for split in _SPLITS:
                 if split == 1 or (whole.depth >= 64 * split and not exact):
                     yield {**tile, "split": split}

@@ -67,7 +67,8 @@ def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
 
     Args:
         sch: the schedule.
-        knobs: `pixels`, `channels`, `step` of a block's tile; `thread_pixels`, `thread_channels` of a thread's; `stages`, `ahead`.
+        knobs: `pixels`, `channels`, `step` of a block's tile; `thread_pixels`, `thread_channels` of a thread's; `stages`, `ahead`;
+            `vector` pixels loaded at once.
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
     """
     acc = sch.get_sblock("acc")
@@ -96,7 +97,7 @@ def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     sch.compute_at(patch, step, preserve_unit_loops=True)
     weight = sch.cache_read(acc, 0, "shared")
     sch.compute_at(weight, step, preserve_unit_loops=True)
-    rests = [_copy(sch, patch, 4, threads, 1), _copy(sch, weight, 3, threads, math.gcd(_VECTOR, knobs["channels"]))]  # fmt: skip
+    rests = [_copy(sch, patch, 4, threads, knobs["vector"]), _copy(sch, weight, 3, threads, math.gcd(_VECTOR, knobs["channels"]))]  # fmt: skip
     for loop in (i, k, m, k_in, m_in):
         sch.unroll(loop)
     sch.decompose_reduction(acc, step)

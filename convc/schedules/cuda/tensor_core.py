@@ -76,8 +76,16 @@ class TensorCore:
         dtype, whole = problem.spec.dtype, _whole(problem)
         exact = whole.groups > 1 or whole.phases > 1
         math = self.products(dtype)
+        # Words of half precision hold two channels, which never lie together.
+        together = implicit_gemm.together(problem.spec) if dtype == "float32" else 1
         for tile in warp_tiles(
-            target.gpu, whole.channels, whole.pixels, dtype, math=math, exact=exact
+            target.gpu,
+            whole.channels,
+            whole.pixels,
+            dtype,
+            math=math,
+            exact=exact,
+            together=together,
         ):
             for split in _SPLITS:
                 if split == 1 or (whole.depth >= 2 * tile["step"] * split and not exact):

@@ -9,16 +9,25 @@ from convc.schedules.cuda.model import resident_blocks, tile_registers, tile_sha
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
-__all__ = ["overlaps", "tiles"]
+__all__ = ["overlaps", "tiles", "vector_of"]
 
 # (channels, pixels) of a thread.
 _THREAD_TILES = ((8, 8), (8, 4), (4, 8), (4, 4), (4, 2), (2, 4))
 _BLOCK = (16, 32, 64, 128)
 _STEPS = (8, 16, 32)
 
+# Loads of a thread that may wait in registers: with 20 of them ptxas spilled.
+_WAITING = 16
+
 
 def tiles(
-    gpu: Gpu, channels: int, pixels: int, *, exact: bool = False, itemsize: int = 4
+    gpu: Gpu,
+    channels: int,
+    pixels: int,
+    *,
+    exact: bool = False,
+    itemsize: int = 4,
+    together: int = 1,
 ) -> Iterator[Knobs]:
     """Yield the legal tiles of products with so many channels and pixels, no tile twice as large as what it covers.
 
@@ -28,6 +37,7 @@ def tiles(
         pixels: of one product.
         exact: whether the channels' tile must divide the channels, since padding would be another product's.
         itemsize: bytes of an element.
+        together: pixels that can be loaded at once.
     """
     blocks = _divisors(channels) if exact else _BLOCK
     for rows, cols in _THREAD_TILES:
@@ -42,6 +52,8 @@ def tiles(
                 if threads > 256 or (threads < gpu.warp and not exact):
                     continue
                 for step, (stages, ahead) in itertools.product(_STEPS, overlaps(itemsize)):
+                    if ahead and (tile_channels + tile_pixels) * step > _WAITING * threads:
+                        continue
                     knobs = {
                         "pixels": tile_pixels,
                         "channels": tile_channels,
@@ -51,11 +63,17 @@ def tiles(
                         "split": 1,
                         "stages": stages,
                         "ahead": ahead,
+                        "vector": vector_of(tile_pixels * step, threads, together),
                     }
                     shared = tile_shared_bytes(knobs, max(4, itemsize))
                     # Without asking for more, a kernel has 48 KiB.
                     if shared <= 48 << 10 and resident_blocks(gpu, threads, tile_registers(tall, cols), shared):  # fmt: skip
                         yield knobs
+
+
+def vector_of(elements: int, threads: int, together: int) -> int:
+    """Return how many elements a thread loads at once: all that lie together, if every thread then has the same number of loads."""
+    return together if elements % (threads * together) == 0 else 1
 
 
 def overlaps(itemsize: int) -> tuple[tuple[int, int], ...]:

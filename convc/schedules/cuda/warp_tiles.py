@@ -10,7 +10,7 @@ from typing import Final
 from convc.schedules.cuda.fragments import CHANNELS, PIXELS, WORDS, elements_of
 from convc.schedules.cuda.mma import row_words
 from convc.schedules.cuda.model import STEP_CYCLES, resident_blocks
-from convc.schedules.cuda.tiles import overlaps
+from convc.schedules.cuda.tiles import overlaps, vector_of
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
@@ -39,6 +39,9 @@ _SHARED: Final = 48 << 10
 
 # Registers of a thread beside sums and operands (ptxas: 30 to 60).
 _OTHER_REGISTERS: Final = 48
+
+# ptxas takes up to a tenth more than the estimate, and a thread has 255.
+_MOST_REGISTERS: Final = 224
 
 # From a load's issue to its data, from L2 mostly.
 _LATENCY: Final = 700.0
@@ -77,7 +80,14 @@ def shared_bytes(knobs: Knobs, dtype: str) -> int:
 
 
 def warp_tiles(
-    gpu: Gpu, channels: int, pixels: int, dtype: str, *, math: int, exact: bool
+    gpu: Gpu,
+    channels: int,
+    pixels: int,
+    dtype: str,
+    *,
+    math: int,
+    exact: bool,
+    together: int = 1,
 ) -> Iterator[Knobs]:
     """Yield the legal tiles of products with so many channels and pixels, no tile twice as large as what it covers.
 
@@ -88,6 +98,7 @@ def warp_tiles(
         dtype: of the operands.
         math: products for each of them.
         exact: whether the channels' tile must divide the channels, since padding would be another product's.
+        together: pixels that can be loaded at once.
     """
     for warp_channels, warp_pixels in _WARPS:
         for tile_channels in _BLOCK_CHANNELS:
@@ -112,10 +123,13 @@ def warp_tiles(
                         "split": 1,
                         "stages": stages,
                         "ahead": ahead,
+                        "vector": vector_of(tile_pixels * words, 32 * warps, together),
                     }
                     shared = shared_bytes(knobs, dtype)
                     threads = warps * gpu.warp
                     whole_copies = tile_channels * words % (4 * threads) == 0 and tile_pixels * words % threads == 0  # fmt: skip
+                    if warp_registers(knobs, dtype) > _MOST_REGISTERS:
+                        continue
                     if shared <= _SHARED and whole_copies and resident_blocks(gpu, threads, warp_registers(knobs, dtype), shared):  # fmt: skip
                         yield knobs
 
@@ -148,7 +162,7 @@ def warp_cycles(
     shared += knobs["channels"] * words / _BANKS
     split = (4 * m + 2 * n) * 3 + 4 * m * n if many > 1 else 0
     issue = warps * instructions * (m * n * many + m + 2 * n + split) / _ISSUE
-    issue += looked_up * _LOOKUP * e / gpu.warp / _ISSUE
+    issue += looked_up * _LOOKUP * e / knobs["vector"] / gpu.warp / _ISSUE
     fetch = 4.0 * words * (knobs["channels"] + knobs["pixels"]) / _L2
     # Units wait for each other: a quarter of the next busiest one's time shows.
     busiest = sorted((multiply, shared, issue, fetch))

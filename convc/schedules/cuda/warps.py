@@ -51,7 +51,8 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
 
     Args:
         sch: the schedule.
-        knobs: `channels`, `pixels`, `step` of a block's tile; `warp_channels`, `warp_pixels` of a warp's; `math`, `stages`, `ahead`.
+        knobs: `channels`, `pixels`, `step` of a block's tile; `warp_channels`, `warp_pixels` of a warp's; `math`, `stages`, `ahead`;
+            `vector` pixels loaded at once.
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
     """
     dtype = str(sch.get(sch.get_sblock("patch")).writes[0].source.dtype)
@@ -79,7 +80,7 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     weight = sch.cache_read(acc, 0, "shared")
     sch.compute_at(weight, step, preserve_unit_loops=True)
     threads = rows * cols * 32
-    rests = (*_look_up(sch, patch, threads), _copy(sch, weight, threads, 4 * e))
+    rests = (*_look_up(sch, patch, threads, knobs["vector"]), _copy(sch, weight, threads, 4 * e))
     sch.storage_align(patch, 0, axis=2, factor=32 * e, offset=(row_words(knobs["pixels"]) * e) % (32 * e))  # fmt: skip
     for loop in (k, m, pair):
         sch.unroll(loop)
@@ -95,12 +96,15 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
         sch.reverse_compute_inline(out)
 
 
-def _look_up(sch: s_tir.Schedule, patch: Block, threads: int) -> tuple[Loop, Loop]:
+def _look_up(sch: s_tir.Schedule, patch: Block, threads: int, vector: int) -> tuple[Loop, ...]:
     """Let all threads of a block fill shared memory with patches, neighbours neighbouring words."""
     *loops, element = sch.get_loops(patch)[-5:]
-    rest, thread = sch.split(sch.fuse(*loops), [None, threads])
+    rest, thread, lane = sch.split(sch.fuse(*loops), [None, threads, vector])
     sch.bind(thread, "threadIdx.x")
-    return rest, element
+    if vector == 1:
+        return rest, sch.fuse(lane, element)
+    sch.vectorize(sch.fuse(lane, element))
+    return (rest,)
 
 
 def _copy(sch: s_tir.Schedule, weight: Block, threads: int, vector: int) -> Loop:

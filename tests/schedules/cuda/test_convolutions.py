@@ -22,6 +22,9 @@ NARROW = [
     ("tensor_core", "bfloat16"),
 ]
 
+# Steps of one tap and several steps; a step of several taps; pixels that lie together, in a padded tile.
+TOGETHER = ConvSpec.of((3, 40, 2, 6), (40, 40, 1, 1))
+FEW = ConvSpec.of((1, 3, 9, 11), (20, 3, 5, 3), strides=(2, 1), pads=(2, 0, 1, 1))
 SEVERAL = ConvSpec.of((2, 64, 7, 6), (48, 64, 3, 3), pads=(1, 1, 1, 1))
 
 SIZES = [SAMPLE, pytest.param(len(CONV_GRID), marks=pytest.mark.slow)]
@@ -62,17 +65,32 @@ def test_other_float_types(name, dtype, count):
 
 @pytest.mark.parametrize("name", ["direct", "tensor_core"])
 def test_loads_ahead_of_the_product_change_nothing(name):
-    """The overlaps of loads and products that the space has, on steps of one tap and of several, one step and many."""
+    """The overlaps of loads and products that the space has, on steps of one tap and of several, and on vectors."""
     trials = []
-    for spec in (
-        SEVERAL,
-        ConvSpec.of((1, 3, 9, 11), (20, 3, 5, 3), strides=(2, 1), pads=(2, 0, 1, 1)),
-    ):
+    for spec in (SEVERAL, FEW, TOGETHER):
         space = list(BACKEND.algorithm(name).space(Problem(spec), TARGET))
         for overlap in ((1, 0), (1, 1), (2, 0)):
             fitting = [k for k in space if (k["stages"], k["ahead"]) == overlap]
-            trials += [Trial(name, spec, knobs=fitting[i * len(fitting) // 3]) for i in range(3)]
+            trials += [Trial(name, spec, knobs=fitting[i * len(fitting) // 2]) for i in range(2)]
+    assert {t.knobs["vector"] for t in trials if t.knobs} == {1, 4}
     check(trials, exact=True)
+
+
+def test_winograd_by_every_tile():
+    """Planes that are no whole tiles, more channels than a tile, pads that differ, filters of one tap on an axis."""
+    specs = (
+        ConvSpec.of((2, 20, 9, 7), (40, 20, 3, 3), pads=(1, 0, 1, 2)),
+        ConvSpec.of((1, 16, 5, 12), (16, 16, 1, 3), pads=(0, 1, 0, 1)),
+        ConvSpec.of((1, 8, 8, 8), (16, 8, 2, 3)),
+    )
+    trials = []
+    for spec in specs:
+        space = list(BACKEND.algorithm("winograd").space(Problem(spec), TARGET))
+        for m in (2, 4):
+            fitting = [k for k in space if k["m"] == m]
+            chosen = (fitting[0], fitting[len(fitting) // 2])
+            trials += [Trial("winograd", spec, knobs=k) for k in chosen]
+    check(trials, exact=False)
 
 
 @pytest.mark.parametrize("name", NAMES)

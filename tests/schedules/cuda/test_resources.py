@@ -27,6 +27,7 @@ NETS = (
     Trial("tensor_core", ConvSpec.of((8, 256, 14, 14), (1024, 256, 1, 1)), (Step("bias"), Step("add"), Step("relu"))),
     Trial("tensor_core", ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1), dtype="float16"), (Step("bias"), Step("relu"))),
     Trial("tensor_core", ConvSpec.of((32, 3, 224, 224), (64, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3), dtype="bfloat16"), (Step("bias"),)),
+    Trial("winograd", ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu"))),
     Trial("tf32", ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu"))),
     Trial("depthwise", ConvSpec.of((1, 96, 56, 56), (96, 1, 3, 3), group=96, pads=(1, 1, 1, 1)), (Step("bias"), Step("clip", (0.0, 6.0)))),
 )  # fmt: skip

@@ -21,18 +21,16 @@ from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Problem
+from convc.schedules.plain_epilogue import finish, plain_extras
 from convc.schedules.plan import Knobs
-from convc.schedules.scalar import apply_steps
 
 __all__ = [
     "Lookup",
     "Matrices",
     "Product",
     "compute",
-    "finish",
     "lookup",
     "pack",
-    "plain_extras",
     "product",
     "together",
 ]
@@ -236,36 +234,6 @@ def product(m: Matrices, element: Lookup, dtype: str, accumulator: str) -> Produ
 
     acc = te.compute((m.products, m.padded_channels, m.padded_pixels), term, name="acc")
     return w, acc
-
-
-def plain_extras(problem: Problem) -> list[te.Tensor]:
-    """Return placeholders of an epilogue's operands: bias as (K,), residual like the result."""
-    spec = problem.spec
-    return [
-        te.placeholder(
-            (spec.out_channels,) if step.name == "bias" else spec.output, spec.dtype, name=step.name
-        )
-        for step in problem.epilogue
-        if step.takes_operand
-    ]
-
-
-def finish(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) -> te.Tensor:
-    """Return the epilogue of plain sums `y`, rounded once to the result's type."""
-    wide = problem.accumulator
-
-    def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
-        return te.compute(
-            y.shape, lambda n, k, *p: y(n, k, *p) + b[k].astype(wide), name="bias_add"
-        )
-
-    def cast(x: te.Tensor, dtype: str) -> te.Tensor:
-        if x.dtype == dtype:
-            return x
-        return te.compute(x.shape, lambda *i: x(*i).astype(dtype), name="cast")
-
-    y = apply_steps(y, problem.epilogue, [cast(e, wide) for e in extras], bias)
-    return cast(y, problem.spec.dtype)
 
 
 def compute(

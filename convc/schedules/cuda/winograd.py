@@ -26,8 +26,9 @@ from convc.schedules.cook_toom import factored
 from convc.schedules.cuda import fragments
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
-from convc.schedules.implicit_gemm import Matrices, finish, plain_extras
+from convc.schedules.implicit_gemm import Matrices
 from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.plain_epilogue import finish, plain_extras
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties
 from convc.schedules.winograd_tiles import Tiles, taps_of

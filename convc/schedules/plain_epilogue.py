@@ -1,0 +1,42 @@
+"""What follows the sums of a convolution on plain tensors: operands, steps, and one rounding to the result's type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import te
+
+from convc.schedules.algorithm import Problem
+from convc.schedules.scalar import apply_steps
+
+__all__ = ["finish", "plain_extras"]
+
+
+def plain_extras(problem: Problem) -> list[te.Tensor]:
+    """Return placeholders of an epilogue's operands: bias as (K,), residual like the result."""
+    spec = problem.spec
+    return [
+        te.placeholder(
+            (spec.out_channels,) if step.name == "bias" else spec.output, spec.dtype, name=step.name
+        )
+        for step in problem.epilogue
+        if step.takes_operand
+    ]
+
+
+def finish(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) -> te.Tensor:
+    """Return the epilogue of plain sums `y`, rounded once to the result's type."""
+    wide = problem.accumulator
+
+    def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return te.compute(
+            y.shape, lambda n, k, *p: y(n, k, *p) + b[k].astype(wide), name="bias_add"
+        )
+
+    def cast(x: te.Tensor, dtype: str) -> te.Tensor:
+        if x.dtype == dtype:
+            return x
+        return te.compute(x.shape, lambda *i: x(*i).astype(dtype), name="cast")
+
+    y = apply_steps(y, problem.epilogue, [cast(e, wide) for e in extras], bias)
+    return cast(y, problem.spec.dtype)

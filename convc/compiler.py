@@ -151,6 +151,8 @@ def compile(
     mtriple: str | None = None,
     threads: int | None = None,
     shapes: Mapping[str, Shape] | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
+    dequantize: bool = False,
     algo: str = AUTO,
     algo_for: Mapping[str, str] | None = None,
     policy: Policy | None = None,
@@ -172,6 +174,8 @@ def compile(
         mtriple: LLVM's triple of another kind of machine, "aarch64-linux-gnu". Default: this machine's.
         threads: how many threads to plan for; the module runs with any number. Default: the cores this process may use.
         shapes: as `load_graph`.
+        values: as `load_graph`.
+        dequantize: as `load_graph`.
         algo: one algorithm for every convolution that it applies to; "auto" chooses per layer.
         algo_for: node name pattern -> algorithm that must be used there.
         policy: by what, and among which algorithms; see `Policy`.
@@ -201,7 +205,7 @@ def compile(
     check_toolchain()
     report = progress or _silent
     report("import", 0, 1)
-    graph = load_graph(source, shapes=shapes)
+    graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
     machines = parse_targets(target, mcpu, threads or usable_threads(), mtriple=mtriple)
     report("passes", 0, 1)
     batch = _batch(graph, batch_sizes)

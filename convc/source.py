@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from convc.errors import InvalidModelError
 from convc.ir import text
 from convc.ir.graph import Graph
+from convc.ir.passes.quantize_layers import quantize_layers
 from convc.ir.types import Shape
 
 if TYPE_CHECKING:
@@ -20,35 +23,50 @@ __all__ = ["Source", "load_graph"]
 Source: TypeAlias = "str | os.PathLike[str] | Graph | onnx.ModelProto"
 
 
-def load_graph(source: Source, *, shapes: Mapping[str, Shape] | None = None) -> Graph:
-    """Return the graph of a model.
+def load_graph(
+    source: Source,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
+    dequantize: bool = False,
+) -> Graph:
+    """Return the graph of a model. Layers of an ONNX model between dequantize and quantize are layers of integers.
 
     Args:
         source: a path to an `.onnx` model or a `.cvc` graph, a graph, or an ONNX model in memory.
         shapes: input name -> shape, for inputs whose shape the ONNX model leaves open.
+        values: input name -> array, for inputs of the ONNX model that become constants.
+        dequantize: compute the layers of quantised ONNX models in floats, as the model is written.
 
     Raises:
-        FrontendError: if the model cannot be read or uses what convc does not take, or `shapes` are given for what is no ONNX
+        FrontendError: if the model cannot be read or uses what convc does not take, or `shapes` or `values` are given for what is no ONNX
             model.
         TextError: if a `.cvc` file does not parse.
     """
     if isinstance(source, Graph):
-        _check_no_shapes(shapes, f"graph '{source.name}'")
+        _check_is_free(shapes, values, f"graph '{source.name}'")
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if not path.exists():
             raise InvalidModelError(f"model must be a file; got '{path}', which does not exist.")
         if path.suffix == ".cvc":
-            _check_no_shapes(shapes, f"'{path}'")
+            _check_is_free(shapes, values, f"'{path}'")
             return text.load(path)
     from convc.frontend.onnx import from_onnx
 
-    return from_onnx(source, shapes=shapes)
+    graph = from_onnx(source, shapes=shapes, values=values)
+    return graph if dequantize else quantize_layers(graph)
 
 
-def _check_no_shapes(shapes: Mapping[str, Shape] | None, what: str) -> None:
+def _check_is_free(
+    shapes: Mapping[str, Shape] | None, values: Mapping[str, np.ndarray] | None, what: str
+) -> None:
     if shapes:
         raise InvalidModelError(
             f"shapes must be given for ONNX models alone; got {dict(shapes)} for {what}, whose shapes are fixed."
+        )
+    if values:
+        raise InvalidModelError(
+            f"values must be given for ONNX models alone; got {', '.join(values)} for {what}."
         )

@@ -31,6 +31,7 @@ from convc.cli.parameters import (
     AlgoOption,
     BatchSizeOption,
     CcOption,
+    DequantizeOption,
     FastMathOption,
     JsonOption,
     McpuOption,
@@ -43,6 +44,7 @@ from convc.cli.parameters import (
     SmOption,
     TargetOption,
     ThreadsOption,
+    ValuesOption,
     VerboseOption,
     existing_file,
     parse_algo_for,
@@ -50,7 +52,7 @@ from convc.cli.parameters import (
 )
 from convc.cli.progress import StageProgress
 from convc.cli.render import Output, print_json
-from convc.cli.sources import model_file, shapes_of
+from convc.cli.sources import model_file, shapes_of, values_of
 from convc.errors import AccuracyError
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ def compile(
     out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write; default: the model's name in this folder, with .so, .a, or for a bundle nothing behind it.", show_default=False)] = None,
     format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples. static: an archive and headers to link.")] = Format.SO,
     shape: ShapeOption = None,
+    values: ValuesOption = None,
+    dequantize: DequantizeOption = False,
     batch_size: BatchSizeOption = None,
     target: TargetOption = "llvm",
     sm: SmOption = None,
@@ -114,6 +118,8 @@ def compile(
             mtriple=mtriple,
             threads=threads,
             shapes=shapes_of(source, shape),
+            values=values_of(source, values),
+            dequantize=dequantize,
             algo=algo,
             algo_for=parse_algo_for(algo_for),
             policy=parse_policy(

@@ -15,6 +15,7 @@ __all__ = [
     "BatchSizeOption",
     "CcOption",
     "ChecksumsOption",
+    "DequantizeOption",
     "ExpectOption",
     "FastMathOption",
     "JsonOption",
@@ -29,6 +30,7 @@ __all__ = [
     "TargetOption",
     "ThreadsOption",
     "TraceOption",
+    "ValuesOption",
     "VerboseOption",
     "existing_file",
     "parse_algo_for",
@@ -44,6 +46,14 @@ ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx m
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="Fix an input's shape; repeatable. NAME may be left out if there is one input.", show_default=False),
+]  # fmt: skip
+ValuesOption = Annotated[
+    Path | None,
+    typer.Option("--values", metavar="IN.npz", help="Inputs of an .onnx model that are constants, by name: what decides a shape must be one.", show_default=False),
+]  # fmt: skip
+DequantizeOption = Annotated[
+    bool,
+    typer.Option("--dequantize", help="Compute the layers of a quantised .onnx model in floats, not in integers."),
 ]  # fmt: skip
 TargetOption = Annotated[
     str,

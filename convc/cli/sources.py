@@ -11,9 +11,11 @@ import typer
 from convc.cli.parameters import existing_file, parse_shapes
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from convc.ir import Graph
 
-__all__ = ["MODEL_SUFFIXES", "model_file", "module_file", "open_graph", "shapes_of"]
+__all__ = ["MODEL_SUFFIXES", "model_file", "module_file", "open_graph", "shapes_of", "values_of"]
 
 MODEL_SUFFIXES = (".onnx", ".cvc")
 
@@ -49,9 +51,25 @@ def shapes_of(path: Path, texts: list[str] | None) -> dict[str, tuple[int, ...]]
     return parse_shapes(texts, lambda: _input_names(path))
 
 
-def open_graph(path: Path, texts: list[str] | None = None) -> Graph:
+def values_of(path: Path, values: Path | None) -> dict[str, np.ndarray] | None:
+    """Return the arrays of `--values`."""
+    if values is None:
+        return None
+    if path.suffix != ".onnx":
+        raise typer.BadParameter(f"--values must be for an .onnx model; got '{path}'.")
+    from convc.npz import load_npz
+
+    return load_npz(existing_file(values, "--values"))
+
+
+def open_graph(
+    path: Path,
+    texts: list[str] | None = None,
+    values: Path | None = None,
+    dequantize: bool = False,
+) -> Graph:
     """Return the imported graph of a model's file."""
     shapes = shapes_of(model_file(path), texts)
     from convc.source import load_graph
 
-    return load_graph(path, shapes=shapes)
+    return load_graph(path, shapes=shapes, values=values_of(path, values), dequantize=dequantize)

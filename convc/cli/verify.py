@@ -9,18 +9,20 @@ import typer
 
 from convc.cli.exits import error_document, exit_code
 from convc.cli.parameters import (
+    DequantizeOption,
     JsonOption,
     ModelArgument,
     QuietOption,
     SeedOption,
     ShapeOption,
     ThreadsOption,
+    ValuesOption,
     VerboseOption,
     existing_file,
 )
 from convc.cli.render import Column, Output, console, print_json, seconds, table
 from convc.cli.run import ModuleArgument
-from convc.cli.sources import model_file, module_file, open_graph
+from convc.cli.sources import model_file, module_file, open_graph, values_of
 from convc.errors import AccuracyError
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def verify(
     inputs: Annotated[Path | None, typer.Option("--inputs", metavar="IN.npz", help="These inputs instead of random ones.", show_default=False)] = None,
     save_failing: Annotated[Path | None, typer.Option("--save-failing", metavar="DIR", help="Where to write the inputs that fail.", show_default=False)] = None,
     shape: ShapeOption = None,
+    values: ValuesOption = None,
+    dequantize: DequantizeOption = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -57,7 +61,7 @@ def verify(
     loaded = load_each(module_file(module), threads)
     reports = verify_each(
         loaded,
-        _graph(model, shape, next(iter(loaded.values()))),
+        _graph(model, shape, values, dequantize, next(iter(loaded.values()))),
         reference=reference,
         model_path=model,
         inputs=load_npz(existing_file(inputs, "--inputs")) if inputs is not None else None,
@@ -70,13 +74,20 @@ def verify(
     _answer(output, module, model, reports, saved)
 
 
-def _graph(model: Path, shape: list[str] | None, loaded: Module) -> Graph:
+def _graph(
+    model: Path, shape: list[str] | None, values: Path | None, dequantize: bool, loaded: Module
+) -> Graph:
     """Import the model; one with symbolic dimensions takes them from the module unless told otherwise."""
     if shape or model.suffix != ".onnx":
-        return open_graph(model, shape)
+        return open_graph(model, shape, values, dequantize)
     from convc.source import load_graph
 
-    return load_graph(model_file(model), shapes={t.name: t.shape for t in loaded.inputs})
+    return load_graph(
+        model_file(model),
+        shapes={t.name: t.shape for t in loaded.inputs},
+        values=values_of(model, values),
+        dequantize=dequantize,
+    )
 
 
 def _answer(

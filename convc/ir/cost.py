@@ -5,6 +5,7 @@ from __future__ import annotations
 from convc.ir.graph import Graph, Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
+from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 
 __all__ = ["flops", "graph_flops", "parameters"]
 
@@ -19,6 +20,8 @@ def flops(graph: Graph, node: Node) -> int:
         return conv_spec(operands[0].type, operands[1].type, node.attributes).flops
     if isinstance(node.attributes, ConvWeightGradAttributes):
         return forward_spec(operands[0].type, operands[1].type, node.attributes).flops
+    if isinstance(node.attributes, QuantizedConvAttributes):
+        return quantized_spec(operands[0].type, operands[1].type, node.attributes).flops
     if node.op in ("dense", "matmul"):
         return 2 * node.type.size * operands[0].type.shape[-1]
     return 0

@@ -21,12 +21,14 @@ from convc.lowering.layouts import (
     chain_of_nodes,
     gradient_row,
     is_channel_concatenation,
+    quantized_operands,
 )
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.product_calls import product_calls
 from convc.lowering.products import product_of
 from convc.lowering.program import Argument, Call, Program
+from convc.lowering.quantized_call import quantized_call
 from convc.schedules import bottleneck, bottleneck_model, packing
 from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
@@ -91,6 +93,8 @@ class _Emitter:
         elif (product := product_of(self.graph, node, self.target)) is not None:
             for call in product_calls(self.graph, node, product, self.places, self.target):
                 self._call(call)
+        elif (wants := quantized_operands(self.graph, node, self.target)) is not None:
+            self._call(quantized_call(self.graph, node, wants, self.places, self.target))
         else:
             self._other(unit)
 

@@ -36,6 +36,7 @@ __all__ = [
     "conv_kernel",
     "dense_kernel",
     "dense_packing_kernel",
+    "named_kernel",
     "packing_kernel",
     "reorder_kernel",
     "unit_kernel",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 
-def _kernel(
+def named_kernel(
     stem: str, parts: Sequence[object], views: Sequence[View], make: Callable[[], tirx.PrimFunc]
 ) -> Kernel:
     """Return the kernel whose code depends on `parts` and the views (but for where they begin)."""
@@ -105,7 +106,7 @@ def conv_kernel(
         problem.constant_weight,
         problem.accumulator,
     )
-    return _kernel(stem, parts, views, make)
+    return named_kernel(stem, parts, views, make)
 
 
 def bottleneck_kernel(
@@ -118,7 +119,7 @@ def bottleneck_kernel(
         return backend_of(target).schedules["bottleneck"](func, knobs, target)
 
     stem = f"bottleneck_{chain.depthwise.spec.key.split('-pd')[0]}"
-    return _kernel(stem, (chain.key, sorted(knobs.items())), views, make)
+    return named_kernel(stem, (chain.key, sorted(knobs.items())), views, make)
 
 
 def packing_kernel(
@@ -134,7 +135,7 @@ def packing_kernel(
 
     spec = problem.spec
     parts = (spec.key, sorted(knobs.items()), problem.dual)
-    return _kernel(f"pack_{algorithm}", parts, views, make)
+    return named_kernel(f"pack_{algorithm}", parts, views, make)
 
 
 def weight_gradient_kernel(
@@ -147,7 +148,7 @@ def weight_gradient_kernel(
         return backend_of(target).schedules[f"weight_gradient_{row.NAME}"](func, knobs, target)
 
     stem = f"weight_gradient_{row.NAME}_{spec.key.split('-pd')[0]}"
-    return _kernel(stem, (spec.key, sorted(knobs.items())), views, make)
+    return named_kernel(stem, (spec.key, sorted(knobs.items())), views, make)
 
 
 def dense_kernel(
@@ -167,7 +168,7 @@ def dense_kernel(
         return backend.schedules["dense"](func, knobs, target)
 
     stem = f"dense_m{data[0]}c{data[1]}k{outputs}"
-    return _kernel(stem, (*epilogue, sorted(knobs.items())), views, make)
+    return named_kernel(stem, (*epilogue, sorted(knobs.items())), views, make)
 
 
 def dense_packing_kernel(
@@ -181,7 +182,7 @@ def dense_packing_kernel(
         func = te.create_prim_func(tensors)
         return backend_of(target).schedules["packing"](func, knobs, target)
 
-    return _kernel("pack_dense", (product.by_columns, sorted(knobs.items())), views, make)
+    return named_kernel("pack_dense", (product.by_columns, sorted(knobs.items())), views, make)
 
 
 def unit_kernel(
@@ -222,7 +223,7 @@ def unit_kernel(
         steps.append(f"%n{i}={node.op}({inputs}){node.attributes}{node.type}")
         names[node.name] = f"%n{i}"
     stem = "_".join(n.op for n in unit.nodes[:4])
-    return _kernel(stem, (block, *steps, [str(graph[i].type) for i in operands]), views, make)
+    return named_kernel(stem, (block, *steps, [str(graph[i].type) for i in operands]), views, make)
 
 
 def _keeps_zeros(unit: Unit, literals: Mapping[str, float]) -> bool:
@@ -265,7 +266,7 @@ def reorder_kernel(
             return backend_of(target).schedule_transpose(func, max(source, result), target)
         return backend_of(target).schedule_any(func, target)
 
-    return _kernel(f"reorder_{source}_{result}", (type,), views, make)
+    return named_kernel(f"reorder_{source}_{result}", (type,), views, make)
 
 
 def border_kernel(views: Sequence[View], target: Target) -> Kernel:
@@ -275,7 +276,7 @@ def border_kernel(views: Sequence[View], target: Target) -> Kernel:
         bands = [_fill(view.shape, 0, view.dtype, f"band{i}") for i, view in enumerate(views)]
         return backend_of(target).schedule_any(te.create_prim_func(bands), target)
 
-    return _kernel("border", (), views, make)
+    return named_kernel("border", (), views, make)
 
 
 def _fill(shape: Shape, value: float, dtype: str, name: str) -> te.Tensor:

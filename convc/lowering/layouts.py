@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
+from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.lowering.partition import Unit, is_literal
-from convc.schedules import bottleneck
+from convc.schedules import bottleneck, quantized
+from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.chains import chain_problem
@@ -28,7 +30,14 @@ from convc.schedules.weight_gradients import (
 )
 from convc.target import Target
 
-__all__ = ["Layouts", "assign_layouts", "chain_of", "chain_of_nodes", "gradient_row"]
+__all__ = [
+    "Layouts",
+    "assign_layouts",
+    "chain_of",
+    "chain_of_nodes",
+    "gradient_row",
+    "quantized_operands",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,10 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             key = (node.inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
             written[node.name] = block[node.name] = 0
+        elif (wanted := quantized_operands(graph, node, target)) is not None:
+            key = (node.inputs[0], wanted.data.block)
+            halos[key] = halos.get(key, Halo()).union(wanted.border)
+            written[node.name] = block[node.name] = wanted.result.block
         else:
             written[node.name] = block[node.name] = _followed(graph, unit, written)
     homes = _homes(graph, units, block)
@@ -126,6 +139,18 @@ def gradient_row(node: Node, plan: Plan) -> WeightGradient | None:
     if choice is None or choice.algorithm == PLAIN_LOOPS:
         return None
     return weight_gradient_named(choice.algorithm)
+
+
+def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | None:
+    """Return the memory orders of a convolution of bytes, if the kernel on blocks of channels computes it."""
+    attributes = node.attributes
+    if not isinstance(attributes, QuantizedConvAttributes):
+        return None
+    data, *constants = graph.operands(node)
+    if "quantized" not in backend_of(target).schedules or any(n.op != CONSTANT for n in constants):
+        return None
+    spec = quantized_spec(data.type, constants[0].type, attributes)
+    return quantized.operands(spec, quantized.knobs(spec, target))
 
 
 def is_channel_concatenation(node: Node) -> bool:

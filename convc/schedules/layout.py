@@ -105,6 +105,17 @@ class View:
         (n, c, w, b), (sn, sc, sw, sb) = self.shape, self.strides
         return replace(self, shape=(n, c, 1, w, b), strides=(sn, sc, w * sw, sw, sb))
 
+    def quads(self) -> View:
+        """Return the same bytes with four neighbouring 8-bit elements of the last axis seen as one int32.
+
+        Example:
+            >>> Layout(16).view((1, 32, 2, 2), "uint8").quads().shape
+            (1, 2, 2, 2, 4)
+        """
+        *outer, lanes = self.shape
+        strides = (*(s // 4 for s in self.strides[:-1]), 1)
+        return replace(self, shape=(*outer, lanes // 4), strides=strides, dtype="int32")
+
     def split(self, *factors: int) -> View:
         """Return the same bytes with each spatial axis seen as (extent / factor, factor); for blocked views only."""
         (n, c, *spatial, b), (sn, sc, *steps, sb) = self.shape, self.strides

@@ -14,7 +14,7 @@ from tvm import te, tirx, topi
 from convc.ir.epilogue import Step
 from convc.ir.types import FLOATS
 
-__all__ = ["BINARY", "UNARY", "apply_steps", "map_elements", "zero_beyond"]
+__all__ = ["BINARY", "UNARY", "apply_steps", "map_elements", "rounded", "zero_beyond"]
 
 Tensor = te.Tensor
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
@@ -23,6 +23,13 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 def map_elements(x: Tensor, function: Callable[[Expr], Expr]) -> Tensor:
     """Return the tensor of `function` of each element."""
     return te.compute(x.shape, lambda *i: function(x(*i)), name="map")
+
+
+def rounded(y: Expr, zero: Expr, least: int, greatest: int, dtype: str) -> Expr:
+    """Return a float as a whole number of an integer type: to nearest, ties to even, saturated."""
+    whole = tirx.nearbyint(y) + zero
+    kept = tirx.min(whole, tirx.const(float(greatest), "float32"))
+    return tirx.max(kept, tirx.const(float(least), "float32")).astype("int32").astype(dtype)
 
 
 def zero_beyond(x: Tensor, channels: int, block: int) -> Tensor:

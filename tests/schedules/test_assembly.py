@@ -26,13 +26,13 @@ LAYERS = {
     "first_7x7": (
         "direct",
         ConvSpec.of((1, 3, 56, 56), (64, 3, 7, 7), strides=(2, 2), pads=(3,) * 4),
-    ),  # fmt: skip
+    ),
     "1x1": ("direct", ConvSpec.of((1, 64, 28, 28), (128, 64, 1, 1))),
     "3x3": ("direct", ConvSpec.of((1, 64, 28, 28), (64, 64, 3, 3), pads=(1,) * 4)),
     "depthwise": (
         "depthwise",
         ConvSpec.of((1, 64, 28, 28), (64, 1, 3, 3), pads=(1,) * 4, group=64),
-    ),  # fmt: skip
+    ),
 }
 
 

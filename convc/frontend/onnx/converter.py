@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from convc.frontend.onnx.narrow import NarrowValue
 from convc.ir.ops.definition import Array
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Converter", "Result", "display_domain"]
 
 
-Result: TypeAlias = "str | Array | tuple[str | Array, ...]"
+Result: TypeAlias = "str | Array | NarrowValue | tuple[str | Array | NarrowValue, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Converter:
         folds: whether onnx.reference computes exactly these versions, so that a node of constants is evaluated at import.
         note: what is left out, for `convc ops`.
         domain: "" is ai.onnx.
+        narrow: what it does with values of the narrow types (see narrow.py): "" refuses them, "reads" knows what they stand for,
+            "moves" only moves them, so that the result is of operand 0's type.
     """
 
     op_type: str
@@ -36,6 +39,7 @@ class Converter:
     note: str = ""
     folds: bool = False
     domain: str = ""
+    narrow: str = ""
 
 
 def display_domain(domain: str) -> str:

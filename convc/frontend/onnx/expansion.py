@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 import onnx.inliner
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, helper
 
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.inference import skeleton
@@ -24,6 +25,9 @@ from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.types import TensorType
 
 __all__ = ["expand_functions", "has_function"]
+
+# A domain of our own for definitions made for one node; none is left after inlining.
+WRITTEN_OUT: Final = "convc.definition"
 
 
 def has_function(domain: str, op_type: str, opset: int) -> bool:
@@ -82,6 +86,51 @@ def _complete(model: ModelProto, wanted: set[tuple[str, str]]) -> None:
                 node.attribute.append(attribute.default_value)
 
 
+def _definition(
+    node: NodeProto, opset: int, types: Mapping[str, TypeProto]
+) -> FunctionProto | None:
+    """Return ONNX's definition of a node, if the types of its operands are known."""
+    if any(name and name not in types for name in node.input):
+        return None
+    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    operands = [(types[n] if n else TypeProto()).SerializeToString() for n in node.input]
+    # In onnx 1.21 and later; its type stubs know neither.
+    offered: list[int] = schema.context_dependent_function_opset_versions  # type: ignore[attr-defined]
+    versions = [v for v in offered if v <= opset]
+    if not versions:
+        return None
+    build = schema.get_context_dependent_function_with_opset_version  # type: ignore[attr-defined]
+    function = FunctionProto()
+    function.ParseFromString(build(max(versions), node.SerializeToString(), operands))
+    return function
+
+
+def _with_holes(model: ModelProto, wanted: set[tuple[str, str]]) -> ModelProto:
+    """Return the model with the wanted nodes that leave out an operand written out: onnx's inliner asks for the type of each."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    infos = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    types = {i.name: i.type for i in infos}
+    opsets = {normal_domain(o.domain): int(o.version) for o in model.opset_import}
+    found = False
+    for number, node in enumerate(model.graph.node):
+        if (node.domain, node.op_type) not in wanted or all(node.input):
+            continue
+        function = _definition(node, opsets[node.domain], types)
+        if function is None:
+            continue
+        del function.opset_import[:]
+        for domain, version in opsets.items():
+            function.opset_import.add(domain=domain, version=version)
+        function.domain, function.name = WRITTEN_OUT, f"{node.op_type}_{number}"
+        node.domain, node.op_type = WRITTEN_OUT, function.name
+        model.functions.append(function)
+        found = True
+    if not found:
+        return model
+    model.opset_import.add(domain=WRITTEN_OUT, version=1)
+    return onnx.inliner.inline_local_functions(model)
+
+
 def expand_functions(source: ModelSource, inputs: Mapping[str, TensorType]) -> ModelSource:
     """Return the model with every operator that has no converter, but a definition by others, written out.
 
@@ -96,6 +145,7 @@ def expand_functions(source: ModelSource, inputs: Mapping[str, TensorType]) -> M
     bones = skeleton(source, inputs)
     _complete(bones, wanted)
     try:
+        bones = _with_holes(bones, wanted)
         written = onnx.inliner.inline_selected_functions(
             bones, sorted(wanted), inline_schema_functions=True
         )

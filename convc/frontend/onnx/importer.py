@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 from convc.errors import ConvcError, DTypeError, InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
-from convc.frontend.onnx.converter import Converter
+from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.expansion import expand_functions
 from convc.frontend.onnx.folding import ConstantFolder
 from convc.frontend.onnx.inference import (
@@ -27,6 +27,7 @@ from convc.frontend.onnx.inference import (
 )
 from convc.frontend.onnx.input_shapes import bind_inputs, bind_values
 from convc.frontend.onnx.model_file import ModelSource, normal_domain, read_model, since_version
+from convc.frontend.onnx.narrow import NARROW, NarrowValue, narrow_name, natural
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators import find_converter
 from convc.frontend.onnx.refusal import Unsupported
@@ -100,8 +101,11 @@ class _Import:
         self.depth = 0
 
     def run(self) -> Graph:
+        codes = {i.name: i.type.tensor_type.elem_type for i in self.graph.input}
         for name, type in self.inputs.items():
-            self.values.define(name, self.builder.input(name, type))
+            value = self.builder.input(name, type)
+            narrow = narrow_name(codes[name])
+            self.values.define(name, NarrowValue(value, narrow) if narrow else value)
         for tensor in self.graph.initializer:
             self.values.define(tensor.name, tensor)
         self._import_nodes(self.graph)
@@ -166,33 +170,51 @@ class _Import:
 
     def _results(
         self, proto: NodeProto, row: Converter, version: int
-    ) -> Sequence[Array | str | None]:
+    ) -> Sequence[Array | str | NarrowValue | None]:
         """Return an array or a value of the graph for each output that is read."""
         given = [name for name in proto.input if name]
+        narrow = self.values.narrow(given[0]) if given else ""
         if row.folds and all(self.values.is_constant(name) for name in given):
             folded = self._fold(proto)
             if folded is not None:
                 return folded
+        for name in given:
+            if self.values.narrow(name) and not row.narrow:
+                raise Unsupported(f"operand '{name}' of type {self.values.narrow(name)}")
         attributes = AttributeReader(proto.op_type, proto.attribute, self.source.tensors)
         node = OperatorNode(proto, version, self.values, attributes, self._import_body)
         converted = row.convert(node)
         attributes.finish()
-        results = converted if isinstance(converted, tuple) else (converted,)
+        results = _all_of(converted)
+        if row.narrow == "moves" and narrow:
+            results = tuple(
+                NarrowValue(r, narrow)
+                if isinstance(r, str)
+                else natural(r, narrow)
+                if isinstance(r, np.ndarray)
+                else r
+                for r in results
+            )
         for index, name in enumerate(proto.output[len(results) :], len(results)):
             if name in self.read_names:
                 raise Unsupported(f"output {index} ('{name}') is used")
         return results
 
     def _fold(self, proto: NodeProto) -> Sequence[Array | None] | None:
-        operands = [self.values.constant(name) if name else None for name in proto.input]
+        operands = [self.values.natural(name) if name else None for name in proto.input]
         return self.folder.fold(proto, operands)
 
-    def _define(self, proto: NodeProto, results: Sequence[Array | str | Refused | None]) -> None:
+    def _define(
+        self, proto: NodeProto, results: Sequence[Array | str | NarrowValue | Refused | None]
+    ) -> None:
         for name, result in zip(proto.output, results, strict=False):
             if not name or result is None:
                 continue
             self.values.define(name, result)
-            known = not isinstance(result, np.ndarray) or result.dtype.name in SHORT_NAMES
+            known = not isinstance(result, np.ndarray) or result.dtype.name in (
+                *SHORT_NAMES,
+                *NARROW,
+            )
             if known and not isinstance(result, Refused):
                 self._cross_check(proto, name)
 
@@ -206,7 +228,7 @@ class _Import:
             return
         ours, theirs = self.values.type(name), self.inferred.get(name)
         try:
-            check_type(name, ours, theirs)
+            check_type(name, ours, theirs, self.values.narrow(name))
         except InvalidModelError:
             if version is None or not may_be_misinferred(proto, version):
                 raise
@@ -224,6 +246,13 @@ class _Import:
             is_operator=is_operator,
         )
         self._define(proto, [Refused() for _ in proto.output])
+
+
+def _all_of(result: Result) -> tuple[str | Array | NarrowValue, ...]:
+    """Return what a converter answers as one value for each output."""
+    if isinstance(result, NarrowValue) or not isinstance(result, tuple):
+        return (result,)
+    return result
 
 
 def _node_name(node: NodeProto) -> str:

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, helpe
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.input_shapes import Dimension, dimensions
 from convc.frontend.onnx.model_file import ModelSource, normal_domain
+from convc.frontend.onnx.narrow import NARROW
 from convc.ir.types import TensorType, numpy_dtype
 
 __all__ = [
@@ -61,7 +62,7 @@ def skeleton(source: ModelSource, inputs: Mapping[str, TensorType]) -> ModelProt
         if bound is None:
             result.graph.input.append(info)
         else:
-            code = helper.np_dtype_to_tensor_dtype(numpy_dtype(bound.dtype))
+            code = info.type.tensor_type.elem_type  # a narrow type is bound to its carrier
             result.graph.input.append(helper.make_tensor_value_info(info.name, code, bound.shape))
     for tensor in graph.initializer:
         if _is_small(tensor):
@@ -149,11 +150,13 @@ def may_be_misinferred(node: NodeProto, version: int) -> bool:
     )
 
 
-def check_type(name: str, ours: TensorType, inferred: InferredType | None) -> None:
-    """Raise InvalidModelError if onnx knows another type or extent for a value than convc does."""
+def check_type(
+    name: str, ours: TensorType, inferred: InferredType | None, narrow: str = ""
+) -> None:
+    """Raise InvalidModelError if onnx knows another type or extent for a value than convc does, whose type is `narrow` if given."""
     if inferred is None:
         return
-    code = helper.np_dtype_to_tensor_dtype(numpy_dtype(ours.dtype))
+    code = helper.np_dtype_to_tensor_dtype(NARROW[narrow][0] if narrow else numpy_dtype(ours.dtype))
     dims = inferred.dims
     agrees = inferred.code in (0, code) and (
         dims is None

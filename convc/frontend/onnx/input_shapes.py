@@ -20,6 +20,7 @@ from onnx import (
 
 from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx.model_file import ModelSource
+from convc.frontend.onnx.narrow import carrier, narrow_name
 from convc.ir.types import SHORT_NAMES, Shape, TensorType
 
 __all__ = ["Dimension", "bind_inputs", "bind_values", "dimensions", "element_type"]
@@ -175,9 +176,10 @@ def bind_inputs(
         if isinstance(bound, str):
             problems.append(bound)
             continue
-        result[info.name] = TensorType(
-            bound, element_type(info.type.tensor_type.elem_type, f"input '{info.name}'")
-        )
+        code = info.type.tensor_type.elem_type
+        narrow = narrow_name(code)
+        dtype = carrier(narrow) if narrow else element_type(code, f"input '{info.name}'")
+        result[info.name] = TensorType(bound, dtype)
     if problems:
         raise InvalidModelError("\n".join(problems))
     return result

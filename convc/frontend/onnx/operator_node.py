@@ -69,6 +69,10 @@ class OperatorNode:
         """Return an input's shape and element type."""
         return self._values.type(self.inputs[index])
 
+    def narrow(self, index: int = 0) -> str:
+        """Return the narrow type that an input carries, "" if it is what it seems."""
+        return self._values.narrow(self.inputs[index])
+
     def is_constant(self, index: int) -> bool:
         """Return whether an input is given and known at import."""
         return self.has(index) and self._values.is_constant(self.inputs[index])

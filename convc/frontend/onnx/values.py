@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from convc.errors import InvalidModelError
+from convc.frontend.onnx.narrow import NARROW, NarrowValue, carried, narrow_name, natural
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.tensors import TensorReader
 from convc.ir import GraphBuilder, TensorType
@@ -39,9 +40,18 @@ class ValueTable:
         self._tensors = tensors
         self._known: dict[str, Array | TensorProto | str | Refused] = {}
         self._emitted: dict[str, str] = {}
+        self._narrow: dict[str, str] = {}
 
-    def define(self, name: str, value: Array | TensorProto | str | Refused) -> None:
+    def define(self, name: str, value: Array | TensorProto | str | NarrowValue | Refused) -> None:
         """Give a name its meaning: an array, a tensor not read yet, or a value of the builder."""
+        self._narrow.pop(name, None)
+        if isinstance(value, NarrowValue):
+            value, self._narrow[name] = value
+        elif isinstance(value, TensorProto) and narrow_name(value.data_type):
+            self._narrow[name] = narrow_name(value.data_type)
+        elif isinstance(value, np.ndarray) and value.dtype.name in NARROW:
+            self._narrow[name] = value.dtype.name
+            value = carried(value)
         self._known[name] = value
         self._emitted.pop(name, None)  # a body that is written out again defines its names anew
 
@@ -59,7 +69,18 @@ class ValueTable:
         value = self._look_up(name)
         if isinstance(value, Refused):
             raise BodyRefused
+        if name in self._narrow:
+            raise Unsupported(f"a body's result '{name}' of type {self._narrow[name]}")
         return value if isinstance(value, str) else self.constant(name)
+
+    def narrow(self, name: str) -> str:
+        """Return the narrow type that a value carries, "" if it is what it seems."""
+        return self._narrow.get(name, "")
+
+    def natural(self, name: str) -> Array:
+        """Return a constant's array in the type that it has in ONNX."""
+        array = self.constant(name)
+        return natural(array, self._narrow[name]) if name in self._narrow else array
 
     def is_refused(self, name: str) -> bool:
         return isinstance(self._look_up(name), Refused)
@@ -71,7 +92,8 @@ class ValueTable:
         """Return a constant's array; Unsupported if the value is only known at run time."""
         value = self._look_up(name)
         if isinstance(value, TensorProto):
-            value = self._known[name] = self._tensors.array(value)
+            array = self._tensors.array(value)
+            value = self._known[name] = carried(array) if name in self._narrow else array
         if not isinstance(value, np.ndarray):
             raise Unsupported(f"depends on runtime values of '{name}'")
         return value

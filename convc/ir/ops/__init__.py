@@ -17,6 +17,7 @@ from convc.ir.ops import (
     order,
     pool,
     pool_grad,
+    quantized,
     sample,
     shape,
 )
@@ -40,6 +41,7 @@ OPS: Final[dict[str, OpDef]] = {
         order,
         sample,
         flip,
+        quantized,
     )
     for row in family.ROWS
 }

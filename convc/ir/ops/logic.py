@@ -171,7 +171,8 @@ def _infer_bit_cast(types: Sequence[TensorType], a: BitCastAttributes) -> Tensor
 
 
 def _bit_cast_reference(arrays: Sequence[Array], a: BitCastAttributes) -> Array:
-    narrow = np.ascontiguousarray(arrays[0].astype(numpy_dtype(a.source)))
+    with np.errstate(all="ignore"):  # narrowing NaN, infinity and what is too large is no mistake
+        narrow = np.ascontiguousarray(arrays[0].astype(numpy_dtype(a.source)))
     found = narrow.view(numpy_dtype(a.dtype)).reshape(arrays[0].shape)
     return found.astype(np.float64) if a.dtype in FLOATS else found
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from convc.schedules import dense
 from convc.schedules.backend import Backend
-from convc.schedules.llvm import compiler, elementwise
+from convc.schedules.llvm import compiler, elementwise, quantized
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.table import ALGORITHMS
 from convc.target import Target
@@ -24,7 +24,7 @@ def _seconds(cycles: float, target: Target) -> float:
 BACKEND: Final = Backend(
     kind="llvm",
     algorithms=ALGORITHMS,
-    schedules=SCHEDULES,
+    schedules={**SCHEDULES, "quantized": quantized.schedule},
     dense=dense,
     schedule_any=elementwise.schedule,
     schedule_transpose=elementwise.schedule_transpose,

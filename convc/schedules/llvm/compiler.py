@@ -18,6 +18,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from convc.schedules.llvm.quantized import in_bytes
 from convc.schedules.workspace import note, one_function
 from convc.target import Target
 
@@ -46,6 +47,11 @@ def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.Pri
         return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _keep)))
 
 
+@tirx.transform.prim_func_pass(opt_level=0, name="convc.InBytes")
+def _in_bytes(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
+    return in_bytes(func)
+
+
 def _pipeline() -> tuple[Any, Any, Any]:
     base, _, device = tirx.get_tir_pipeline("s_tir")
 
@@ -53,6 +59,7 @@ def _pipeline() -> tuple[Any, Any, Any]:
         return tvm.ir.transform.Sequential(
             [
                 _keep_on_stack,
+                _in_bytes,
                 tirx.transform.LowerTVMBuiltin(),
                 tirx.transform.LowerIntrin(),
             ]

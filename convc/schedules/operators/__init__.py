@@ -12,6 +12,7 @@ from convc.schedules.operators import (
     logic,
     movement,
     order,
+    quantized,
     sample,
     weight_gradient,
     window,
@@ -35,6 +36,7 @@ OPERATORS: Final[dict[str, Operator]] = {
         sample,
         local,
         weight_gradient,
+        quantized,
     )
     for name, row in family.ROWS.items()
 }

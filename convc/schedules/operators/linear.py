@@ -17,6 +17,24 @@ from convc.schedules.operators.operator import Operator, Tensors, Types, is_imag
 __all__ = ["ROWS"]
 
 
+def _in_single(operator: Operator) -> Operator:
+    """Return an operator of half-width floats that computes in float32: a sum of 1024 terms in bfloat16 has 3 bits left.
+
+    TVM cannot store a vector of bfloat16 sums at all.
+    """
+
+    def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+        dtype = node.type.dtype
+        if dtype not in ("float16", "bfloat16"):
+            return operator.compute(tensors, node, types, block)
+        single = [scalar.map_elements(x, lambda v: v.astype("float32")) for x in tensors]
+        widened = [TensorType(t.shape, "float32") for t in types]
+        result = operator.compute(single, node, widened, block)
+        return scalar.map_elements(result, lambda v: v.astype(dtype))
+
+    return Operator(compute, operator.follows)
+
+
 def _matmul(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     a, b = tensors
     rank = node.type.rank
@@ -75,13 +93,13 @@ def _log_softmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.T
 
 
 ROWS: Final[dict[str, Operator]] = {
-    "dense": Operator(_dense),
-    "matmul": Operator(_matmul),
-    "softmax": Operator(_softmax),
-    "log_softmax": Operator(_log_softmax),
-    "reduce_mean": _reduce(topi.sum, mean=True),
-    "reduce_sum": _reduce(topi.sum),
+    "dense": _in_single(Operator(_dense)),
+    "matmul": _in_single(Operator(_matmul)),
+    "softmax": _in_single(Operator(_softmax)),
+    "log_softmax": _in_single(Operator(_log_softmax)),
+    "reduce_mean": _in_single(_reduce(topi.sum, mean=True)),
+    "reduce_sum": _in_single(_reduce(topi.sum)),
     "reduce_max": _reduce(greatest_of),
     "reduce_min": _reduce(least_of),
-    "reduce_prod": Operator(_reduce(topi.prod).compute),
+    "reduce_prod": _in_single(Operator(_reduce(topi.prod).compute)),
 }

@@ -98,6 +98,13 @@ def _fmod(node: Node, a: Any, b: Any) -> Any:
     )
 
 
+def _where(node: Node, condition: Any, a: Any, b: Any) -> Any:
+    if node.type.dtype != "bfloat16":
+        return tirx.Select(condition, a, b)
+    # TVM stores a bfloat16 sum or product, but no choice. Through float32 and back, every value stays what it is.
+    return tirx.Select(condition, *(v.astype("float32") for v in (a, b))).astype("bfloat16")
+
+
 def _cast_element(v: Any, source: str, wanted: str) -> Any:
     if source == wanted:
         return v
@@ -170,7 +177,7 @@ ROWS: Final[dict[str, Operator]] = {
     "shift_right": _elements(_shift(False)),
     "mod": _elements(_mod),
     "fmod": _elements(_fmod),
-    "where": _elements(lambda node, c, a, b: tirx.Select(c, a, b)),
+    "where": _elements(_where),
     "cast": Operator(_cast, _between_floats),
     "bit_cast": _elements(lambda node, x: tirx.reinterpret(node.type.dtype, x)),
     "is_nan": Operator(_is_nan),

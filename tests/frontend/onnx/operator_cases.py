@@ -366,4 +366,5 @@ CASES = [
     Case("Constant", (), {"value": onnx.numpy_helper.from_array(floats(3))}),
     Case("Constant", (), {"value_float": 1.5}, (12, 99)),
     Case("Constant", (), {"value_floats": [1.5, 2.5]}, (12, 99)),
+    Case("OptionalGetElement", ((2, 3),), since=(18, 99)),
 ]

@@ -163,7 +163,7 @@ _LIBM: Final = {
 }
 
 ROWS: Final = (
-    Converter("Relu", (6, 13, 14), _unary("relu")),
+    Converter("Relu", (6, 13, 14), _unary("relu"), folds=True),
     Converter("Clip", (6, 11, 12, 13), clip, folds=True),
     Converter(
         "LeakyRelu",

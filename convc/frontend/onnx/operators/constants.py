@@ -70,6 +70,16 @@ def only_constants(node: OperatorNode) -> Result:
     raise Unsupported("result too large to be computed at import")
 
 
+def has_element(node: OperatorNode) -> Array:
+    """Return whether there is a tensor: known at import, since convc knows no optional values."""
+    return np.asarray(node.has(0))
+
+
+def get_element(node: OperatorNode) -> str | Array:
+    """Return the tensor itself, which is what it would hold if it were optional."""
+    return node.operand(0)
+
+
 ALWAYS: Final = (13, 19, 21, 23, 24, 25)
 NOTE: Final = "constants only"
 
@@ -80,4 +90,11 @@ ROWS: Final = (
     Converter("Size", (1, *ALWAYS), size),
     Converter("Range", (11, 27), only_constants, NOTE, folds=True),
     Converter("NonZero", (9, 13), only_constants, NOTE, folds=True),
+    Converter("Unique", (11, 28), only_constants, NOTE, folds=True),
+    Converter("NonMaxSuppression", (10, 11), only_constants, NOTE, folds=True),
+    Converter("Det", (11, 22), only_constants, NOTE, folds=True),
+    Converter("MelWeightMatrix", (17,), only_constants, NOTE, folds=True),
+    Converter("TfIdfVectorizer", (9,), only_constants, NOTE, folds=True),
+    Converter("OptionalHasElement", (18, 28), has_element, "tensors"),
+    Converter("OptionalGetElement", (18, 28), get_element, "tensors"),
 )

@@ -8,6 +8,8 @@ from typing import Final
 from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.input_shapes import element_type
+from convc.frontend.onnx.narrow import NARROW, NarrowValue, narrow_name
+from convc.frontend.onnx.narrowing import narrowed, widened
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.logic import BitCastAttributes, InfinityAttributes
@@ -24,6 +26,8 @@ def _all_operands(op: str) -> Callable[[OperatorNode], str]:
 def _wanted(node: OperatorNode) -> str:
     """Return the element type that attribute `to` names."""
     code = node.attributes.integer("to")
+    if narrow_name(code):
+        return narrow_name(code)
     try:
         return element_type(code, f"output '{node.outputs[0]}'")
     except UnsupportedModelError as error:
@@ -33,11 +37,20 @@ def _wanted(node: OperatorNode) -> str:
 def cast(node: OperatorNode) -> Result:
     """Write Cast and CastLike; the value itself if it has the wanted type already."""
     a = node.attributes
-    a.ignore("saturate", "round_mode")  # of 8-bit floats, which convc lacks
-    wanted = node.type(1).dtype if node.op_type == "CastLike" else _wanted(node)
-    if node.is_constant(0) and node.op_type == "CastLike":
+    saturate, mode = a.flag("saturate", True), a.text("round_mode", "up")
+    like = node.op_type == "CastLike"
+    wanted = (node.narrow(1) or node.type(1).dtype) if like else _wanted(node)
+    source = node.narrow()
+    if node.is_constant(0) and like and not source and wanted not in NARROW:
         return node.constant(0).astype(numpy_dtype(wanted))
-    return node.cast(node.value(), wanted)
+    if source == wanted:
+        return NarrowValue(node.value(), wanted)
+    value = widened(node, node.value(), source) if source else node.value()
+    if wanted in NARROW:
+        # round_mode is of the one format that has only powers of 2.
+        rounding = mode if wanted == "float8_e8m0fnu" else "nearest"
+        return narrowed(node, value, wanted, saturate=saturate, mode=rounding)
+    return node.cast(value, wanted)
 
 
 def is_inf(node: OperatorNode) -> str:
@@ -71,8 +84,12 @@ def not_(node: OperatorNode) -> str:
 def bit_cast(node: OperatorNode) -> Result:
     """Write BitCast: the same bits as another type of the same width."""
     wanted = _wanted(node)
+    if wanted in NARROW:
+        raise Unsupported(f"to {wanted}")
     if node.type().dtype == wanted:
         return node.value()
+    if node.type().dtype == "bool" and wanted in ("int8", "uint8"):
+        return node.cast(node.value(), wanted)  # a bool is a byte, 0 or 1
     return node.emit("bit_cast", [node.value()], BitCastAttributes(node.type().dtype, wanted))
 
 
@@ -98,6 +115,6 @@ ROWS: Final = (
     Converter("IsNaN", (9, 13, 20), _all_operands("is_nan"), folds=True),
     Converter("IsInf", (10, 20), is_inf, folds=True),
     Converter("BitCast", (26,), bit_cast),
-    Converter("Cast", (6, 9, *ALWAYS, 28), cast, folds=True),
-    Converter("CastLike", (15, 19, 21, 23, 24, 25), cast, folds=True),
+    Converter("Cast", (6, 9, *ALWAYS, 28), cast, folds=True, narrow="reads"),
+    Converter("CastLike", (15, 19, 21, 23, 24, 25), cast, folds=True, narrow="reads"),
 )

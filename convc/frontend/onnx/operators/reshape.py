@@ -124,11 +124,20 @@ def dropout(node: OperatorNode) -> Result:
 RESHAPED: Final = (13, 21, 23, 24, 25)
 
 ROWS: Final = (
-    Converter("Reshape", (5, 13, 14, 19, 21, 23, 24, 25), reshape, "constant shape", folds=True),
-    Converter("Flatten", (1, 9, 11, *RESHAPED), flatten, folds=True),
-    Converter("Squeeze", (1, 11, *RESHAPED), squeeze, "constant axes", folds=True),
-    Converter("Unsqueeze", (1, 11, *RESHAPED), unsqueeze, "constant axes", folds=True),
-    Converter("Transpose", (1, *RESHAPED), transpose, folds=True),
-    Converter("Identity", (1, 13, 14, 16, 19, 21, 23, 24, 25), identity),
+    Converter(
+        "Reshape",
+        (5, 13, 14, 19, 21, 23, 24, 25),
+        reshape,
+        "constant shape",
+        folds=True,
+        narrow="moves",
+    ),
+    Converter("Flatten", (1, 9, 11, *RESHAPED), flatten, folds=True, narrow="moves"),
+    Converter("Squeeze", (1, 11, *RESHAPED), squeeze, "constant axes", folds=True, narrow="moves"),
+    Converter(
+        "Unsqueeze", (1, 11, *RESHAPED), unsqueeze, "constant axes", folds=True, narrow="moves"
+    ),
+    Converter("Transpose", (1, *RESHAPED), transpose, folds=True, narrow="moves"),
+    Converter("Identity", (1, 13, 14, 16, 19, 21, 23, 24, 25), identity, narrow="moves"),
     Converter("Dropout", (7, 10, 12, 13, 22), dropout, "inference"),
 )

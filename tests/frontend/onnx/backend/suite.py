@@ -20,9 +20,12 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from convc.compiler import compile
 from convc.errors import UnsupportedModelError
 from convc.frontend.onnx import from_onnx
+from convc.frontend.onnx.narrow import NARROW, carried, natural
 from convc.ir import Graph
+from convc.ir.reference import interpret
+from convc.ir.types import FLOATS
 
-__all__ = ["KINDS", "BackendCase", "cases", "check", "imported", "out_of_scope"]
+__all__ = ["KINDS", "BackendCase", "as_carried", "cases", "check", "imported", "out_of_scope"]
 
 # The nine light models have a test of their own, test_onnx_light_models.py.
 KINDS: Final = ("node", "simple", "pytorch-converted", "pytorch-operator")
@@ -105,6 +108,11 @@ def out_of_scope(case: BackendCase) -> str:
     return "training" if "training" in case.name else ""
 
 
+def as_carried(array: np.ndarray) -> np.ndarray:
+    """Return an array as a module takes and gives it: a type of 8 bits and less travels in an integer."""
+    return carried(array) if array.dtype.name in NARROW else array
+
+
 def imported(model: ModelProto, feeds: Arrays) -> tuple[Graph, Arrays]:
     """Return the graph, and the inputs that are constants of it: empty ones, and those that the importer must know."""
     values = {n: a for n, a in feeds.items() if not a.size}
@@ -116,36 +124,56 @@ def imported(model: ModelProto, feeds: Arrays) -> tuple[Graph, Arrays]:
             asked = re.findall(r"depends on runtime values of '([^']*)'", str(error))
             more = [n for n in asked if n in feeds and n not in values]
             if asked and not more:
-                # It asks for what was computed from inputs: from the small integers among them, if from any.
+                # It asks for what was computed from inputs: from the small integers among them, else from scalars.
                 more = [
                     n
                     for n, a in feeds.items()
                     if n not in values and a.dtype.kind in "iub" and a.ndim <= 1
-                ]
+                ] or [n for n, a in feeds.items() if n not in values and not a.ndim]
             if not more:
                 raise
             values |= {n: feeds[n] for n in more}
 
 
+def _no_worse(got: np.ndarray, wanted: np.ndarray, exact: np.ndarray, far: np.ndarray) -> bool:
+    """Return whether a result is no further from float64's than the expected one, which was computed in the operator's own type.
+
+    Either each of the elements that are far from what is expected, or the worst of all elements. Expected values in bfloat16 are
+    up to 2 % from the exact ones, and every case allows 0.1 % of them.
+    """
+    if not np.array_equal(np.isfinite(got), np.isfinite(wanted)):
+        return False
+    finite = np.isfinite(exact) & np.isfinite(wanted)
+    ours, theirs = (np.where(finite, np.abs(v - exact), 0) for v in (got, wanted))
+    return bool(np.all(ours[far] <= theirs[far]) or ours.max() <= theirs.max())
+
+
 def check(case: BackendCase) -> None:
-    """Compile a case and compare every output of every run, within the case's own tolerance."""
+    """Compile a case and compare every output of every run: within the case's own tolerance, or no further from exact than expected."""
     names = [i.name for i in case.model.graph.input]
     constants = {t.name for t in case.model.graph.initializer}
     names = [n for n in names if n not in constants]
     for inputs, outputs in case.data_sets():
         feeds = dict(zip(names, inputs, strict=False))
         graph, values = imported(case.model, feeds)
-        live = {n.name: feeds[n.name] for n in graph.inputs}
+        live = {n.name: as_carried(feeds[n.name]) for n in graph.inputs}
         assert not set(live) & set(values)
         results = compile(graph, threads=1).run(live)
         for info, wanted in zip(case.model.graph.output, outputs, strict=False):
             got = results[info.name]
-            assert got.dtype == wanted.dtype
+            assert got.dtype == as_carried(wanted).dtype
             assert got.shape == wanted.shape
-            np.testing.assert_allclose(
+            if wanted.dtype.name in NARROW:
+                got = natural(got, wanted.dtype.name)
+            far = ~np.isclose(
                 got.astype(np.float64),
                 wanted.astype(np.float64),
                 rtol=case.rtol,
                 atol=case.atol,
-                err_msg=info.name,
+                equal_nan=True,
             )
+            if far.any() and wanted.dtype.name in FLOATS:
+                exact = interpret(graph, live)[info.name]
+                if _no_worse(got.astype(np.float64), wanted.astype(np.float64), exact, far):
+                    continue
+            assert not far.any(), f"{info.name}: {got[far][:5]} where {wanted[far][:5]} is expected"

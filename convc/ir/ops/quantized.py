@@ -1,0 +1,138 @@
+"""Numbers stored in few bits: what stands between them and floats, and convolutions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from convc.errors import DTypeError, ShapeError
+from convc.ir.ops.conv import convolve
+from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.elementwise import NoAttributes
+from convc.ir.ops.logic import broadcast
+from convc.ir.spec import ConvSpec
+from convc.ir.types import TensorType
+
+__all__ = ["ROWS", "QuantizeAttributes", "QuantizedConvAttributes", "quantized_spec"]
+
+_BYTES: Final = ("uint8", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeAttributes(Attributes):
+    """The element type of the result."""
+
+    dtype: str = "uint8"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedConvAttributes(Attributes):
+    """Geometry, as in `ConvSpec`, and the form of the result.
+
+    Attributes:
+        dtype: uint8, int8, or float32 for sums that are not rounded.
+        zero: the result's zero point.
+        least, greatest: bounds of a rounded result; `least` is the zero point where a ReLU is part of it.
+    """
+
+    strides: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    group: int = 1
+    dtype: str = "uint8"
+    zero: int = 0
+    least: int = -128
+    greatest: int = 255
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The least and greatest value of a rounded result."""
+        info = np.iinfo(self.dtype)
+        return max(int(info.min), self.least), min(int(info.max), self.greatest)
+
+
+def quantized_spec(
+    data: TensorType, weight: TensorType, attributes: QuantizedConvAttributes
+) -> ConvSpec:
+    """Return the resolved geometry."""
+    a = attributes
+    return ConvSpec.of(
+        data.shape,
+        weight.shape,
+        strides=a.strides,
+        pads=a.pads,
+        dilations=a.dilations,
+        group=a.group,
+        dtype="int32",  # what is added up
+    )
+
+
+def _check_scales(name: str, types: Sequence[TensorType]) -> None:
+    for t in types:
+        if t.dtype != "float32":
+            raise DTypeError(f"{name} scale and zero point must be float32; got {t}.")
+
+
+def _infer_quantize(types: Sequence[TensorType], a: QuantizeAttributes) -> TensorType:
+    _check_scales("quantize", types)
+    if a.dtype not in _BYTES:
+        raise DTypeError(f"quantize dtype must be uint8 or int8; got {a.dtype}.")
+    return broadcast("quantize", types, a.dtype)
+
+
+def _quantize(arrays: Sequence[Array], a: QuantizeAttributes) -> Array:
+    x, scale, zero = (v.astype(np.float32) for v in arrays)
+    info = np.iinfo(a.dtype)
+    # In float32, as the standard has it: in float64 other values would be ties.
+    whole = np.rint(x / scale) + zero
+    return np.clip(np.nan_to_num(whole, nan=0.0), info.min, info.max).astype(a.dtype)
+
+
+def _infer_dequantize(types: Sequence[TensorType], a: Attributes) -> TensorType:
+    _check_scales("dequantize", types[1:])
+    if types[0].dtype not in (*_BYTES, "int32"):
+        raise DTypeError(f"dequantize data must be uint8, int8 or int32; got {types[0]}.")
+    return broadcast("dequantize", types, "float32")
+
+
+def _dequantize(arrays: Sequence[Array], a: Attributes) -> Array:
+    x, scale, zero = arrays
+    return (x.astype(np.float64) - zero) * scale
+
+
+def _infer_conv(types: Sequence[TensorType], a: QuantizedConvAttributes) -> TensorType:
+    data, weight, bias, factor = types
+    if data.dtype != "uint8" or weight.dtype != "int8":
+        raise DTypeError(f"conv_quantized must take u8 data and i8 weights; got {data}, {weight}.")
+    spec = quantized_spec(data, weight, a)
+    channels = (spec.out_channels,)
+    if bias != TensorType(channels, "int32") or factor != TensorType(channels, "float32"):
+        raise ShapeError(
+            f"conv_quantized bias and factor must be i32 and f32 of {channels}; got {bias} and {factor}."
+        )
+    if a.dtype not in (*_BYTES, "float32"):
+        raise DTypeError(f"conv_quantized dtype must be uint8, int8 or float32; got {a.dtype}.")
+    return TensorType(spec.output, a.dtype)
+
+
+def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
+    x, w, bias, factor = arrays
+    spec = quantized_spec(TensorType(x.shape, "uint8"), TensorType(w.shape, "int8"), a)
+    column = (-1, *(1,) * spec.rank)
+    # Sums of up to 2^31 are exact in float64.
+    sums = convolve(x.astype(np.float64), w.astype(np.float64), spec) + bias.reshape(column)
+    if a.dtype == "float32":
+        return sums * factor.reshape(column)
+    scaled = sums.astype(np.float32) * factor.astype(np.float32).reshape(column)
+    low, high = a.limits
+    return np.clip(np.rint(scaled) + np.float32(a.zero), low, high).astype(a.dtype)
+
+
+ROWS: Final = (
+    OpDef("quantize", QuantizeAttributes, (3, 3), _infer_quantize, _quantize, elementwise=True),
+    OpDef("dequantize", NoAttributes, (3, 3), _infer_dequantize, _dequantize, elementwise=True),
+    OpDef("conv_quantized", QuantizedConvAttributes, (4, 4), _infer_conv, _conv),
+)

@@ -1,0 +1,95 @@
+"""Quantisation element by element, and convolutions of bytes as their definition reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from tvm import te, tirx
+
+from convc.ir.graph import Node
+from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
+from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
+from convc.schedules.scalar import rounded
+
+__all__ = ["ROWS"]
+
+
+def _quantize(node: Node, x: Any, scale: Any, zero: Any) -> Any:
+    info = np.iinfo(node.type.dtype)
+    return rounded(x / scale, zero, int(info.min), int(info.max), node.type.dtype)
+
+
+def _dequantize(node: Node, x: Any, scale: Any, zero: Any) -> Any:
+    return (x.astype("float32") - zero) * scale
+
+
+def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    x, w, bias, factor = tensors
+    a = node.attributes
+    assert isinstance(a, QuantizedConvAttributes)
+    spec = quantized_spec(types[0], types[1], a)
+    n, channels, outputs = (
+        spec.rank,
+        spec.in_channels // spec.group,
+        spec.out_channels // spec.group,
+    )
+    c = te.reduce_axis((0, channels), "c")
+    taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
+
+    def product(batch: Any, k: Any, *at: Any) -> Any:
+        axes = zip(at, spec.strides, taps, spec.dilations, spec.pads[:n], strict=True)
+        position = [i * stride + r * dilation - pad for i, stride, r, dilation, pad in axes]
+        inside = [
+            test
+            for i, extent in zip(position, spec.data[2:], strict=True)
+            for test in (i >= 0, i < extent)
+        ]
+        channel = k // outputs * channels + c if spec.group > 1 else c
+        value = x(batch, channel, *position).astype("int32")
+        if any(spec.pads):
+            value = tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, "int32"))
+        return te.sum(value * w(k, c, *taps).astype("int32"), axis=[c, *taps])
+
+    acc = te.compute(spec.output, product, name="acc")
+
+    def result(batch: Any, k: Any, *at: Any) -> Any:
+        y = (acc(batch, k, *at) + bias[k]).astype("float32") * factor[k]
+        if a.dtype == "float32":
+            return y
+        return rounded(y, tirx.const(a.zero, "float32"), *a.limits, a.dtype)
+
+    return te.compute(spec.output, result, name="requantized")
+
+
+def _elements(function: Callable[..., Any]) -> Operator:
+    """Return the operator of data, a scale and a zero point; in blocks where these two are written into the code."""
+
+    def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+        shape = tensors[0].shape if block else node.type.shape
+
+        def value(*index: Any) -> Any:
+            read = []
+            for x in tensors:
+                own = index[len(index) - len(x.shape) :]
+                at = [
+                    tirx.const(0, "int32") if int(n) == 1 else i
+                    for n, i in zip(x.shape, own, strict=True)
+                ]
+                read.append(x(*at))
+            return function(node, *read)
+
+        return te.compute(shape, value, name=node.op)
+
+    def follows(node: Node, types: Types, block: int) -> bool:
+        return is_image(types) and len(types) == 1
+
+    return Operator(compute, follows)
+
+
+ROWS: Final[dict[str, Operator]] = {
+    "quantize": _elements(_quantize),
+    "dequantize": _elements(_dequantize),
+    "conv_quantized": Operator(_conv),
+}

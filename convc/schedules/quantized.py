@@ -1,0 +1,134 @@
+"""Convolution of 8-bit integers on channel blocks: `direct` with four products to a lane where the CPU has an instruction for them.
+
+THE ALGORITHM   acc[n, k, p, q] = sum over c, r, s of (x[n, c, ...] - x_zero) w[k, c, r, s] in int32, on x as NCHW[a]c, uint8; the
+                zero point's part, x_zero times the sum of k's weights, is in the bias
+                quads: x and w read as int32 of four channels each: acc += x0 w0 + x1 w1 + x2 w2 + x3 w3, one vpdpbusd
+                y = saturate(round(acc factor[k]) + y_zero), or acc factor[k] as a float
+WHEN            constant int8 weights of zero point 0, one scale a channel; 1-D, 2-D, 3-D, any stride, dilation and group
+COST            C/group R S / 4 steps of the register tile an output point; without the instruction as many as `direct`
+ACCURACY        exact sums; one multiplication in float32 and one rounding, ties to even
+SOURCE          Jacob et al., CVPR'18, section 2.4; ONNX QLinearConv-10
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from tvm import te, tirx
+
+from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import Operands, Problem, gathered_halo
+from convc.schedules.direct import ALGORITHM as DIRECT
+from convc.schedules.layout import Layout
+from convc.schedules.plan import Knobs
+from convc.schedules.rank import raised
+from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.scalar import rounded, zero_beyond
+from convc.schedules.span import Span
+from convc.target import Target
+
+__all__ = ["DOT", "compute", "cycles", "has_dot", "knobs", "operands", "pack"]
+
+# LLVM's name of vpdpbusd on 512 bits: (sums, four unsigned bytes, four signed bytes) -> sums.
+DOT = "llvm.x86.avx512.vpdpbusd.512"
+_QUAD = 4
+
+
+def has_dot(target: Target) -> bool:
+    """Return whether the CPU adds four products of bytes in one instruction."""
+    return "avx512vnni" in target.features and target.lanes == 16
+
+
+def knobs(spec: ConvSpec, target: Target) -> Knobs:
+    """Return blocks and tile."""
+    spec = raised(spec)
+    block = target.lanes
+    vectors = -(-spec.out_channels // block)
+    most = 4 if spec.group == 1 else 1
+    rows, cols = spec.output[-2:]
+    tile = best_tile(target, rows, cols, vectors, block=block, max_vectors=most)
+    return {
+        "data_block": _QUAD if spec.in_channels <= _QUAD else block,
+        "block": block,
+        "rows": tile.rows,
+        "cols": tile.cols,
+        "vectors": tile.vectors,
+        "dot": int(has_dot(target)),
+    }
+
+
+def operands(spec: ConvSpec, knobs: Knobs) -> Operands:
+    """Return the layouts."""
+    border = gathered_halo(spec)
+    return Operands(Layout(knobs["data_block"], border), border, Layout(knobs["block"]))
+
+
+def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
+    """Return the cycles of all tiles."""
+    spec = raised(spec)
+    tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
+    vectors = -(-spec.out_channels // knobs["block"])
+    channels = _span(spec, knobs).blocks * knobs["data_block"] / (_QUAD if knobs["dot"] else 1)
+    steps = spec.data[0] * math.prod(spec.output[2:-2]) * channels * math.prod(spec.kernel)
+    rows, cols = spec.output[-2:]
+    return steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
+
+
+def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
+    """Return int8 weights as [K/(v b)][C/a][R][S][a][v b]; with quads [..][a/4][v b] int32 of four channels each."""
+    packed = DIRECT.pack(weight, Problem(spec), knobs)
+    if not knobs["dot"]:
+        return packed
+    *outer, a, wide = packed.shape
+    quads = np.moveaxis(packed.reshape(*outer, a // _QUAD, _QUAD, wide), -2, -1)
+    return np.ascontiguousarray(quads).view(np.int32)[..., 0]
+
+
+def compute(spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs) -> list[te.Tensor]:
+    """Return data, weight, bias, factor, result; blocks `acc` and what follows."""
+    spec = raised(spec)
+    a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
+    N, K, *points = spec.output
+    extents = gathered_halo(spec).around(spec.data[2:])
+    blocks, span = -(-K // b), _span(spec, knobs)
+    wide = -(-blocks // v)
+    # Kernels of quads see data and weights as int32.
+    steps, kinds = (a // _QUAD, ("int32", "int32")) if knobs["dot"] else (a, ("uint8", "int8"))
+    x = te.placeholder((N, span.all_blocks, *extents, steps), kinds[0], name="data")
+    w = te.placeholder((wide, span.blocks, *spec.kernel, steps, v * b), kinds[1], name="weight")
+    bias = te.placeholder((blocks, b), "int32", name="bias")
+    factor = te.placeholder((blocks, b), "float32", name="factor")
+    co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, steps), "ci")
+    taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
+
+    def product(n, k, *at):
+        *p, lane = at
+        axes = zip(p, spec.strides, taps, spec.dilations, strict=True)
+        position = [i * stride + r * dilation for i, stride, r, dilation in axes]
+        left, right = x(n, span.first(k) + co, *position, ci), w(k, co, *taps, ci, lane)
+        if knobs["dot"]:
+            zero = tirx.const(0, "int32")
+            value = tirx.call_llvm_pure_intrin("int32", DOT, zero, left, right)
+        else:
+            value = left.astype("int32") * right.astype("int32")
+        return te.sum(value, axis=[co, *taps, ci])
+
+    acc = te.compute((N, wide, *points, v * b), product, name="acc")
+
+    def result(n, k, *at):
+        sums = acc(n, k // v, *at[:-1], k % v * b + at[-1]) + bias[k, at[-1]]
+        y = sums.astype("float32") * factor[k, at[-1]]
+        if attributes.dtype == "float32":
+            return y
+        return rounded(
+            y, tirx.const(attributes.zero, "float32"), *attributes.limits, attributes.dtype
+        )
+
+    y = te.compute((N, blocks, *points, b), result, name="requantized")
+    return [x, w, bias, factor, zero_beyond(y, K, b)]
+
+
+def _span(spec: ConvSpec, knobs: Knobs) -> Span:
+    return Span.of(spec, knobs["data_block"], knobs["vectors"] * knobs["block"])

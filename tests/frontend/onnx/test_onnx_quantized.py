@@ -1,0 +1,137 @@
+"""Quantised models run in integers: within one step of ONNX Runtime, in every form and for both signs of activations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from convc.compiler import compile
+from convc.frontend.onnx import from_onnx
+from convc.ir.passes.quantize_layers import quantize_layers
+from convc.ir.reference import interpret
+from convc.source import load_graph
+
+ort = pytest.importorskip("onnxruntime")
+
+
+class _Net:
+    """A model in QDQ form, written layer by layer."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype, self.rng = np.dtype(dtype), np.random.default_rng(5)
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"c{len(self.tensors)}"
+        self.tensors.append(numpy_helper.from_array(array, name))
+        return name
+
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+        return name
+
+    def pair(self, x: str, scale: float, zero: int) -> str:
+        """Return x quantised and dequantised; `zero` counts from the type's least value."""
+        zero += np.iinfo(self.dtype).min
+        constants = [self.constant(np.array(scale, np.float32)), self.constant(np.array(zero, self.dtype))]  # fmt: skip
+        return self.node("DequantizeLinear", self.node("QuantizeLinear", x, *constants), *constants)
+
+    def weights(self, *shape: int) -> tuple[list[str], np.ndarray]:
+        w = self.rng.integers(-127, 128, shape).astype(np.int8)
+        scale = self.rng.uniform(0.001, 0.004, shape[0]).astype(np.float32)
+        operands = [self.constant(w), self.constant(scale), self.constant(np.zeros(shape[0], np.int8))]  # fmt: skip
+        bias = self.rng.integers(-800, 800, shape[0]).astype(np.int32)
+        scaled = self.constant((scale * 0.02).astype(np.float32))
+        return [
+            self.node("DequantizeLinear", *operands, axis=0),
+            self.node("DequantizeLinear", self.constant(bias), scaled, axis=0),
+        ], scale
+
+    def layer(self, op: str, x: str, *shape: int, **attributes: Any) -> str:
+        return self.node(op, x, *self.weights(*shape)[0], **attributes)
+
+    def model(self, y: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+        out = helper.make_tensor_value_info(y, TensorProto.FLOAT, None)
+        graph = helper.make_graph(self.nodes, "net", [x], [out], self.tensors)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _residual_net(dtype: str) -> onnx.ModelProto:
+    n = _Net(dtype)
+    x = n.pair("x", 0.02, 114)
+    # Padded where 0 is not stored as 0; then a ReLU in the rounding, a pool of integers, a residual, a mean, a dense layer.
+    a = n.pair(n.node("Relu", n.layer("Conv", x, 20, 3, 3, 3, pads=[1, 1, 1, 1])), 0.02, 0)
+    a = n.pair(n.node("MaxPool", a, kernel_shape=[2, 2], strides=[2, 2]), 0.02, 0)
+    b = n.pair(n.layer("Conv", a, 20, 20, 3, 3, pads=[1, 1, 1, 1]), 0.05, 120)
+    c = n.pair(n.node("Relu", n.node("Add", a, b)), 0.04, 0)
+    d = n.pair(n.node("Clip", n.layer("Conv", c, 20, 1, 3, 3, pads=[1, 1, 1, 1], group=20), n.constant(np.zeros((), np.float32)), n.constant(np.full((), 2, np.float32))), 0.01, 0)  # fmt: skip
+    e = n.pair(n.node("Flatten", n.pair(n.node("GlobalAveragePool", d), 0.01, 0)), 0.01, 0)
+    y = n.pair(n.layer("Gemm", e, 10, 20, transB=1), 0.02, 128)
+    return n.model(y, (2, 3, 10, 10))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_within_a_step_of_onnxruntime(dtype: str) -> None:
+    model = _residual_net(dtype)
+    graph = load_graph(model)
+    ops = Counter(node.op for node in graph.nodes)
+    assert ops["conv_quantized"] == 4
+    assert ops["conv"] == ops["dense"] == 0
+    compiled = compile(graph, threads=1)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(1).normal(size=(2, 3, 10, 10)).astype(np.float32)
+    (wanted,) = session.run(None, {"x": x})
+    (got,) = compiled.run({"x": x}).values()
+    assert len(np.unique(wanted)) > 8
+    assert np.abs(got - wanted).max() <= 0.02 * 1.001
+    (exact,) = interpret(graph, {"x": x}).values()
+    assert np.abs(got - exact).max() <= 0.02 * 1.001
+    assert np.mean(got == exact.astype(np.float32)) > 0.9
+
+
+def test_dequantize_computes_floats() -> None:
+    model = _residual_net("uint8")
+    floats = load_graph(model, dequantize=True)
+    assert not any(node.op == "conv_quantized" for node in floats.nodes)
+    x = np.random.default_rng(2).normal(size=(2, 3, 10, 10)).astype(np.float32)
+    (a,) = interpret(floats, {"x": x}).values()
+    (b,) = interpret(load_graph(model), {"x": x}).values()
+    assert np.abs(a - b).max() <= 0.02 * 1.001
+
+
+def test_qlinear_conv_is_the_same_layer() -> None:
+    text = """<ir_version: 8, opset_import: ["": 13]> g (uint8[1,4,5,5] x) => (uint8[1,6,5,5] y)
+    <float xs = {0.02}, uint8 xz = {120}, float[6] ws = {0.01,0.02,0.01,0.03,0.01,0.02}, int8 wz = {0}, float ys = {0.1}, uint8 yz = {100}>
+    { y = QLinearConv <pads = [1,1,1,1]> (x, xs, xz, w, ws, wz, ys, yz, b) }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(3)
+    w = rng.integers(-127, 128, (6, 4, 3, 3)).astype(np.int8)
+    b = rng.integers(-500, 500, 6).astype(np.int32)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")]
+    )
+    graph = load_graph(model)
+    assert [n.op for n in graph.compute_nodes] == ["pad", "conv_quantized"]
+    x = rng.integers(0, 256, (1, 4, 5, 5)).astype(np.uint8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"x": x})
+    assert np.abs(compile(graph, threads=1).run({"x": x})["y"].astype(int) - wanted).max() <= 1
+
+
+def test_what_is_read_elsewhere_stays_a_float() -> None:
+    n = _Net("uint8")
+    x = n.pair("x", 0.02, 114)
+    c = n.layer("Conv", x, 8, 3, 1, 1)
+    y = n.node("Add", n.pair(n.node("Relu", c), 0.02, 0), c)
+    graph = quantize_layers(from_onnx(n.model(y, (1, 3, 4, 4))))
+    (layer,) = (node for node in graph.nodes if node.op == "conv_quantized")
+    assert layer.type.dtype == "float32"
+    assert sum(node.op == "quantize" for node in graph.nodes) == 2

@@ -1,0 +1,58 @@
+"""Convolutions of bytes give every sum exactly, with the instruction for four products and without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convc.compiler import compile
+from convc.ir import GraphBuilder, TensorType
+from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.ir.reference import interpret
+from convc.schedules import quantized
+from convc.target import parse_target
+
+CASES: tuple[tuple[Any, Any, Any], ...] = (
+    ((1, 3, 15, 15), (20, 3, 3, 3), {"pads": (1, 1, 1, 1), "strides": (2, 2)}),
+    ((2, 32, 9, 9), (40, 32, 1, 1), {}),
+    ((1, 64, 7, 7), (64, 32, 3, 3), {"group": 2, "pads": (1, 1, 1, 1)}),
+    ((1, 24, 8, 8), (24, 1, 3, 3), {"group": 24, "pads": (1, 1, 1, 1), "dilations": (2, 2)}),
+    ((1, 16, 30), (24, 16, 5), {"pads": (2, 2)}),
+    ((1, 8, 5, 6, 7), (8, 8, 3, 3, 3), {"pads": (1,) * 6}),
+)
+
+
+@pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
+def test_sums_are_exact(mcpu: str) -> None:
+    rng = np.random.default_rng(0)
+    b, outputs, feeds = GraphBuilder("bytes"), {}, {}
+    for i, (shape, weight, geometry) in enumerate(CASES):
+        x = b.input(f"x{i}", TensorType(shape, "uint8"))
+        feeds[x] = rng.integers(0, 256, shape).astype(np.uint8)
+        k = weight[0]
+        operands = [
+            x,
+            b.constant(rng.integers(-128, 128, weight).astype(np.int8), f"w{i}"),
+            b.constant(rng.integers(-500, 500, k).astype(np.int32), f"b{i}"),
+            b.constant(rng.uniform(1e-4, 1e-2, k).astype(np.float32), f"f{i}"),
+        ]
+        rounded = QuantizedConvAttributes(**geometry, zero=3, least=3)
+        sums = QuantizedConvAttributes(**geometry, dtype="float32")
+        outputs[f"y{i}"] = b.add("conv_quantized", operands, rounded, f"y{i}")
+        outputs[f"z{i}"] = b.add("conv_quantized", operands, sums, f"z{i}")
+    graph = b.finish(outputs)
+    got, exact = compile(graph, threads=1, mcpu=mcpu).run(feeds), interpret(graph, feeds)
+    for name in outputs:
+        if name.startswith("y"):
+            np.testing.assert_array_equal(got[name], exact[name])
+            assert len(np.unique(got[name])) > 50
+        else:  # the sum and the factor are each rounded to float32, and their product
+            np.testing.assert_allclose(got[name], exact[name], rtol=3 * 2**-24)
+
+
+def test_quads_are_for_cpus_that_have_the_instruction() -> None:
+    assert quantized.has_dot(parse_target("llvm", "cascadelake"))
+    assert not quantized.has_dot(parse_target("llvm", "skylake-avx512"))
+    assert not quantized.has_dot(parse_target("llvm", "alderlake"))

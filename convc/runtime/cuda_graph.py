@@ -6,6 +6,7 @@ A launch through the host costs 3 to 5 us, as long as a small layer takes; a gra
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,8 +16,7 @@ from convc.errors import DeviceError
 
 __all__ = ["Cudart", "Graph"]
 
-# cudaStreamNonBlocking; cudaStreamCaptureModeRelaxed: a library that is called may allocate memory meanwhile.
-_NON_BLOCKING: Final = 1
+# cudaStreamCaptureModeRelaxed: a library that is called may allocate memory meanwhile.
 _RELAXED: Final = 2
 
 
@@ -40,9 +40,10 @@ class Cudart:
 
 
 class Graph:
-    """What a function launches, on a stream of its own.
+    """What a function launches, on a stream of its own that waits for what the default stream was given before, and the other way round.
 
-    The function runs once to warm up, since code is loaded and memory taken on a first call, and once to be recorded.
+    The function runs once, since code is loaded and memory taken on a first call, and is then called once more to be recorded: when the
+    graph is there, its first results are, too. What the function is given must stay where it is as long as the graph.
 
     Raises:
         DeviceError: if something that it calls cannot be recorded.
@@ -53,9 +54,7 @@ class Graph:
     ) -> None:
         self._cudart, self._device = cudart, device
         self._stream, self._graph, self._launchable = (ctypes.c_void_p() for _ in range(3))
-        cudart.call(
-            "cudaStreamCreateWithFlags", ctypes.byref(self._stream), ctypes.c_uint(_NON_BLOCKING)
-        )
+        cudart.call("cudaStreamCreate", ctypes.byref(self._stream))
         with tvm_ffi.use_raw_stream(device, self._stream.value or 0):
             function()
             self.wait()
@@ -70,6 +69,10 @@ class Graph:
             self._graph,
             ctypes.c_ulonglong(0),
         )
+        handles = (self._launchable, self._graph, self._stream)
+        self._free = weakref.finalize(self, _free, cudart, *handles)
+        # With the process, the driver gives everything back.
+        self._free.atexit = False
 
     def launch(self) -> None:
         """Start all that was recorded; do not wait."""
@@ -100,6 +103,10 @@ class Graph:
 
     def close(self) -> None:
         """Give the graph and its stream back."""
-        self._cudart.call("cudaGraphExecDestroy", self._launchable)
-        self._cudart.call("cudaGraphDestroy", self._graph)
-        self._cudart.call("cudaStreamDestroy", self._stream)
+        self._free()
+
+
+def _free(cudart: Cudart, launchable: Any, graph: Any, stream: Any) -> None:
+    cudart.call("cudaGraphExecDestroy", launchable)
+    cudart.call("cudaGraphDestroy", graph)
+    cudart.call("cudaStreamDestroy", stream)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from convc.errors import InputError
 from convc.runtime.cuda import CUDA, CudaRuntime
+from convc.runtime.cuda_graph import Graph
 from convc.runtime.libraries import cudnn
 from convc.runtime.manifest import ALIGNMENT, Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, window
@@ -26,9 +27,9 @@ __all__ = ["DeviceModule"]
 
 
 class _Memory:
-    """A thread's memory on the device: the arena and one tensor for each port."""
+    """A thread's memory on the device: the arena and one tensor for each port; and all launches of a run between them."""
 
-    __slots__ = ("arena", "inputs", "outputs", "staging")
+    __slots__ = ("arena", "graph", "inputs", "outputs", "staging")
 
     def __init__(self, cuda: CudaRuntime, manifest: Manifest) -> None:
         def ports(tensors: tuple[Tensor, ...]) -> list[tvm_ffi.Tensor]:
@@ -36,6 +37,7 @@ class _Memory:
 
         self.arena = cuda.empty((buffer_bytes(manifest.arena_bytes),), "uint8")
         self.inputs, self.outputs = ports(manifest.inputs), ports(manifest.outputs)
+        self.graph: Graph | None = None
         # Device tensors need no aligned copies on the host.
         self.staging: dict[str, Any] = {}
 
@@ -67,12 +69,24 @@ class DeviceModule(Module):
     def _run(self, arrays: Sequence[ArrayLike], targets: list[NDArray]) -> list[NDArray]:
         memory = self._memory()
         arguments = self._arguments(arrays, memory)
-        self._entry(*arguments)
+        here = (*memory.inputs, *memory.outputs)
+        if all(a is b for a, b in zip(arguments[2:], here, strict=True)):
+            self._replay(arguments, memory)
+        else:
+            # A caller's own tensor lies elsewhere each time.
+            self._entry(*arguments)
         for port, tensor, array in zip(self._outputs, memory.outputs, targets, strict=True):
             self._cuda.download(tensor, array)
             if self._refuse_nan:
                 port.check_no_nan(array)
         return targets
+
+    def _replay(self, arguments: Sequence[Any], memory: _Memory) -> None:
+        """Run between the thread's own tensors: recorded on the first run, since each launch by itself costs the host 3 us."""
+        if memory.graph is None:
+            memory.graph = self._cuda.graph(lambda: self._entry(*arguments))
+        else:
+            memory.graph.launch()
 
     def _arguments(self, arrays: Sequence[ArrayLike], memory: _Memory) -> list[tvm_ffi.Tensor]:
         inputs = []

@@ -54,19 +54,23 @@ def chains_of(
     """
     if not backend.chains or not policy.allows(NAME) or policy.require:
         return ()
-    found = []
+    options = []
     for node in graph.nodes:
         middle = problems.get(node.name)
         if middle is None or not 1 < middle.spec.group == middle.spec.in_channels:
             continue
-        options = [
-            chain
-            for layers in _candidates(graph, node, problems)
-            if (chain := _chain(layers, problems, backend, target, policy)) is not None
-        ]
-        if options:
-            found.append(max(options, key=lambda option: option[0])[1])
-    return tuple(found)
+        for layers in _candidates(graph, node, problems):
+            option = _chain(layers, problems, backend, target, policy)
+            options += [option] if option is not None else []
+    # A pointwise layer between two depthwise ones (MobileNetV1) could end one chain or begin the other: the greater gain first.
+    taken: set[str] = set()
+    found = []
+    for _, chain in sorted(options, key=lambda option: -option[0]):
+        if taken.isdisjoint(chain.layers):
+            taken.update(chain.layers)
+            found.append(chain)
+    order = {node.name: i for i, node in enumerate(graph.nodes)}
+    return tuple(sorted(found, key=lambda chain: order[chain.layers[0]]))
 
 
 def _candidates(graph: Graph, middle: Node, problems: Mapping[str, Problem]) -> list[list[str]]:

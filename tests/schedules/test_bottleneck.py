@@ -216,6 +216,23 @@ def test_a_pinned_end_leaves_the_others_a_chain():
     assert plan["project"].reason == "pinned by --algo-for project"
 
 
+def test_a_layer_is_part_of_one_chain():
+    b = GraphBuilder("separable")
+    y = b.input("x", TensorType((1, 32, 112, 112)))
+    names: list[str] = []
+    for i in range(3):
+        layers = block(b, y, 32, 32, expand=False, name=f"{i}_")
+        names += layers
+        y = layers[-1]
+    graph = b.finish({"y": y})
+    chains = select(graph, XEON).chains
+    inside = [name for chain in chains for name in chain.layers]
+    assert len(inside) == len(set(inside)) > 3
+    assert inside == [name for name in names if name in inside]
+    program = emit(graph, select(graph, XEON), XEON)
+    assert len([c for c in program.calls if c.algorithm]) == len(names) - len(inside) + len(chains)
+
+
 def test_a_value_that_others_read_is_not_swallowed():
     for stem in ("expand", "depthwise"):
         b = GraphBuilder("g")

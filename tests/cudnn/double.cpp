@@ -76,6 +76,7 @@ const Engine ENGINES[] = {
     {25, {NUMERICAL_NOTE_NONDETERMINISTIC}, 64, false, 17, 4},
     {28, {NUMERICAL_NOTE_STRICT_NAN_PROP}, int64_t(16) << 20, false, 17, 8},
     {0, {}, 0, true, 2, 3},
+    {22, {NUMERICAL_NOTE_TENSOR_CORE, NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION}, 64, false, 2, 8},
 };
 const unsigned USUAL = 0b11101;
 
@@ -543,6 +544,209 @@ Status cudnnBackendExecute(Handle handle, RawDescriptor raw_plan, RawDescriptor 
   }
   open(0);
   story += "run " + std::to_string(used->id) + " on stream " + std::to_string(reinterpret_cast<intptr_t>(stream)) + ";";
+  return STATUS_SUCCESS;
+}
+
+// ---- pooling and softmax, as their definitions read
+
+struct Plain {
+  char kind;  // 't'ensor or 'p'ooling
+  bool set = false;
+  int type = 0, mode = 0;
+  std::vector<int64_t> extents, strides, window, pads, steps;
+};
+static std::set<Plain*> plain;
+static Plain* as_plain(void* raw, char kind) {
+  Plain* p = static_cast<Plain*>(raw);
+  return plain.count(p) && p->kind == kind ? p : nullptr;
+}
+int cudnn_double_plain() { return static_cast<int>(plain.size()); }
+static Status create(void** out, char kind) {
+  auto* made = new Plain;
+  made->kind = kind;
+  plain.insert(made);
+  return *out = made, STATUS_SUCCESS;
+}
+static Status destroy(void* raw, char kind) {
+  Plain* p = as_plain(raw, kind);
+  if (!p) return refuse("destroyed twice");
+  plain.erase(p);
+  return STATUS_SUCCESS;
+}
+Status cudnnCreateTensorDescriptor(void** out) {
+  OBEY("cudnnCreateTensorDescriptor");
+  return create(out, 't');
+}
+Status cudnnDestroyTensorDescriptor(void* raw) { return destroy(raw, 't'); }
+Status cudnnCreatePoolingDescriptor(void** out) { return create(out, 'p'); }
+Status cudnnDestroyPoolingDescriptor(void* raw) { return destroy(raw, 'p'); }
+Status cudnnSetTensorNdDescriptor(void* raw, int type, int rank, const int* extents, const int* strides) {
+  Plain* p = as_plain(raw, 't');
+  if (!p || p->set || rank < 4 || rank > 5) return refuse("a tensor of 4 or 5 dimensions, set once");
+  *p = {'t', true, type, 0, {extents, extents + rank}, {strides, strides + rank}, {}, {}, {}};
+  return STATUS_SUCCESS;
+}
+Status cudnnSetPoolingNdDescriptor(void* raw, int mode, int nan, int rank, const int* window, const int* pads, const int* strides) {
+  OBEY("cudnnSetPoolingNdDescriptor");
+  Plain* p = as_plain(raw, 'p');
+  if (!p || p->set || rank < 2 || rank > 3 || nan != PROPAGATE_NAN || mode < 0 || mode > 3) return refuse("a pooling of 2 or 3 dimensions, set once");
+  for (int i = 0; i < rank; ++i)
+    if (window[i] < 1 || strides[i] < 1 || pads[i] < 0 || pads[i] >= window[i]) return refuse("a window that fits its pads");
+  *p = {'p', true, 0, mode, {}, {}, {window, window + rank}, {pads, pads + rank}, {strides, strides + rank}};
+  return STATUS_SUCCESS;
+}
+
+static std::vector<double> read(const Plain& t, const void* memory) {
+  std::vector<double> out;
+  each(t.extents, [&](const std::vector<int64_t>& i) {
+    int64_t at = 0;
+    for (size_t k = 0; k < i.size(); ++k) at += i[k] * t.strides[k];
+    out.push_back(t.type == DATA_DOUBLE ? static_cast<const double*>(memory)[at] : t.type == DATA_HALF ? static_cast<float>(static_cast<const _Float16*>(memory)[at]) : static_cast<const float*>(memory)[at]);
+  });
+  return out;
+}
+static double scale(const Plain& t, const void* value) { return t.type == DATA_DOUBLE ? *static_cast<const double*>(value) : *static_cast<const float*>(value); }
+// memory = alpha * values + beta * memory
+static void write(const Plain& t, const std::vector<double>& values, const void* alpha, const void* beta, void* memory) {
+  size_t n = 0;
+  const double a = scale(t, alpha), b = scale(t, beta);
+  each(t.extents, [&](const std::vector<int64_t>& i) {
+    int64_t at = 0;
+    for (size_t k = 0; k < i.size(); ++k) at += i[k] * t.strides[k];
+    const double value = a * values[n++];
+    if (t.type == DATA_DOUBLE) {
+      auto& y = static_cast<double*>(memory)[at];
+      y = value + (b ? b * y : 0);
+    } else if (t.type == DATA_HALF) {
+      auto& y = static_cast<_Float16*>(memory)[at];
+      y = static_cast<_Float16>(static_cast<float>(value + (b ? b * static_cast<float>(y) : 0)));
+    } else {
+      auto& y = static_cast<float*>(memory)[at];
+      y = static_cast<float>(value + (b ? b * y : 0));
+    }
+  });
+}
+static size_t place(const Plain& t, const std::vector<int64_t>& index) {
+  size_t at = 0;
+  for (size_t k = 0; k < index.size(); ++k) at = at * t.extents[k] + index[k];
+  return at;
+}
+// For each result: the places of the data under its window, and how many the average divides by.
+static void windows(const Plain& p, const Plain& x, const Plain& y, const std::function<void(size_t result, const std::vector<size_t>& data, double count)>& visit) {
+  each(y.extents, [&](const std::vector<int64_t>& i) {
+    std::vector<size_t> under;
+    each(p.window, [&](const std::vector<int64_t>& w) {
+      std::vector<int64_t> at = {i[0], i[1]};
+      for (size_t k = 0; k < w.size(); ++k) {
+        at.push_back(i[2 + k] * p.steps[k] - p.pads[k] + w[k]);
+        if (at.back() < 0 || at.back() >= x.extents[2 + k]) return;
+      }
+      under.push_back(place(x, at));
+    });
+    double all = 1;
+    for (int64_t w : p.window) all *= static_cast<double>(w);
+    visit(place(y, i), under, p.mode == POOLING_AVERAGE_COUNT_INCLUDE_PADDING ? all : static_cast<double>(under.size()));
+  });
+}
+static std::string unfit(const Plain* p, const Plain* x, const Plain* y) {
+  if (!p || !x || !y || !p->set || !x->set || !y->set) return "descriptors that are there and set";
+  if (x->extents.size() != p->window.size() + 2 || y->extents.size() != x->extents.size()) return "ranks that agree";
+  for (size_t k = 0; k < p->window.size(); ++k)
+    if ((x->extents[2 + k] + 2 * p->pads[k] - p->window[k]) / p->steps[k] + 1 != y->extents[2 + k]) return "the pooling's extents";
+  return "";
+}
+struct Opened {
+  void (*open)(int) = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "cuda_emulation_open_memory"));
+  Opened() { open(1); }
+  ~Opened() { open(0); }
+};
+Status cudnnPoolingForward(Handle handle, void* pooling, const void* alpha, void* x_of, const void* x, const void* beta, void* y_of, void* y) {
+  OBEY("cudnnPoolingForward");
+  const Plain *p = as_plain(pooling, 'p'), *xt = as_plain(x_of, 't'), *yt = as_plain(y_of, 't');
+  if (const std::string wrong = unfit(p, xt, yt); handle != &story || !wrong.empty()) return refuse("pooling wants " + wrong);
+  const Opened opened;
+  const std::vector<double> data = read(*xt, x);
+  size_t size = 1;
+  for (int64_t e : yt->extents) size *= e;
+  std::vector<double> out(size, 0);
+  const bool max = p->mode == POOLING_MAX || p->mode == POOLING_MAX_DETERMINISTIC;
+  windows(*p, *xt, *yt, [&](size_t result, const std::vector<size_t>& under, double count) {
+    double value = max ? -INFINITY : 0;
+    for (size_t i : under) value = max ? std::max(value, data[i]) : value + data[i];
+    out[result] = max ? value : value / count;
+  });
+  write(*yt, out, alpha, beta, y);
+  story += "pool " + std::to_string(p->mode) + ";";
+  return STATUS_SUCCESS;
+}
+Status cudnnPoolingBackward(Handle handle, void* pooling, const void* alpha, void* y_of, const void* y, void* dy_of, const void* dy, void* x_of,
+                            const void* x, const void* beta, void* dx_of, void* dx) {
+  OBEY("cudnnPoolingBackward");
+  const Plain *p = as_plain(pooling, 'p'), *xt = as_plain(x_of, 't'), *yt = as_plain(y_of, 't'), *dyt = as_plain(dy_of, 't'), *dxt = as_plain(dx_of, 't');
+  if (const std::string wrong = unfit(p, xt, yt); handle != &story || !dyt || !dxt || !wrong.empty()) return refuse("pooling wants " + wrong);
+  if (dyt->extents != yt->extents || dxt->extents != xt->extents) return refuse("gradients of the values' shapes");
+  const Opened opened;
+  const std::vector<double> data = read(*xt, x), result = read(*yt, y), gradient = read(*dyt, dy);
+  std::vector<double> out(data.size(), 0);
+  const bool max = p->mode == POOLING_MAX || p->mode == POOLING_MAX_DETERMINISTIC;
+  windows(*p, *xt, *yt, [&](size_t r, const std::vector<size_t>& under, double count) {
+    for (size_t i : under) {
+      if (!max) out[i] += gradient[r] / count;
+      else if (data[i] == result[r]) {
+        out[i] += gradient[r];  // to the first of equals
+        break;
+      }
+    }
+  });
+  write(*dxt, out, alpha, beta, dx);
+  return STATUS_SUCCESS;
+}
+// Visits each set of places that one softmax runs over.
+static void sets(const Plain& t, int mode, const std::function<void(const std::vector<size_t>&)>& visit) {
+  std::vector<int64_t> outer = t.extents, inner = t.extents;
+  outer[1] = 1, inner[0] = 1;
+  for (size_t k = 2; k < outer.size(); ++k) (mode == SOFTMAX_MODE_INSTANCE ? outer : inner)[k] = 1;
+  each(outer, [&](const std::vector<int64_t>& o) {
+    std::vector<size_t> places;
+    each(inner, [&](const std::vector<int64_t>& i) {
+      std::vector<int64_t> at = o;
+      for (size_t k = 0; k < at.size(); ++k) at[k] += i[k];
+      places.push_back(place(t, at));
+    });
+    visit(places);
+  });
+}
+Status cudnnSoftmaxForward(Handle handle, int algorithm, int mode, const void* alpha, void* x_of, const void* x, const void* beta, void* y_of, void* y) {
+  OBEY("cudnnSoftmaxForward");
+  const Plain *xt = as_plain(x_of, 't'), *yt = as_plain(y_of, 't');
+  if (handle != &story || !xt || !yt || xt->extents != yt->extents || algorithm < 0 || algorithm > 2 || mode < 0 || mode > 1) return refuse("softmax of equal shapes");
+  const Opened opened;
+  const std::vector<double> data = read(*xt, x);
+  std::vector<double> out(data.size());
+  sets(*xt, mode, [&](const std::vector<size_t>& places) {
+    double most = -INFINITY, sum = 0;
+    for (size_t i : places) most = std::max(most, data[i]);
+    for (size_t i : places) sum += std::exp(data[i] - most);
+    for (size_t i : places) out[i] = algorithm == SOFTMAX_LOG ? data[i] - most - std::log(sum) : std::exp(data[i] - most) / sum;
+  });
+  write(*yt, out, alpha, beta, y);
+  story += "softmax " + std::to_string(algorithm) + " " + std::to_string(mode) + ";";
+  return STATUS_SUCCESS;
+}
+Status cudnnSoftmaxBackward(Handle handle, int algorithm, int mode, const void* alpha, void* y_of, const void* y, void* dy_of, const void* dy,
+                            const void* beta, void* dx_of, void* dx) {
+  OBEY("cudnnSoftmaxBackward");
+  const Plain *yt = as_plain(y_of, 't'), *dyt = as_plain(dy_of, 't'), *dxt = as_plain(dx_of, 't');
+  if (handle != &story || !yt || !dyt || !dxt || yt->extents != dyt->extents || dxt->extents != dyt->extents) return refuse("softmax of equal shapes");
+  const Opened opened;
+  const std::vector<double> result = read(*yt, y), gradient = read(*dyt, dy);
+  std::vector<double> out(result.size());
+  sets(*yt, mode, [&](const std::vector<size_t>& places) {
+    double sum = 0;
+    for (size_t i : places) sum += algorithm == SOFTMAX_LOG ? gradient[i] : gradient[i] * result[i];
+    for (size_t i : places) out[i] = algorithm == SOFTMAX_LOG ? gradient[i] - std::exp(result[i]) * sum : result[i] * (gradient[i] - sum);
+  });
+  write(*dxt, out, alpha, beta, dx);
   return STATUS_SUCCESS;
 }
 }

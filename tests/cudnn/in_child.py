@@ -14,11 +14,12 @@ import numpy as np
 import tvm
 import tvm_ffi
 
+from convc.runtime.cudnn_calls import cudnn_call
 from convc.runtime.libraries.cudnn import compile_shim, prepare
 from tests.cuda_emulation.worker import EmulationError
 from tests.cudnn.double_library import build_double
 
-__all__ = ["living", "run", "run_with", "use_double"]
+__all__ = ["call_from_python", "living", "plain", "run", "run_with", "use_double"]
 
 assert ml_dtypes
 
@@ -74,6 +75,19 @@ def run(
 def living() -> int:
     """Return the descriptors of the double that nobody has destroyed."""
     return use_double().cudnn_double_living()
+
+
+def call_from_python(description: Any, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the last array after `cudnn_call`."""
+    use_double()
+    tensors = [tvm.runtime.tensor(array, tvm.cuda(0)) for array in arrays]
+    cudnn_call(description, *tensors)
+    return tensors[-1].numpy()
+
+
+def plain() -> int:
+    """Return the descriptors of poolings and tensors that nobody has destroyed."""
+    return use_double().cudnn_double_plain()
 
 
 def run_with(

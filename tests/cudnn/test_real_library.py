@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tvm_ffi
 
 from convc.ir import ConvSpec
 from convc.runtime.libraries.cudnn import Description, find_cudnn
@@ -44,6 +45,7 @@ def test_our_numbers_are_those_of_the_header():
         "-fsyntax-only",
         f"-I{folder}",
         f"-I{headers()}",
+        f"-I{tvm_ffi.libinfo.find_include_path()}",
         "abi_check.cc",
     ]
     done = subprocess.run(command, cwd=NATIVE, capture_output=True, text=True, check=False)

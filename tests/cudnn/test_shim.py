@@ -211,6 +211,12 @@ def test_sums_of_transformed_values_are_asked_for():
     assert chosen == ["28", "19"]
 
 
+def test_sums_in_a_narrower_type_are_never_taken():
+    out, story, _ = call(described(SPEC, strict=False), *operands(), offer=0b111000)
+    np.testing.assert_array_equal(out, reference())
+    assert "run 28 on" in story
+
+
 def test_the_next_best_engine_by_rank():
     """Heuristics' engines, then the fallback's, each once; behind the last, the last."""
     chosen = []

@@ -1,14 +1,15 @@
-"""What a call of the shim says: everything about one convolution and about how cuDNN shall compute it, as text.
+"""What a call of the shim says: everything about one operation and about how cuDNN shall compute it, as text.
 
 The other side is `native/description.h`. The text is part of the module's code: at run time nothing is decided anew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CALL", "CALL_PLAN", "POLICIES", "WORKSPACE", "Description"]
+__all__ = ["CALL", "CALL_PLAN", "POLICIES", "WORKSPACE", "Description", "Pooling", "Softmax"]
 
 # The shim's symbols, as `call_cpacked` wants them: by their full names.
 CALL: Final = "__tvm_ffi_convc_cudnn"
@@ -29,7 +30,7 @@ Kind = Literal["forward", "data_gradient", "weight_gradient"]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """One call.
+    """One convolution.
 
     Attributes:
         kind: forward (data, weight, operands of steps..., result), data_gradient (dy, weight, dx) or weight_gradient (data, dy, dw).
@@ -70,15 +71,12 @@ class Description:
     spec: str = ""
 
     def __str__(self) -> str:
-        def numbers(values: tuple[int, ...]) -> str:
-            return ",".join(map(str, values))
-
         fields = {
             "kind": self.kind,
-            "layout": "NHWC" if self.channels_last else "NCHW",
-            "strides": numbers(self.strides),
-            "pads": numbers(self.pads),
-            "dilations": numbers(self.dilations),
+            "layout": _layout(self.channels_last),
+            "strides": _numbers(self.strides),
+            "pads": _numbers(self.pads),
+            "dilations": _numbers(self.dilations),
             "steps": ",".join(self.steps),
             "alpha": repr(self.alpha),
             "beta": repr(self.beta),
@@ -92,4 +90,93 @@ class Description:
             "knobs": ",".join(f"{name}:{value}" for name, value in self.knobs),
             "spec": self.spec,  # the last: messages show what stands behind it
         }
-        return ";".join(f"{name}={value}" for name, value in fields.items())
+        return _text(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """One pooling, of 1 to 3 spatial dimensions, or its gradient.
+
+    Attributes:
+        kind: pool_forward (data, result) or pool_backward (result, its gradient, data, the data's gradient).
+        mode: max, max_deterministic (its gradient has the same bits at every run), average (padding counts) or
+            average_exclude_padding.
+        window, strides, pads: one value for each spatial dimension; the pads hold at both ends.
+        alpha, beta: result = alpha * pooling + beta * result.
+        channels_last: as in `Description`.
+        spec: its name in messages.
+
+    Example:
+        >>> print(Pooling("pool_forward", "max", (2, 2), (2, 2), (0, 0), spec="pool2"))
+        kind=pool_forward;mode=max;layout=NCHW;window=2,2;strides=2,2;pads=0,0;alpha=1.0;beta=0.0;spec=pool2
+    """
+
+    kind: Literal["pool_forward", "pool_backward"]
+    mode: Literal["max", "max_deterministic", "average", "average_exclude_padding"]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    alpha: float = 1.0
+    beta: float = 0.0
+    channels_last: bool = False
+    spec: str = ""
+
+    def __str__(self) -> str:
+        fields = {
+            "kind": self.kind,
+            "mode": self.mode,
+            "layout": _layout(self.channels_last),
+            "window": _numbers(self.window),
+            "strides": _numbers(self.strides),
+            "pads": _numbers(self.pads),
+            "alpha": repr(self.alpha),
+            "beta": repr(self.beta),
+            "spec": self.spec,
+        }
+        return _text(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """One softmax of (N, C, spatial...), or its gradient.
+
+    Attributes:
+        kind: softmax_forward (data, result) or softmax_backward (result, its gradient, the data's gradient).
+        algorithm: accurate (the greatest value is subtracted first), log (log-softmax, likewise) or fast (may overflow).
+        mode: channel (over C at each place) or instance (over C and all places).
+        alpha, beta: result = alpha * softmax + beta * result.
+        channels_last: as in `Description`.
+        spec: its name in messages.
+    """
+
+    kind: Literal["softmax_forward", "softmax_backward"]
+    algorithm: Literal["accurate", "log", "fast"] = "accurate"
+    mode: Literal["channel", "instance"] = "channel"
+    alpha: float = 1.0
+    beta: float = 0.0
+    channels_last: bool = False
+    spec: str = ""
+
+    def __str__(self) -> str:
+        fields = {
+            "kind": self.kind,
+            "algorithm": self.algorithm,
+            "mode": self.mode,
+            "layout": _layout(self.channels_last),
+            "alpha": repr(self.alpha),
+            "beta": repr(self.beta),
+            "spec": self.spec,
+        }
+        return _text(fields)
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+def _layout(channels_last: bool) -> str:
+    return "NHWC" if channels_last else "NCHW"
+
+
+def _text(fields: Mapping[str, object]) -> str:
+    return ";".join(f"{name}={value}" for name, value in fields.items())

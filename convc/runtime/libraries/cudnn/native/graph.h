@@ -1,27 +1,13 @@
 // One convolution with its epilogue as a cuDNN operation graph.
 #pragma once
-#include <tvm/ffi/container/tensor.h>
-
 #include <limits>
 #include <memory>
-#include <numeric>
 
 #include "description.h"
 #include "descriptor.h"
+#include "shape.h"
 
 namespace convc_cudnn {
-
-// cuDNN's data type of an element; anything else is refused at compile time (convc/schedules/cuda/cudnn.py) and here once more.
-inline Value data_type(DLDataType type) {
-  if (type.lanes == 1 && type.code == kDLFloat) {
-    if (type.bits == 32) return DATA_FLOAT;
-    if (type.bits == 16) return DATA_HALF;
-    if (type.bits == 64) return DATA_DOUBLE;
-  }
-  if (type.lanes == 1 && type.code == kDLBfloat && type.bits == 16) return DATA_BFLOAT16;
-  TVM_FFI_THROW(TypeError) << "cuDNN must be given float16, bfloat16, float32 or float64; got type code " << int(type.code) << " of "
-                           << int(type.bits) << " bits.";
-}
 
 class Graph {
  public:
@@ -29,7 +15,7 @@ class Graph {
   // Throws ValueError for a kind or a step that is none.
   Graph(const Description& d, const std::vector<const DLTensor*>& tensors, Handle handle)
       : type_(data_type(tensors[0]->dtype)), compute_(type_ == DATA_DOUBLE ? DATA_DOUBLE : DATA_FLOAT), channels_last_(d.text("layout") == "NHWC") {
-    for (const DLTensor* tensor : tensors) described_.push_back(shape_of(*tensor));
+    for (const DLTensor* tensor : tensors) described_.emplace_back(*tensor, channels_last_);
     convolution_ = convolution(d);
     const std::string& kind = d.text("kind");
     if (kind == "forward")
@@ -57,37 +43,6 @@ class Graph {
   const std::vector<int64_t>& identifiers() const { return identifiers_; }
 
  private:
-  struct Shape {
-    std::vector<int64_t> extents, strides;
-  };
-
-  Shape shape_of(const DLTensor& tensor) const {
-    const int rank = tensor.ndim;
-    std::vector<int64_t> strides(rank, 1);
-    if (tensor.strides) strides.assign(tensor.strides, tensor.strides + rank);
-    for (int axis = rank - 2; !tensor.strides && axis >= 0; --axis) strides[axis] = strides[axis + 1] * tensor.shape[axis + 1];
-    std::vector<int> order(rank);
-    std::iota(order.begin(), order.end(), 0);
-    if (channels_last_ && rank > 2) std::rotate(order.begin() + 1, order.end() - 1, order.end());
-    Shape shape;
-    for (int axis : order) {
-      shape.extents.push_back(tensor.shape[axis]);
-      shape.strides.push_back(strides[axis]);
-    }
-    // cuDNN has no convolution of one spatial dimension: an image of height 1 is one.
-    if (rank == 3) {
-      shape.extents.insert(shape.extents.begin() + 2, 1);
-      shape.strides.insert(shape.strides.begin() + 2, shape.strides[2] * shape.extents[3]);
-    }
-    return shape;
-  }
-
-  // In front, what one spatial dimension leaves out.
-  static std::vector<int64_t> raised(std::vector<int64_t> values, int64_t missing) {
-    if (values.size() == 1) values.insert(values.begin(), missing);
-    return values;
-  }
-
   Descriptor convolution(const Description& d) const {
     const std::vector<int64_t> strides = raised(d.integers("strides"), 1);
     Descriptor made(BACKEND_CONVOLUTION_DESCRIPTOR);

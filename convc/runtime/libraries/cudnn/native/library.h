@@ -29,7 +29,16 @@ struct Library {
     return library;
   }
 
+  // Another function of it by its name.
+  void* function(const char* name) const {
+    void* found = dlsym(opened_, name);
+    if (!found) TVM_FFI_THROW(RuntimeError) << "cuDNN " << cudnnGetVersion() << " must have the function " << name << "; got a library without it.";
+    return found;
+  }
+
  private:
+  void* opened_ = nullptr;
+
   Library() {
     // convc's loader has set the variable to what it found (argument, CONVC_CUDNN_PATH, the pip package); else the system's loader looks.
     const char* named = std::getenv("CONVC_CUDNN_PATH");
@@ -40,6 +49,7 @@ struct Library {
                                   << ". Install it with `pip install nvidia-cudnn-cu13`, name the file in CONVC_CUDNN_PATH, or"
                                      " compile the model with --cudnn off.";
     }
+    opened_ = opened;
 #define CONVC_CUDNN_SYMBOL(NAME)                                                                                              \
   if (!(NAME = reinterpret_cast<decltype(NAME)>(dlsym(opened, #NAME)))) {                                                     \
     TVM_FFI_THROW(RuntimeError) << "'" << path << "' must be cuDNN 9 with the function " #NAME "; got a library without it."; \

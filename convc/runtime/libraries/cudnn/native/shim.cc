@@ -1,7 +1,7 @@
 // cuDNN in a packaged module: one function, called by the module's own entry through its symbol. It is compiled by g++ when the model is
 // exported and linked into the module, needs neither cuDNN nor CUDA then, and several modules with it live in one process.
 //
-//   convc_cudnn(description, tensors...)       runs a convolution on the current stream
+//   convc_cudnn(description, tensors...)       runs a convolution, a pooling or a softmax on the current stream
 //   convc_cudnn_plan(description, tensors...)  returns "engine=28;knobs=2:1;workspace=1024" of the plan that it would run, and runs nothing
 #include <tvm/ffi/extra/c_env_api.h>
 #include <tvm/ffi/function.h>
@@ -10,6 +10,7 @@
 #include <list>
 #include <unordered_map>
 
+#include "operation.h"
 #include "plans.h"
 
 namespace convc_cudnn {
@@ -78,6 +79,7 @@ class Context {
   Handle handle() const { return handle_; }
 
   void run(const std::string& description, const std::vector<const DLTensor*>& tensors) {
+    if (description.rfind("kind=pool", 0) == 0 || description.rfind("kind=softmax", 0) == 0) return operate(description, tensors);
     Entry& e = entry(description, tensors);
     if (!handle_) TVM_FFI_THROW(RuntimeError) << "a convolution must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
     const Library& library = Library::get();
@@ -131,9 +133,24 @@ class Context {
     void* memory_ = nullptr;
   };
 
+  void operate(const std::string& description, const std::vector<const DLTensor*>& tensors) {
+    if (!handle_) TVM_FFI_THROW(RuntimeError) << "an operation must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
+    if (operations_.size() >= MOST_PLANS) operations_.clear();
+    auto& [shapes, operation] = operations_[description];
+    if (!operation || shapes != shapes_of(tensors)) {
+      shapes = shapes_of(tensors);
+      operation = std::make_unique<Operation>(Description(description), tensors);
+    }
+    check(Library::get().cudnnSetStream(handle_, TVMFFIEnvGetStream(kDLCUDA, device_)), "cudnnSetStream");
+    std::vector<void*> pointers;
+    for (const DLTensor* tensor : tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
+    operation->run(handle_, pointers);
+  }
+
   int device_;
   Handle handle_ = nullptr;
   Descriptor properties_;
+  std::unordered_map<std::string, std::pair<std::vector<int64_t>, std::unique_ptr<Operation>>> operations_;
   std::list<Entry> entries_;  // the latest first
   std::unordered_map<std::string, std::list<Entry>::iterator> by_key_;
 };
@@ -144,8 +161,11 @@ struct Call {
 
   Call(const TVMFFIAny* raw, int32_t count) {
     const auto* arguments = reinterpret_cast<const tvm::ffi::AnyView*>(raw);
-    if (count < 4) TVM_FFI_THROW(ValueError) << "a cuDNN call must have a description and three tensors at least; got " << count << " arguments.";
-    description = arguments[0].cast<tvm::ffi::String>();
+    if (count > 0) description = arguments[0].cast<tvm::ffi::String>();
+    const bool convolves = description.rfind("kind=pool", 0) != 0 && description.rfind("kind=softmax", 0) != 0;
+    if (count < (convolves ? 4 : 3)) {
+      TVM_FFI_THROW(ValueError) << "a cuDNN call must have a description and " << (convolves ? "three" : "two") << " tensors at least; got " << count << " arguments.";
+    }
     for (int32_t i = 1; i < count; ++i) tensors.push_back(arguments[i].cast<DLTensor*>());
     for (const DLTensor* tensor : tensors)
       if (tensor->device.device_type != kDLCUDA && !std::getenv("CONVC_CUDNN_DEVICE_PROPERTIES"))

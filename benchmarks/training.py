@@ -1,6 +1,6 @@
 """python -m benchmarks.training: forward and backward of ResNet-18 beside PyTorch eager (CPU, oneDNN), in one process, in rotation.
 
-Both compute the loss and the gradient of every parameter from the same numbers; the largest difference between their gradients is
+Both compute the loss and the gradient of every parameter from the same numbers; the differences between their gradients are
 printed with the times. The optimiser's step is neither's: NumPy or PyTorch would do it alike.
 """
 
@@ -56,9 +56,9 @@ def gradients_of_torch(
     return call
 
 
-def _difference(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[float, str]:
-    """Return the largest difference of a gradient, relative to its greatest element, and whose it is."""
-    return max(
+def _differences(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> list[tuple[float, str]]:
+    """Return the largest difference of each gradient, relative to its greatest element, and whose it is, smallest first."""
+    return sorted(
         (float(np.abs(ours[n] - theirs[n]).max() / max(np.abs(theirs[n]).max(), 1e-30)), n)
         for n in theirs
     )
@@ -95,8 +95,10 @@ def _run(a: argparse.Namespace, screen: Console) -> None:
     say("comparing")
     results = {name: call() for name, call in calls.items()}
     if "torch" in results:
-        worst, name = _difference(results["convc"], results["torch"])
-        screen.print(f"largest difference {worst:.1e} of the gradient's maximum, in '{name}'")
+        found = _differences(results["convc"], results["torch"])
+        # A pre-activation that is nearly zero has another sign in the one than in the other, now and then; the median has none.
+        middle, (worst, name) = found[len(found) // 2][0], found[-1]
+        screen.print(f"differences, of each gradient's maximum: median {middle:.1e}, largest {worst:.1e} in '{name}'")  # fmt: skip
     contestants = [Contestant(name, call) for name, call in calls.items()]
     timings = interleave(contestants, rounds, progress=lambda i, n: say(f"round {i + 1} of {n}"))
     say("")

@@ -206,7 +206,7 @@ def turns(units: int, target: Target) -> float:
         >>> [turns(n, parse_target("llvm", "x86-64-v3", 2)) for n in (1, 2, 3, 7)]
         [2.0, 1.0, 1.3333333333333333, 1.1428571428571428]
     """
-    return -(-units // target.cores) * target.cores / units
+    return -(-units // target.cores) * target.cores / units if units else 1.0
 
 
 def shared_out(units: int, target: Target) -> bool:

@@ -64,6 +64,26 @@ def _spatial_reduction(node: Node, types: Types, block: int) -> bool:
     return is_image(types) and 1 not in a.axes and a.keepdims
 
 
+# Terms from which on a sum is added up axis by axis.
+_LONG_SUM: Final = 1024
+
+
+def _sum(x: te.Tensor, axis: Sequence[int], keepdims: bool) -> te.Tensor:
+    """Return the sum; a long one axis by axis, the last first: an error of a chain's length, not of all terms.
+
+    Statistics of a batch are sums of 100 000 terms (8 images of 112 x 112). As one chain in float32 they were wrong by 1e-5, which
+    changed the sign of some pre-activations of ResNet-18, and with them a gradient by 9 % of its greatest element.
+    """
+    if math.prod(int(x.shape[i]) for i in axis) < _LONG_SUM:
+        return topi.sum(x, axis=list(axis), keepdims=keepdims)
+    *rest, last = sorted(axis)
+    for i in (last, *reversed(rest)):
+        x = topi.sum(x, axis=[i], keepdims=True)
+    if keepdims:
+        return x
+    return topi.squeeze(x, axis=sorted(axis))
+
+
 def _reduce(function: Callable[..., te.Tensor], mean: bool = False) -> Operator:
     def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
         a: Any = node.attributes
@@ -97,8 +117,8 @@ ROWS: Final[dict[str, Operator]] = {
     "matmul": _in_single(Operator(_matmul)),
     "softmax": _in_single(Operator(_softmax)),
     "log_softmax": _in_single(Operator(_log_softmax)),
-    "reduce_mean": _in_single(_reduce(topi.sum, mean=True)),
-    "reduce_sum": _in_single(_reduce(topi.sum)),
+    "reduce_mean": _in_single(_reduce(_sum, mean=True)),
+    "reduce_sum": _in_single(_reduce(_sum)),
     "reduce_max": _reduce(greatest_of),
     "reduce_min": _reduce(least_of),
     "reduce_prod": _in_single(Operator(_reduce(topi.prod).compute)),

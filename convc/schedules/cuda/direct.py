@@ -74,7 +74,7 @@ class Direct:
         m = Matrices.of(spec, knobs)
         wide = 2 if problem.accumulator == "float64" else 1
         work = wide * product_cycles(
-            gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, knobs, lookup=True
+            gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, knobs
         )
         sums = 4 * wide * m.products * m.padded_channels * m.padded_pixels
         return launched_cycles(gpu, work, spec.nbytes, sums if m.split > 1 else 0)

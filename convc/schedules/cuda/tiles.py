@@ -67,7 +67,7 @@ def tiles(
                     }
                     shared = tile_shared_bytes(knobs, max(4, itemsize))
                     # Without asking for more, a kernel has 48 KiB.
-                    if shared <= 48 << 10 and resident_blocks(gpu, threads, tile_registers(tall, cols), shared):  # fmt: skip
+                    if shared <= 48 << 10 and resident_blocks(gpu, threads, tile_registers(knobs), shared):  # fmt: skip
                         yield knobs
 
 

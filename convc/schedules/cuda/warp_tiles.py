@@ -9,7 +9,7 @@ from typing import Final
 
 from convc.schedules.cuda.fragments import CHANNELS, PIXELS, WORDS, elements_of
 from convc.schedules.cuda.mma import row_words
-from convc.schedules.cuda.model import STEP_CYCLES, resident_blocks
+from convc.schedules.cuda.model import resident_blocks, rounds_cycles
 from convc.schedules.cuda.tiles import overlaps, vector_of
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
@@ -43,17 +43,18 @@ _OTHER_REGISTERS: Final = 48
 # ptxas takes up to a tenth more than the estimate, and a thread has 255.
 _MOST_REGISTERS: Final = 224
 
-# From a load's issue to its data, from L2 mostly.
-_LATENCY: Final = 700.0
-
-# Instructions for one word of patches: its conditions, the load, the store to shared memory.
-_LOOKUP: Final = 6.0
-
 # Bytes that a multiprocessor gets from L2 in a clock while all ask for some (5.5 TB/s of an H100).
 _L2: Final = 24.0
 
-# Warp instructions that a multiprocessor issues in a clock; words of shared memory that it reads.
-_ISSUE, _BANKS = 4.0, 32.0
+# Warp instructions that a multiprocessor issues in a clock.
+_ISSUE: Final = 4.0
+
+# A thread's load or store in a chain of them, a warp's instruction by itself; an element looked up and a vector of weights copied, in
+# lanes of float32 units. Fitted to 12 settings of two layers in float16 on an H200: within 1.15 but for split sums, which are faster.
+_CHAIN: Final = 12.0
+_MMA: Final = 8.0
+_LOOKUP: Final = 40.0
+_COPY: Final = 20.0
 
 
 def warp_registers(knobs: Knobs, dtype: str) -> int:
@@ -153,29 +154,19 @@ def warp_cycles(
     )
     if not resident:
         return math.inf
-    many = knobs["math"]
+    many, threads = knobs["math"], warps * gpu.warp
     instructions = words // WORDS
-    macs = knobs["channels"] * knobs["pixels"] * knobs["step"] * many
-    multiply = macs / (gpu.tf32_macs * e)
-    looked_up = knobs["pixels"] * words
-    shared = warps * instructions * (4 * m + 2 * n) + (2 + e) * looked_up / _BANKS
-    shared += knobs["channels"] * words / _BANKS
+    multiply = knobs["channels"] * knobs["pixels"] * knobs["step"] * many / (gpu.tf32_macs * e)
+    looked_up = knobs["pixels"] * words * e / knobs["vector"]
+    copied = knobs["channels"] * words / 4
+    shared = warps * instructions * (4 * m + 2 * n)
+    shared += (looked_up * _LOOKUP + copied * _COPY) / gpu.fp32_lanes
     split = (4 * m + 2 * n) * 3 + 4 * m * n if many > 1 else 0
     issue = warps * instructions * (m * n * many + m + 2 * n + split) / _ISSUE
-    issue += looked_up * _LOOKUP * e / knobs["vector"] / gpu.warp / _ISSUE
     fetch = 4.0 * words * (knobs["channels"] + knobs["pixels"]) / _L2
-    # Units wait for each other: a quarter of the next busiest one's time shows.
-    busiest = sorted((multiply, shared, issue, fetch))
-    step = busiest[-1] + busiest[-2] / 4 + STEP_CYCLES
-    alone = multiply * 4 / min(4, warps) + shared
-    overlapped = knobs["stages"] > 1 or knobs["ahead"]
-    alone = max(alone, _LATENCY) if overlapped else alone + _LATENCY
-
-    def round_of(blocks: int) -> float:
-        return max(blocks * step, alone)
-
+    *_, second, busiest = sorted((multiply, shared, issue, fetch))
+    loads = 2 * (looked_up + copied) / threads + instructions * (m + 2 * n)
+    alone = _CHAIN * loads + _MMA * instructions * m * n * many
     blocks = products * (channels // knobs["channels"]) * (pixels // knobs["pixels"])
-    share = -(-blocks // gpu.sms)
-    whole, rest = divmod(share, resident)
-    rounds = whole * round_of(resident) + (round_of(rest) if rest else 0.0)
-    return rounds * depth / knobs["step"] + 1000
+    steps = depth / knobs["step"]
+    return rounds_cycles(gpu, blocks, resident, steps, busiest + second / 2, alone, knobs)

@@ -58,7 +58,7 @@ def test_the_model_knows_registers_and_shared_memory():
     for index, trial in enumerate(products):
         took, setting = found[f"k{index}_kernel"], trial.setting
         assert took.shared_bytes == tile_shared_bytes(setting, 4)
-        granted = tile_registers(setting["thread_channels"], setting["thread_pixels"])
+        granted = tile_registers(setting)
         assert took.registers <= 1.25 * granted, (trial, took, granted)
 
 

@@ -73,5 +73,6 @@ def test_every_pass_has_its_file_and_runs():
     folder = Path(convc.ir.passes.__file__).parent
     files = {f.stem for f in folder.glob("*.py")}
     tools = {"__init__", "rewrite", "uniform", "channels", "affine"}
-    assert {p.name for p in PIPELINE} == files - tools
+    # What a quantised model means is decided when it is loaded, before its reference is taken.
+    assert {p.name for p in PIPELINE} == files - tools - {"quantize_layers"}
     assert set(PASSES) == set(PIPELINE)

@@ -74,7 +74,13 @@ def from_onnx(
         >>> from_onnx(onnx.parser.parse_model(text)).compute_nodes[0].op
         'relu'
     """
-    return _Import(bind_values(read_model(model), values), shapes, name).run()
+    try:
+        return _Import(bind_values(read_model(model), values), shapes, name).run()
+    except UnicodeDecodeError as error:
+        # Protobuf takes any bytes for a name; whoever reads the name first finds out.
+        raise InvalidModelError(
+            f"names in a model must be UTF-8 text; got {error.object!r}."
+        ) from error
 
 
 class _Import:
@@ -110,6 +116,8 @@ class _Import:
             self.values.define(tensor.name, tensor)
         self._import_nodes(self.graph)
         self.report.raise_if_any(self.source.label)
+        if not self.graph.output:
+            raise InvalidModelError(f"{self.source.label} must have an output; it has none.")
         return self.builder.finish({o.name: self.values.operand(o.name) for o in self.graph.output})
 
     def _import_nodes(self, graph: GraphProto) -> None:

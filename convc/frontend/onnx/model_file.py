@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ import onnx
 import onnx.inliner
 import onnx.version_converter
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
 
 from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx.converter import display_domain
@@ -76,6 +77,9 @@ def read_model(model: str | os.PathLike[str] | ModelProto) -> ModelSource:
         tensors = TensorReader(path.parent)
     if not proto.HasField("graph"):
         raise InvalidModelError(f"{label} must hold an ONNX graph; it holds none.")
+    for name in _names(proto.graph):
+        if isinstance(name, bytes):  # what protobuf gives for text that is none
+            raise InvalidModelError(f"names in {label} must be UTF-8 text; got {name!r}.")
     for tensor in all_tensors(proto):
         tensors.check_external(tensor)
     opsets = {normal_domain(o.domain): int(o.version) for o in proto.opset_import}
@@ -91,6 +95,18 @@ def read_model(model: str | os.PathLike[str] | ModelProto) -> ModelSource:
             f"{label} must have dense initializers; got sparse ones: {names}."
         )
     return ModelSource(proto, label, stem, opsets, tensors)
+
+
+def _names(graph: GraphProto) -> Iterator[str | bytes]:
+    """Yield every name in a graph and in its bodies."""
+    for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        yield info.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            if attribute.HasField("g"):
+                yield from _names(attribute.g)
 
 
 def _parse(path: Path) -> ModelProto:
@@ -119,6 +135,11 @@ def _check_versions(proto: ModelProto, opsets: dict[str, int], label: str) -> No
     newest = int(onnx.defs.onnx_opset_version())
     if not opsets:
         raise InvalidModelError(f"{label} must import an opset; it imports none.")
+    for domain, version in opsets.items():
+        if not 1 <= version < 2**31 and domain:
+            raise InvalidModelError(
+                f"{label} must use a positive version of {display_domain(domain)}; got {version}."
+            )
     opset = opsets.get("")
     if opset is not None and not 1 <= opset <= newest:
         hint = (

@@ -25,12 +25,12 @@ def refusal(model: onnx.ModelProto) -> str:
 def test_the_whole_report() -> None:
     nodes = [
         node("Relu", ["x"], ["a"], name="foreign", domain="acme"),
-        # `a` is refused: what follows from it is skipped, but Det and Foo are reported all the same.
+        # `a` is refused: what follows from it is skipped, but RandomNormalLike and Foo are reported all the same.
         node("Relu", ["a"], ["b"], name="skipped"),
-        node("Det", ["b"], ["c"], name="det0"),
-        node("Det", ["x"], ["d"], name="det1"),
-        node("Det", ["x"], ["d2"]),
-        node("Det", ["x"], ["d3"], name="det3"),
+        node("RandomNormalLike", ["b"], ["c"], name="det0"),
+        node("RandomNormalLike", ["x"], ["d"], name="det1"),
+        node("RandomNormalLike", ["x"], ["d2"]),
+        node("RandomNormalLike", ["x"], ["d3"], name="det3"),
         node("Foo", ["x"], ["e"]),
         node("Dropout", ["x", "", "training"], ["f"], name="drop"),
         node("Relu", ["x"], ["y"]),
@@ -41,10 +41,10 @@ def test_the_whole_report() -> None:
     )
     assert refusal(model) == (
         "net cannot be compiled: 3 operators and 1 use of operators are not supported\n"
-        '  acme::Relu        v3   x1  foreign              no rule for domain "acme"\n'
-        "  ai.onnx::Det      v11  x4  det0, det1, d2, ...  not implemented\n"
-        "  ai.onnx::Dropout  v13  x1  drop                 training_mode=1 (only 0)\n"
-        "  ai.onnx::Foo      v18  x1  e                    ai.onnx has no such operator at the model's opset\n"
+        '  acme::Relu                 v3   x1  foreign              no rule for domain "acme"\n'
+        "  ai.onnx::Dropout           v13  x1  drop                 training_mode=1 (only 0)\n"
+        "  ai.onnx::Foo               v18  x1  e                    ai.onnx has no such operator at the model's opset\n"
+        "  ai.onnx::RandomNormalLike  v1   x4  det0, det1, d2, ...  not implemented\n"
         "help: `convc ops` lists what is supported"
     )
 

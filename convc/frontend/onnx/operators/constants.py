@@ -16,6 +16,9 @@ from convc.ir.ops.definition import Array
 __all__ = ["ROWS"]
 
 
+_MOST_AXES: Final = 64  # NumPy's
+
+
 def constant(node: OperatorNode) -> Array:
     """Return the array of a Constant; exactly one of its attributes is given."""
     a = node.attributes
@@ -46,6 +49,10 @@ def constant_of_shape(node: OperatorNode) -> Array:
     shape = node.constant_integers(0)
     if min(shape, default=0) < 0:
         raise InvalidModelError(f"ConstantOfShape shape must not be negative; got {list(shape)}.")
+    if len(shape) > _MOST_AXES or math.prod(shape) * value.itemsize >= 2**63:
+        raise InvalidModelError(
+            f"ConstantOfShape shape must have at most {_MOST_AXES} axes and less than 2^63 bytes; got {list(shape)}."
+        )
     return np.broadcast_to(value.reshape(()), shape)
 
 

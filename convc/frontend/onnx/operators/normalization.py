@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from convc.errors import InvalidModelError
 from convc.frontend.onnx.converter import Converter
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.ir.ops.linear import ReduceAttributes
@@ -24,6 +25,16 @@ def _per_channel(node: OperatorNode, value: str) -> str:
     )
 
 
+def _check_parameters(node: OperatorNode) -> None:
+    data = node.type()
+    channels = (data.shape[1],) if data.rank > 1 else (1,)
+    for index in range(1, 5):
+        if node.type(index).shape != channels:
+            raise InvalidModelError(
+                f"{node.op_type} scale, bias, mean and variance must have shape {list(channels)} for {data}; got {node.type(index)}."
+            )
+
+
 def batch_normalization(node: OperatorNode) -> str:
     """Write inference: y = x * factor + shift, factor = scale / sqrt(var + epsilon), shift = bias - mean * factor.
 
@@ -35,6 +46,7 @@ def batch_normalization(node: OperatorNode) -> str:
     a.only("training_mode", 0)
     a.only("spatial", 1)
     dtype = node.type().dtype
+    _check_parameters(node)
     if all(node.is_constant(i) for i in range(1, 5)):
         scale, bias, mean, var = (node.constant(i).astype(np.float64) for i in range(1, 5))
         factor = scale / np.sqrt(var + epsilon)

@@ -51,9 +51,9 @@ _ISSUE: Final = 4.0
 
 # A thread's load or store in a chain of them, a warp's instruction by itself; an element looked up and a vector of weights copied, in
 # lanes of float32 units. Fitted to 12 settings of two layers in float16 on an H200: within 1.15 but for split sums, which are faster.
-_CHAIN: Final = 24.0
-_MMA: Final = 4.0
-_LOOKUP: Final = 20.0
+_CHAIN: Final = 12.0
+_MMA: Final = 8.0
+_LOOKUP: Final = 40.0
 _COPY: Final = 20.0
 
 

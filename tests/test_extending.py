@@ -118,8 +118,9 @@ class Pointwise(Generic):
 def pointwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows: the algorithm and its schedule."""
     rows = (Pointwise(), *table.ALGORITHMS)
-    monkeypatch.setattr(backend, "BACKEND", replace(backend.BACKEND, algorithms=rows))
-    monkeypatch.setitem(SCHEDULES, "pointwise", SCHEDULES["generic"])
+    schedules = {**backend.BACKEND.schedules, "pointwise": SCHEDULES["generic"]}
+    made = replace(backend.BACKEND, algorithms=rows, schedules=schedules)
+    monkeypatch.setattr(backend, "BACKEND", made)
 
 
 @pytest.mark.usefixtures("pointwise")

@@ -27,12 +27,12 @@ from convc.ir.ops.definition import Array
 from convc.ir.ops.elementwise import UNARY
 from convc.ir.types import TensorType
 
-__all__ = ["OPERAND_STEPS", "Step", "apply_epilogue", "check_epilogue", "is_small"]
+__all__ = ["OPERAND_STEPS", "POLYNOMIALS", "Step", "apply_epilogue", "check_epilogue", "is_small"]
 
 OPERAND_STEPS: Final = ("bias", "add")
 
 # Functions that a compiler writes out as a polynomial, which reads its argument about 20 times; other functions at most 3 times.
-_POLYNOMIALS: Final = frozenset({"elu", "erf", "exp", "sigmoid", "silu", "softplus", "tanh"})
+POLYNOMIALS: Final = frozenset({"elu", "erf", "exp", "sigmoid", "silu", "softplus", "tanh"})
 # softplus, then tanh in one kernel: 400 copies of the argument, and 7 s to compile it; one more function: minutes.
 _COPIES: Final = 64
 
@@ -44,7 +44,7 @@ def is_small(functions: Iterable[str]) -> bool:
         >>> is_small(["relu", "silu"]), is_small(["softplus", "tanh"])
         (True, False)
     """
-    return math.prod(20 if name in _POLYNOMIALS else 3 for name in functions) <= _COPIES
+    return math.prod(20 if name in POLYNOMIALS else 3 for name in functions) <= _COPIES
 
 
 @dataclass(frozen=True, slots=True)

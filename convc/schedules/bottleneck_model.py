@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from convc.ir.epilogue import POLYNOMIALS
 from convc.schedules.algorithm import Problem, channel_block, shared_out, turns
 from convc.schedules.bottleneck import Bottleneck, expanded_rows
 from convc.schedules.plan import Knobs, Unsupported
@@ -20,6 +21,9 @@ _L2_SHARE: Final = 0.7
 
 # Cycles of one vector's way through an epilogue and its store.
 _STORE: Final = 2.0
+
+# The same of a function that is a polynomial, and a division, of every element.
+_POLYNOMIAL: Final = 30.0
 
 # A depthwise row's products of one row of taps are unrolled as a whole: more are too much code.
 _MOST_PRODUCTS: Final = 800
@@ -144,6 +148,11 @@ def _moving(work: float, ends: Sequence[Sequence[int]], target: Target) -> float
     return max(work, moved) + min(work, moved) / 2
 
 
+def _store(layer: Problem) -> float:
+    """Return the cycles of one vector's way through a layer's epilogue to memory."""
+    return _STORE + _POLYNOMIAL * sum(step.name in POLYNOMIALS for step in layer.epilogue)
+
+
 def _work(layer: Problem, chain: Bottleneck, target: Target, knobs: Knobs, expanded: int) -> float:
     """Return the cycles of a layer's sums, of its stores to L2 and of the way of its weights; `expanded` rows of e are computed."""
     spec, core, lanes = layer.spec, target.core, target.lanes
@@ -152,7 +161,7 @@ def _work(layer: Problem, chain: Bottleneck, target: Target, knobs: Knobs, expan
         block, cols, (R, S) = knobs["block"], knobs["strip"], spec.kernel
         fmas = core.fmas_of(lanes, block)
         loads = ((cols - 1) * spec.strides[-1] + 2 * S) / core.loads_of(lanes, block)
-        row = R * max(S * cols / fmas, loads) + cols * _STORE / fmas
+        row = R * max(S * cols / fmas, loads) + cols * _store(layer) / fmas
         return N * P * -(-Q // cols) * -(-K // block) * row
     if layer is chain.expand:
         P, block, tile = expanded, knobs["block"], Tile(1, knobs["cols"], knobs["group"])
@@ -160,5 +169,5 @@ def _work(layer: Problem, chain: Bottleneck, target: Target, knobs: Knobs, expan
         block, tile = knobs["out_block"], Tile(1, knobs["out_cols"], knobs["out_vectors"])
     vectors = -(-K // block)
     sums = spec.in_channels * tile_cycles(target, tile, P, Q, vectors, block)
-    stores = P * Q * vectors * (_STORE / core.fmas_of(lanes, block) + 4 * block / core.l2)
+    stores = P * Q * vectors * (_store(layer) / core.fmas_of(lanes, block) + 4 * block / core.l2)
     return core.together(N * (sums + stores), 4 * math.prod(spec.weight) / target.memory_bytes)

@@ -1,4 +1,4 @@
-"""cuDNN through convc's shim, call by call: kinds, element types, memory orders, epilogues, policies; and what a call costs.
+"""cuDNN through convc's shim, call by call: kinds, element types, memory orders, epilogues, policies, pooling, softmax; what a call costs.
 
 Data are small whole numbers: sums are exact in float32 whatever their order, and a narrower result is that sum rounded once. Only
 engines that transform (FFT, Winograd) may round more.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +21,18 @@ from convc.ir.ops.conv_weight_grad import convolve_weight_grad
 from convc.ir.types import numpy_dtype
 from convc.runtime import TargetInfo
 from convc.runtime.cuda import CudaRuntime, cuda_runtime
-from convc.runtime.libraries.cudnn import POLICIES, Description, compile_shim, prepare
+from convc.runtime.libraries.cudnn import (
+    POLICIES,
+    Description,
+    Pooling,
+    Softmax,
+    compile_shim,
+    prepare,
+)
 from convc.runtime.library import runtime_library
 from convc.schedules.error_bound import relative_error
 
-__all__ = ["LibraryCall", "build_calls", "library_calls", "run_calls"]
+__all__ = ["LibraryCall", "build_calls", "library_calls", "operation_calls", "run_calls"]
 
 _NAME: Final = "cudnn"
 _SPEC: Final = ConvSpec.of((2, 16, 14, 14), (32, 16, 3, 3), pads=(1, 1, 1, 1))
@@ -96,6 +103,17 @@ def library_calls() -> Iterator[LibraryCall]:
     yield LibraryCall("deterministic weight gradient", _SPEC, "weight_gradient", fields={"deterministic": True})  # fmt: skip
 
 
+def operation_calls() -> Iterator[tuple[str, Pooling | Softmax]]:
+    """Yield the poolings and softmaxes, forward; each is followed by its gradient where it runs."""
+    for mode in ("max", "max_deterministic", "average", "average_exclude_padding"):
+        for rank in (1, 2, 3):
+            geometry = ((3,) * rank, (2,) * rank, (1,) * rank)
+            yield f"pooling {mode} {rank}-d", Pooling("pool_forward", mode, *geometry)
+    for algorithm in ("accurate", "log", "fast"):
+        for mode in ("channel", "instance"):
+            yield f"softmax {algorithm} {mode}", Softmax("softmax_forward", algorithm, mode)
+
+
 def build_calls(module: Path) -> None:
     """Write the shim with its cost function as a library of its own.
 
@@ -117,6 +135,7 @@ def run_calls(module: Path) -> dict[str, Any]:
     prepare()
     library = tvm_ffi.load_module(str(module))
     rows = [_run(call, library, cuda) for call in library_calls()]
+    rows += [_run_operation(name, call, library, cuda) for name, call in operation_calls()]
     return {"cases": rows, "call_microseconds": _cost(library, cuda)}
 
 
@@ -143,6 +162,62 @@ def _run(call: LibraryCall, library: tvm_ffi.Module, cuda: CudaRuntime) -> dict[
     row["exact_error"] = float(error.max(initial=0))
     row["ok"] = bool(np.all(error <= limit))
     return row
+
+
+def _run_operation(
+    name: str, call: Pooling | Softmax, library: tvm_ffi.Module, cuda: CudaRuntime
+) -> dict[str, Any]:
+    """Run a pooling or softmax and its gradient; the gradient is held against what its definition gives for the values that came out."""
+    row: dict[str, Any] = {"algorithm": _NAME, "key": name, "knobs": {}, "ok": False, "plan": ""}
+    rank = len(call.window) if isinstance(call, Pooling) else 2
+    x = np.random.default_rng(3).permutation(6 * 9**rank).reshape(2, 3, *(9,) * rank).astype(np.float32)  # fmt: skip
+    x = x if isinstance(call, Pooling) else x / 100
+    spatial = (5,) * rank if isinstance(call, Pooling) else x.shape[2:]
+    y, dx = np.zeros((*x.shape[:2], *spatial), np.float32), np.zeros_like(x)
+    dy = np.random.default_rng(4).integers(-4, 5, y.shape).astype(np.float32)
+    on_device = {n: cuda.upload(a) for n, a in (("x", x), ("y", y), ("dy", dy), ("dx", dx))}
+    back = replace(call, kind=call.kind.replace("forward", "backward"))
+    order = ("y", "dy", "x", "dx") if isinstance(call, Pooling) else ("y", "dy", "dx")
+    try:
+        library.get_function("convc_cudnn")(str(call), on_device["x"], on_device["y"])
+        library.get_function("convc_cudnn")(str(back), *(on_device[n] for n in order))
+        cuda.download(on_device["y"], y)
+        cuda.download(on_device["dx"], dx)
+    except (RuntimeError, ValueError) as error:
+        row["plan"] = str(error).strip().splitlines()[-1][:300]
+        return row
+    forward, backward = _operation_reference(call, x.astype(np.float64), dy.astype(np.float64))
+    errors = [np.abs(found - wanted).max() / np.abs(wanted).max() for found, wanted in ((y, forward), (dx, backward))]  # fmt: skip
+    row["exact_error"] = float(max(errors))
+    # Nine additions of float32, or an exponential and a sum of some hundred: no more than 64 roundings. `fast` is within that for data
+    # that do not overflow.
+    row["ok"] = bool(max(errors) <= 64 * np.finfo(np.float32).eps)
+    return row
+
+
+def _operation_reference(
+    call: Pooling | Softmax, x: np.ndarray, dy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(call, Softmax):
+        axes = (1,) if call.mode == "channel" else tuple(range(1, x.ndim))
+        shifted = x - x.max(axes, keepdims=True)
+        log = shifted - np.log(np.exp(shifted).sum(axes, keepdims=True))
+        y = np.exp(log)
+        if call.algorithm == "log":
+            return log, dy - y * dy.sum(axes, keepdims=True)
+        return y, y * (dy - (dy * y).sum(axes, keepdims=True))
+    y, dx = np.zeros_like(dy), np.zeros_like(x)
+    for place in np.ndindex(*dy.shape):
+        slices = (*place[:2], *(slice(max(0, 2 * i - 1), 2 * i + 2) for i in place[2:]))
+        under = x[slices]
+        if call.mode.startswith("max"):
+            y[place] = under.max()
+            dx[slices] += dy[place] * (under == under.max())
+        else:
+            count = 3 ** (x.ndim - 2) if call.mode == "average" else under.size
+            y[place] = under.sum() / count
+            dx[slices] += dy[place] / count
+    return y, dx
 
 
 def _stored(call: LibraryCall, array: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from convc.errors import InputError
 from convc.runtime.cuda import CUDA, CudaRuntime
 from convc.runtime.cuda_graph import Graph
-from convc.runtime.libraries import cudnn
 from convc.runtime.manifest import ALIGNMENT, Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, window
 from convc.runtime.module import Module, NanPolicy
@@ -57,8 +56,6 @@ class DeviceModule(Module):
     ) -> None:
         super().__init__(manifest, library, entry, weights, pool, nan)
         self._cuda: Final = cuda
-        if any(step.algorithm == "cudnn" for step in manifest.steps):
-            cudnn.prepare()
 
     def _memory(self) -> _Memory:
         memory = getattr(self._local, "memory", None)

@@ -14,6 +14,7 @@ from convc.runtime import host
 from convc.runtime.batched_module import BatchedModule
 from convc.runtime.cuda import cuda_runtime
 from convc.runtime.device_module import DeviceModule
+from convc.runtime.libraries import cudnn
 from convc.runtime.library import check_abi, runtime_library
 from convc.runtime.manifest import Manifest
 from convc.runtime.memory import Window, array_window
@@ -60,6 +61,8 @@ def load(
     runtime = runtime_library(package.path.absolute().parent)
     target = manifest.target
     cuda = cuda_runtime(runtime, target) if target.device else None
+    if any(step.algorithm == "cudnn" for step in manifest.steps):
+        cudnn.prepare()
     try:
         # Not kept alive for ever: its memory goes with the last Module that uses it.
         library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)

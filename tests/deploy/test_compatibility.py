@@ -11,9 +11,10 @@ import pytest
 
 import convc
 from convc.cli import invoke
-from convc.errors import ConvcError, PackageError, TargetMismatchError
+from convc.errors import ConvcError, PackageError, TargetMismatchError, ToolchainError
 from convc.lowering.package import link
-from convc.runtime import Manifest, TargetInfo
+from convc.runtime import Manifest, Step, TargetInfo
+from tests.cudnn.double_library import build_double
 from tests.deploy.toolbox import HERE, Programs, run
 
 GOOD = Manifest(
@@ -106,4 +107,15 @@ def test_a_module_that_does_not_fit(
     found, text = load_in_c(programs, path)
     assert (found, words in text) == (status, True), text
     invoke(["inspect", str(path), "-q"])
+    assert not marker.exists()
+
+
+def test_another_cudnn(
+    early: Callable[[str, Manifest], Path], marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that a step needs is looked for, and asked for its version, before the code is loaded."""
+    path = early("cudnn", msgspec.structs.replace(GOOD, steps=(Step("main", "n", "conv", algorithm="cudnn"),)))  # fmt: skip
+    monkeypatch.setenv("CONVC_CUDNN_PATH", str(build_double(version=8907)))
+    with pytest.raises(ToolchainError, match=r"^cuDNN must be version 9; got version 8 \(8907\)"):
+        convc.load(path, threads=1)
     assert not marker.exists()

@@ -67,6 +67,7 @@ PARTS: Final = (
     Part("npz", ("ir.types", "runtime.memory"), _DATA),
     Part("machine", ("target", "schedules", "runtime"), (*_DATA, "tvm")),
     Part("verify", (*_TOOLS, "onnxruntime_peer"), _DATA),
+    Part("first_wrong_layer", (*_TOOLS, "verify"), _DATA),
     Part("bench", (*_TOOLS, "machine", "verify", "onnxruntime_peer"), (*_DATA, "psutil")),
     Part("doctor", (*_TOOLS, "machine"), ("tvm", "psutil")),
     Part("onnxruntime_peer", _TOOLS, (*_DATA, "onnxruntime", "onnx")),

@@ -44,6 +44,7 @@ def verify(
     seed: SeedOption = 0,
     inputs: Annotated[Path | None, typer.Option("--inputs", metavar="IN.npz", help="These inputs instead of random ones.", show_default=False)] = None,
     save_failing: Annotated[Path | None, typer.Option("--save-failing", metavar="DIR", help="Where to write the inputs that fail.", show_default=False)] = None,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="If it fails, find the first layer that goes wrong: each is compiled again and compared with float64.")] = False,
     shape: ShapeOption = None,
     values: ValuesOption = None,
     dequantize: DequantizeOption = False,
@@ -59,9 +60,10 @@ def verify(
 
     output = Output(json, quiet, verbose)
     loaded = load_each(module_file(module), threads)
+    graph = _graph(model, shape, values, dequantize, next(iter(loaded.values())))
     reports = verify_each(
         loaded,
-        _graph(model, shape, values, dequantize, next(iter(loaded.values()))),
+        graph,
         reference=reference,
         model_path=model,
         inputs=load_npz(existing_file(inputs, "--inputs")) if inputs is not None else None,
@@ -71,7 +73,11 @@ def verify(
     )
     failed = next((r for r in reports.values() if not r.ok), None)
     saved = failed.save_failing(save_failing) if failed and save_failing is not None else None
-    _answer(output, module, model, reports, saved)
+    words = ""
+    if per_layer and failed is not None and failed.failing_inputs is not None:
+        mcpu = next(key for key, report in reports.items() if report is failed)
+        words = _first_wrong(graph, loaded[mcpu], failed, mcpu, tolerance)
+    _answer(output, module, model, reports, saved, words)
 
 
 def _graph(
@@ -90,8 +96,44 @@ def _graph(
     )
 
 
+def _first_wrong(
+    graph: Graph, module: Module, report: VerifyReport, mcpu: str, tolerance: float
+) -> str:
+    """Return which layer goes wrong first, in words."""
+    from convc.first_wrong_layer import first_wrong_layer
+    from convc.schedules.table import ALGORITHMS
+
+    names = {row.name for row in ALGORITHMS}
+    steps = module.manifest.steps
+    algorithms = {
+        s.node: s.algorithm for s in steps if s.op.startswith("conv") and s.algorithm in names
+    }
+    assert report.failing_inputs is not None, "the report failed"
+    wrong = first_wrong_layer(
+        graph, report.failing_inputs, tolerance=tolerance, algorithms=algorithms, mcpu=mcpu
+    )
+    if wrong is None:
+        return (
+            "No layer goes wrong when it is compiled now: the module is of another model or version, "
+            "or the error comes with fusing layers."
+        )
+    used = algorithms.get(wrong.node)
+    before = (
+        f"{wrong.before.max_relative_error:.3g} before it" if wrong.before else "it is the first"
+    )
+    return (
+        f"The first layer that goes wrong is '{wrong.node}' ({wrong.op}{f', {used}' if used else ''}): "
+        f"error {wrong.error.max_relative_error:.3g}, {before}."
+    )
+
+
 def _answer(
-    output: Output, module: Path, model: Path, reports: dict[str, VerifyReport], saved: Path | None
+    output: Output,
+    module: Path,
+    model: Path,
+    reports: dict[str, VerifyReport],
+    saved: Path | None,
+    layer: str = "",
 ) -> None:
     failure: AccuracyError | None = None
     for mcpu, report in reports.items():
@@ -101,6 +143,8 @@ def _answer(
             failure = error
             if len(reports) > 1:
                 failure.add_note(f"That is the module's code for {mcpu}.")
+            if layer:
+                failure.add_note(layer)
             if saved is not None:
                 failure.add_note(f"The inputs are in '{saved}'; try them with --inputs.")
             break
@@ -119,6 +163,7 @@ def _answer(
                 "outputs": report.outputs,
                 "variants": [{"mcpu": k, "ok": r.ok, "outputs": r.outputs} for k, r in reports.items()],
                 "failing_inputs": str(saved) if saved else None,
+                "first_wrong_layer": layer or None,
                 **({"error": error_document(failure)} if failure else {}),
             }
         )  # fmt: skip

@@ -307,6 +307,8 @@ def test_verify_fails_with_4_and_keeps_the_inputs(
     again = convc("verify", module, wrong, "--inputs", folder / "inputs.npz")
     assert again.code == 4
     assert again.err.startswith("error: output 'y' must be within 0.0001 of float64; got ")
+    looked = convc("verify", module, wrong, "-n", "1", "--per-layer", "--json").document
+    assert looked["first_wrong_layer"].startswith("No layer goes wrong when it is compiled now")
     fixed = convc("verify", module, models / "tiny.cvc", "--inputs", folder / "inputs.npz", "-q")
     assert (fixed.code, fixed.out) == (0, "")
 

@@ -71,7 +71,7 @@ PARTS: Final = (
     Part("bench", (*_TOOLS, "machine", "verify", "onnxruntime_peer"), (*_DATA, "psutil")),
     Part("doctor", (*_TOOLS, "machine"), ("tvm", "psutil")),
     Part("onnxruntime_peer", _TOOLS, (*_DATA, "onnxruntime", "onnx")),
-    Part("cli", (*_TOOLS, "tuning", "deploy", "signature", "machine", "verify", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
+    Part("cli", (*_TOOLS, "tuning", "deploy", "signature", "machine", "verify", "first_wrong_layer", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
     Part("__main__", ("cli",)),
     Part("__init__", ("compiler", "explaining", "source", *_FRONTENDS, "ir", "runtime", "target", "version")),
 )  # fmt: skip

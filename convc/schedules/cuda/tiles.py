@@ -78,7 +78,7 @@ def vector_of(elements: int, threads: int, together: int) -> int:
 
 def overlaps(itemsize: int) -> tuple[tuple[int, int], ...]:
     """Return (stages, ahead) of `product.pipeline`: no overlap, through registers, and where elements are words by cp.async."""
-    return ((1, 1), (2, 0), (1, 0)) if itemsize >= 4 else ((1, 1), (1, 0))
+    return ((2, 0), (1, 1), (1, 0)) if itemsize >= 4 else ((1, 1), (1, 0))
 
 
 def _divisors(extent: int) -> list[int]:

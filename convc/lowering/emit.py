@@ -236,7 +236,11 @@ class _Emitter:
         kernel = unit_kernel(self.graph, unit, block, self.target, views, literals)
         op = "+".join(n.op for n in unit.nodes)
         said = self.plan.gradients.get(unit.result.name)
-        why = (said.algorithm, said.reason) if said else ("", "")
+        if said is None:
+            self._call(Call(kernel, tuple(arguments), unit.result.name, op))
+            return
+        spec = weight_gradient_spec(self.graph, unit.result)
+        why = (said.algorithm, said.reason, said.knobs, spec.key, spec.flops)
         self._call(Call(kernel, tuple(arguments), unit.result.name, op, *why))
 
 

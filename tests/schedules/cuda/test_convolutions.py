@@ -27,7 +27,9 @@ TOGETHER = ConvSpec.of((3, 40, 2, 6), (40, 40, 1, 1))
 FEW = ConvSpec.of((1, 3, 9, 11), (20, 3, 5, 3), strides=(2, 1), pads=(2, 0, 1, 1))
 SEVERAL = ConvSpec.of((2, 64, 7, 6), (48, 64, 3, 3), pads=(1, 1, 1, 1))
 
-SIZES = [SAMPLE, pytest.param(len(CONV_GRID), marks=pytest.mark.slow)]
+# The grid in parts, each less than a minute of one core.
+PARTS = 10
+GRID = [pytest.param(slice(i, None, PARTS), marks=pytest.mark.slow, id=f"part{i}") for i in range(PARTS)]  # fmt: skip
 
 
 def test_every_kind_of_convolution_has_an_algorithm_of_its_own():
@@ -43,24 +45,25 @@ def test_every_algorithm_has_a_schedule():
     assert set(SCHEDULES) == {*(a.name for a in ALGORITHMS), "dense"}
 
 
-@pytest.mark.parametrize("count", SIZES, ids=["sample", "whole"])
+@pytest.mark.parametrize("chosen", [pytest.param(slice(SAMPLE), id="sample"), *GRID])
 @pytest.mark.parametrize("name", NAMES)
-def test_whole_numbers_are_exact(name, count):
-    check(sample(name, count), exact=True)
+def test_whole_numbers_are_exact(name, chosen):
+    check(sample(name, len(CONV_GRID))[chosen], exact=True)
 
 
-@pytest.mark.parametrize("count", SIZES, ids=["sample", "whole"])
+@pytest.mark.parametrize("chosen", [pytest.param(slice(SAMPLE), id="sample"), *GRID])
 @pytest.mark.parametrize("name", NAMES)
-def test_normal_data_stay_within_the_bound(name, count):
-    check(sample(name, count), exact=False)
+def test_normal_data_stay_within_the_bound(name, chosen):
+    check(sample(name, len(CONV_GRID))[chosen], exact=False)
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(len(CONV_GRID), marks=pytest.mark.slow)], ids=["sample", "whole"])  # fmt: skip
+@pytest.mark.parametrize("chosen", [pytest.param(slice(6), id="sample"), *GRID])
 @pytest.mark.parametrize(("name", "dtype"), NARROW)
-def test_other_float_types(name, dtype, count):
+def test_other_float_types(name, dtype, chosen):
     """Whole numbers are exact until they are rounded to the type; normal data within the bound of sums in float32."""
-    check(sample(name, count, dtype), exact=True)
-    check(sample(name, count, dtype), exact=False)
+    trials = sample(name, len(CONV_GRID), dtype)[chosen]
+    check(trials, exact=True)
+    check(trials, exact=False)
 
 
 @pytest.mark.parametrize("name", ["direct", "tensor_core"])

@@ -14,8 +14,8 @@ import typer
 from convc.errors import (
     AccuracyError,
     ConvcError,
-    DTypeError,
     DeviceError,
+    DTypeError,
     FrontendError,
     InputError,
     InvalidKnobsError,

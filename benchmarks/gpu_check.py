@@ -20,11 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.gpu.job import Job
-from benchmarks.gpu.report import collect, device_file, table, tuning_lines
+from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import run_jobs
 from convc.cli.exits import REPORTED, report_error
 from convc.errors import ToolchainError
-from convc.tuning.options import Options, default_jobs
 
 __all__ = ["main"]
 
@@ -41,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("build", "build the jobs that the folder lacks"),
         ("run", "run the jobs without a result"),
-        ("report", "write JSON, table and tuning log"),
+        ("report", "write JSON and table"),
         ("pack", "put all that the device's machine needs into one archive"),
         ("tasks", "write the zoo's distinct layers to a file"),
         ("tune", "tune a file's layers on this machine's device"),
@@ -72,14 +71,12 @@ def _parser() -> argparse.ArgumentParser:
             add("--logs", type=Path, default=Path("tuning_logs"), help="folder of the tuning logs")
             add("--seconds", type=float, default=450, help="for all layers; default 450")
             add("--trials-per-layer", type=int, default=28, help="default 28")
-            add("--jobs", type=int, default=default_jobs(), help="settings built at the same time")
+            add("--jobs", type=int, default=3, help="settings built at the same time; default 3")
             add("--algos", default="", help="as in `convc tune`")
         if name == "run":
             step.add_argument("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
             step.add_argument("--torch-compile", action="store_true", help="also time torch.compile's max-autotune: minutes for a network")  # fmt: skip
             step.add_argument("--no-peer", action="store_true", help="without torch's times")
-        if name == "report":
-            step.add_argument("--logs", type=Path, default=Path("tuning_logs/cuda"), help="folder of the tuning log")  # fmt: skip
         if name == "pack":
             step.add_argument("-o", "--output", type=Path, default=Path("gpu.tar.xz"), help="the archive")  # fmt: skip
             step.add_argument("--python", default="3.12", help="the device machine's; default 3.12")
@@ -156,11 +153,6 @@ def _report(given: argparse.Namespace) -> int:
     text = table(found, facts, left)
     (given.folder / "report.md").write_text(text)
     (given.folder / "report.json").write_text(json.dumps({"device": facts, "results": found}, indent=1))  # fmt: skip
-    lines = tuning_lines(found, str(facts.get("name", "")))
-    if lines and facts.get("name"):
-        given.logs.mkdir(parents=True, exist_ok=True)
-        with (given.logs / device_file(facts["name"])).open("a") as log:
-            log.writelines(f"{line}\n" for line in lines)
     _say(text)
     wrong = any(r.get("failed") or not r.get("ok", True) or not all(c["ok"] for c in r.get("cases", ())) for r in found)  # fmt: skip
     return 1 if wrong else 0
@@ -181,6 +173,7 @@ def _tune(given: argparse.Namespace) -> int:
     from benchmarks.gpu.tasks import policy_of, read_tasks, tune
     from convc.target import parse_target
     from convc.tuning.device import log_path
+    from convc.tuning.options import Options
 
     target = parse_target("cuda")
     log = log_path(given.logs, target)

@@ -56,6 +56,8 @@ class DeviceModule(Module):
     ) -> None:
         super().__init__(manifest, library, entry, weights, pool, nan)
         self._cuda: Final = cuda
+        # A library may do more on the host than launch: build a plan, take memory, search. Its calls are made anew each time.
+        self._calls_library: Final = any(step.algorithm == "cudnn" for step in manifest.steps)
 
     def _memory(self) -> _Memory:
         memory = getattr(self._local, "memory", None)

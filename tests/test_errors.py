@@ -255,7 +255,8 @@ def test_a_module_of_another_machine():
     target = TargetInfo("llvm", "x86_64-linux-gnu", "future", ("sse3", "avx1024"))
     with pytest.raises(errors.TargetMismatchError) as caught:
         _for_this_machine(
-            Manifest(name="m", convc="", tvm="", tvm_ffi="", target=target, inputs=(), outputs=())
+            Manifest(name="m", convc="", tvm="", tvm_ffi="", target=target, inputs=(), outputs=()),
+            None,
         )
     assert re.fullmatch(
         r"module for future must run on a CPU with avx1024; got .* without\. Compile it for this machine\.",

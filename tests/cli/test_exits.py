@@ -26,6 +26,7 @@ CODES = {
     errors.ToolchainError: 5,
     errors.PackageError: 5,
     errors.TargetMismatchError: 5,
+    errors.DeviceError: 5,
     errors.VerifyError: 1,
     errors.LoweringError: 1,
     errors.ConvcError: 1,

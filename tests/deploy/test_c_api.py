@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -179,48 +177,55 @@ def test_the_library_needs_the_c_library_alone(programs: Programs) -> None:
     assert all(f"{name}(" in declared for name in exported)
 
 
+class Valgrind:
+    """The same programs with every access to memory looked at, slower by a factor of 50."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+
+    def drive(self, *words: object) -> str:
+        return self._programs.drive(*words, before=VALGRIND)
+
+
 @pytest.fixture(scope="session")
-def under_valgrind(programs: Programs) -> Callable[..., str]:
-    """Drive the same programs, slower by a factor of 50, with every access to memory looked at."""
+def under_valgrind(programs: Programs) -> Valgrind:
     if shutil.which("valgrind") is None:
         pytest.skip("valgrind is not installed (apt-get install valgrind)")
-    return partial(programs.drive, before=VALGRIND)
+    return Valgrind(programs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", CPUS)
 def test_valgrind_finds_nothing_in_a_run(
-    under_valgrind: Callable[..., str],
+    under_valgrind: Valgrind,
     cpu: str,
     module_file: Path,
     image_file: Path,
     tmp_path: Path,
 ) -> None:
-    under_valgrind("run", cpu, *run_files(module_file, image_file, tmp_path))
+    under_valgrind.drive("run", cpu, *run_files(module_file, image_file, tmp_path))
     assert_outputs(tmp_path)
 
 
 @pytest.mark.slow
-def test_valgrind_finds_nothing_in_wrong_calls(
-    under_valgrind: Callable[..., str], module_file: Path
-) -> None:
-    under_valgrind("misuse", module_file)
+def test_valgrind_finds_nothing_in_wrong_calls(under_valgrind: Valgrind, module_file: Path) -> None:
+    under_valgrind.drive("misuse", module_file)
 
 
 @pytest.mark.slow
 def test_valgrind_finds_nothing_in_eight_threads(
-    under_valgrind: Callable[..., str], module_file: Path, image_file: Path
+    under_valgrind: Valgrind, module_file: Path, image_file: Path
 ) -> None:
-    under_valgrind("threads", module_file, image_file, 8, 3)
+    under_valgrind.drive("threads", module_file, image_file, 8, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quarter", range(4))
 def test_valgrind_finds_nothing_in_a_thousand_loads(
-    under_valgrind: Callable[..., str], quarter: int, module_file: Path
+    under_valgrind: Valgrind, quarter: int, module_file: Path
 ) -> None:
     """In four parts, each of which ends within minutes on a busy machine."""
-    under_valgrind("reload", module_file, 250)
+    under_valgrind.drive("reload", module_file, 250)
 
 
 @pytest.mark.slow

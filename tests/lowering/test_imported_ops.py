@@ -22,6 +22,7 @@ from convc.ir.ops.logic import (
 )
 from convc.ir.ops.order import ArgAttributes, RunningAttributes, TopKAttributes
 from convc.ir.ops.pool import MaxPoolIndicesAttributes
+from convc.ir.ops.quantized import QuantizeAttributes
 from convc.ir.ops.sample import DeformAttributes, GridAttributes, RoiAttributes
 from convc.ir.reference import interpret
 from tests.ir.imported_ops import IMPORTED
@@ -53,6 +54,7 @@ def special() -> np.ndarray:
 
 
 BOXES = np.abs(f(5, 4)) * 4 + np.array([0, 0, 5, 5], np.float32)
+SCALES, ZEROS = np.abs(f(1, 4, 1)) + 0.1, np.array([[[0], [3], [-2], [7]]], np.float32)
 LARGE = i(-99, 99, 4, 3)
 
 CASES = [
@@ -103,7 +105,8 @@ CASES = [
     *(("max_pool_indices", [whole(2, 3, 6, 7)], MaxPoolIndicesAttributes((2, 3), (2, 2), (1, 1, 0, 1), (), True, c)) for c in (True, False)),
     ("reduce_prod", [f(3, 4, 5)], ReduceAttributes((0, 2), False)),
     ("max_pool", [i(-100, 100, 1, 2, 6, 6, dtype=np.int8)], None),
-    ("matmul", [i(-9, 9, 3, 4, dtype=np.int32), i(-9, 9, 4, 5, dtype=np.int32)], None),
+    *(("quantize", [f(3, 4, 5), SCALES, ZEROS], QuantizeAttributes(t)) for t in ("uint8", "int8")),
+    *(("dequantize", [i(0, 100, 3, 4, 5, dtype=t), SCALES, ZEROS], None) for t in (np.uint8, np.int8, np.int32)),
 ]  # fmt: skip
 
 
@@ -142,4 +145,5 @@ def test_compiled_op_equals_its_reference(results, name: str) -> None:
 
 
 def test_every_imported_op_has_a_case() -> None:
-    assert {op for op, _, _ in CASES} >= IMPORTED
+    # Quantised convolutions have constant weights: tests/schedules/test_quantized.py.
+    assert {op for op, _, _ in CASES} >= IMPORTED - {"conv_quantized"}

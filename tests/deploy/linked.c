@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
     convc_module *module;
     convc_context *context;
     convc_tensor_info info;
-    convc_load_options options = {sizeof options, 1, NULL};
+    convc_load_options options = {.size = sizeof options, .verify_weights = 1};
     check(convc_load_static(linked[i], &options, &module));
     check(convc_context_create(module, 0, &context));
     check(convc_input_info(module, 0, &info));

@@ -10,10 +10,10 @@ from tvm import tirx
 
 from convc.schedules.generic import Generic
 from convc.schedules.llvm import backend
-from convc.schedules.llvm.convolutions import SCHEDULES
 
 __all__ = ["NAMES", "install"]
 
+SCHEDULES = backend.BACKEND.schedules
 generic = SCHEDULES["generic"]
 
 

@@ -12,7 +12,6 @@ import pytest
 from convc.ir import ConvSpec, Step
 from convc.schedules.algorithm import Problem
 from convc.schedules.llvm import backend
-from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.policy import Policy
 from convc.schedules.table import ALGORITHMS
 from convc.target import parse_target
@@ -23,6 +22,7 @@ from convc.tuning.pool import Limits, Pool
 from convc.tuning.session import Session
 from convc.tuning.tasks import Task
 from tests.tuning import bad_rows
+from tests.tuning.bad_rows import SCHEDULES
 from tests.tuning.records import LIMITS
 
 HOST = parse_target(cores=1)

@@ -18,8 +18,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from convc.schedules.cuda.fragments import CHANNELS, PIXELS, WORDS
+from convc.schedules.plan import Unsupported
+from convc.target import Target
 
-__all__ = ["KINDS", "WarpProduct", "row_words"]
+__all__ = ["KINDS", "WarpProduct", "row_words", "too_old"]
+
+# Both instructions are there from 8.0 on.
+_LEAST_SM: Final = 80
 
 # Kind -> (shape, element type, registers that a float32 operand is split into)
 KINDS: Final = {
@@ -120,6 +125,13 @@ def row_words(pixels: int) -> int:
         (72, 24)
     """
     return pixels + _PADDING
+
+
+def too_old(target: Target) -> Unsupported | None:
+    """Return why a device cannot run these products, or None."""
+    if target.gpu.sm >= _LEAST_SM:
+        return None
+    return Unsupported(f"sm must be at least {_LEAST_SM} for tensor cores; got {target.gpu.sm}")
 
 
 @dataclass(frozen=True, slots=True)

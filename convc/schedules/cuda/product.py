@@ -12,7 +12,7 @@ for z, tile of channels, tile of pixels (one thread block):
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -21,7 +21,16 @@ from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
-__all__ = ["Block", "Loop", "blocks_of", "inline_all_but", "pipeline", "schedule", "tile_product"]
+__all__ = [
+    "Block",
+    "Loop",
+    "blocks_of",
+    "inline_all_but",
+    "pipeline",
+    "schedule",
+    "schedule_with",
+    "tile_product",
+]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
 Block = Any
@@ -46,19 +55,37 @@ def inline_all_but(sch: s_tir.Schedule, keep: tuple[str, ...]) -> Block:
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.implicit_gemm` scheduled."""
+    return schedule_with(tile_product, ("patch", "acc"), func, knobs, target)
+
+
+def schedule_with(
+    product: Callable[[s_tir.Schedule, Knobs, Block | None], None],
+    blocks: tuple[str, ...],
+    func: tirx.PrimFunc,
+    knobs: Knobs,
+    target: Target,
+) -> tirx.PrimFunc:
+    """Return a PrimFunc whose product is scheduled by `product`: one kernel, or a second one that adds up the parts of split sums.
+
+    Args:
+        product: takes the schedule, the knobs and the one consumer of the sums, None if the sums are stored.
+        blocks: those that `product` schedules; every other one but the last is inlined.
+        func: of `schedules.implicit_gemm`.
+        knobs: with `split`.
+        target: a device's.
+    """
     sch = s_tir.Schedule(func)
-    out = inline_all_but(sch, ("patch", "acc", "total"))
-    if knobs["split"] > 1:
-        tile_product(sch, knobs, None)
-        total = sch.get_sblock("total")
-        if not sch.get(total).same_as(sch.get(out)):
-            sch.set_scope(total, 0, "local")
-            out_loop = schedule_block(sch, out, target)
-            sch.compute_at(total, out_loop, preserve_unit_loops=True)
-        else:
-            schedule_block(sch, total, target)
+    out = inline_all_but(sch, (*blocks, "total"))
+    if knobs["split"] == 1:
+        product(sch, knobs, out)
+        return sch.mod["main"]
+    product(sch, knobs, None)
+    total = sch.get_sblock("total")
+    if sch.get(total).same_as(sch.get(out)):
+        schedule_block(sch, total, target)
     else:
-        tile_product(sch, knobs, out)
+        sch.set_scope(total, 0, "local")
+        sch.compute_at(total, schedule_block(sch, out, target), preserve_unit_loops=True)
     return sch.mod["main"]
 
 

@@ -17,6 +17,7 @@ from convc.schedules import implicit_gemm
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import fragments
 from convc.schedules.cuda.fragments import CHANNELS
+from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.subpixel import ALGORITHM as SUBPIXEL
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
@@ -28,9 +29,6 @@ from convc.target import Target
 __all__ = ["ALGORITHM", "TensorCore"]
 
 _SPLITS: Final = (1, 2, 4, 8, 16)
-
-# mma.sync of bfloat16 and TF32 is there from 8.0 on.
-_LEAST_SM: Final = 80
 
 
 class TensorCore:
@@ -46,10 +44,8 @@ class TensorCore:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if target.gpu.sm < _LEAST_SM:
-            return Unsupported(
-                f"sm must be at least {_LEAST_SM} for its instructions; got {target.gpu.sm}"
-            )
+        if (old := too_old(target)) is not None:
+            return old
         if not problem.constant_weight:
             return Unsupported("weights must be constant, to be packed at compile time")
         if spec.dtype not in self.types:

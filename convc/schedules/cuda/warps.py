@@ -18,10 +18,9 @@ from tvm import s_tir, tirx
 from tvm.backend.cuda.op import cuda_func_call
 from tvm.ir import Range
 
-from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.cuda.fragments import PIXELS, elements_of
 from convc.schedules.cuda.mma import WarpProduct, row_words
-from convc.schedules.cuda.product import Block, Loop, inline_all_but, pipeline
+from convc.schedules.cuda.product import Block, Loop, pipeline, schedule_with
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
@@ -30,20 +29,7 @@ __all__ = ["schedule", "warp_product"]
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `implicit_gemm.compute` with `fragments.product` scheduled."""
-    sch = s_tir.Schedule(func)
-    out = inline_all_but(sch, ("patch", "acc", "flat", "total"))
-    if knobs["split"] > 1:
-        warp_product(sch, knobs, None)
-        total = sch.get_sblock("total")
-        if not sch.get(total).same_as(sch.get(out)):
-            sch.set_scope(total, 0, "local")
-            out_loop = schedule_block(sch, out, target)
-            sch.compute_at(total, out_loop, preserve_unit_loops=True)
-        else:
-            schedule_block(sch, total, target)
-    else:
-        warp_product(sch, knobs, out)
-    return sch.mod["main"]
+    return schedule_with(warp_product, ("patch", "acc", "flat"), func, knobs, target)
 
 
 def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:

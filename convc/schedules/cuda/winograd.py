@@ -24,6 +24,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.combine import combine
 from convc.schedules.cook_toom import factored
 from convc.schedules.cuda import fragments
+from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
 from convc.schedules.implicit_gemm import Matrices
@@ -38,9 +39,6 @@ __all__ = ["ALGORITHM", "Winograd"]
 
 _M: Final = (2, 4)
 
-# mma.sync of TF32 is there from 8.0 on.
-_LEAST_SM: Final = 80
-
 
 class Winograd:
     """See the module's text."""
@@ -50,10 +48,8 @@ class Winograd:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if target.gpu.sm < _LEAST_SM:
-            return Unsupported(
-                f"sm must be at least {_LEAST_SM} for its products; got {target.gpu.sm}"
-            )
+        if (old := too_old(target)) is not None:
+            return old
         if not problem.constant_weight:
             return Unsupported("weights must be constant, to be transformed at compile time")
         if spec.dtype != "float32" or problem.accumulator != "float32":

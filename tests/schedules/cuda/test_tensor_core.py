@@ -42,7 +42,7 @@ def test_float32_is_multiplied_three_times():
 @pytest.mark.parametrize(
     ("problem", "arch", "reason"),
     [
-        (Problem(LAYER), "75", "sm must be at least 80 for its instructions; got 75"),
+        (Problem(LAYER), "75", "sm must be at least 80 for tensor cores; got 75"),
         (Problem(LAYER, constant_weight=False), "90", "weights must be constant"),
         (Problem(LAYER, accumulate="float64"), "90", "sums must be of float32; got float64"),
     ],

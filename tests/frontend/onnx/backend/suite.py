@@ -54,7 +54,7 @@ class BackendCase:
     def data_sets(self) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
         """Return (inputs, outputs) of every run."""
         if self.folder is None:
-            return [tuple(list(map(_array, side)) for side in pair) for pair in self.data]  # type: ignore[misc]
+            return [([*map(_array, given)], [*map(_array, wanted)]) for given, wanted in self.data]
         found = []
         for folder in sorted(self.folder.glob("test_data_set_*")):
             sides = [
@@ -86,7 +86,10 @@ def cases() -> dict[str, BackendCase]:
         for kind in KINDS:
             for case in load_model_tests(kind=kind):
                 folder = Path(case.model_dir) if case.model_dir else None
-                model = case.model or onnx.load(folder / "model.onnx")  # type: ignore[operator]
+                model = case.model
+                if model is None:
+                    assert folder is not None, f"{case.name} has neither a model nor a folder"
+                    model = onnx.load(folder / "model.onnx")
                 name = case.name if kind == "node" else f"{kind}/{case.name}"
                 found[name] = BackendCase(
                     kind, name, model, case.rtol, case.atol, folder, tuple(case.data_sets or ())

@@ -28,7 +28,7 @@ import. An operator without a row here is still taken where ONNX defines it by o
 ## ONNX's backend suite
 
 Cases within scope: tensors of numbers, ai.onnx, inference. Every case counted as passed is compiled and run by
-`pytest -m slow tests/frontend/onnx/backend`, within the case's own tolerance or no further from the exact result than the expected one;
+`pytest -m slow tests/frontend/onnx/backend`, within the case's own tolerance, or, as what is expected, within one rounding of its type of the exact result;
 a sample runs with every `make test`, where each excluded case must fail, too.
 
 | kind | cases | in scope | pass | of the scope |

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 import tvm_ffi
@@ -38,6 +39,10 @@ class Cudart:
             text = self._library.cudaGetErrorString(status).decode(errors="replace")
             raise DeviceError(f"{name} must succeed; got status {status}, '{text}'.")
 
+    def ignore(self, name: str, *arguments: Any) -> None:
+        """Call a function while another error is on its way to the user."""
+        getattr(self._library, name)(*arguments)
+
 
 class Graph:
     """What a function launches, on a stream of its own that waits for what the default stream was given before, and the other way round.
@@ -59,10 +64,13 @@ class Graph:
             function()
             self.wait()
             cudart.call("cudaStreamBeginCapture", self._stream, ctypes.c_int(_RELAXED))
-            try:
+            with ExitStack() as undo:
+                # Whatever these answer: what is wrong is what the function says.
+                undo.callback(cudart.ignore, "cudaStreamDestroy", self._stream)
+                undo.callback(cudart.ignore, "cudaStreamEndCapture", self._stream, ctypes.byref(self._graph))  # fmt: skip
                 function()
-            finally:
-                cudart.call("cudaStreamEndCapture", self._stream, ctypes.byref(self._graph))
+                undo.pop_all()
+            cudart.call("cudaStreamEndCapture", self._stream, ctypes.byref(self._graph))
         cudart.call(
             "cudaGraphInstantiate",
             ctypes.byref(self._launchable),

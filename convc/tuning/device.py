@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from convc.runtime.host import cpu
 from convc.target import Target
+from convc.target.cuda import present_gpu
 
-__all__ = ["cpu_id", "device_name", "log_path", "target_name"]
+__all__ = ["another_device", "cpu_id", "device_name", "log_path", "target_name"]
 
 
 def _slug(text: str) -> str:
@@ -50,6 +52,19 @@ def device_name(target: Target) -> str:
         return cpu_id()
     # The driver says "NVIDIA H200", a data sheet "H200".
     return "nvidia-" + _slug(target.gpu.name).removeprefix("nvidia-")
+
+
+def another_device(target: Target) -> list[str]:
+    """Return a sentence for the user if this machine's device is not the one that records of the target name."""
+    here = present_gpu() if target.device is not None else None
+    if here is None:
+        return []
+    found, named = device_name(replace(target, device=here)), device_name(target)
+    if found == named:
+        return []
+    return [
+        f"device must be {named} for target {target}; got {found}, whose times will be recorded as {named}'s. Use --target cuda."
+    ]
 
 
 def target_name(target: Target) -> str:

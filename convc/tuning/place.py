@@ -12,7 +12,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import numpy as np
 import tvm
 
+from convc.errors import DeviceError
 from convc.runtime.cuda import cuda_runtime
+from convc.runtime.libraries.cudnn import find_cudnn, prepare
 from convc.runtime.library import runtime_library
 from convc.runtime.manifest import TargetInfo
 from convc.runtime.threads import ThreadPool
@@ -28,7 +30,7 @@ _MOST_COPIES: Final = 256
 _FEWEST_CALLS: Final = 3
 _FLUSH: Final = "cache_flush_cpu_non_first_arg"
 
-# On a device: copies beyond this many times its L2, launches of one graph.
+# On a device: copies until they are so many times its L2 (weights below a 32nd of it stay there), launches of one graph.
 _L2_TIMES: Final = 2
 _LAUNCHES: Final = (3, 64)
 
@@ -65,7 +67,7 @@ class Place(Protocol):
         ...
 
     def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
-        """Return the mean time of a call, `rounds` times, each over `seconds` or at least three calls."""
+        """Return the mean time of a call, `rounds` times, each over `seconds` or at least three calls; on a device over at most 64."""
         ...
 
     def is_lost(self, error: Exception) -> bool:
@@ -130,6 +132,9 @@ class DevicePlace:
             runtime_library(),
             TargetInfo("cuda", target.triple, target.mcpu, target.features, codes),
         )
+        # Settings that call cuDNN find it by what this finds; where there is none, they alone fail, and say so.
+        if find_cudnn() is not None:
+            prepare()
 
     def load(self, library: Path) -> Any:
         return tvm.runtime.load_module(str(library))
@@ -168,8 +173,10 @@ class DevicePlace:
             graph.close()
 
     def is_lost(self, error: Exception) -> bool:
-        # After a fault every later call of the process fails, too (CUDA C++ programming guide, "Error Checking").
-        return "CUDA" in str(error) or "cuda" in str(error)
+        # After a fault every later call of the process fails, too (CUDA C++ programming guide, "Error Checking"). TVM's own errors
+        # have no class of theirs; these are how its runtime's texts of a device begin.
+        faults = ("CUDA Runtime Error", "CUDALaunch Error", "CUDAError")
+        return isinstance(error, DeviceError) or any(word in str(error) for word in faults)
 
 
 class RemotePlace:

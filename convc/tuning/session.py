@@ -17,7 +17,7 @@ from convc.schedules.tuned import distance
 from convc.target import Target
 from convc.toolchain import installed_version
 from convc.tuning.calibration import Calibration
-from convc.tuning.device import device_name, target_name
+from convc.tuning.device import another_device, device_name, target_name
 from convc.tuning.jobs import Answer, Build, Setup, Time
 from convc.tuning.knowledge import matching, measurements, trials
 from convc.tuning.layer import Layer
@@ -73,6 +73,7 @@ class Session:
         self.device = self.device or device_name(self.target)
         contents = self.log.read()
         self.notes += contents.notes(self.log.path)
+        self.notes += another_device(self.target)
         mine, _ = matching(contents.records, self.target, device=self.device)
         known = [] if options.fresh else [r for r in mine if r.mode == options.mode]
         self.layers = [Layer.of(t, self.target, self.limits, options) for t in self.tasks]
@@ -130,6 +131,10 @@ class Session:
         remote = "" if options.runner == "local" else options.runner
         jobs = options.jobs
         if remote:
+            if self.target.device is not None:
+                raise TuningError(
+                    f"runner must be 'local' for target {self.target}; got '{remote}'. Run `convc tune` on the device's machine."
+                )
             free = servers(remote)
             if not free:
                 raise TuningError(

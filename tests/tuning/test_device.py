@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from convc.errors import DeviceError, ToolchainError, TuningError
 from convc.ir import ConvSpec, Step
 from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
 from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
 from convc.target import parse_target
+from convc.target.cuda import gpu_of
 from convc.tuning.calibration import calibration
+from convc.tuning.device import another_device
 from convc.tuning.knowledge import knowledge
 from convc.tuning.log import Log
 from convc.tuning.options import Options
+from convc.tuning.place import DevicePlace
 from convc.tuning.session import Session
 from convc.tuning.tasks import Task
 
@@ -36,3 +47,34 @@ def test_a_layer_is_tuned_on_a_device(tmp_path):
     elsewhere = parse_target("cuda -arch=sm_90", cores=16)
     best = knowledge(elsewhere, [log.path]).records[LAYER.key][0]
     assert best.seconds == min(r.seconds for r in records if r.final)
+
+
+def test_only_a_fault_of_the_device_ends_a_worker():
+    lost = partial(DevicePlace.is_lost, DevicePlace.__new__(DevicePlace))
+    assert lost(DeviceError("cudaGraphLaunch must succeed; got status 700."))
+    assert lost(RuntimeError("CUDA Runtime Error: cudaErrorIllegalAddress (700): an illegal memory access"))  # fmt: skip
+    assert not lost(ToolchainError("building for cuda must find nvcc; got none. Install CUDA's compiler."))  # fmt: skip
+
+
+def test_a_device_is_not_tuned_through_a_server_of_cpus(tmp_path):
+    options = Options(runner="rpc://127.0.0.1:9190/key")
+    session = Session([Task(LAYER, ("layer",))], TARGET, Log(tmp_path / "log.jsonl"), calibration(TARGET), options)  # fmt: skip
+    with pytest.raises(TuningError, match="runner must be 'local' for target cuda sm_90; got"):
+        session.run()
+
+
+def test_times_of_another_device_than_the_target_names_are_said_to_be(monkeypatch):
+    here = replace(gpu_of(90), name="NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr("convc.tuning.device.present_gpu", lambda: here)
+    assert "got nvidia-h100-80gb-hbm3" in another_device(TARGET)[0]
+    monkeypatch.setattr("convc.tuning.device.present_gpu", lambda: gpu_of(90))
+    assert another_device(TARGET) == []
+    assert another_device(parse_target()) == []
+
+
+@pytest.mark.parametrize(("name", "knobs"), [("tf32", {}), ("cudnn", {"strict": 0})])
+def test_operands_in_tf32_are_no_float32(name, knobs):
+    algorithm = backend_of(TARGET).algorithm(name)
+    problem = Problem(ConvSpec.of((1, 64, 14, 14), (64, 64, 3, 3), pads=(1, 1, 1, 1)))
+    used = {**algorithm.knobs(problem, TARGET), **knobs}
+    assert properties_of(algorithm, problem, TARGET, used).error > 1e-4

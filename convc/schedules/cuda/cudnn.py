@@ -27,6 +27,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.cuda.tf32 import ROUNDING
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties, direct_error
@@ -112,6 +113,9 @@ class Cudnn:
         workspace = knobs["workspace_mib"] << 20
         transforming = knobs["transforms"] or _TRANSFORMS.intersection((POLICIES[knobs["policy"]],))
         error = math.inf if transforming else direct_error(problem)
+        if problem.spec.dtype == "float32" and not knobs["strict"]:
+            # It may take tensor cores, whose operands are TF32.
+            error += ROUNDING
         return Properties(problem.spec.flops, workspace, error, deterministic)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:

@@ -26,7 +26,7 @@ __all__ = ["KINDS", "WarpProduct", "row_words", "too_old"]
 # Both instructions are there from 8.0 on.
 _LEAST_SM: Final = 80
 
-# Kind -> (shape, element type, registers that a float32 operand is split into)
+# Kind -> (shape, element type)
 KINDS: Final = {
     "float16": ("m16n8k16", "f16"),
     "bfloat16": ("m16n8k16", "bf16"),

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from convc.schedules.cuda.tensor_core import TensorCore
+from typing import Final
 
-__all__ = ["ALGORITHM", "Tf32"]
+from convc.schedules.algorithm import Problem
+from convc.schedules.cuda.tensor_core import TensorCore
+from convc.schedules.plan import Knobs
+from convc.schedules.properties import Properties, direct_error
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "ROUNDING", "Tf32"]
+
+# Half of the last of TF32's 11 bits.
+ROUNDING: Final = 2.0**-11
 
 
 class Tf32(TensorCore):
@@ -18,6 +27,10 @@ class Tf32(TensorCore):
     def products(self, dtype: str) -> int:
         """Return 1."""
         return 1
+
+    def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
+        """Return the direct method's facts with the error of operands that are rounded to 11 bits: half a last place, normal data."""
+        return Properties(problem.spec.flops, 0, ROUNDING + direct_error(problem))
 
 
 ALGORITHM = Tf32()

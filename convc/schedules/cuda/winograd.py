@@ -57,7 +57,9 @@ class Winograd:
                 f"element type must be float32, of sums too; got {spec.dtype}, {problem.accumulator}"
             )
         if spec.transposed or spec.rank != 2:
-            return Unsupported("convolution must be 2-D and not transposed")
+            return Unsupported(
+                f"convolution must be 2-D and not transposed; got {spec.rank}-D{', transposed' * spec.transposed}"
+            )
         if max(*spec.strides, *spec.dilations) > 1 or spec.group > 1:
             return Unsupported(
                 f"strides, dilations and group must be 1; got {spec.strides}, {spec.dilations}, {spec.group}"

@@ -31,6 +31,7 @@ def test_tf32_is_only_for_those_who_name_it():
     assert "tf32" not in allowed(Policy())
     assert "tf32" not in allowed(Policy(), [record])
     assert "tf32" in allowed(Policy(require=("tf32",)))
+    assert "tf32" not in allowed(Policy(prefer=("tf32",), max_error=1e-5))
 
 
 def test_float32_is_multiplied_three_times():

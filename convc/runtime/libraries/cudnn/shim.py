@@ -91,6 +91,6 @@ def _compiled(text: bytes | None, options: tuple[str, ...], source: str) -> byte
         done = subprocess.run(command, cwd=NATIVE, input=text, capture_output=True, check=False)
         if done.returncode:
             raise LoweringError(
-                f"`g++ shim.cc` must succeed; got:\n{done.stderr.decode(errors='replace').strip()[:4000]}"
+                f"`g++ {source}` must succeed; got:\n{done.stderr.decode(errors='replace').strip()[:4000]}"
             )
         return output.read_bytes()

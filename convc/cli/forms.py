@@ -34,7 +34,8 @@ def output_path(given: Path | None, model: Path, format: Format) -> Path:
         raise typer.BadParameter(
             f"-o must name a file that ends in {suffix} for --format {format}; got '{path}'."
         )
-    if format is Format.BUNDLE and path.suffix not in ("", ".tar"):
+    # A model's own name may have dots in it.
+    if format is Format.BUNDLE and given is not None and path.suffix not in ("", ".tar"):
         raise typer.BadParameter(
             f"-o must name a folder, or a file that ends in .tar, for --format bundle; got '{path}'."
         )

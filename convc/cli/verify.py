@@ -103,6 +103,12 @@ def _first_wrong(
     from convc.first_wrong_layer import first_wrong_layer
     from convc.schedules.table import ALGORITHMS
 
+    target = module.manifest.target
+    if target.device:
+        raise typer.BadParameter(
+            f"--per-layer must be given for a module of a CPU; got one for {target.kind} ({', '.join(target.device)})."
+        )
+
     names = {row.name for row in ALGORITHMS}
     steps = module.manifest.steps
     algorithms = {

@@ -47,7 +47,11 @@ def quantized_call(
     stem = f"quantized_{spec.key.split('-pd')[0]}"
     parts = (spec.key, attributes, sorted(knobs.items()))
     kernel = named_kernel(stem, parts, [a.view for a in arguments], make)
-    reason = "four products an instruction" if knobs["dot"] else "the only one that applies"
+    reason = (
+        "four products an instruction"
+        if knobs["dot"]
+        else "one product at a time: the CPU has no avx512vnni"
+    )
     return Call(
         kernel, arguments, node.name, node.op, "quantized", reason, knobs, spec.key, spec.flops
     )

@@ -128,7 +128,7 @@ def select(
     }
     agreed = agree(graph, options)
     choices = {name: chooser.choice(agreed[name]) for name, chooser in choosers.items()}
-    free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].source == "estimate"]  # fmt: skip
+    free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].source == "estimate" and choices[name].algorithm not in policy.prefer]  # fmt: skip
     chains = chains_of(
         graph,
         {name: choosers[name].made.problem for name in free},

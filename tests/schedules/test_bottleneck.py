@@ -203,6 +203,7 @@ def test_layers_whose_middle_does_not_fit_the_caches_become_one_kernel_and_say_s
         ({"policy": Policy(include=("direct", "depthwise"))}, "not included"),
         ({"policy": Policy(require=("direct",))}, "something else is required"),
         ({"policy": Policy(workspace_limit=50_000)}, "its memory is too much"),
+        ({"policy": Policy(prefer=("direct", "depthwise"))}, "others are preferred"),
     ],
 )
 def test_what_the_user_asks_for_goes_before_chains(options: dict, why: str):

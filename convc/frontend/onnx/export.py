@@ -191,7 +191,8 @@ def _resize(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> objec
 _UNARY: Final = {
     "relu": "Relu", "sigmoid": "Sigmoid", "hard_swish": "HardSwish", "tanh": "Tanh", "softplus": "Softplus", "exp": "Exp",
     "log": "Log", "sqrt": "Sqrt", "reciprocal": "Reciprocal", "erf": "Erf", "abs": "Abs", "neg": "Neg", "floor": "Floor",
-    "ceil": "Ceil", "sign": "Sign", "leaky_relu": "LeakyRelu", "elu": "Elu", "hard_sigmoid": "HardSigmoid",
+    "ceil": "Ceil", "round": "Round", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan",
+    "sinh": "Sinh", "cosh": "Cosh", "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh", "sign": "Sign", "leaky_relu": "LeakyRelu", "elu": "Elu", "hard_sigmoid": "HardSigmoid",
 }  # fmt: skip
 
 ROWS: Final[Mapping[str, Row]] = {
@@ -254,7 +255,7 @@ def to_onnx(graph: Graph) -> ModelProto:
             f"{op} ({next(n.name for n in graph.nodes if n.op == op)})" for op in missing
         )
         raise UnsupportedModelError(
-            f"graph '{graph.name}' must hold only ops that ONNX has an operator for; got {where}."
+            f"graph '{graph.name}' must hold only ops that convc writes as ONNX; got {where}."
         )
     for node in graph.compute_nodes if graph.batch else ():
         if node.op == "concat" and node.name in batched and not batched.issuperset(node.inputs):

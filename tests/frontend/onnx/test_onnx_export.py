@@ -10,7 +10,9 @@ from onnx.reference import ReferenceEvaluator
 
 from convc import dsl, from_onnx, nnet
 from convc.errors import UnsupportedModelError
+from convc.frontend.onnx import export
 from convc.ir import Graph
+from convc.ir.ops import elementwise
 from convc.ir.passes import PIPELINE, run_passes
 from convc.ir.reference import interpret
 
@@ -116,3 +118,7 @@ def test_a_constant_for_every_sample_is_refused():
     graph = dsl.graph({"y": dsl.concat([x, dsl.constant(np.ones((1, 4, 1)), dtype="float32")], 2)})
     with pytest.raises(UnsupportedModelError, match="must join values of the symbolic batch alone"):
         graph.to_onnx()
+
+
+def test_every_function_of_one_value_is_written():
+    assert set(elementwise.UNARY) <= set(export.ROWS)

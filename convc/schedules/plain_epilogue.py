@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tvm import te
 
 from convc.schedules.algorithm import Problem
-from convc.schedules.scalar import apply_steps
+from convc.schedules.scalar import apply_steps, cast
 
 __all__ = ["finish", "plain_extras"]
 
@@ -26,17 +26,9 @@ def plain_extras(problem: Problem) -> list[te.Tensor]:
 
 def finish(y: te.Tensor, problem: Problem, extras: Sequence[te.Tensor]) -> te.Tensor:
     """Return the epilogue of plain sums `y`, rounded once to the result's type."""
-    wide = problem.accumulator
 
     def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
-        return te.compute(
-            y.shape, lambda n, k, *p: y(n, k, *p) + b[k].astype(wide), name="bias_add"
-        )
+        return te.compute(y.shape, lambda n, k, *p: y(n, k, *p) + b[k], name="bias_add")
 
-    def cast(x: te.Tensor, dtype: str) -> te.Tensor:
-        if x.dtype == dtype:
-            return x
-        return te.compute(x.shape, lambda *i: x(*i).astype(dtype), name="cast")
-
-    y = apply_steps(y, problem.epilogue, [cast(e, wide) for e in extras], bias)
-    return cast(y, problem.spec.dtype)
+    wide = [cast(e, problem.accumulator) for e in extras]
+    return cast(apply_steps(y, problem.epilogue, wide, bias), problem.spec.dtype)

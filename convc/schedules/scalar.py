@@ -14,7 +14,7 @@ from tvm import te, tirx, topi
 from convc.ir.epilogue import Step
 from convc.ir.types import FLOATS
 
-__all__ = ["BINARY", "UNARY", "apply_steps", "map_elements", "rounded", "zero_beyond"]
+__all__ = ["BINARY", "UNARY", "apply_steps", "cast", "map_elements", "rounded", "zero_beyond"]
 
 Tensor = te.Tensor
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
@@ -23,6 +23,13 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 def map_elements(x: Tensor, function: Callable[[Expr], Expr]) -> Tensor:
     """Return the tensor of `function` of each element."""
     return te.compute(x.shape, lambda *i: function(x(*i)), name="map")
+
+
+def cast(x: Tensor, dtype: str) -> Tensor:
+    """Return the tensor in another element type; itself if it has that type."""
+    if x.dtype == dtype:
+        return x
+    return te.compute(x.shape, lambda *i: x(*i).astype(dtype), name="cast")
 
 
 def rounded(y: Expr, zero: Expr, least: int, greatest: int, dtype: str) -> Expr:

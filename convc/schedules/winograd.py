@@ -37,9 +37,9 @@ from convc.schedules.algorithm import (
     shared_out,
     turns,
 )
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.combine import combine
 from convc.schedules.cook_toom import Transform, factored
-from convc.schedules.direct import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties

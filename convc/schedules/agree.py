@@ -8,16 +8,15 @@ and exact on chains in all but contrived cases; NeoCPU's dynamic programme (Liu 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from convc.ir.graph import CONSTANT, Graph
+from convc.ir.types import TensorType
 
 __all__ = ["Option", "agree"]
 
-# A copy from one block to another: a cycle an element, as `generic.reorder_cycles` counts it, at 3.6 GHz.
-_COPIED_A_SECOND: Final = 3.6e9
 _ROUNDS: Final = 10
 
 
@@ -48,25 +47,35 @@ def _producers(graph: Graph, name: str, layers: Mapping[str, object]) -> tuple[s
     return found, outside
 
 
-def agree(graph: Graph, options: Mapping[str, Sequence[Option]]) -> dict[str, int]:
+def agree(
+    graph: Graph,
+    options: Mapping[str, Sequence[Option]],
+    copy_seconds: Callable[[TensorType], float],
+) -> dict[str, int]:
     """Return the index of the option that each layer takes.
 
     Args:
         graph: after all passes.
         options: of every layer, at least one each; the fastest alone is the starting point.
+        copy_seconds: of a value, from one block to another.
     """
     chosen = {
         name: min(range(len(rows)), key=lambda i, rows=rows: (rows[i].seconds, i))
         for name, rows in options.items()
     }
-    edges: list[tuple[str | None, str, float]] = []
+    # From whom, to whom, and what a copy costs; nobody is the caller, who gives and takes plain values.
+    edges: list[tuple[str | None, str | None, float]] = []
     for name in options:
         data = graph[name].inputs[0]
         before, outside = _producers(graph, data, options)
-        copy = graph[data].type.size / _COPIED_A_SECOND
+        copy = copy_seconds(graph[data].type)
         edges += [(producer, name, copy) for producer in sorted(before)]
         edges += [(None, name, copy)] if outside and not before else []
-    touching: dict[str, list[tuple[str | None, str, float]]] = {name: [] for name in options}
+    for result in sorted(graph.output_values):
+        if graph[result].type.rank >= 3:
+            before, _ = _producers(graph, result, options)
+            edges += [(name, None, copy_seconds(graph[result].type)) for name in sorted(before)]
+    touching: dict[str, list[tuple[str | None, str | None, float]]] = {name: [] for name in options}
     for edge in edges:
         for end in edge[:2]:
             if end is not None:
@@ -75,11 +84,13 @@ def agree(graph: Graph, options: Mapping[str, Sequence[Option]]) -> dict[str, in
     def cost(name: str, index: int) -> float:
         total = options[name][index].seconds
         for producer, consumer, copy in touching[name]:
-            written = 0
+            written = read = 0
             if producer is not None:
                 at = index if producer == name else chosen[producer]
                 written = options[producer][at].writes
-            read = options[consumer][index if consumer == name else chosen[consumer]].reads
+            if consumer is not None:
+                at = index if consumer == name else chosen[consumer]
+                read = options[consumer][at].reads
             total += copy if written != read else 0.0
         return total
 

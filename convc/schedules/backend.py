@@ -11,7 +11,7 @@ import numpy as np
 
 from convc.errors import unknown_name
 from convc.ir.epilogue import Step
-from convc.ir.types import Shape
+from convc.ir.types import Shape, TensorType
 from convc.schedules.algorithm import Algorithm
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -56,6 +56,7 @@ class Backend:
         schedule_any: schedules whatever tensor expressions make, one or several results.
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
+        copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
         compile: scheduled functions -> contents of relocatable object files.
         parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
         chains: whether expand, depthwise and project layers can be one kernel, see `bottleneck`; a schedule is called so then.
@@ -68,6 +69,7 @@ class Backend:
     schedule_any: Callable[[tirx.PrimFunc, Target], tirx.PrimFunc] = field(repr=False)
     schedule_transpose: Callable[[tirx.PrimFunc, int, Target], tirx.PrimFunc] = field(repr=False)
     seconds: Callable[[float, Target], float] = field(repr=False)
+    copy_seconds: Callable[[TensorType, Target], float] = field(repr=False)
     compile: Callable[[tvm.IRModule, Target], tuple[bytes, ...]] = field(repr=False)
     parallel_cycles: float | None = None
     chains: bool = False

@@ -126,7 +126,7 @@ def select(
         name: [_option(chooser, offer, backend, target) for offer in chooser.offers]
         for name, chooser in choosers.items()
     }
-    agreed = agree(graph, options)
+    agreed = agree(graph, options, lambda value: backend.copy_seconds(value, target))
     choices = {name: chooser.choice(agreed[name]) for name, chooser in choosers.items()}
     free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].source == "estimate" and choices[name].algorithm not in policy.prefer]  # fmt: skip
     chains = chains_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from convc.ir.types import TensorType
 from convc.schedules.backend import Backend, Schedule
 from convc.schedules.cuda import (  # fmt: skip
     any_op,
@@ -22,6 +23,7 @@ from convc.schedules.cuda import (  # fmt: skip
     warps,
     winograd,
 )
+from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.target import Target
 
 __all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
@@ -51,6 +53,10 @@ SCHEDULES: Final[dict[str, Schedule]] = {
 }
 
 
+def _copy_seconds(value: TensorType, target: Target) -> float:
+    return LAUNCH_SECONDS + memory_cycles(target.gpu, 2 * value.nbytes) / target.gpu.clock_hz
+
+
 def _seconds(cycles: float, target: Target) -> float:
     return cycles / target.gpu.clock_hz
 
@@ -63,5 +69,6 @@ BACKEND: Final = Backend(
     schedule_any=any_op.schedule,
     schedule_transpose=any_op.schedule_transpose,
     seconds=_seconds,
+    copy_seconds=_copy_seconds,
     compile=compiler.compile_objects,
 )

@@ -14,14 +14,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from benchmarks.cache import cache_folder
+from benchmarks.random_weights import randomise
 from convc.cli.exits import REPORTED, report_error
 from convc.errors import ToolchainError, unknown_name
-
-if TYPE_CHECKING:
-    from torch import nn  # pyright: ignore[reportMissingImports]
 
 __all__ = ["NAMES", "exported", "input_shape", "zoo_folder"]
 
@@ -62,29 +59,6 @@ def exported(name: str, folder: Path | None = None) -> Path:
     return path
 
 
-def _randomise(model: nn.Module) -> None:
-    import torch  # pyright: ignore[reportMissingImports]
-    from torch import nn  # pyright: ignore[reportMissingImports]
-
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                # A sum of n products of unit data has the size of the data with weights of variance 1/n; ReLU halves it.
-                fan_in = module.weight[0].numel()
-                if isinstance(module, nn.ConvTranspose2d):
-                    fan_in = module.in_channels
-                module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
-                if module.bias is not None:
-                    module.bias.normal_(0, 0.1, generator=generator)
-            elif isinstance(module, nn.BatchNorm2d):
-                mean, variance = module.running_mean, module.running_var
-                assert mean is not None
-                assert variance is not None
-                mean.normal_(0, 0.1, generator=generator)
-                variance.uniform_(0.5, 1.5, generator=generator)
-
-
 def _export(name: str, path: Path) -> None:
     try:
         import torch  # pyright: ignore[reportMissingImports]
@@ -96,7 +70,7 @@ def _export(name: str, path: Path) -> None:
             "Run: pip install torch  (or give files with --model, or a folder of exported ones with --zoo)"
         ) from None
     model = ARCHITECTURES[name]().eval()
-    _randomise(model)
+    randomise(model)
     data = torch.zeros(_SHAPES[name])
     scratch = path.with_suffix(".part")
     with torch.no_grad(), warnings.catch_warnings():

@@ -49,10 +49,11 @@ class ConstantFolder:
             return None
         types = [(a.dtype, a.ndim) for a in inputs if a is not None]
         key = canonical.SerializeToString(deterministic=True) + repr(types).encode()
-        if key not in self._evaluators:
-            self._evaluators[key] = ReferenceEvaluator(self._model(canonical, inputs, small=False))
         feeds = {f"i{i}": a for i, a in enumerate(inputs) if a is not None}
         try:
+            if key not in self._evaluators:
+                model = self._model(canonical, inputs, small=False)
+                self._evaluators[key] = ReferenceEvaluator(model)
             with np.errstate(all="ignore"):
                 results = self._evaluators[key].run(None, feeds)
         except (

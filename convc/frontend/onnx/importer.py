@@ -41,6 +41,9 @@ __all__ = ["from_onnx"]
 
 # Bodies within bodies; a file that nests deeper is made to exhaust the stack.
 DEEPEST: Final = 16
+# Nodes written out from bodies, all together: a body of a hundred may run a thousand times. Counted once for the model, as loops within
+# loops multiply.
+MOST_WRITTEN_OUT: Final = 100_000
 
 
 def from_onnx(
@@ -105,6 +108,7 @@ class _Import:
         self.inferred = infer_types(bones, source.label)
         self.unchecked: set[str] = set()
         self.depth = 0
+        self.written_out = 0
 
     def run(self) -> Graph:
         codes = {i.name: i.type.tensor_type.elem_type for i in self.graph.input}
@@ -137,6 +141,9 @@ class _Import:
         """Write a body's nodes, its inputs bound to `arguments`, and return its outputs."""
         if self.depth >= DEEPEST:
             raise Unsupported(f"bodies within bodies, {DEEPEST} deep")
+        self.written_out += max(1, len(graph.node))
+        if self.written_out > MOST_WRITTEN_OUT:
+            raise Unsupported(f"more than {MOST_WRITTEN_OUT} nodes when bodies are written out")
         if len(graph.input) != len(arguments):
             raise InvalidModelError(
                 f"body '{graph.name}' must have {len(arguments)} inputs; got {len(graph.input)}."

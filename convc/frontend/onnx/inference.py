@@ -106,6 +106,9 @@ def infer_types(model: ModelProto, label: str) -> dict[str, InferredType]:
     """Return what onnx infers of the values of `model`, and nothing that the file claims of them.
 
     Where onnx's strict inference fails, the lenient one is asked instead, and a warning is logged.
+
+    Raises:
+        InvalidModelError: if the file names an element type that does not exist.
     """
     bare = ModelProto()
     bare.CopyFrom(model)
@@ -125,6 +128,11 @@ def infer_types(model: ModelProto, label: str) -> dict[str, InferredType]:
                 "onnx cannot infer the shapes of %s; they stay unchecked: %s", label, again
             )
             return {}
+    except ValueError as error:
+        # An element type in an attribute or a declaration that no version of ONNX has.
+        raise InvalidModelError(
+            f"{label} must use ONNX's element types; onnx says: {error}"
+        ) from error
     return {
         info.name: InferredType(info.type.tensor_type.elem_type, dimensions(info.type))
         for info in (*inferred.graph.value_info, *inferred.graph.output)

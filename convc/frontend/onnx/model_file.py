@@ -10,6 +10,7 @@ from typing import Final
 
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 import onnx.version_converter
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto
@@ -125,7 +126,13 @@ def _raised(proto: ModelProto, label: str) -> ModelProto:
     """Return a model of an opset before 7 as onnx's own converter writes it in opset 7: broadcasting by shape, not by attribute."""
     try:
         return onnx.version_converter.convert_version(proto, OLDEST_OPSET)
-    except (RuntimeError, ValueError, IndexError, onnx.version_converter.ConvertError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+        onnx.shape_inference.InferenceError,
+        onnx.version_converter.ConvertError,
+    ) as error:
         raise UnsupportedModelError(
             f"{label} must use opset {OLDEST_OPSET} or newer, or be one that onnx raises to it; onnx says: {error}"
         ) from error

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from onnx import GraphProto, NodeProto
 
+from convc.errors import InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.values import ValueTable
@@ -47,6 +48,8 @@ class OperatorNode:
         while self.inputs and not self.inputs[-1]:
             self.inputs.pop()
         self.outputs = list(proto.output)
+        if not self.outputs:
+            raise InvalidModelError(f"{self.op_type} must have an output; it has none.")
         self.attributes = attributes
         self._values = values
         self._bodies = bodies
@@ -57,9 +60,20 @@ class OperatorNode:
         """Return whether an optional input is given."""
         return index < len(self.inputs) and bool(self.inputs[index])
 
+    def _name(self, index: int) -> str:
+        """Return the name of an input that the operator cannot do without.
+
+        onnx's checker counts inputs by the operator's own versions, so that too few are rare: a body's, or one left out by "".
+        """
+        if not self.has(index):
+            raise InvalidModelError(
+                f"{self.op_type} must be given input {index}; got {', '.join(map(repr, self.inputs)) or 'none'}."
+            )
+        return self.inputs[index]
+
     def value(self, index: int = 0) -> str:
         """Return an input as a value of the graph."""
-        return self._values.operand(self.inputs[index])
+        return self._values.operand(self._name(index))
 
     def operand(self, index: int) -> str | Array:
         """Return an input: its array if it is known at import, else a value of the graph."""
@@ -67,11 +81,11 @@ class OperatorNode:
 
     def type(self, index: int = 0) -> TensorType:
         """Return an input's shape and element type."""
-        return self._values.type(self.inputs[index])
+        return self._values.type(self._name(index))
 
     def narrow(self, index: int = 0) -> str:
         """Return the narrow type that an input carries, "" if it is what it seems."""
-        return self._values.narrow(self.inputs[index])
+        return self._values.narrow(self._name(index))
 
     def is_constant(self, index: int) -> bool:
         """Return whether an input is given and known at import."""
@@ -79,7 +93,7 @@ class OperatorNode:
 
     def constant(self, index: int) -> Array:
         """Return an input's contents; Unsupported if they are only known at run time."""
-        return self._values.constant(self.inputs[index])
+        return self._values.constant(self._name(index))
 
     def constant_integers(self, index: int) -> tuple[int, ...]:
         """Return the contents of an input of integers, such as axes or a shape."""

@@ -13,8 +13,10 @@ from convc.errors import ConvcError
 from convc.frontend.onnx import from_onnx
 from tests.frontend.onnx.fuzz.mutations import mutant
 
-# Seeds that once went wrong: no outputs, names that are no text, parameters of other lengths, shapes and versions beyond integers.
-FOUND = (91, 120, 192, 258, 1113, 1126, 20014)
+# Seeds that once went wrong: no outputs, names that are no text, parameters of other lengths, shapes and versions beyond integers; then
+# old opsets with types that contradict each other, an operand left out, element types that do not exist, a node without outputs, a body
+# with an unknown operator in it.
+FOUND = (91, 120, 192, 258, 1113, 1126, 20014, 428, 905, 2743, 4422, 8568)
 ROOT = Path(__file__).parents[3]
 
 

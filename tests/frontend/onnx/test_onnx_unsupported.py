@@ -160,6 +160,30 @@ def test_ir_version_too_new() -> None:
     )
 
 
+def _loops(turns: int) -> onnx.ModelProto:
+    """Return a model with a loop in a loop, of that many turns each."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+        g (float[4] x) => (float[4] y) {
+          n = Constant <value = int64 {TURNS}> ()
+          t = Constant <value = bool {1}> ()
+          y = Loop (n, t, x) <body = outer (int64 i, bool c, float[4] a) => (bool c1, float[4] b) {
+            c1 = Identity(c)
+            b = Loop (n, c, a) <body = inner (int64 j, bool d, float[4] e) => (bool d1, float[4] f) {
+              d1 = Identity(d)
+              f = Exp(e)
+            }>
+          }>
+        }"""
+    return onnx.parser.parse_model(text.replace("TURNS", str(turns)))
+
+
+def test_bodies_have_one_budget_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 4 turns of 2 + 4 * 2 nodes are 40.
+    monkeypatch.setattr("convc.frontend.onnx.importer.MOST_WRITTEN_OUT", 40)
+    assert len(from_onnx(_loops(4)).compute_nodes) == 16
+    assert "more than 40 nodes when bodies are written out\n" in refusal(_loops(5))
+
+
 def test_local_functions_are_inlined() -> None:
     function = helper.make_function(
         "local",

@@ -21,9 +21,6 @@ from convc.ir.ops.shape import ConcatAttributes, ReshapeAttributes
 
 __all__ = ["ROWS"]
 
-# Written-out nodes; a body of a hundred nodes may run a thousand times.
-_LIMIT: Final = 100_000
-
 
 def if_(node: OperatorNode) -> Result:
     """Write If."""
@@ -64,8 +61,6 @@ def loop(node: OperatorNode) -> Result:
     collected: list[list[str | Array]] = [[] for _ in range(len(body.output) - 1 - len(carried))]
     turn = 0
     while going and (count is None or turn < count):
-        if turn * max(1, len(body.node)) > _LIMIT:
-            raise Unsupported(f"more than {_LIMIT} nodes when written out")
         first: list[str | Array] = [np.asarray(turn, np.int64), np.asarray(True)]
         condition, *results = node.body("body", [*first, *carried])
         if not isinstance(condition, np.ndarray):
@@ -106,8 +101,6 @@ def scan(node: OperatorNode) -> Result:
     if len(counts) != 1:
         raise InvalidModelError(f"Scan inputs must have one length; got {sorted(counts)}.")
     (count,) = counts
-    if count * max(1, len(body.node)) > _LIMIT:
-        raise Unsupported(f"more than {_LIMIT} nodes when written out")
     carried: list[str | Array] = [node.operand(i) for i in range(states)]
     collected: list[list[str | Array]] = [[] for _ in range(outputs)]
     for turn in range(count):

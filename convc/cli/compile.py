@@ -65,7 +65,7 @@ __all__ = ["compile"]
 def compile(
     model: ModelArgument,
     out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write; default: the model's name in this folder, with .so, .a, or for a bundle nothing behind it.", show_default=False)] = None,
-    format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples. static: an archive and headers to link.")] = Format.SO,
+    format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples; for cuda it needs the driver alone. static: an archive and headers to link.")] = Format.SO,
     shape: ShapeOption = None,
     values: ValuesOption = None,
     dequantize: DequantizeOption = False,

@@ -27,8 +27,25 @@ from convc.runtime.manifest import Manifest, Tensor
 from convc.runtime.package import read_manifest
 from convc.runtime.variants import every_variant
 
-__all__ = ["write_bundle"]
+__all__ = ["refuse_libraries", "write_bundle"]
 
+# The part of the README that depends on the target.
+_ON_CPU: Final = """\
+The best of these that the CPU can run is taken when the module is loaded; a machine that can run none gets an error in words.
+
+$variants
+
+Of working memory each context takes $arena bytes."""
+_ON_DEVICE: Final = """\
+On a CUDA device for which this has code: $code (sm_90 runs on capability 9.0 and later ones of 9, ptx_90 on anything not older). Needed
+there, and not in this folder: NVIDIA's driver of CUDA 13 (580 or newer), `libcuda.so.1`. CUDA's runtime library, cuDNN and a compiler
+are not needed; the kernels are machine code. The launching code is for this CPU:
+
+$variants
+
+A machine without driver or device, or with a device for which there is no code, gets an error in words before anything of the module is
+loaded. Weights are uploaded once; of device memory each context takes $arena bytes and its inputs and outputs. `convc_run` copies between
+the host's buffers and the device; `convc_run_on_device` takes addresses there and a stream."""
 _EXAMPLES: Final = ("run.c", "run.cc", "run.py", "CMakeLists.txt")
 
 
@@ -36,21 +53,17 @@ def write_bundle(module: Path, destination: Path, *, cc: str = "g++") -> Path:
     """Write the bundle of a packaged module and return its path.
 
     Args:
-        module: the module's file, for CPUs.
+        module: the module's file, for CPUs or for cuda.
         destination: a folder, which must not exist or be empty, or a file that ends in .tar, which is replaced.
         cc: the C++ compiler that builds the runtime for the module's machine.
 
     Raises:
-        PackageError: if the module is no such file, is not for CPUs, or the folder holds something.
+        PackageError: if the module is no such file, calls a library, or the folder holds something.
         ToolchainError: if there is no such compiler.
         LoweringError: if it fails.
     """
     manifest = read_manifest(module)
-    if manifest.target.kind != "llvm":
-        raise PackageError(
-            f"a bundle must be of a module for CPUs (llvm); got target '{manifest.target.kind}'."
-            " Ship the .so with TVM's runtime."
-        )
+    refuse_libraries(manifest, "a bundle")
     destination = destination.absolute()
     as_file = destination.suffix == ".tar"
     if not as_file and destination.exists() and any(destination.iterdir()):
@@ -71,6 +84,21 @@ def write_bundle(module: Path, destination: Path, *, cc: str = "g++") -> Path:
                 destination.rmdir()
             os.replace(folder, destination)
     return destination
+
+
+def refuse_libraries(manifest: Manifest, form: str) -> None:
+    """Raise if a module calls what libconvc does not run.
+
+    Raises:
+        PackageError: names the first such layer and two ways out.
+    """
+    parts = (part for v in every_variant(manifest) for part in (v, *v.smaller))
+    for step in (step for part in parts for step in part.steps):
+        if step.algorithm == "cudnn":
+            raise PackageError(
+                f"{form} must be of a module that calls no library; got layer '{step.node}' by cuDNN, whose shim needs TVM's"
+                " runtime. Compile with --cudnn off, or ship the .so (--format so) and load it with convc.load in Python."
+            )
 
 
 def _fill(folder: Path, name: str, module: Path, manifest: Manifest, cc: str) -> None:
@@ -100,6 +128,7 @@ def _readme(name: str, manifest: Manifest) -> str:
         f"- {v.target.mcpu} ({v.target.triple}): needs {', '.join(v.target.features) or 'nothing special'}"
         for v in every_variant(manifest)
     )
+    where = _ON_DEVICE if manifest.target.device else _ON_CPU
     text = (NATIVE / "bundle.md").read_text(encoding="utf-8")
     return Template(text).substitute(
         name=name,
@@ -107,9 +136,11 @@ def _readme(name: str, manifest: Manifest) -> str:
         convc=manifest.convc,
         inputs=ports(manifest.inputs),
         outputs=ports(manifest.outputs),
-        variants=variants,
+        where=Template(where).substitute(
+            variants=variants, code=", ".join(manifest.target.device), arena=manifest.arena_bytes
+        ),
+        driver=" and NVIDIA's driver" if manifest.target.device else " alone",
         weights=manifest.weights_bytes,
-        arena=manifest.arena_bytes,
     )
 
 

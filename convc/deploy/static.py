@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from convc.deploy.bundle import refuse_libraries
 from convc.deploy.libconvc import HEADERS, NATIVE, build_objects, find_compiler, run
 from convc.errors import PackageError
 from convc.lowering.package import SHIM, WRAP, with_own_conversions, write_weights
@@ -44,7 +45,8 @@ convc_manifest_end:
 """
 _BACKEND: Final = (
     "__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace",
-    "__TVMBackendParallelBarrier", "convc_raise",
+    "__TVMBackendParallelBarrier", "__TVMFFIHandleInitOnce", "__TVMFFIEnvModLookupFromImports", "__TVMFFIFunctionCall",
+    "__tvm_ffi__library_bin", "convc_raise",
 )  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def write_static(
 
     Args:
         objects: contents of relocatable object files.
-        manifest: of a module for CPUs.
+        manifest: of the module.
         weights: (byte offset, array), as `convc.lowering.package.link` takes them.
         destination: a file that ends in .a; its name without it names the model's symbol.
         cc: the C++ compiler for the module's machine.
@@ -69,14 +71,11 @@ def write_static(
         The manifest as written.
 
     Raises:
-        PackageError: if the module is not for CPUs, or the name is none that C takes.
+        PackageError: if the module calls a library, or the name is none that C takes.
         ToolchainError: if there is no such compiler.
         LoweringError: if it fails.
     """
-    if manifest.target.kind != "llvm":
-        raise PackageError(
-            f"a static archive must be of a module for CPUs (llvm); got target '{manifest.target.kind}'."
-        )
+    refuse_libraries(manifest, "a static archive")
     stem = destination.stem.removeprefix("lib")
     if not re.fullmatch(r"\w+", stem, re.ASCII):
         raise PackageError(
@@ -125,7 +124,7 @@ def _descriptor(manifest: Manifest, symbol: str) -> str:
     functions = {v.entry for v in every_variant(manifest)}
     functions |= {step.symbol for v in every_variant(manifest) for step in v.steps}
     names = [*(f"__tvm_ffi_{name}" for name in sorted(functions)), *_BACKEND]
-    # Weak: a model without parallel kernels has no variable for launching them.
+    # Weak: a model without parallel kernels has no variable for launching them, one for CPUs no kernels of a device.
     declared = "\n".join(f"extern char {name}[] __attribute__((weak));" for name in names)
     rows = "\n".join(f'    {{"{name}", {name}}},' for name in names)
     return f"""\
@@ -154,7 +153,7 @@ def _header(manifest: Manifest, stem: str, symbol: str) -> str:
     # A name from the model may hold whatever ends a comment.
     ports = ports.replace("*/", "* /")
     return f"""\
-/* The network '{manifest.name.replace("*/", "* /")}', compiled by convc {manifest.convc} for {manifest.target.mcpu}.
+/* The network '{manifest.name.replace("*/", "* /")}', compiled by convc {manifest.convc} for {", ".join((manifest.target.mcpu, *manifest.target.device))}.
  *
 {ports}
  *

@@ -40,6 +40,7 @@ _DEVICE_SOURCES: Final = (
     "device_memory.cpp",
     "tensor_core.cpp",
     "entry_points.cpp",
+    "driver_entry_points.cpp",
 )
 _KEEP_SECONDS: Final = 7 * 24 * 3600
 

@@ -109,7 +109,7 @@ static void misuse(const char *path) {
   EXPECT(convc_load("/proc/self/exe", NULL, &module) == CONVC_ERROR_FORMAT);
   EXPECT(strstr(convc_last_error(), ".convc.manifest"));
 
-  convc_load_options options = {sizeof options, 1, "abc", NULL};
+  convc_load_options options = {.size = sizeof options, .verify_weights = 1, .expect_sha256 = "abc"};
   EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_ARGUMENT);
   options.expect_sha256 = "0000000000000000000000000000000000000000000000000000000000000000";
   EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_CHECKSUM);
@@ -119,7 +119,7 @@ static void misuse(const char *path) {
   options.size = offsetof(convc_load_options, expect_sha256); /* an older caller's options */
   CHECK(convc_load(path, &options, &module));
   convc_unload(module);
-  options = (convc_load_options){sizeof options, 0, NULL, "pentium"};
+  options = (convc_load_options){.size = sizeof options, .cpu = "pentium"};
   EXPECT(convc_load(path, &options, &module) == CONVC_ERROR_ARGUMENT);
   EXPECT(strstr(convc_last_error(), "cpu must be one that the module has code for: x86-64-v2, x86-64-v3; got 'pentium'"));
 
@@ -175,7 +175,7 @@ static void misuse(const char *path) {
 static void run_files(const char *cpu, int count, char **arguments) {
   convc_module *module;
   convc_context *context;
-  convc_load_options options = {sizeof options, 1, NULL, strcmp(cpu, "best") ? cpu : NULL};
+  convc_load_options options = {.size = sizeof options, .verify_weights = 1, .cpu = strcmp(cpu, "best") ? cpu : NULL};
   CHECK(convc_load(arguments[0], &options, &module));
   EXPECT(!options.cpu || strcmp(convc_module_cpu(module), cpu) == 0);
   CHECK(convc_context_create(module, 0, &context));
@@ -307,7 +307,7 @@ static void reload(const char *path, int count) {
 }
 
 static void open_all(convc_status (*open)(const char *, const convc_load_options *, convc_module **), int count, char **paths) {
-  convc_load_options options = {sizeof options, 1, NULL, NULL};
+  convc_load_options options = {.size = sizeof options, .verify_weights = 1};
   for (int i = 0; i < count; ++i) {
     convc_module *module;
     const convc_status status = open(paths[i], &options, &module);

@@ -13,6 +13,8 @@ Rewrite (of the library's embedded module):
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import shutil
 import struct
@@ -24,13 +26,17 @@ from typing import Any, Final
 
 import tvm
 import tvm_ffi
+from tvm import tirx
 
 from convc.errors import LoweringError, ToolchainError
 from convc.runtime.libraries.cudnn import objects_for
 from convc.schedules.cuda import nvcc
+from convc.schedules.workspace import note, one_function
 from convc.target import Target
 
 __all__ = ["LIBRARY", "OPTIONS", "SHIMS", "build", "compile_objects", "source_of"]
+
+PIPELINE: Final = "convc.cuda"
 
 # Loops stay loops in the source: nvcc unrolls what is marked, and needs a third of the time that it takes for written-out code.
 OPTIONS: Final[dict[str, Any]] = {
@@ -68,11 +74,37 @@ def _stop_at_source() -> Iterator[None]:
             os.environ[name] = before
 
 
+def _note(statement: Any) -> Any:
+    shape = math.prod(int(extent) for extent in statement.buffer.shape)
+    note(shape * tvm.DataType(statement.buffer.dtype).itemsize)
+    return statement
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="convc.NoteWorkspace")
+def _note_workspace(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
+    """Count what kernels of one function hand to each other: host code is left with allocations on the device only."""
+    with one_function():
+        tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, _note))
+    return func
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    base, host, device = tirx.get_tir_pipeline("s_tir")
+    return base, lambda: tvm.ir.transform.Sequential([_note_workspace, host()]), device
+
+
+@functools.cache
+def _register() -> None:
+    # TVM takes only the name of a registered pipeline; the name is ours alone.
+    tirx.register_tir_pipeline(PIPELINE, _pipeline)
+
+
 def build(mod: tvm.IRModule, target: Target) -> Any:
     """Return TVM's host module of scheduled functions; the source of their kernels is imported by it."""
+    _register()
     tvm_target = target.tvm()
     with _stop_at_source(), tvm_target, tvm.transform.PassContext(opt_level=3, config=OPTIONS):
-        return tvm.compile(mod, target=tvm_target).mod
+        return tvm.compile(mod, target=tvm_target, tir_pipeline=PIPELINE).mod
 
 
 def source_of(module: Any) -> str:

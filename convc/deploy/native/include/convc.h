@@ -1,4 +1,4 @@
-/* convc.h: run a packaged module (.so) from C. Needs libconvc and the C library, nothing else.
+/* convc.h: run a packaged module (.so) from C. Needs libconvc and the C library; a module for cuda NVIDIA's driver as well, nothing else.
  *
  *     convc_module *module;
  *     if (convc_load("resnet50.so", NULL, &module)) die(convc_last_error());
@@ -18,6 +18,10 @@
  * Memory. Inputs are read and outputs written in place: the caller's buffers must start at a multiple of CONVC_ALIGNMENT bytes
  * (`convc_alloc` gives such memory) and hold `convc_tensor_info.nbytes` bytes, elements in C order. After a context's first run
  * no run allocates anything.
+ *
+ * CUDA. A module for cuda runs on the device that it was loaded for; each context has a stream and memory there. `convc_run` takes
+ * buffers on the host as on a CPU, copies them and waits; `convc_run_on_device` takes addresses on the device and does not wait. The first
+ * run's launches are recorded and replayed as one graph. CUDA does not survive a fork: load the module in the child.
  *
  * Errors. Every function that can fail returns a `convc_status`, 0 for success; `convc_last_error` then says in words what was
  * wrong, for the calling thread. No C++ exception and no signal leaves these functions, except for a module file that another
@@ -50,9 +54,9 @@ typedef enum convc_status {
   CONVC_ERROR_FILE = 2,     /* the file cannot be opened, mapped or loaded */
   CONVC_ERROR_FORMAT = 3,   /* the file is no module, or one of another format or ABI */
   CONVC_ERROR_CHECKSUM = 4, /* the file is damaged, or not the expected one */
-  CONVC_ERROR_TARGET = 5,   /* this machine cannot run any of the module's variants */
-  CONVC_ERROR_MEMORY = 6,   /* no memory, or no more threads */
-  CONVC_ERROR_RUN = 7       /* a kernel refused to run */
+  CONVC_ERROR_TARGET = 5,   /* this machine cannot run any of the module's variants, or lacks the device or its driver */
+  CONVC_ERROR_MEMORY = 6,   /* no memory, here or on the device, or no more threads */
+  CONVC_ERROR_RUN = 7       /* a kernel refused to run, or the device failed */
 } convc_status;
 
 typedef struct convc_module convc_module;
@@ -75,10 +79,12 @@ typedef struct convc_load_options {
   const char *expect_sha256;
   /* Not NULL: take the variant made for this CPU, LLVM's name as `convc_module_cpu` gives it, and not the best that this machine runs. */
   const char *cpu;
+  /* Which CUDA device a module for cuda is for, counted from 0 as CUDA counts; others ignore it. */
+  int device;
 } convc_load_options;
 
 /* Load a module, ready to run on this machine. `options` may be NULL. Nothing of the module's code is loaded before its format,
- * checksum, ABI and CPU have been found right. */
+ * checksum, ABI, CPU, and for cuda driver and device, have been found right. */
 CONVC_API convc_status convc_load(const char *path, const convc_load_options *options, convc_module **module);
 
 /* Open a module to look at it; none of its code is loaded, and it may be for another machine. It has no contexts. */
@@ -109,14 +115,15 @@ CONVC_API convc_status convc_output_info(const convc_module *module, size_t inde
 /* Texts live as long as the module. */
 CONVC_API const char *convc_module_name(const convc_module *module);
 CONVC_API const char *convc_module_cpu(const convc_module *module); /* LLVM's name of the CPU that the code in use is made for */
+CONVC_API const char *convc_module_device(const convc_module *module); /* "NVIDIA H200 (sm_90)"; "" unless loaded for cuda */
 
 /* The manifest, JSON, `*size` bytes and not zero-terminated. */
 CONVC_API const char *convc_module_manifest(const convc_module *module, size_t *size);
 
 typedef struct convc_memory {
-  size_t weights_bytes;   /* mapped read-only from the file, once for all contexts and all processes */
-  size_t arena_bytes;     /* of each context */
-  size_t workspace_bytes; /* of each thread of each context */
+  size_t weights_bytes;   /* mapped read-only from the file, once for all contexts and all processes; for cuda on the device as well */
+  size_t arena_bytes;     /* of each context; for cuda on the device, as its own inputs and outputs */
+  size_t workspace_bytes; /* of each thread of each context; for cuda of each context, on the device */
   size_t input_bytes;     /* the caller's */
   size_t output_bytes;    /* the caller's */
 } convc_memory;
@@ -127,7 +134,7 @@ CONVC_API convc_status convc_module_memory(const convc_module *module, convc_mem
 /* How many threads can run at once: the cores this process may use, capped by its control group's CPU quota. */
 CONVC_API int convc_usable_threads(void);
 
-/* Make a context whose runs use `threads` threads, the caller's included; 0 means all usable ones. */
+/* Make a context whose runs use `threads` threads, the caller's included; 0 means all usable ones. For cuda: 0 or 1, it only launches. */
 CONVC_API convc_status convc_context_create(convc_module *module, int threads, convc_context **context);
 CONVC_API void convc_context_destroy(convc_context *context);
 CONVC_API convc_status convc_set_threads(convc_context *context, int threads);
@@ -136,6 +143,11 @@ CONVC_API int convc_threads(const convc_context *context);
 /* Run once. Buffers in the module's order; outputs must not overlap inputs or each other. */
 CONVC_API convc_status convc_run(convc_context *context, const void *const *inputs, size_t input_count,
                                  void *const *outputs, size_t output_count);
+
+/* Queue a run of a module for cuda on a stream (CUstream, cudaStream_t; NULL: the default one), and do not wait. Buffers are addresses on
+ * the module's device. Queue the runs of one context on one stream, or wait in between: they share its arena. */
+CONVC_API convc_status convc_run_on_device(convc_context *context, const void *const *inputs, size_t input_count,
+                                           void *const *outputs, size_t output_count, void *stream);
 
 /* What the context's workspaces hold now: equal to threads x workspace_bytes or less. */
 CONVC_API size_t convc_context_workspace_bytes(const convc_context *context);
@@ -154,7 +166,8 @@ CONVC_API size_t convc_step_count(const convc_module *module);
 CONVC_API convc_status convc_step_info_at(const convc_module *module, size_t index, convc_step_info *info);
 
 /* Run the steps one by one, `repeats` times after one run that does not count; `seconds` receives each step's median time.
- * A normal run does not look at a clock: profiling costs nothing when it is not asked for. */
+ * A normal run does not look at a clock: profiling costs nothing when it is not asked for. For cuda a time is the device's: of ten calls
+ * in a graph, between two events. */
 CONVC_API convc_status convc_profile(convc_context *context, const void *const *inputs, size_t input_count,
                                      void *const *outputs, size_t output_count, int repeats, double *seconds);
 

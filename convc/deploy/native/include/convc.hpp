@@ -44,6 +44,7 @@ struct LoadOptions {
   bool verify_weights = false;
   std::string expect_sha256;
   std::string cpu;
+  int device = 0;
 };
 
 class Module {
@@ -63,6 +64,7 @@ class Module {
 
   std::string name() const { return convc_module_name(handle_.get()); }
   std::string cpu() const { return convc_module_cpu(handle_.get()); }
+  std::string device() const { return convc_module_device(handle_.get()); }
   std::size_t inputs() const { return convc_input_count(handle_.get()); }
   std::size_t outputs() const { return convc_output_count(handle_.get()); }
   Tensor input(std::size_t index) const { return tensor(convc_input_info, index); }
@@ -81,6 +83,7 @@ class Module {
     given.verify_weights = options.verify_weights;
     given.expect_sha256 = options.expect_sha256.empty() ? nullptr : options.expect_sha256.c_str();
     given.cpu = options.cpu.empty() ? nullptr : options.cpu.c_str();
+    given.device = options.device;
     return given;
   }
   template <typename Get>
@@ -104,6 +107,10 @@ class Context {
 
   void run(const std::vector<const void *> &inputs, const std::vector<void *> &outputs) {
     check(convc_run(handle_.get(), inputs.data(), inputs.size(), outputs.data(), outputs.size()));
+  }
+  // Addresses on the device of a module for cuda; queued on a stream, not waited for.
+  void run_on_device(const std::vector<const void *> &inputs, const std::vector<void *> &outputs, void *stream = nullptr) {
+    check(convc_run_on_device(handle_.get(), inputs.data(), inputs.size(), outputs.data(), outputs.size(), stream));
   }
   std::vector<double> profile(const std::vector<const void *> &inputs, const std::vector<void *> &outputs,
                               std::size_t steps, int repeats = 10) {

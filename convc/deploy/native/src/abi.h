@@ -33,12 +33,14 @@ struct Any {
   uint32_t zero_padding;
   union {
     int64_t v_int64;
+    double v_float64;
     void *v_ptr;
   };
 };
 static_assert(sizeof(Any) == 16, "tvm/ffi/c_api.h's layout");
 
 constexpr int32_t kDLCPU = 1;
+constexpr int32_t kDLCUDA = 2;
 constexpr int32_t kDLTensorPtr = 7;
 
 // A kernel or the entry function: 0, or -1 after it has raised.

@@ -42,6 +42,8 @@ convc_status convc_output_info(const convc_module *module, size_t index, convc_t
 const char *convc_module_name(const convc_module *module) { return module ? module->manifest.name.data : ""; }
 const char *convc_module_cpu(const convc_module *module) { return module ? shown(module).mcpu.data : ""; }
 
+const char *convc_module_device(const convc_module *module) { return module && module->device ? module->device->description() : ""; }
+
 const char *convc_module_manifest(const convc_module *module, size_t *size) {
   if (size) *size = module ? module->manifest_size : 0;
   return module ? module->manifest_json : "";

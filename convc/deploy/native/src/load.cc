@@ -1,4 +1,4 @@
-// Loading: file, format, checksum, ABI and CPU are checked in this order, and only then is any code of the module loaded.
+// Loading: file, format, checksum, ABI, CPU and device are checked in this order, and only then is any code of the module loaded.
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
@@ -33,12 +33,14 @@ bool right_machine(const Variant &variant) {
          (variant.triple.size == length || variant.triple.data[length] == '-');
 }
 
+bool runs_here(const Variant &variant) { return variant.kind.is("llvm") || variant.on_device(); }
+
 // The variant that this CPU can run and that asks most of it, the first of equals; only `asked` counts unless it is NULL.
 const Variant *choose(const Manifest &manifest, const Variant *asked) {
   const Variant *best = nullptr;
   for (const Variant &variant : manifest.variants) {
     if (asked && &variant != asked) continue;
-    if (!variant.kind.is("llvm") || !right_machine(variant) || first_missing(variant)) continue;
+    if (!runs_here(variant) || !right_machine(variant) || first_missing(variant)) continue;
     if (!best || variant.features.size > best->features.size) best = &variant;
   }
   return best;
@@ -60,8 +62,8 @@ convc_status find_asked(const Manifest &manifest, const char *cpu, const Variant
 
 convc_status no_variant(const Manifest &manifest, const Variant *asked) {
   const Variant &first = asked ? *asked : manifest.variants[0];
-  if (!first.kind.is("llvm")) {
-    return fail(CONVC_ERROR_TARGET, "module must be for CPUs (llvm); got target '%s', which this libconvc does not run.", first.kind.data);
+  if (!runs_here(first)) {
+    return fail(CONVC_ERROR_TARGET, "module must be for target llvm or cuda; got '%s', which this libconvc does not run.", first.kind.data);
   }
   if (!right_machine(first)) {
     return fail(CONVC_ERROR_TARGET, "module must run on its target %s; got a machine of kind %s.", first.triple.data, kMachine);
@@ -138,15 +140,37 @@ convc_status connect(convc_module &module) {
   fill(module, "__TVMBackendParallelLaunch", &parallel_launch);
   fill(module, "__TVMBackendAllocWorkspace", &alloc_workspace);
   fill(module, "__TVMBackendFreeWorkspace", &free_workspace);
+  fill(module, "__TVMFFIHandleInitOnce", &handle_init_once);
+  fill(module, "__TVMFFIEnvModLookupFromImports", &lookup_from_imports);
+  fill(module, "__TVMFFIFunctionCall", &function_call);
   fill(module, "convc_raise", &raise_from_parts);
   module.entry = module.function(module.variant->entry.data);
   if (!module.entry) return fail(CONVC_ERROR_FORMAT, "module must export its entry '%s'; got no such symbol.", module.variant->entry.data);
-  return CONVC_OK;
+  if (!module.device) return CONVC_OK;
+  const auto *kernels = static_cast<const unsigned char *>(module.find("__tvm_ffi__library_bin"));
+  return module.device->load(kernels, module.weights, buffer_bytes(module.manifest.weights_bytes));
 }
 
-convc_status load_code(convc_module &module) {
+// The device and the driver that the module needs are there.
+convc_status find_device(convc_module &module, int index) {
+  for (const Step &step : module.variant->steps) {
+    if (step.algorithm.is("cudnn")) {
+      return fail(CONVC_ERROR_TARGET, "module for libconvc must call no library; got layer '%s' by cuDNN. Compile it with --cudnn off, or load it with convc.load in Python.",
+                  step.node.data);
+    }
+  }
+  void *memory = malloc(sizeof(Device));
+  if (!memory) return fail(CONVC_ERROR_MEMORY, "memory must be enough for a device; got none.");
+  module.device = new (memory) Device;
+  return module.device->find(*module.variant, index);
+}
+
+convc_status load_code(convc_module &module, int device) {
   if (convc_status bad = check_abi(module.manifest)) return bad;
   if (!module.variant) return no_variant(module.manifest, module.asked);
+  if (module.variant->on_device()) {
+    if (convc_status bad = find_device(module, device)) return bad;
+  }
   if (!module.linked) {
     // NOW: a symbol that is missing is an error here and not the end of the process at the first call.
     module.library = dlopen(module.file.path(), RTLD_NOW | RTLD_LOCAL);
@@ -169,14 +193,14 @@ convc_status read_options(const convc_load_options *given, convc_load_options &o
 
 // Make a module with `open`, load its code if asked for, hand it out.
 template <typename Open>
-convc_status make(convc_module **out, bool with_code, Open open) {
+convc_status make(convc_module **out, bool with_code, int device, Open open) {
   if (!out) return fail(CONVC_ERROR_ARGUMENT, "module must be a pointer to a handle; got NULL.");
   *out = nullptr;
   void *memory = malloc(sizeof(convc_module));
   if (!memory) return fail(CONVC_ERROR_MEMORY, "memory must be enough for a module; got none.");
   auto *module = new (memory) convc_module;
   convc_status status = open(*module);
-  if (!status && with_code) status = load_code(*module);
+  if (!status && with_code) status = load_code(*module, device);
   if (status) {
     release(module);
     return status;
@@ -189,7 +213,7 @@ convc_status from_file(const char *path, const convc_load_options *given, convc_
   convc_load_options options;
   if (!path) return fail(CONVC_ERROR_ARGUMENT, "path must be a file's name; got NULL.");
   if (convc_status bad = read_options(given, options)) return bad;
-  return make(out, with_code, [&](convc_module &module) { return open_file(module, path, options); });
+  return make(out, with_code, options.device, [&](convc_module &module) { return open_file(module, path, options); });
 }
 
 }  // namespace
@@ -209,6 +233,10 @@ void release(convc_module *module) {
 }  // namespace convc
 
 convc_module::~convc_module() {
+  if (device) {
+    device->~Device();
+    free(device);
+  }
   if (library) dlclose(library);
   free(manifest_text);
 }
@@ -245,7 +273,7 @@ convc_status convc_load_static(const convc_static_module *linked, const convc_lo
   if (!linked || linked->form != 1) return convc::fail(CONVC_ERROR_ARGUMENT, "linked must be a static module of form 1; got another. Link it with the libconvc it came with.");
   if (convc_status bad = convc::read_options(given, options)) return bad;
   if (options.expect_sha256) return convc::fail(CONVC_ERROR_ARGUMENT, "expect_sha256 must be NULL for a module that is linked in; got '%s'.", options.expect_sha256);
-  return convc::make(module, true, [&](convc_module &made) {
+  return convc::make(module, true, options.device, [&](convc_module &made) {
     made.linked = linked;
     return convc::describe(made, linked->manifest, linked->manifest_bytes, linked->weights, linked->weights_bytes, options);
   });

@@ -72,6 +72,7 @@ class Reader {
         if (field.is("triple")) return json_.string(v.triple);
         if (field.is("mcpu")) return json_.string(v.mcpu);
         if (field.is("features")) return list(v.features, [this](Text &t) { return json_.string(t); });
+        if (field.is("device")) return list(v.device, [this](Text &t) { return json_.string(t); });
         return json_.skip();
       });
     }

@@ -49,10 +49,13 @@ struct Variant {
   Text triple;
   Text mcpu;
   List<Text> features;
+  List<Text> device;  // a device's code, "sm_90" or "ptx_80"; the CPU then only launches it
   Text entry;
   int64_t arena_bytes;
   int64_t workspace_bytes;
   List<Step> steps;
+
+  bool on_device() const { return kind.is("cuda"); }
 };
 
 struct Manifest {

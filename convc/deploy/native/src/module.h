@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "abi.h"
+#include "device.h"
 #include "file.h"
 #include "manifest.h"
 #include "memory.h"
@@ -25,6 +26,7 @@ struct convc_module {
   void *library = nullptr;                      // dlopen's handle, or
   const convc_static_module *linked = nullptr;  // the code in this program
   convc::SafeCall entry = nullptr;
+  convc::Device *device = nullptr;  // of a module for cuda, once it is loaded
 
   convc_module() = default;
   ~convc_module();
@@ -38,6 +40,7 @@ struct convc_module {
 struct convc_context {
   convc_module *module = nullptr;
   convc::Pool pool;
+  convc::DeviceRun *device = nullptr;  // of a module for cuda, which has its arena there
   unsigned char *arena = nullptr;
   size_t arena_size = 0;
   size_t argument_count = 0;
@@ -51,7 +54,10 @@ struct convc_context {
 
 namespace convc {
 
-// Check the caller's buffers and put their addresses into the context's tensors.
+// Check the caller's buffers.
+convc_status check_buffers(const convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
+                           size_t output_count);
+// The same, and put their addresses into the context's tensors.
 convc_status bind(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
                   size_t output_count);
 

@@ -11,6 +11,8 @@
 
 #include <new>
 
+#include "device.h"
+
 namespace convc {
 namespace {
 
@@ -40,74 +42,11 @@ int unwatched = 0;  // why forks cannot be counted
 void count_fork() { forks.fetch_add(1, std::memory_order_relaxed); }
 void watch_forks() { unwatched = pthread_atfork(nullptr, nullptr, count_fork); }
 
-size_t round_up(size_t nbytes) { return (nbytes + CONVC_ALIGNMENT - 1) / CONVC_ALIGNMENT * CONVC_ALIGNMENT; }
-
 void wake(std::atomic<uint32_t> &word) {
   syscall(SYS_futex, reinterpret_cast<uint32_t *>(&word), FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 
 }  // namespace
-
-Workspace::~Workspace() {
-  free(stack_);
-  for (Block &block : blocks_) free(block.memory);
-}
-
-bool Workspace::reserve(size_t nbytes) {
-  if (!nbytes) return true;
-  stack_ = static_cast<unsigned char *>(aligned_alloc(CONVC_ALIGNMENT, round_up(nbytes)));
-  size_ = stack_ ? round_up(nbytes) : 0;
-  return stack_ != nullptr;
-}
-
-void *Workspace::take(size_t nbytes) {
-  nbytes = round_up(nbytes ? nbytes : 1);
-  if (nbytes > size_ - used_ || depth_ == kBlocks) return take_more(nbytes);
-  pieces_[depth_++] = {used_, false};
-  void *memory = stack_ + used_;
-  used_ += nbytes;
-  return memory;
-}
-
-void *Workspace::take_more(size_t nbytes) {
-  Block *found = nullptr;
-  for (Block &block : blocks_) {
-    if (block.used) continue;
-    if (block.size >= nbytes) {
-      block.used = true;
-      return block.memory;
-    }
-    if (!found) found = &block;
-  }
-  if (!found) return nullptr;
-  free(found->memory);
-  found->memory = aligned_alloc(CONVC_ALIGNMENT, nbytes);
-  found->size = found->memory ? nbytes : 0;
-  found->used = found->memory != nullptr;
-  return found->memory;
-}
-
-bool Workspace::give(void *memory) {
-  auto *piece = static_cast<unsigned char *>(memory);
-  if (piece >= stack_ && piece < stack_ + used_) {
-    // In whatever order a kernel gives back: the stack shrinks when its last piece is free, over all free ones below.
-    for (int i = depth_ - 1; i >= 0; --i) {
-      if (stack_ + pieces_[i].begin == piece) pieces_[i].free = true;
-    }
-    while (depth_ && pieces_[depth_ - 1].free) used_ = pieces_[--depth_].begin;
-    return true;
-  }
-  for (Block &block : blocks_) {
-    if (block.used && block.memory == memory) return block.used = false, true;
-  }
-  return false;
-}
-
-size_t Workspace::bytes() const {
-  size_t sum = size_;
-  for (const Block &block : blocks_) sum += block.size;
-  return sum;
-}
 
 uint32_t Pool::forks_so_far() { return forks.load(std::memory_order_relaxed); }
 
@@ -246,14 +185,16 @@ int parallel_launch(ParallelLambda lambda, void *data, int tasks) {
   return current_pool->launch(lambda, data, tasks);
 }
 
-void *alloc_workspace(int, int, uint64_t nbytes, int, int) {
+void *alloc_workspace(int device_type, int, uint64_t nbytes, int, int) {
+  if (DeviceRun *run = device_type == kDLCUDA ? current_device_run() : nullptr) return run->take_workspace(nbytes);
   void *memory = current_workspace && nbytes < SIZE_MAX / 2 ? current_workspace->take(nbytes) : nullptr;
   if (!memory) fail(CONVC_ERROR_MEMORY, "memory must be enough for a workspace of %llu bytes; got none.", static_cast<unsigned long long>(nbytes));
   return memory;
 }
 
-int free_workspace(int, int, void *memory) {
-  if (current_workspace && current_workspace->give(memory)) return 0;
+int free_workspace(int device_type, int, void *memory) {
+  DeviceRun *run = device_type == kDLCUDA ? current_device_run() : nullptr;
+  if (run ? run->give_workspace(memory) : current_workspace && current_workspace->give(memory)) return 0;
   fail(CONVC_ERROR_RUN, "a workspace must be given back by the thread that took it; got another.");
   return -1;
 }

@@ -11,43 +11,9 @@
 
 #include "abi.h"
 #include "error.h"
+#include "workspace.h"
 
 namespace convc {
-
-// The scratch memory of one thread: a stack of the size that the manifest plans, made with the context. What does not fit, which no
-// module of convc asks for, comes from the heap and is kept for the next run.
-class Workspace {
- public:
-  Workspace() = default;
-  Workspace(const Workspace &) = delete;
-  Workspace &operator=(const Workspace &) = delete;
-  ~Workspace();
-
-  bool reserve(size_t nbytes);
-  void *take(size_t nbytes);
-  bool give(void *memory);
-  size_t bytes() const;
-
- private:
-  void *take_more(size_t nbytes);
-
-  static constexpr int kBlocks = 32;
-  struct Block {
-    void *memory;
-    size_t size;
-    bool used;
-  };
-  struct Piece {
-    size_t begin;
-    bool free;
-  };
-  unsigned char *stack_ = nullptr;
-  size_t size_ = 0;
-  size_t used_ = 0;
-  int depth_ = 0;
-  Piece pieces_[kBlocks] = {};
-  Block blocks_[kBlocks] = {};
-};
 
 class Pool {
  public:

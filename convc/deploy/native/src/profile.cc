@@ -39,7 +39,7 @@ convc_status prepare_calls(convc_context *context, Bump &bump, Call *&calls) {
       const Argument &a = step.arguments[j];
       size_t whole = a.space == Space::kWeights ? 0 : a.space == Space::kArena ? 1 : 2 + static_cast<size_t>(a.index);
       if (a.space == Space::kOutput) whole += inputs;
-      tensors[j] = {static_cast<char *>(context->tensors[whole].data) + a.offset, kDLCPU, 0, static_cast<int32_t>(a.shape.size),
+      tensors[j] = {static_cast<char *>(context->tensors[whole].data) + a.offset, context->device ? kDLCUDA : kDLCPU, 0, static_cast<int32_t>(a.shape.size),
                     a.element, a.shape.data, a.strides.size ? a.strides.data : nullptr, 0};
       calls[i].arguments[j].type_index = kDLTensorPtr;
       calls[i].arguments[j].v_ptr = &tensors[j];
@@ -51,6 +51,36 @@ convc_status prepare_calls(convc_context *context, Bump &bump, Call *&calls) {
 bool run_call(const Call &call) {
   Any result = {};
   return call.function(nullptr, call.arguments, call.count, &result) == 0;
+}
+
+// The same on a device, where a clock on the host would only see launches: each step by itself, between events.
+convc_status time_on_device(convc_context *context, const Call *calls, size_t steps, size_t rounds, double *times) {
+  for (size_t i = 0; i < steps; ++i) {
+    if (convc_status bad = context->device->time(calls[i].function, calls[i].arguments, calls[i].count, static_cast<int>(rounds), times + i * rounds)) return bad;
+  }
+  return CONVC_OK;
+}
+
+// Time every step `rounds` times, after once that does not count; times[step * rounds + round].
+convc_status time_steps(convc_context *context, const Call *calls, size_t steps, size_t rounds, double *times) {
+  Pool::Use use(context->pool);
+  if (context->device) return time_on_device(context, calls, steps, rounds, times);
+  for (size_t round = 0; round <= rounds; ++round) {
+    for (size_t i = 0; i < steps; ++i) {
+      const double start = now();
+      if (!run_call(calls[i])) return CONVC_ERROR_RUN;
+      if (round) times[i * rounds + round - 1] = now() - start;
+    }
+  }
+  return CONVC_OK;
+}
+
+// What a context needs before its steps can be called one by one: the caller's buffers, or on a device their contents.
+convc_status feed(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs, size_t output_count) {
+  if (!context || !context->device) return bind(context, inputs, input_count, outputs, output_count);
+  if (convc_status bad = check_buffers(context, inputs, input_count, outputs, output_count)) return bad;
+  Pool::Use use(context->pool);
+  return context->device->prepare(*context, inputs);
 }
 
 int by_value(const void *a, const void *b) {
@@ -76,7 +106,7 @@ using namespace convc;
 
 extern "C" convc_status convc_profile(convc_context *context, const void *const *inputs, size_t input_count,
                                       void *const *outputs, size_t output_count, int repeats, double *seconds) {
-  if (convc_status bad = bind(context, inputs, input_count, outputs, output_count)) return bad;
+  if (convc_status bad = feed(context, inputs, input_count, outputs, output_count)) return bad;
   if (repeats < 1 || repeats > 1000000 || !seconds) return fail(CONVC_ERROR_ARGUMENT, "repeats must be from 1 to 1000000 and seconds an array; got %d.", repeats);
   Bump bump;
   Call *calls;
@@ -84,26 +114,19 @@ extern "C" convc_status convc_profile(convc_context *context, const void *const 
   const size_t steps = context->module->variant->steps.size, rounds = static_cast<size_t>(repeats);
   auto *times = static_cast<double *>(bump.take(steps * rounds * sizeof(double)));
   if (!times) return fail(CONVC_ERROR_MEMORY, "memory must be enough for %zu times; got none.", steps * rounds);
-  Pool::Use use(context->pool);
-  for (size_t round = 0; round <= rounds; ++round) {
-    for (size_t i = 0; i < steps; ++i) {
-      const double start = now();
-      if (!run_call(calls[i])) return CONVC_ERROR_RUN;
-      if (round) times[i * rounds + round - 1] = now() - start;
-    }
-  }
+  if (convc_status bad = time_steps(context, calls, steps, rounds, times)) return bad;
   for (size_t i = 0; i < steps; ++i) {
     qsort(times + i * rounds, rounds, sizeof(double), by_value);
     const double *middle = times + i * rounds + rounds / 2;
     seconds[i] = rounds % 2 ? *middle : 0.5 * (middle[-1] + middle[0]);
   }
-  return CONVC_OK;
+  return context->device ? context->device->fetch(*context, outputs) : CONVC_OK;
 }
 
 // SOURCE  "Trace Event Format": complete events ("ph": "X"), microseconds.
 extern "C" convc_status convc_trace(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
                                     size_t output_count, const char *path) {
-  if (convc_status bad = bind(context, inputs, input_count, outputs, output_count)) return bad;
+  if (convc_status bad = feed(context, inputs, input_count, outputs, output_count)) return bad;
   if (!path) return fail(CONVC_ERROR_ARGUMENT, "path must be a file's name; got NULL.");
   Bump bump;
   Call *calls;
@@ -111,7 +134,14 @@ extern "C" convc_status convc_trace(convc_context *context, const void *const *i
   const List<Step> &steps = context->module->variant->steps;
   auto *times = static_cast<double *>(bump.take((steps.size + 1) * sizeof(double)));
   if (!times) return fail(CONVC_ERROR_MEMORY, "memory must be enough for %zu times; got none.", steps.size);
-  {
+  if (context->device) {
+    // One behind the other, as they run, but each timed by itself.
+    times[0] = 0;
+    Pool::Use use(context->pool);
+    if (convc_status bad = time_on_device(context, calls, steps.size, 1, times + 1)) return bad;
+    for (size_t i = 0; i < steps.size; ++i) times[i + 1] += times[i];
+    if (convc_status bad = context->device->fetch(*context, outputs)) return bad;
+  } else {
     Pool::Use use(context->pool);
     times[0] = now();
     for (size_t i = 0; i < steps.size; ++i) {

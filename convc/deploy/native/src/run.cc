@@ -14,14 +14,26 @@ namespace {
 
 constexpr size_t kHugePage = 2 << 20;
 
-convc_status allocate(convc_context &context) {
-  const convc_module &module = *context.module;
-  context.arena_size = buffer_bytes(module.variant->arena_bytes);
+convc_status allocate_arena(convc_context &context) {
   void *arena = mmap(nullptr, context.arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (arena == MAP_FAILED) return fail(CONVC_ERROR_MEMORY, "memory must be enough for an arena of %zu bytes; got none (%s).", context.arena_size, strerror(errno));
   context.arena = static_cast<unsigned char *>(arena);
   // Fewer address translations; a kernel without huge pages is slower, not wrong.
   if (context.arena_size >= kHugePage) madvise(arena, context.arena_size, MADV_HUGEPAGE);
+  return CONVC_OK;
+}
+
+convc_status allocate_on_device(convc_context &context) {
+  void *memory = malloc(sizeof(DeviceRun));
+  if (!memory) return fail(CONVC_ERROR_MEMORY, "memory must be enough for a context; got none.");
+  context.device = new (memory) DeviceRun(*context.module->device);
+  return context.device->allocate(context.module->manifest, *context.module->variant);
+}
+
+convc_status allocate(convc_context &context) {
+  const convc_module &module = *context.module;
+  context.arena_size = buffer_bytes(module.variant->arena_bytes);
+  if (convc_status bad = module.device ? allocate_on_device(context) : allocate_arena(context)) return bad;
   const size_t count = 2 + module.manifest.inputs.size + module.manifest.outputs.size;
   context.argument_count = count;
   context.tensors = static_cast<DLTensor *>(calloc(count, sizeof(DLTensor)));
@@ -38,14 +50,14 @@ void prepare(convc_context &context) {
   constexpr DLDataType kByte = {1, 8, 1};
   size_t next = 0;
   const auto add = [&](void *data, DLDataType element, const int64_t *shape, size_t rank) {
-    context.tensors[next] = {data, kDLCPU, 0, static_cast<int32_t>(rank), element, shape, nullptr, 0};
+    context.tensors[next] = {data, module.device ? kDLCUDA : kDLCPU, 0, static_cast<int32_t>(rank), element, shape, nullptr, 0};
     context.arguments[next].type_index = kDLTensorPtr;
     context.arguments[next].v_ptr = &context.tensors[next];
     ++next;
   };
   // Kernels only read the weights; the mapping is read-only and would say so.
-  add(const_cast<unsigned char *>(module.weights), kByte, &context.byte_shapes[0], 1);
-  add(context.arena, kByte, &context.byte_shapes[1], 1);
+  add(module.device ? reinterpret_cast<void *>(module.device->weights()) : const_cast<unsigned char *>(module.weights), kByte, &context.byte_shapes[0], 1);
+  add(module.device ? reinterpret_cast<void *>(context.device->arena()) : context.arena, kByte, &context.byte_shapes[1], 1);
   for (const Tensor &t : module.manifest.inputs) add(nullptr, t.element, t.shape.data, t.shape.size);
   for (const Tensor &t : module.manifest.outputs) add(nullptr, t.element, t.shape.data, t.shape.size);
 }
@@ -65,7 +77,20 @@ bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
   return x < y + b_bytes && y < x + a_bytes;
 }
 
-convc_status check_threads(int threads, int &count) {
+// Of each thread; for a module for cuda it is the device's.
+size_t workspace_here(const convc_module &module) { return module.device ? 0 : static_cast<size_t>(module.variant->workspace_bytes); }
+
+void place(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs, size_t output_count) {
+  for (size_t i = 0; i < input_count; ++i) context->tensors[2 + i].data = const_cast<void *>(inputs[i]);
+  for (size_t i = 0; i < output_count; ++i) context->tensors[2 + input_count + i].data = outputs[i];
+}
+
+convc_status check_threads(const convc_module &module, int threads, int &count) {
+  if (module.device) {
+    count = 1;
+    if (threads == 0 || threads == 1) return CONVC_OK;
+    return fail(CONVC_ERROR_ARGUMENT, "threads of a module for cuda must be 0 or 1, since the CPU only launches; got %d.", threads);
+  }
   const int usable = usable_threads();
   count = threads ? threads : usable;
   if (count < 1 || count > usable) {
@@ -76,8 +101,8 @@ convc_status check_threads(int threads, int &count) {
 
 }  // namespace
 
-convc_status bind(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
-                  size_t output_count) {
+convc_status check_buffers(const convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
+                           size_t output_count) {
   if (!context) return fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
   if (context->pool.orphaned()) {
     return fail(CONVC_ERROR_ARGUMENT, "context with %d threads must be used in the process that made it; got a forked child, which has none of its workers."
@@ -90,24 +115,33 @@ convc_status bind(convc_context *context, const void *const *inputs, size_t inpu
   }
   for (size_t i = 0; i < input_count; ++i) {
     if (convc_status bad = check_buffer("input", m.inputs[i], inputs[i])) return bad;
-    context->tensors[2 + i].data = const_cast<void *>(inputs[i]);
   }
   for (size_t i = 0; i < output_count; ++i) {
     if (convc_status bad = check_buffer("output", m.outputs[i], outputs[i])) return bad;
     for (size_t j = 0; j < input_count + i; ++j) {
       const Tensor &other = j < input_count ? m.inputs[j] : m.outputs[j - input_count];
-      if (overlap(outputs[i], m.outputs[i].nbytes, context->tensors[2 + j].data, other.nbytes)) {
+      if (overlap(outputs[i], m.outputs[i].nbytes, j < input_count ? inputs[j] : outputs[j - input_count], other.nbytes)) {
         return fail(CONVC_ERROR_ARGUMENT, "output '%s' must not overlap other buffers; got the memory of '%s'.", m.outputs[i].name.data, other.name.data);
       }
     }
-    context->tensors[2 + input_count + i].data = outputs[i];
   }
+  return CONVC_OK;
+}
+
+convc_status bind(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
+                  size_t output_count) {
+  if (convc_status bad = check_buffers(context, inputs, input_count, outputs, output_count)) return bad;
+  place(context, inputs, input_count, outputs, output_count);
   return CONVC_OK;
 }
 
 }  // namespace convc
 
 convc_context::~convc_context() {
+  if (device) {
+    device->~DeviceRun();
+    free(device);
+  }
   if (arena) munmap(arena, arena_size);
   free(tensors);
   free(arguments);
@@ -121,7 +155,7 @@ convc_status convc_context_create(convc_module *module, int threads, convc_conte
   *out = nullptr;
   if (!module->entry) return convc::fail(CONVC_ERROR_ARGUMENT, "module must be loaded with convc_load; got one that was only inspected.");
   int count;
-  if (convc_status bad = convc::check_threads(threads, count)) return bad;
+  if (convc_status bad = convc::check_threads(*module, threads, count)) return bad;
   void *memory = aligned_alloc(alignof(convc_context), sizeof(convc_context));
   if (!memory) return convc::fail(CONVC_ERROR_MEMORY, "memory must be enough for a context; got none.");
   auto *context = new (memory) convc_context;
@@ -129,7 +163,7 @@ convc_status convc_context_create(convc_module *module, int threads, convc_conte
   convc_status status = convc::allocate(*context);
   if (!status) {
     convc::prepare(*context);
-    status = context->pool.start(count, static_cast<size_t>(module->variant->workspace_bytes));
+    status = context->pool.start(count, convc::workspace_here(*module));
   }
   if (status) {
     convc_context_destroy(context);
@@ -148,22 +182,37 @@ void convc_context_destroy(convc_context *context) {
 convc_status convc_set_threads(convc_context *context, int threads) {
   if (!context) return convc::fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
   int count;
-  if (convc_status bad = convc::check_threads(threads, count)) return bad;
-  return count == context->pool.threads() && !context->pool.orphaned() ? CONVC_OK : context->pool.start(count, static_cast<size_t>(context->module->variant->workspace_bytes));
+  if (convc_status bad = convc::check_threads(*context->module, threads, count)) return bad;
+  return count == context->pool.threads() && !context->pool.orphaned() ? CONVC_OK : context->pool.start(count, convc::workspace_here(*context->module));
 }
 
 int convc_threads(const convc_context *context) { return context ? context->pool.threads() : 0; }
 
 convc_status convc_run(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
                        size_t output_count) {
-  if (convc_status bad = convc::bind(context, inputs, input_count, outputs, output_count)) return bad;
+  if (convc_status bad = convc::check_buffers(context, inputs, input_count, outputs, output_count)) return bad;
   convc::Pool::Use use(context->pool);
+  if (context->device) return context->device->run(*context, inputs, outputs);
+  convc::place(context, inputs, input_count, outputs, output_count);
   convc::Any result = {};
   const int code = context->module->entry(nullptr, context->arguments, static_cast<int32_t>(context->argument_count), &result);
   return code ? CONVC_ERROR_RUN : CONVC_OK;  // the kernel has left its message
 }
 
-size_t convc_context_workspace_bytes(const convc_context *context) { return context ? context->pool.workspace_bytes() : 0; }
+convc_status convc_run_on_device(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
+                                 size_t output_count, void *stream) {
+  if (context && !context->device) {
+    return convc::fail(CONVC_ERROR_ARGUMENT, "context must be of a module for cuda to run on a device; got one for CPUs. Use convc_run.");
+  }
+  if (convc_status bad = convc::bind(context, inputs, input_count, outputs, output_count)) return bad;
+  convc::Pool::Use use(context->pool);
+  return context->device->queue(*context, stream);
+}
+
+size_t convc_context_workspace_bytes(const convc_context *context) {
+  if (!context) return 0;
+  return context->pool.workspace_bytes() + (context->device ? context->device->workspace_bytes() : 0);
+}
 
 void *convc_alloc(size_t nbytes) {
   if (nbytes > SIZE_MAX - convc::kAlignment) return nullptr;

@@ -1,0 +1,210 @@
+"""A bundle for CUDA: run from C on the emulated device, and refused in words where there is no device that it has code for.
+
+Nothing here ran on a device. The machine code is g++'s, of the same CUDA C; the host code, the launches and libconvc are what ships.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import pytest
+
+import convc
+from convc import CompiledModel
+from convc.deploy.bundle import refuse_libraries
+from convc.deploy.libconvc import NATIVE
+from convc.errors import PackageError
+from convc.runtime import read_manifest
+from tests.cuda_emulation.compiler import compile_kernels, device_library
+from tests.cuda_emulation.test_doubles import toolkit_headers
+from tests.deploy.empty_root import empty_root, enter, loaded_by
+from tests.deploy.small_net import expected, image, small_net
+from tests.deploy.toolbox import HERE, Programs, assert_outputs, run
+
+
+@pytest.fixture(scope="module")
+def nvcc() -> Iterator[None]:
+    """g++ in nvcc's place."""
+    name = "convc.schedules.cuda.nvcc.compile_source"
+    with mock.patch(name, lambda source, gpu: compile_kernels(source)):
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled(nvcc: None) -> CompiledModel:
+    """Its second layer is split: two kernels with a workspace between them."""
+    return convc.compile(small_net(), target="cuda -arch=sm_90")
+
+
+@pytest.fixture(scope="module")
+def bundle(compiled: CompiledModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled.export(tmp_path_factory.mktemp("cuda") / "small", format="bundle")
+
+
+@pytest.fixture(scope="module")
+def device() -> dict[str, str]:
+    """The environment in which programs find the emulated device's driver."""
+    return {"LD_LIBRARY_PATH": str(device_library()[1].parent)}
+
+
+def test_what_is_in_it(bundle: Path) -> None:
+    files = {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file()}
+    assert {"small.so", "lib/libconvc.so", "include/convc.h", "examples/CMakeLists.txt"} <= files
+    assert not any("cudart" in name or "tvm" in name for name in files)
+    readme = (bundle / "README.md").read_text()
+    assert "sm_90 (sm_90 runs on" in readme
+    assert "NVIDIA's driver of CUDA 13 (580 or newer)" in readme
+    assert "$" not in readme.replace("'$ORIGIN/lib'", "")
+
+
+def test_results_in_c(
+    bundle: Path, programs: Programs, device: dict[str, str], image_file: Path, tmp_path: Path
+) -> None:
+    """Three runs: the first by launches, the others as a graph."""
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    programs.drive("run", "best", bundle / "small.so", image_file, *outputs, **device)
+    assert_outputs(tmp_path)
+
+
+def test_between_buffers_on_the_device(
+    bundle: Path, device: dict[str, str], image_file: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "on_device"
+    run(
+        [
+            *("gcc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{bundle / 'include'}"),
+            *(HERE / "on_device.c", "-o", program, f"-L{bundle / 'lib'}", "-lconvc", "-ldl"),
+            f"-Wl,-rpath,{bundle / 'lib'}",
+        ]
+    )
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    printed = run([program, bundle / "small.so", image_file, *outputs], env=device)
+    assert_outputs(tmp_path)
+    planned = read_manifest(bundle / "small.so").workspace_bytes
+    assert planned > 0
+    assert (
+        printed == f"CPU emulation of sm_90 (test double) (sm_90), {planned} bytes of workspace\n"
+    )
+
+
+def test_profile_and_trace(
+    bundle: Path, programs: Programs, device: dict[str, str], tmp_path: Path
+) -> None:
+    printed = programs.drive("trace", bundle / "small.so", tmp_path / "trace.json", **device)
+    assert [line.split("\t")[0] for line in printed.splitlines()] == [
+        step.node for step in read_manifest(bundle / "small.so").steps
+    ]
+    events = msgspec.json.decode((tmp_path / "trace.json").read_bytes())["traceEvents"]
+    assert next(e["name"] for e in events if e["ph"] == "X") == "stem"
+
+
+def test_in_a_root_with_nothing_but_the_driver(
+    bundle: Path, image_file: Path, tmp_path: Path
+) -> None:
+    program, root = tmp_path / "run", tmp_path / "root"
+    run(
+        [
+            *("cc", "-std=c11", "-O2", f"-I{bundle / 'include'}", bundle / "examples" / "run.c"),
+            *("-o", program, f"-L{bundle / 'lib'}", "-lconvc", "-Wl,-rpath,/bundle/lib"),
+        ]
+    )
+    empty_root(root, bundle, program)
+    shutil.copyfile(image_file, root / "x.bin")
+    way = enter(root)
+    without = subprocess.run(
+        [*way, "/run", "/bundle/small.so", "/x.bin"], capture_output=True, text=True, check=False
+    )
+    assert without.returncode == 1
+    assert "error 5: a module for cuda must find NVIDIA's driver, libcuda.so.1" in without.stderr
+    # The driver of that machine, with what it needs itself.
+    runtime, driver = device_library()
+    for path in {runtime, driver, *loaded_by(driver, driver.parent)}:
+        in_lib = path.parent == driver.parent
+        place = root / ("lib" if in_lib else path.parent.relative_to("/")) / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path.resolve(), place)
+    printed = run([*way, "/run", "/bundle/small.so", "/x.bin"], env={"LD_LIBRARY_PATH": "/lib"})
+    (line,) = (text for text in printed.splitlines() if text.startswith("scores: "))
+    assert [float(w) for w in line.split()[4:]] == expected(image())["scores"].ravel().tolist()
+
+
+def test_static_archive(
+    compiled: CompiledModel, device: dict[str, str], image_file: Path, tmp_path: Path
+) -> None:
+    """Two models in one program, each with kernels of the same names."""
+    for name in ("one", "two"):
+        compiled.export(tmp_path / f"{name}.a", format="static")
+    run(
+        [
+            *("gcc", "-std=c11", "-O1", f"-I{tmp_path}", HERE / "linked.c", tmp_path / "one.a"),
+            *(tmp_path / "two.a", "-lpthread", "-ldl", "-lm", "-o", tmp_path / "program"),
+        ]
+    )
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    run([tmp_path / "program", image_file, *outputs], env=device)
+    assert_outputs(tmp_path)
+
+
+def first_line(programs: Programs, path: Path, **environment: str) -> str:
+    return programs.drive("load", path, **environment).strip()
+
+
+def test_another_device_is_refused_in_words(
+    nvcc: None, sanitized: Programs, programs: Programs, device: dict[str, str], tmp_path: Path
+) -> None:
+    path = convc.compile(small_net(), target="cuda -arch=sm_80").export(tmp_path / "old.so")
+    assert first_line(programs, path, **device) == (
+        "5 module must have code for this device, CPU emulation of sm_90 (test double) (sm_90); got sm_80. Compile it with --sm 90."
+    )
+    assert first_line(sanitized, path).startswith(
+        "5 a module for cuda must find NVIDIA's driver, libcuda.so.1; got none ("
+    )
+
+
+def test_a_driver_without_what_is_needed(bundle: Path, sanitized: Programs, tmp_path: Path) -> None:
+    """Of an older CUDA, or of none."""
+    source = tmp_path / "driver.c"
+    for text, words in (
+        ("int nothing;", "must be of CUDA 13 (580 or newer); got one without cuInit."),
+        (old_driver(), "must be of CUDA 13 (580 or newer); got one of CUDA 12.4."),
+        (old_driver(answer=100), "must find a CUDA device; got none: cuInit answers 100."),
+    ):
+        source.write_text(text)
+        run(["gcc", "-shared", "-fPIC", source, "-o", tmp_path / "libcuda.so.1"])
+        said = first_line(sanitized, bundle / "small.so", LD_LIBRARY_PATH=str(tmp_path))
+        assert said.startswith("5 ")
+        assert words in said
+
+
+def old_driver(answer: int = 0) -> str:
+    """Return C with all functions that libconvc asks for, of CUDA 12.4; cuInit answers as given."""
+    header = (NATIVE / "src" / "driver.h").read_text()
+    names = {line.split("(*")[1].split(")")[0] for line in header.splitlines() if " (*cu" in line}
+    assert len(names) > 30
+    rest = "".join(f"int {n}() {{ return 1; }}\n" for n in names - {"cuInit", "cuDriverGetVersion"})
+    version = "int cuDriverGetVersion(int *v) { return *v = 12040, 0; }\n"
+    return f"{rest}{version}int cuInit(unsigned f) {{ return f + {answer}; }}\n"
+
+
+def test_our_declarations_of_the_driver_are_those_of_the_toolkit() -> None:
+    folder = toolkit_headers()
+    if folder is None:
+        pytest.skip("no CUDA toolkit headers (cuda.h) here; CUDA_HOME names the toolkit")
+    check = HERE / "driver_abi_check.cpp"
+    run(["g++", "-std=c++17", "-fsyntax-only", f"-I{folder}", f"-I{NATIVE / 'src'}", check])
+
+
+def test_a_library_is_refused_in_words(compiled: CompiledModel) -> None:
+    manifest = compiled.manifest
+    first = msgspec.structs.replace(manifest.steps[0], algorithm="cudnn")
+    calls = msgspec.structs.replace(manifest, steps=(first, *manifest.steps[1:]))
+    with pytest.raises(
+        PackageError,
+        match=r"^a bundle must be of a module that calls no library; got layer 'stem' by cuDNN",
+    ):
+        refuse_libraries(calls, "a bundle")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -271,6 +272,8 @@ def reorder_kernel(
 
 def border_kernel(views: Sequence[View], target: Target) -> Kernel:
     """Return the kernel that writes zeros into the bands of a halo."""
+    # TVM 0.27 cannot store a vector of equal bfloat16 constants; zero has the same bits as a whole number.
+    views = [replace(v, dtype="uint16") if v.dtype == "bfloat16" else v for v in views]
 
     def make() -> tirx.PrimFunc:
         bands = [_fill(view.shape, 0, view.dtype, f"band{i}") for i, view in enumerate(views)]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from convc.errors import UnsupportedConvError, unknown_name
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
@@ -71,7 +72,11 @@ def candidates(
 def _wishes(node: Node) -> list[str]:
     attributes = node.attributes
     assert isinstance(attributes, ConvAttributes | ConvTransposeAttributes)
-    return [name.strip() for name in attributes.algorithm.split(",") if name.strip()]
+    return _named(attributes.algorithm)
+
+
+def _named(algorithms: str) -> list[str]:
+    return [name.strip() for name in algorithms.split(",") if name.strip()]
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -150,8 +155,17 @@ def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str])
     own = (p for p in pins if _matches(node.name, p) and not any(_matches(n, p) for n in names))
     pattern = next(own, None)
     pinned, by = (pins[pattern], f"--algo-for {pattern}") if pattern is not None else ("", "")
-    spec = weight_gradient_spec(graph, node)
-    return choose_weight_gradient(spec, target, name=node.name, pinned=pinned, by=by)
+    spec, a = weight_gradient_spec(graph, node), node.attributes
+    assert isinstance(a, ConvWeightGradAttributes)
+    return choose_weight_gradient(
+        spec,
+        target,
+        name=node.name,
+        pinned=pinned,
+        by=by,
+        accumulate=a.accumulate,
+        wishes=_named(a.algorithm),
+    )
 
 
 def _option(chooser: _Chooser, offer: Offer, backend: Backend, target: Target) -> Option:

@@ -6,7 +6,8 @@ THE ALGORITHM   dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q] x[n, c, p st
                 where the data has no blocks) by vectors of output channels; total = the sum of the parts, in the chunks' order
                 groups smaller than a block: a vector of filters meets all channels of its groups; only the products within a group
                 are read off at the end
-WHEN            1-D, 2-D, 3-D, float32, one group, groups of whole blocks or several to a block, any stride, dilation and padding
+WHEN            1-D, 2-D, 3-D, every float type (half types are widened as they are read), any stride, dilation and padding;
+                one group, groups of whole blocks or several to a block
 COST            C R S K FMAs a point of dy (C of its groups); each chunk of x and dy stays in L2 for all taps and channels of a tile's row
 ACCURACY        one chain a chunk, then one chain over chunks: |error| <= (chunk + chunks) eps (|dy| * |x|), always in this order
 SOURCE          Georganas et al., SC'18, section II-J (weight update on blocked tensors)
@@ -19,6 +20,7 @@ from typing import Any
 
 from tvm import te
 
+from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
 from convc.schedules.layout import PLAIN, Halo, Layout
@@ -35,7 +37,9 @@ __all__ = [
     "knobs",
     "operands",
     "pieces",
+    "registers_of_vector",
     "supports",
+    "work_of_product",
 ]
 
 NAME = "blocked"
@@ -65,8 +69,6 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         return Unsupported(
             f"groups must be whole blocks of channels, or blocks whole groups of several; got {group_c} and {group_k} channels a group"
         )
-    if spec.dtype != "float32":
-        return Unsupported(f"element type must be float32; got {spec.dtype}")
     if spec.in_channels <= _FEW_CHANNELS and spec.kernel[-1] > _TILE:
         return Unsupported(
             f"filter must have at most {_TILE} columns for data of up to {_FEW_CHANNELS} channels; got {spec.kernel}"
@@ -103,8 +105,9 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     blocks = -(-group_k // block)
     # Registers: the accumulators, the vectors of dy and one broadcast.
     points = spec.kernel[-1] if a == 1 else min(a, _TILE)
+    size = registers_of_vector(spec.dtype)
     fits = [
-        v for v in (2, 3, 1) if blocks % v == 0 and points * v + v + 1 <= target.registers
+        v for v in (2, 3, 1) if blocks % v == 0 and size * (points * v + v) + 1 <= target.registers
     ]  # fmt: skip
     return {
         "data_block": a,
@@ -114,6 +117,16 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
         "span": 0,
         **chunks(spec),
     }
+
+
+def registers_of_vector(dtype: str) -> int:
+    """Return the registers that one block's sums take: blocks are as many channels as a register holds of float32."""
+    return 2 if accumulator(dtype) == "float64" else 1
+
+
+def work_of_product(dtype: str) -> float:
+    """Return a product's work in float32 ones: half as many float64 fit a register, half types are converted first."""
+    return 1.0 if dtype == "float32" else 2.0
 
 
 def chunks(spec: ConvSpec) -> Knobs:
@@ -155,7 +168,7 @@ def cycles(spec: ConvSpec, target: Target) -> float:
     """Return the FMA cycles, of whole blocks."""
     shared = _shared_block(spec, target) if spec.group > 1 else None
     more = shared[1] * shared[2] / spec.weight[1] if shared else 1.0
-    return more * spec.flops / target.flops_per_cycle
+    return work_of_product(spec.dtype) * more * spec.flops / target.flops_per_cycle
 
 
 def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
@@ -170,6 +183,7 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
     x = te.placeholder((N, c_blocks * parts, *extents, a), spec.dtype, name="data")
     dy = te.placeholder((N, k_groups * v, *points, b), spec.dtype, name="gradient")
     axes, counts, place = pieces(spec, knobs)
+    wide = accumulator(spec.dtype)
 
     def product(*at):
         (image, *out), (k, c, *taps, ci, vector, lane) = place(at[:rank]), at[rank:]
@@ -179,7 +193,8 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
             o * s + r * d
             for o, r, s, d in zip(out, taps, spec.strides, spec.dilations, strict=True)
         ]
-        return te.sum(x[(image, c, *at_x, ci)] * dy[(image, k * v + vector, *out, lane)], axis=axes)
+        value, gradient = x[(image, c, *at_x, ci)], dy[(image, k * v + vector, *out, lane)]
+        return te.sum(value.astype(wide) * gradient.astype(wide), axis=axes)
 
     shape = (k_groups, c_blocks, *spec.kernel, a, v, b)
     part = te.compute((*counts, *shape), product, name="part")
@@ -191,6 +206,6 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
         lane = k % (v * b)
         if span:
             c = lane // (K // spec.group) * weight[1] + c
-        return total(k // (v * b), c // a, *at, c % a, lane // b, lane % b)
+        return total(k // (v * b), c // a, *at, c % a, lane // b, lane % b).astype(spec.dtype)
 
     return [x, dy, te.compute(weight, unpack, name="unpack")]

@@ -5,7 +5,7 @@ THE ALGORITHM   dw[k, i, r, s] = sum over n, p, q of dy[n, k, p, q] x[n, c, p st
                 on x as NCHW[a]c with its halo, dy as NCHW[b]c; dw plain
                 part[chunk, ...] = the sum over one chunk of rows of a few images, in registers: all taps by one vector of filters
                 total = the sum of the parts, in the chunks' order
-WHEN            1-D, 2-D, 3-D, float32, groups of at most 16 channels, any stride, dilation and padding
+WHEN            1-D, 2-D, 3-D, every float type, groups of at most 16 channels, any stride, dilation and padding
 COST            R S K C/group FMAs a point of dy, each with a load; groups of several channels gather their lanes
 ACCURACY        as `weight_gradient`
 SOURCE          Georganas et al., SC'18, section II-J, with one channel in the place of a block
@@ -15,12 +15,18 @@ from __future__ import annotations
 
 from tvm import te, tirx
 
+from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
-from convc.schedules.weight_gradient import chunks, pieces
+from convc.schedules.weight_gradient import (
+    chunks,
+    pieces,
+    registers_of_vector,
+    work_of_product,
+)
 from convc.target import Target
 
 __all__ = ["NAME", "compute", "cycles", "gradient_layout", "knobs", "operands", "supports"]
@@ -42,8 +48,6 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         return Unsupported(
             f"groups must have at most {_MOST_CHANNELS} channels; got {spec.weight[1]}"
         )
-    if spec.dtype != "float32":
-        return Unsupported(f"element type must be float32; got {spec.dtype}")
     return None
 
 
@@ -52,7 +56,7 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     spec = raised(spec)
     *_, R, S = spec.kernel
     # Registers: the accumulators, a vector of dy and one of x.
-    free = target.registers - 2
+    free = target.registers // registers_of_vector(spec.dtype) - 2
     return {
         "data_block": channel_block(spec.in_channels, target),
         "block": channel_block(spec.out_channels, target),
@@ -76,7 +80,7 @@ def gradient_layout(knobs: Knobs) -> Layout:
 def cycles(spec: ConvSpec, target: Target) -> float:
     """Return the estimated cycles on one core: a load a vector of products, or a gather."""
     vectors = spec.flops / 2 / channel_block(spec.out_channels, target)
-    return vectors / 2 * (1.0 if spec.weight[1] == 1 else _GATHER)
+    return work_of_product(spec.dtype) * vectors / 2 * (1.0 if spec.weight[1] == 1 else _GATHER)
 
 
 def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
@@ -90,6 +94,7 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
     x = te.placeholder((N, c_blocks, *extents, a), spec.dtype, name="data")
     dy = te.placeholder((N, k_blocks, *points, b), spec.dtype, name="gradient")
     axes, counts, place = pieces(spec, knobs)
+    wide = accumulator(spec.dtype)
 
     def product(*at):
         (image, *out), (k, i, *taps, lane) = place(at[:rank]), at[rank:]
@@ -101,9 +106,8 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
             o * s + r * d
             for o, r, s, d in zip(out, taps, spec.strides, spec.dilations, strict=True)
         ]
-        return te.sum(
-            x[(image, channel // a, *at_x, channel % a)] * dy[(image, k, *out, lane)], axis=axes
-        )
+        value, gradient = x[(image, channel // a, *at_x, channel % a)], dy[(image, k, *out, lane)]
+        return te.sum(value.astype(wide) * gradient.astype(wide), axis=axes)
 
     shape = (k_blocks, group_c, *spec.kernel, b)
     part = te.compute((*counts, *shape), product, name="part")
@@ -112,6 +116,6 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
 
     def unpack(k, i, *taps):
         at = taps if len(taps) == rank else (0, *taps)
-        return total(k // b, i, *at, k % b)
+        return total(k // b, i, *at, k % b).astype(spec.dtype)
 
     return [x, dy, te.compute(weight, unpack, name="unpack")]

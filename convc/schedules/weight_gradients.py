@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from tvm import te
 
 from convc.errors import UnsupportedConvError, unknown_name
 from convc.ir.graph import Graph, Node
+from convc.ir.ops.conv import accumulator
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
 from convc.ir.spec import ConvSpec
 from convc.schedules import weight_gradient, weight_gradient_lanes
@@ -72,9 +73,16 @@ def weight_gradient_spec(graph: Graph, node: Node) -> ConvSpec:
 
 
 def choose_weight_gradient(
-    spec: ConvSpec, target: Target, *, name: str = "", pinned: str = "", by: str = ""
+    spec: ConvSpec,
+    target: Target,
+    *,
+    name: str = "",
+    pinned: str = "",
+    by: str = "",
+    accumulate: str = "",
+    wishes: Sequence[str] = (),
 ) -> Choice:
-    """Return the choice for one weight gradient: the fastest by estimate, or the pinned row.
+    """Return the choice for one weight gradient: the pinned row, the first wish that applies, or the fastest by estimate.
 
     Args:
         spec: the forward convolution.
@@ -82,6 +90,8 @@ def choose_weight_gradient(
         name: of the node, for messages.
         pinned: the row that must be taken, if one is.
         by: who asks for it.
+        accumulate: element type of the sums, where it is not the usual one.
+        wishes: what the model asks for, in order of preference.
 
     Raises:
         UnknownNameError: if there is no row called `pinned`.
@@ -90,6 +100,9 @@ def choose_weight_gradient(
     backend, rows = backend_of(target), []
     for row in WEIGHT_GRADIENTS:
         refusal = row.supports(spec, target)
+        if accumulate not in ("", accumulator(spec.dtype)):
+            usual = accumulator(spec.dtype)
+            refusal = Unsupported(f"accumulate must be {usual}; got {accumulate}")
         if f"weight_gradient_{row.NAME}" not in backend.schedules:
             refusal = Unsupported("this target has no schedule for it")
         if refusal is None:
@@ -107,12 +120,26 @@ def choose_weight_gradient(
             f"weight gradient '{pinned}' cannot compute '{name}': {why}. These can: {', '.join(usable)}."
         )
     best, *rivals = sorted(usable.values(), key=lambda r: r.seconds or 0.0)
-    if pinned:
+    granted = next((wish for wish in wishes if wish in usable), "")
+    refused = [
+        f"{wish} asked for, but {_refusal(wish, rows)}" for wish in wishes if wish not in usable
+    ]
+    if granted and not pinned:
+        best, reason = usable[granted], "; ".join(["asked for by the model", *refused])
+    elif pinned:
         best, reason = usable[pinned], f"pinned by {by}"
     elif rivals:
         ratio = (rivals[0].seconds or 0.0) / (best.seconds or 1.0)
         reason = f"estimated {ratio:.2f} x faster than {rivals[0].algorithm}"
     else:
-        refused = "; ".join(f"{r.algorithm}: {r.reason}" for r in rows if r.seconds is None)
-        reason = f"the only one that applies ({refused})"
+        others = "; ".join(f"{r.algorithm}: {r.reason}" for r in rows if r.seconds is None)
+        reason = f"the only one that applies ({others})"
+    if refused and not (pinned or granted):
+        reason = "; ".join([*refused, reason])
     return Choice(best.algorithm, best.knobs, reason, tuple(rows))
+
+
+def _refusal(wish: str, rows: Sequence[Candidate]) -> str:
+    """Return why what the model asks for is not to be had."""
+    reason = next((row.reason for row in rows if row.algorithm == wish), "")
+    return reason or f"weight gradients have {', '.join(row.algorithm for row in rows)}"

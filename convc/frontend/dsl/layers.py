@@ -44,6 +44,7 @@ class Conv(Protocol):
         dilations: Axes = 1,
         group: int = 1,
         filter_flip: bool = False,
+        accum_dtype: str = "",
         name: str | None = None,
     ) -> Tensor: ...
 
@@ -62,6 +63,7 @@ class ConvTranspose(Protocol):
         dilations: Axes = 1,
         group: int = 1,
         output_padding: Axes = 0,
+        accum_dtype: str = "",
         name: str | None = None,
     ) -> Tensor: ...
 
@@ -98,6 +100,7 @@ def _conv(rank: int) -> Conv:
         dilations: Axes = 1,
         group: int = 1,
         filter_flip: bool = False,
+        accum_dtype: str = "",
         name: str | None = None,
     ) -> Tensor:
         x = as_tensor(x)
@@ -109,6 +112,7 @@ def _conv(rank: int) -> Conv:
             per_axis("dilations", dilations, rank, default=1),
             group,
             epilogue,
+            accum_dtype,
         )
         return apply("conv", operands, attributes, name=name)
 
@@ -116,6 +120,7 @@ def _conv(rank: int) -> Conv:
     function.__doc__ = f"""Return a convolution over {rank} spatial axes.
 
     Cross-correlation, as in every deep-learning library; `filter_flip=True` reverses the filter: convolution in the textbook's sense.
+    `accum_dtype` is the element type of the sums: left out, float32 for half types, else the operands' own.
 
     Shapes:
         data (N, C, *spatial), weight (K, C/group, *kernel), bias (K,) -> (N, K, *spatial')
@@ -137,6 +142,7 @@ def _conv_transpose(rank: int) -> ConvTranspose:
         dilations: Axes = 1,
         group: int = 1,
         output_padding: Axes = 0,
+        accum_dtype: str = "",
         name: str | None = None,
     ) -> Tensor:
         x = as_tensor(x)
@@ -149,11 +155,12 @@ def _conv_transpose(rank: int) -> ConvTranspose:
             group,
             per_axis("output_padding", output_padding, rank, default=0),
             epilogue,
+            accum_dtype,
         )
         return apply("conv_transpose", operands, attributes, name=name)
 
     function.__name__ = function.__qualname__ = f"conv_transpose{rank}d"
-    function.__doc__ = f"""Return a transposed convolution over {rank} spatial axes.
+    function.__doc__ = f"""Return a transposed convolution over {rank} spatial axes; `accum_dtype` as in `conv{rank}d`.
 
     Shapes:
         data (N, C, *spatial), weight (C, K/group, *kernel), bias (K,) -> (N, K, *spatial')
@@ -178,12 +185,13 @@ def conv_weight_grad(
     pads: Axes = 0,
     dilations: Axes = 1,
     group: int = 1,
+    accum_dtype: str = "",
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of a loss with respect to a convolution's weight, from the gradient with respect to its result.
 
     The gradient with respect to the data is `conv_transpose` of the same gradient and the weight, its `output_padding` the rows
-    and columns of padded data that the strides left unread.
+    and columns of padded data that the strides left unread. `accum_dtype` as in `conv2d`.
 
     Shapes:
         data (N, C, *spatial), gradient (N, K, *spatial') -> (K, C/group, *kernel); 1 to 3 spatial axes
@@ -204,6 +212,7 @@ def conv_weight_grad(
         both_sides("pads", pads, rank, default=0),
         per_axis("dilations", dilations, rank, default=1),
         group,
+        accum_dtype,
     )
     return apply("conv_weight_grad", [x, gradient], attributes, name=name)
 

@@ -21,7 +21,7 @@ def _separable(
     pointwise_filter_shape: DeclaredShape,
     name: str | None,
 ) -> Tensor:
-    x = float_tensor("input", input)
+    x = float_tensor("input", input, depthwise_filters)
     if len(x.shape) > 1 and x.shape[1] != depthwise.num_groups:
         raise ShapeError(
             f"num_channels must be the input's channels; got {depthwise.num_groups} for {x.node.type}."
@@ -137,7 +137,7 @@ def causal_conv1d(
         >>> nnet.causal_conv1d(x, np.ones((4, 2, 3)), (4, 2, 3), filter_dilation=2).shape
         (1, 4, 16)
     """
-    w = float_tensor("filters", filters, float_tensor("input", input))
+    w = float_tensor("filters", filters, input)
     before = filter_dilation * (w.shape[-1] - 1) if w.shape else 0
     return Convolution(
         1,

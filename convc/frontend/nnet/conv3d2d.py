@@ -48,7 +48,7 @@ def conv3d(
         >>> nnet.conv3d2d.conv3d(dsl.input("x", (1, 7, 3, 8, 9)), np.ones((4, 5, 3, 2, 2)), border_mode="half").shape
         (1, 7, 4, 9, 10)
     """
-    x = float_tensor("signals", signals)
+    x = float_tensor("signals", signals, filters)
     w = float_tensor("filters", filters, x)
     check_declared("signals_shape", signals_shape, x.shape)
     check_declared("filters_shape", filters_shape, w.shape)

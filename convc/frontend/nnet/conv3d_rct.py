@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convc.errors import ShapeError
-from convc.frontend.dsl.tensor import Operand, Tensor, building, reshape, transpose
+from convc.frontend.dsl.tensor import Operand, Tensor, building, constant, reshape, transpose
 from convc.frontend.nnet.convolution import Convolution
 from convc.frontend.nnet.geometry import float_tensor, per_axis
 from convc.ir.graph import CONSTANT
@@ -17,13 +17,13 @@ __all__ = ["conv3D", "convGrad3D", "convTransp3D"]
 _TO_FRONT, _TO_BACK = (0, 4, 1, 2, 3), (0, 2, 3, 4, 1)
 
 
-def _channels_first(name: str, operand: Operand, like: Tensor | None = None) -> Tensor:
+def _channels_first(name: str, operand: Operand, like: Operand | None = None) -> Tensor:
     tensor = float_tensor(name, operand, like)
     if len(tensor.shape) != 5:
         raise ShapeError(f"{name} must have 5 axes, channels last; got {tensor.node.type}.")
     if tensor.node.op == CONSTANT:
         # Known filters stay known.
-        return float_tensor(name, np.ascontiguousarray(tensor.node.value.transpose(_TO_FRONT)))
+        return constant(np.ascontiguousarray(tensor.node.value.transpose(_TO_FRONT)))
     return transpose(tensor, _TO_FRONT)
 
 
@@ -54,7 +54,7 @@ def conv3D(  # noqa: N802 (Theano's name)
         >>> nnet.conv3D(dsl.input("V", (2, 6, 5, 4, 3)), np.ones((7, 3, 2, 2, 3)), np.zeros(7), (1, 1, 2)).shape
         (2, 4, 4, 2, 7)
     """
-    x = _channels_first("V", V)
+    x = _channels_first("V", V, W)
     w = _channels_first("W", W, x)
     y = Convolution(3, subsample=tuple(d), filter_flip=False).forward(x, w)
     return _biased(y, b, name)
@@ -83,7 +83,7 @@ def convTransp3D(  # noqa: N802 (Theano's name)
     Returns:
         (batch, row, column, time, in)
     """
-    h = _channels_first("H", H)
+    h = _channels_first("H", H, W)
     w = _channels_first("W", W, h)
     strides = per_axis("d", tuple(d), 3)
     least = [(o - 1) * s + k for o, s, k in zip(h.shape[2:], strides, w.shape[2:], strict=True)]
@@ -98,7 +98,7 @@ def convGrad3D(  # noqa: N802 (Theano's name)
     V: Operand, d: Sequence[int], WShape: Sequence[int], dCdH: Operand, *, name: str | None = None
 ) -> Tensor:
     """Return the gradient of `conv3D` with respect to W, of shape WShape: (out, row, column, time, in)."""
-    x = _channels_first("V", V)
+    x = _channels_first("V", V, dCdH)
     dy = _channels_first("dCdH", dCdH, x)
     if len(WShape) != 5:
         raise ShapeError(f"WShape must be (out, row, column, time, in); got {WShape}.")

@@ -186,6 +186,7 @@ def conv2d_grad_wrt_weights(
     num_groups: int = 1,
     unshared: bool = False,
     *,
+    precision: str | None = None,
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of `conv2d` with respect to its filters, of shape `filter_shape`: all but the kernel may be None.
@@ -207,6 +208,7 @@ def conv2d_grad_wrt_weights(
         filter_dilation,
         num_groups,
         unshared,
+        precision,
         name=name,
     ).weight_gradient(input, output_grad, filter_shape, input_shape)
 
@@ -224,6 +226,7 @@ def conv3d_grad_wrt_weights(
     num_groups: int = 1,
     unshared: bool = False,
     *,
+    precision: str | None = None,
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of `conv3d` with respect to its filters; as `conv2d_grad_wrt_weights`."""
@@ -235,5 +238,6 @@ def conv3d_grad_wrt_weights(
         filter_dilation,
         num_groups,
         unshared,
+        precision,
         name=name,
     ).weight_gradient(input, output_grad, filter_shape, input_shape)

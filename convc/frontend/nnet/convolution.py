@@ -85,7 +85,7 @@ class Convolution:
         filter_shape: DeclaredShape = None,
     ) -> Tensor:
         """Return the convolution of `input` with `filters`."""
-        x = float_tensor("input", input)
+        x = float_tensor("input", input, filters)
         w = float_tensor("filters", filters, x)
         check_declared("input_shape", input_shape, x.shape)
         check_declared("filter_shape", filter_shape, w.shape)
@@ -96,7 +96,8 @@ class Convolution:
         w = self._grown(self._grown(self._flipped(w), 0, self.num_groups), self._channel_axis, 1)
         x = self._grown(x, 1, self.num_groups)
         if self.unshared:
-            y = apply("conv_local", [x, w], LocalAttributes(*self._geometry(pads)), name=self.name)
+            local = LocalAttributes(*self._geometry(pads), self._wishes(x)[0])
+            y = apply("conv_local", [x, w], local, name=self.name)
         else:
             strides, padding, dilations, groups = self._geometry(pads)
             attributes = ConvAttributes(strides, padding, dilations, groups, (), *self._wishes(x))
@@ -111,7 +112,7 @@ class Convolution:
         filter_shape: DeclaredShape = None,
     ) -> Tensor:
         """Return the gradient with respect to the input, of `input_shape`: its spatial extents must be given."""
-        dy = float_tensor("output_grad", output_grad)
+        dy = float_tensor("output_grad", output_grad, filters)
         w = float_tensor("filters", filters, dy)
         check_declared("filter_shape", filter_shape, w.shape)
         self._check_ranks("output_grad", dy, w)
@@ -129,7 +130,9 @@ class Convolution:
         dy = self._grown(dy, 1, self.num_groups)
         strides, padding, dilations, groups = self._geometry(pads)
         if self.unshared:
-            local = LocalDataGradAttributes(extents, strides, padding, dilations, groups)
+            local = LocalDataGradAttributes(
+                extents, strides, padding, dilations, groups, self._wishes(dy)[0]
+            )
             dx = apply("conv_local_data_grad", [dy, w], local, name=self.name)
         else:
             # What the last stride does not reach has no gradient: ONNX's output_padding.
@@ -152,7 +155,7 @@ class Convolution:
         input_shape: DeclaredShape = None,
     ) -> Tensor:
         """Return the gradient with respect to the filters, of `filter_shape`: its kernel extents must be given."""
-        x = float_tensor("input", input)
+        x = float_tensor("input", input, output_grad)
         dy = float_tensor("output_grad", output_grad, x)
         check_declared("input_shape", input_shape, x.shape)
         rank = self.rank
@@ -175,10 +178,10 @@ class Convolution:
         attributes = (kernel, *self._geometry(pads))
         name = None if self.filter_flip else self.name
         if self.unshared:
-            local = LocalWeightGradAttributes(*attributes)
+            local = LocalWeightGradAttributes(*attributes, self._wishes(x)[0])
             dw = apply("conv_local_weight_grad", [x, dy], local, name=name)
         else:
-            shared = ConvWeightGradAttributes(*attributes)
+            shared = ConvWeightGradAttributes(*attributes, *self._wishes(x))
             dw = apply("conv_weight_grad", [x, dy], shared, name=name)
         if empty_outputs:
             dw = dw[:0]

@@ -78,7 +78,7 @@ class _GradInputs(_Correlation):
     ) -> Tensor:
         """Return the gradient with respect to the images; `shape` is their spatial shape, needed with a stride."""
         c = self.convolution
-        dy = float_tensor("topgrad", topgrad)
+        dy = float_tensor("topgrad", topgrad, kern)
         w = float_tensor("kern", kern, dy)
         computed = get_conv_gradinputs_shape(
             w.shape, dy.shape, c.border_mode, c.strides, c.dilations
@@ -93,7 +93,7 @@ class _GradWeights(_Correlation):
     ) -> Tensor:
         """Return the gradient with respect to the filters; `shape` is theirs, needed with a stride or border 'half'."""
         c = self.convolution
-        x = float_tensor("img", img)
+        x = float_tensor("img", img, topgrad)
         dy = float_tensor("topgrad", topgrad, x)
         computed: Sequence[int | None] = ()
         if shape is None:

@@ -45,7 +45,7 @@ class _Acts:
 
     @staticmethod
     def _operand(
-        name: str, operand: Operand, axes: tuple[int, ...], like: Tensor | None = None
+        name: str, operand: Operand, axes: tuple[int, ...], like: Operand | None = None
     ) -> Tensor:
         tensor = float_tensor(name, operand, like)
         if len(tensor.shape) != 4:
@@ -78,7 +78,7 @@ class FilterActs(_Acts):
 
     def __call__(self, images: Operand, filters: Operand) -> Tensor:
         """Return the correlation of images with filters."""
-        x = self._operand("images", images, _IN)
+        x = self._operand("images", images, _IN, filters)
         w = self._operand("filters", filters, _IN, x)
         return transpose(self._convolution(x.shape[2:], self._square(w)).forward(x, w), _OUT)
 
@@ -93,7 +93,7 @@ class ImageActs(_Acts):
         self, hid_grads: Operand, filters: Operand, output_shape: Sequence[int] | None = None
     ) -> Tensor:
         """Return the gradient, (IC, rows, columns, batch)."""
-        dy = self._operand("hid_grads", hid_grads, _IN)
+        dy = self._operand("hid_grads", hid_grads, _IN, filters)
         w = self._operand("filters", filters, _IN, dy)
         taps = self._square(w)
         least = [(o - 1) * self.stride + taps - 2 * self.pad for o in dy.shape[2:]]
@@ -107,7 +107,7 @@ class WeightActs(_Acts):
 
     def __call__(self, images: Operand, hid_grads: Operand, output_shape: Sequence[int]) -> Tensor:
         """Return the gradient, (IC, rows, columns, OC)."""
-        x = self._operand("images", images, _IN)
+        x = self._operand("images", images, _IN, hid_grads)
         dy = self._operand("hid_grads", hid_grads, _IN, x)
         rows, cols = map(int, output_shape)
         if rows != cols:

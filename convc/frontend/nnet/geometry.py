@@ -134,13 +134,13 @@ def check_declared(name: str, declared: DeclaredShape, actual: Sequence[int]) ->
         )
 
 
-def float_tensor(name: str, operand: Operand, like: Tensor | None = None) -> Tensor:
-    """Return the operand as a tensor of floats; arrays take the element type of `like`.
+def float_tensor(name: str, operand: Operand, like: Operand | None = None) -> Tensor:
+    """Return the operand as a tensor of floats; an array takes the element type of `like`, if that is a tensor.
 
     Raises:
         DTypeError: for integers and booleans.
     """
-    tensor = as_tensor(operand, like.dtype if like is not None else None)
+    tensor = as_tensor(operand, like.dtype if isinstance(like, Tensor) else None)
     if tensor.dtype not in FLOATS:
         type: TensorType = tensor.node.type
         raise DTypeError(

@@ -37,7 +37,7 @@ def conv2d(
         >>> nnet.signal.conv2d(dsl.input("x", (2, 8, 8)), np.ones((3, 3))).shape
         (2, 6, 6)
     """
-    x = float_tensor("input", input)
+    x = float_tensor("input", input, filters)
     w = float_tensor("filters", filters, x)
     for label, tensor in (("input", x), ("filters", w)):
         if len(tensor.shape) not in (2, 3):

@@ -24,6 +24,7 @@ __all__ = [
     "ConvTransposeAttributes",
     "DenseAttributes",
     "accumulator",
+    "check_accumulate",
     "conv_spec",
     "convolve",
     "convolve_transposed",
@@ -112,7 +113,8 @@ def accumulator(dtype: str, accumulate: str = "") -> str:
     return accumulate or ("float32" if dtype in ("float16", "bfloat16") else dtype)
 
 
-def _check_accumulate(dtype: str, accumulate: str) -> None:
+def check_accumulate(dtype: str, accumulate: str) -> None:
+    """Raise DTypeError unless products of `dtype` may be added up in `accumulate`."""
     if accumulate and accumulate != dtype:
         wider = FLOATS[: FLOATS.index(dtype)] if dtype != "bfloat16" else FLOATS[:2]
         if accumulate not in wider:
@@ -126,7 +128,7 @@ def _infer_conv(
 ) -> TensorType:
     spec = conv_spec(types[0], types[1], attributes)
     result = TensorType(spec.output, spec.dtype)
-    _check_accumulate(spec.dtype, attributes.accumulate)
+    check_accumulate(spec.dtype, attributes.accumulate)
     check_epilogue("conv", attributes.epilogue, types[2:], result, channel_axis=1)
     return result
 

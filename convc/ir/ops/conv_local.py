@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
+from convc.ir.ops.conv import check_accumulate
 from convc.ir.ops.definition import Array, Attributes, OpDef
 from convc.ir.spec import ConvSpec
 from convc.ir.types import Shape, TensorType
@@ -33,34 +34,37 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LocalAttributes(Attributes):
-    """Geometry, as in `ConvSpec`; empty means ONNX's default."""
+    """Geometry, as in `ConvSpec`; empty means ONNX's default. `accumulate` is the element type of the sums, as in `ConvAttributes`."""
 
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
+    accumulate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalDataGradAttributes(Attributes):
-    """The convolution's geometry and its data's spatial shape, which the operands do not tell."""
+    """The convolution's geometry and its data's spatial shape, which the operands do not tell; `accumulate` as in `ConvAttributes`."""
 
     extents: tuple[int, ...]
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
+    accumulate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalWeightGradAttributes(Attributes):
-    """The convolution's geometry and its filters' spatial shape, which the operands do not tell."""
+    """The convolution's geometry and its filters' spatial shape, which the operands do not tell; `accumulate` as in `ConvAttributes`."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
+    accumulate: str = ""
 
 
 _Attributes = LocalAttributes | LocalDataGradAttributes | LocalWeightGradAttributes
@@ -88,7 +92,7 @@ def spec_of_local(types: Sequence[TensorType], a: _Attributes) -> ConvSpec:
 
     Raises:
         ShapeError: as `ConvSpec`; if the filters are not one per output point, or a gradient has not the output's shape.
-        DTypeError: as `ConvSpec`; if the operands differ in element type.
+        DTypeError: as `ConvSpec`; if the operands differ in element type, or their products cannot be added up in `accumulate`.
 
     Example:
         >>> types = TensorType((2, 4, 5, 5)), TensorType((6, 3, 3, 4, 3, 3))
@@ -100,6 +104,7 @@ def spec_of_local(types: Sequence[TensorType], a: _Attributes) -> ConvSpec:
         raise DTypeError(
             f"conv_local operands must have one element type; got {first} and {second}."
         )
+    check_accumulate(first.dtype, a.accumulate)
     n = first.rank - 2
     wanted = first.rank if isinstance(a, LocalWeightGradAttributes) else 2 + 2 * n
     if n not in (1, 2, 3) or second.rank != wanted:
@@ -143,6 +148,13 @@ def _taps(spec: ConvSpec) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]
         yield tap, tuple(slice(t * d, t * d + (p - 1) * s + 1, s) for t, d, s, p in axes)
 
 
+def _spec_of_arrays(arrays: Sequence[Array], a: _Attributes) -> ConvSpec:
+    """Return the geometry; references add up in float64, whatever the model asks for."""
+    return spec_of_local(
+        [TensorType(v.shape, "float64") for v in arrays], replace(a, accumulate="")
+    )
+
+
 def _grouped(x: Array, spec: ConvSpec) -> Array:
     """Return the data padded, channels as (group, C/group)."""
     n = spec.rank
@@ -158,7 +170,7 @@ def _split(spec: ConvSpec, array: Array, axis: int) -> Array:
 
 def _forward(arrays: Sequence[Array], a: LocalAttributes) -> Array:
     x, w = arrays
-    spec = spec_of_local([TensorType(v.shape, "float64") for v in arrays], a)
+    spec = _spec_of_arrays(arrays, a)
     padded, filters = _grouped(x, spec), _split(spec, w, 0)
     y = np.zeros(_split(spec, np.empty(spec.output), 1).shape, np.result_type(x, w))
     for tap, box in _taps(spec):
@@ -168,7 +180,7 @@ def _forward(arrays: Sequence[Array], a: LocalAttributes) -> Array:
 
 def _data_grad(arrays: Sequence[Array], a: LocalDataGradAttributes) -> Array:
     dy, w = arrays
-    spec = spec_of_local([TensorType(v.shape, "float64") for v in arrays], a)
+    spec = _spec_of_arrays(arrays, a)
     gradients, filters = _split(spec, dy, 1), _split(spec, w, 0)
     dx = _grouped(np.zeros(spec.data, np.result_type(dy, w)), spec)
     for tap, box in _taps(spec):
@@ -179,7 +191,7 @@ def _data_grad(arrays: Sequence[Array], a: LocalDataGradAttributes) -> Array:
 
 def _weight_grad(arrays: Sequence[Array], a: LocalWeightGradAttributes) -> Array:
     x, dy = arrays
-    spec = spec_of_local([TensorType(v.shape, "float64") for v in arrays], a)
+    spec = _spec_of_arrays(arrays, a)
     padded, gradients = _grouped(x, spec), _split(spec, dy, 1)
     dw = np.zeros(_split(spec, np.empty(local_weight(spec)), 0).shape, np.result_type(x, dy))
     for tap, box in _taps(spec):

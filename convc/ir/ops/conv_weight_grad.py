@@ -13,13 +13,13 @@ is its `output_padding`, which may be as large as max(stride, dilation) - 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.conv import taps_of, window_of
+from convc.ir.ops.conv import check_accumulate, taps_of, window_of
 from convc.ir.ops.definition import Array, Attributes, OpDef
 from convc.ir.spec import ConvSpec
 from convc.ir.types import TensorType
@@ -29,13 +29,20 @@ __all__ = ["ROWS", "ConvWeightGradAttributes", "convolve_weight_grad", "forward_
 
 @dataclass(frozen=True, slots=True)
 class ConvWeightGradAttributes(Attributes):
-    """The convolution's geometry, as in `ConvSpec`, and its filter's spatial shape, which its operands do not tell."""
+    """The convolution's geometry, as in `ConvSpec`, and its filter's spatial shape, which its operands do not tell.
+
+    Attributes:
+        accumulate: element type of the sums, as in `ConvAttributes`.
+        algorithm: what the model's author asks for, as in `ConvAttributes`.
+    """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
+    accumulate: str = ""
+    algorithm: str = ""
 
 
 def forward_spec(
@@ -45,7 +52,7 @@ def forward_spec(
 
     Raises:
         ShapeError: if there is none: no convolution of this geometry makes a result of the gradient's shape from the data.
-        DTypeError: if data and gradient differ in element type.
+        DTypeError: if data and gradient differ in element type; if their products cannot be added up in `accumulate`.
 
     Example:
         >>> data, gradient = TensorType((2, 4, 8, 8)), TensorType((2, 6, 4, 4))
@@ -56,6 +63,7 @@ def forward_spec(
         raise DTypeError(
             f"conv_weight_grad data and gradient must have one element type; got {data} and {gradient}."
         )
+    check_accumulate(data.dtype, attributes.accumulate)
     if data.rank < 3 or gradient.rank != data.rank or len(attributes.kernel) != data.rank - 2:
         raise ShapeError(
             f"conv_weight_grad must have data (N, C, *spatial), a gradient (N, K, *spatial') of the same rank and one kernel "
@@ -106,7 +114,8 @@ def _infer(types: Sequence[TensorType], attributes: ConvWeightGradAttributes) ->
 
 def _reference(arrays: Sequence[Array], attributes: ConvWeightGradAttributes) -> Array:
     x, dy = arrays
-    spec = forward_spec(TensorType(x.shape, "float64"), TensorType(dy.shape, "float64"), attributes)
+    types = (TensorType(x.shape, "float64"), TensorType(dy.shape, "float64"))
+    spec = forward_spec(*types, replace(attributes, accumulate=""))
     return convolve_weight_grad(x, dy, spec)
 
 

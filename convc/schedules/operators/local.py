@@ -9,13 +9,27 @@ from tvm import te, tirx
 
 from convc.ir.graph import Node
 from convc.ir.ops.conv import accumulator
-from convc.ir.ops.conv_local import local_weight, spec_of_local
+from convc.ir.ops.conv_local import (
+    LocalAttributes,
+    LocalDataGradAttributes,
+    LocalWeightGradAttributes,
+    local_weight,
+    spec_of_local,
+)
 from convc.ir.spec import ConvSpec
 from convc.schedules.operators.operator import Operator, Tensors, Types
 
 __all__ = ["ROWS"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+def _geometry(node: Node, types: Types) -> tuple[ConvSpec, str]:
+    """Return the forward convolution and the element type of the sums."""
+    a = node.attributes
+    assert isinstance(a, LocalAttributes | LocalDataGradAttributes | LocalWeightGradAttributes)
+    spec = spec_of_local(types, a)
+    return spec, accumulator(spec.dtype, a.accumulate)
 
 
 def _taps(spec: ConvSpec) -> list[Expr]:
@@ -49,8 +63,7 @@ def _narrowed(y: te.Tensor, dtype: str) -> te.Tensor:
 
 def _forward(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     x, w = tensors
-    spec = spec_of_local(types, node.attributes)  # type: ignore[arg-type]
-    wide = accumulator(spec.dtype)
+    spec, wide = _geometry(node, types)
     per_c, per_k = spec.weight[1], spec.weight[0] // spec.group
     c, taps = te.reduce_axis((0, per_c), "c"), _taps(spec)
 
@@ -63,8 +76,7 @@ def _forward(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tenso
 
 def _data_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     dy, w = tensors
-    spec = spec_of_local(types, node.attributes)  # type: ignore[arg-type]
-    wide = accumulator(spec.dtype)
+    spec, wide = _geometry(node, types)
     per_c, per_k = spec.weight[1], spec.weight[0] // spec.group
     kk, taps = te.reduce_axis((0, per_k), "k"), _taps(spec)
 
@@ -85,8 +97,8 @@ def _data_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
 
 def _weight_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     x, dy = tensors
-    spec = spec_of_local(types, node.attributes)  # type: ignore[arg-type]
-    wide, rank = accumulator(spec.dtype), spec.rank
+    spec, wide = _geometry(node, types)
+    rank = spec.rank
     per_c, per_k = spec.weight[1], spec.weight[0] // spec.group
     n = te.reduce_axis((0, spec.data[0]), "n")
 

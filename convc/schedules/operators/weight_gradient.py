@@ -7,6 +7,7 @@ from typing import Final
 from tvm import te, tirx
 
 from convc.ir.graph import Node
+from convc.ir.ops.conv import accumulator
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
 from convc.ir.spec import ConvSpec
 from convc.schedules.operators.operator import Operator, Tensors, Types
@@ -14,8 +15,11 @@ from convc.schedules.operators.operator import Operator, Tensors, Types
 __all__ = ["ROWS", "weight_gradient_of"]
 
 
-def weight_gradient_of(x: te.Tensor, dy: te.Tensor, spec: ConvSpec) -> te.Tensor:
-    """Return sum over n, p... of dy[n, k, p...] x[n, c, p stride + r dilation - pad], zero outside the data."""
+def weight_gradient_of(
+    x: te.Tensor, dy: te.Tensor, spec: ConvSpec, accumulate: str = ""
+) -> te.Tensor:
+    """Return sum over n, p... of dy[n, k, p...] x[n, c, p stride + r dilation - pad], zero outside the data, in `accumulate`."""
+    wide = accumulator(spec.dtype, accumulate)
     extents = spec.output[2:]
     batch = te.reduce_axis((0, spec.data[0]), "n")
     points = [te.reduce_axis((0, extent), f"p{i}") for i, extent in enumerate(extents)]
@@ -35,16 +39,21 @@ def weight_gradient_of(x: te.Tensor, dy: te.Tensor, spec: ConvSpec) -> te.Tensor
         if conditions:
             zero = tirx.const(0, spec.dtype)
             element = tirx.if_then_else(tirx.all(*conditions), element, zero)
-        return te.sum(dy(batch, k, *points) * element, axis=[batch, *points])
+        product = dy(batch, k, *points).astype(wide) * element.astype(wide)
+        return te.sum(product, axis=[batch, *points])
 
-    return te.compute(spec.weight, value, name="weight_gradient")
+    total = te.compute(spec.weight, value, name="weight_gradient")
+    if wide == spec.dtype:
+        return total
+    return te.compute(spec.weight, lambda *i: total(*i).astype(spec.dtype), name="narrow")
 
 
 def _weight_gradient(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     attributes = node.attributes
     assert isinstance(attributes, ConvWeightGradAttributes)
     x, dy = tensors
-    return weight_gradient_of(x, dy, forward_spec(types[0], types[1], attributes))
+    spec = forward_spec(types[0], types[1], attributes)
+    return weight_gradient_of(x, dy, spec, attributes.accumulate)
 
 
 ROWS: Final = {"conv_weight_grad": Operator(_weight_gradient)}

@@ -9,6 +9,7 @@ from typing import Any, Final
 from tvm import te, tirx, topi
 
 from convc.ir.graph import Node
+from convc.ir.ops.conv import accumulator
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, MaxPoolIndicesAttributes
 from convc.ir.types import TensorType
 from convc.schedules import scalar
@@ -99,11 +100,14 @@ def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) ->
 def _average_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     a = node.attributes
     assert isinstance(a, AveragePoolAttributes)
-    dtype = types[0].dtype
+    dtype, (x,) = types[0].dtype, tensors
+    wide = accumulator(dtype)
     n = len(a.kernel)
     strides, pads = a.strides or (1,) * n, a.pads or (0,) * (2 * n)
     dilations = a.dilations or (1,) * n
-    total = _window(tensors[0], a, node.type, tirx.const(0, dtype), te.sum)
+    total = _window(
+        x, a, node.type, tirx.const(0, wide), te.sum, lambda place, _: x(*place).astype(wide)
+    )
     taps = math.prod(a.kernel)
 
     def count(axis: int, p: Any) -> Any:
@@ -123,38 +127,43 @@ def _average_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.
         for i, s in enumerate(node.type.shape[2:])
     )
     if inside:
-        return scalar.map_elements(total, lambda v: v * tirx.const(1.0 / taps, dtype))
+        return scalar.map_elements(
+            total, lambda v: (v * tirx.const(1.0 / taps, wide)).astype(dtype)
+        )
 
     def mean(batch, channel, *rest):
         points = count(0, rest[0])
         for axis in range(1, n):
             points = points * count(axis, rest[axis])
-        return total(batch, channel, *rest) / points.astype(dtype)
+        return (total(batch, channel, *rest) / points.astype(wide)).astype(dtype)
 
     return te.compute(total.shape, mean, name="mean")
 
 
 def _lrn(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     a: Any = node.attributes
-    (x,), dtype = tensors, types[0].dtype
+    (x,), dtype = tensors, accumulator(types[0].dtype)
     channels, before = types[0].shape[1], (a.size - 1) // 2
     window = te.reduce_axis((0, a.size), "window")
 
     def squares(n, c, *at):
         channel = c + window - before
         inside = tirx.all(channel >= 0, channel < channels)
-        v = tirx.if_then_else(inside, x(n, channel, *at), tirx.const(0, dtype))
+        v = tirx.if_then_else(inside, x(n, channel, *at).astype(dtype), tirx.const(0, dtype))
         return te.sum(v * v, axis=window)
 
     total = te.compute(x.shape, squares, name="squares")
     base = scalar.map_elements(
         total, lambda v: v * tirx.const(a.alpha / a.size, dtype) + tirx.const(a.bias, dtype)
     )
+    wide = topi.cast(x, dtype)
     if a.beta != 0.75:
-        return topi.multiply(x, topi.power(base, tirx.const(-a.beta, dtype)))
-    # The one beta that networks use: two square roots are vector instructions, a power is a call of libm an element.
-    root = topi.sqrt(base)
-    return topi.divide(x, topi.multiply(root, topi.sqrt(root)))
+        y = topi.multiply(wide, topi.power(base, tirx.const(-a.beta, dtype)))
+    else:
+        # The one beta that networks use: two square roots are vector instructions, a power is a call of libm an element.
+        root = topi.sqrt(base)
+        y = topi.divide(wide, topi.multiply(root, topi.sqrt(root)))
+    return y if dtype == types[0].dtype else topi.cast(y, types[0].dtype)
 
 
 ROWS: Final[dict[str, Operator]] = {

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tvm import te, tirx
 
 from convc.ir.graph import Node
+from convc.ir.ops.conv import accumulator
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
 from convc.ir.types import Shape
@@ -29,7 +30,7 @@ def _gather(
 
     Without dilation ceil(kernel / stride) windows at most hold a point: only those are tried.
     """
-    n = len(a.kernel)
+    n, wide = len(a.kernel), accumulator(dtype)
     strides, pads = a.strides or (1,) * n, a.pads or (0,) * (2 * n)
     dilations = a.dilations or (1,) * n
     counts = [
@@ -51,11 +52,14 @@ def _gather(
             window.append(p)
         point = [batch, channel, *rest]
         inside = value(point, [batch, channel, *window, *rest[n:]])
-        return te.sum(
-            tirx.if_then_else(tirx.all(*conditions), inside, tirx.const(0, dtype)), axis=axes
-        )
+        held = tirx.if_then_else(tirx.all(*conditions), inside, tirx.const(0, dtype))
+        return te.sum(held.astype(wide), axis=axes)
 
-    return te.compute(shape, element, name="gathered")
+    return _narrowed(te.compute(shape, element, name="gathered"), dtype)
+
+
+def _narrowed(y: te.Tensor, dtype: str) -> te.Tensor:
+    return y if y.dtype == dtype else te.compute(y.shape, lambda *i: y(*i).astype(dtype), "narrow")
 
 
 def _max_pool_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -87,9 +91,10 @@ def _max_pool_select(tensors: Tensors, node: Node, types: Types, block: int) -> 
         point = (batch, channel, *at, *rest[n:])
         zero = tirx.const(0, dtype)
         chosen = tirx.Select(x(*point) == y(batch, channel, *rest), g(*point), zero)
-        return te.sum(tirx.if_then_else(tirx.all(*conditions), chosen, zero), axis=taps)
+        held = tirx.if_then_else(tirx.all(*conditions), chosen, zero)
+        return te.sum(held.astype(accumulator(dtype)), axis=taps)
 
-    return te.compute(y.shape, value, name="selected")
+    return _narrowed(te.compute(y.shape, value, name="selected"), dtype)
 
 
 def _sum_pool_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:

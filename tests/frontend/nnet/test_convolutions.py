@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from convc import dsl, nnet
+from convc import dsl, grad, nnet
 from convc.compiler import compile
 from convc.errors import DTypeError, ShapeError
 from convc.ir.reference import interpret
@@ -190,3 +190,73 @@ def test_precision_is_the_type_of_the_sums():
     assert error["single"] <= 2**-11
     assert error["double"] <= 2**-11
     assert error["half"] > 2**-11
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_gradients_and_pools_of_half_types_add_up_in_float32(dtype):
+    """One rounding at the end, whatever the number of summands: 4608 of them, added in float16, are wrong by 240 roundings."""
+    x, g = dsl.input("x", (8, 16, 24, 24), dtype), dsl.input("g", (8, 8, 24, 24), dtype)
+    calls = {
+        "dw": nnet.conv2d_grad_wrt_weights(x, g, (8, 16, 3, 3), border_mode="half"),
+        "groups": nnet.conv2d_grad_wrt_weights(
+            x, g, (8, 4, 3, 3), border_mode="half", num_groups=4
+        ),
+        "mean": nnet.pool_2d(x, (20, 20), True, stride=(4, 4), mode="average_exc_pad"),
+    }
+    graph = dsl.graph(calls)
+    rng = np.random.default_rng(0)
+    inputs = {
+        n.name: rng.uniform(0.5, 1.5, n.type.shape).astype(numpy_dtype(dtype)) for n in graph.inputs
+    }
+    results, exact = compile(graph, threads=1).run(inputs), interpret(graph, inputs)
+    for name in calls:
+        error = np.abs(results[name].astype(np.float64) / exact[name] - 1).max()
+        assert error <= (2**-11 if dtype == "float16" else 2**-8) * 1.001, name
+
+
+@pytest.mark.parametrize("unshared", [False, True])
+def test_precision_goes_to_gradients(unshared):
+    x, g = dsl.input("x", (1, 2, 5, 5), "float16"), dsl.input("g", (1, 4, 3, 3), "float16")
+    w = dsl.input("w", (4, 3, 3, 2, 3, 3) if unshared else (4, 2, 3, 3), "float16")
+    more = {"unshared": unshared, "precision": "float64"}
+    y = nnet.conv2d(x, w, **more)
+    (dx, dw) = grad([y], [x, w], [g])
+    made = [
+        y, dx, dw,
+        nnet.conv2d_grad_wrt_inputs(g, w, x.shape, **more),
+        nnet.conv2d_grad_wrt_weights(x, g, w.shape, filter_flip=False, **more),
+    ]  # fmt: skip
+    asked = [
+        n.attributes.accumulate
+        for n in dsl.graph({f"y{i}": t for i, t in enumerate(made)}).compute_nodes
+        if n.op.startswith("conv")
+    ]
+    assert asked == ["float64"] * 5
+
+
+def test_an_array_takes_the_type_of_the_tensor_beside_it():
+    w = dsl.input("w", (4, 2, 3, 3), "float64")
+    g = dsl.input("g", (1, 4, 3, 3), "float64")
+    x = np.ones((1, 2, 5, 5))
+    assert nnet.conv2d(x, w).dtype == "float64"
+    assert nnet.conv2d_grad_wrt_weights(x, g, w.shape).dtype == "float64"
+    assert nnet.conv2d_grad_wrt_inputs(np.ones(g.shape), w, x.shape).dtype == "float64"
+    v = dsl.input("v", (1, 5, 5, 5, 2), "float64")
+    assert nnet.conv3D(v, np.ones((3, 2, 2, 2, 2)), np.zeros(3), (1, 1, 1)).dtype == "float64"
+
+
+def test_a_weight_gradient_says_what_it_was_asked_for():
+    x, g = dsl.input("x", (1, 8, 6, 6)), dsl.input("g", (1, 8, 4, 4))
+    calls = {
+        "gemm": nnet.CorrMM_gradWeights()(x, g),
+        "cudnn": nnet.dnn_gradweight(x, g, (8, 8, 3, 3), conv_mode="cross", precision="float64"),
+    }
+    model = compile(dsl.graph(calls), threads=1)
+    said = [c.reason for c in model.plan.gradients.values()]
+    assert said[0].startswith(
+        "im2col asked for, but weight gradients have blocked, grouped, plain; estimated"
+    )
+    assert said[1].startswith("cudnn asked for, but weight gradients have")
+    assert "accumulate must be float32; got float64" in said[1]
+    (first, second) = model.plan.gradients.values()
+    assert (first.algorithm, second.algorithm) == ("blocked", "plain")

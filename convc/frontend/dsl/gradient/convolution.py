@@ -45,9 +45,9 @@ def _data_gradient(dy: Tensor, w: Tensor, spec: ConvSpec, accumulate: str = "") 
     return apply("conv_transpose", [dy, w], attributes)
 
 
-def _weight_gradient(x: Tensor, dy: Tensor, spec: ConvSpec) -> Tensor:
+def _weight_gradient(x: Tensor, dy: Tensor, spec: ConvSpec, accumulate: str = "") -> Tensor:
     attributes = ConvWeightGradAttributes(
-        spec.kernel, spec.strides, spec.pads, spec.dilations, spec.group
+        spec.kernel, spec.strides, spec.pads, spec.dilations, spec.group, accumulate
     )
     return apply("conv_weight_grad", [x, dy], attributes)
 
@@ -57,7 +57,7 @@ def _conv(call: Call) -> Gradients:
     spec = conv_spec(x.node.type, w.node.type, a)
     return [
         _data_gradient(call.dy, w, spec, a.accumulate) if call.needed[0] else None,
-        _weight_gradient(x, call.dy, spec) if call.needed[1] else None,
+        _weight_gradient(x, call.dy, spec, a.accumulate) if call.needed[1] else None,
     ]
 
 
@@ -80,7 +80,7 @@ def _conv_transpose(call: Call) -> Gradients:
         dy, adjoint = _without_extra_windows(dy, adjoint, spec)
     return [
         apply("conv", [dy, w], _forward(adjoint, a.accumulate)) if call.needed[0] else None,
-        _weight_gradient(dy, x, adjoint) if call.needed[1] else None,
+        _weight_gradient(dy, x, adjoint, a.accumulate) if call.needed[1] else None,
     ]
 
 
@@ -101,10 +101,11 @@ def _without_extra_windows(
 
 def _conv_weight_grad(call: Call) -> Gradients:
     x, g = call.operands
-    spec = forward_spec(x.node.type, g.node.type, call.attributes)
+    a = call.attributes
+    spec = forward_spec(x.node.type, g.node.type, a)
     return [
-        _data_gradient(g, call.dy, spec) if call.needed[0] else None,
-        apply("conv", [x, call.dy], _forward(spec)) if call.needed[1] else None,
+        _data_gradient(g, call.dy, spec, a.accumulate) if call.needed[0] else None,
+        apply("conv", [x, call.dy], _forward(spec, a.accumulate)) if call.needed[1] else None,
     ]
 
 

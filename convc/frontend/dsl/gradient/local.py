@@ -18,6 +18,7 @@ from convc.ir.ops.conv_local import (
     spec_of_local,
 )
 from convc.ir.spec import ConvSpec
+from convc.ir.types import Shape
 
 __all__ = ["ROWS"]
 
@@ -26,41 +27,46 @@ def _spec(call: Call) -> ConvSpec:
     return spec_of_local([o.node.type for o in call.operands], call.attributes)
 
 
-def _forward(x: Tensor, w: Tensor, s: ConvSpec) -> Tensor:
-    return apply("conv_local", [x, w], LocalAttributes(s.strides, s.pads, s.dilations, s.group))
+def _geometry(call: Call) -> tuple[Shape, Shape, Shape, int, str]:
+    s = _spec(call)
+    return s.strides, s.pads, s.dilations, s.group, call.attributes.accumulate
 
 
-def _data(dy: Tensor, w: Tensor, s: ConvSpec) -> Tensor:
-    attributes = LocalDataGradAttributes(s.data[2:], s.strides, s.pads, s.dilations, s.group)
+def _forward(x: Tensor, w: Tensor, call: Call) -> Tensor:
+    return apply("conv_local", [x, w], LocalAttributes(*_geometry(call)))
+
+
+def _data(dy: Tensor, w: Tensor, call: Call) -> Tensor:
+    attributes = LocalDataGradAttributes(_spec(call).data[2:], *_geometry(call))
     return apply("conv_local_data_grad", [dy, w], attributes)
 
 
-def _weight(x: Tensor, dy: Tensor, s: ConvSpec) -> Tensor:
-    attributes = LocalWeightGradAttributes(s.kernel, s.strides, s.pads, s.dilations, s.group)
+def _weight(x: Tensor, dy: Tensor, call: Call) -> Tensor:
+    attributes = LocalWeightGradAttributes(_spec(call).kernel, *_geometry(call))
     return apply("conv_local_weight_grad", [x, dy], attributes)
 
 
 def _conv_local(call: Call) -> Gradients:
-    (x, w), spec = call.operands, _spec(call)
+    x, w = call.operands
     return [
-        _data(call.dy, w, spec) if call.needed[0] else None,
-        _weight(x, call.dy, spec) if call.needed[1] else None,
+        _data(call.dy, w, call) if call.needed[0] else None,
+        _weight(x, call.dy, call) if call.needed[1] else None,
     ]
 
 
 def _data_grad(call: Call) -> Gradients:
-    (g, w), spec = call.operands, _spec(call)
+    g, w = call.operands
     return [
-        _forward(call.dy, w, spec) if call.needed[0] else None,
-        _weight(call.dy, g, spec) if call.needed[1] else None,
+        _forward(call.dy, w, call) if call.needed[0] else None,
+        _weight(call.dy, g, call) if call.needed[1] else None,
     ]
 
 
 def _weight_grad(call: Call) -> Gradients:
-    (x, g), spec = call.operands, _spec(call)
+    x, g = call.operands
     return [
-        _data(g, call.dy, spec) if call.needed[0] else None,
-        _forward(x, call.dy, spec) if call.needed[1] else None,
+        _data(g, call.dy, call) if call.needed[0] else None,
+        _forward(x, call.dy, call) if call.needed[1] else None,
     ]
 
 

@@ -21,6 +21,7 @@ from convc.ir import text
 from convc.ir.batch import per_sample, with_batch
 from convc.ir.graph import Graph
 from convc.ir.passes import PIPELINE, run_passes
+from convc.ir.passes.convert_floats import convert_floats
 from convc.ir.types import Shape
 from convc.lowering.build import Batch, Built, build_variants
 from convc.lowering.emit import emit
@@ -153,6 +154,7 @@ def compile(
     shapes: Mapping[str, Shape] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     dequantize: bool = False,
+    dtype: str | None = None,
     algo: str = AUTO,
     algo_for: Mapping[str, str] | None = None,
     policy: Policy | None = None,
@@ -176,6 +178,8 @@ def compile(
         shapes: as `load_graph`.
         values: as `load_graph`.
         dequantize: as `load_graph`.
+        dtype: "fp64", "fp32", "fp16" or "bf16": the float type of weights and activations; sums, norms and functions stay in float32
+            at least, inputs and outputs in the model's type. None: the model's. See `ir.passes.convert_floats`.
         algo: one algorithm for every convolution that it applies to; "auto" chooses per layer.
         algo_for: node name pattern -> algorithm that must be used there.
         policy: by what, and among which algorithms; see `Policy`.
@@ -190,7 +194,7 @@ def compile(
         progress: called with (stage, done, total).
 
     Raises:
-        FrontendError, ShapeError, DTypeError, TextError: if the model is not one that convc takes.
+        FrontendError, ShapeError, DTypeError, TextError: if the model is not one that convc takes, or a weight is too large for `dtype`.
         ScheduleError: for an algorithm that does not exist or does not apply.
         TuningError: if a layer must have a record and has none (UntunedError), or the lock file does not fit.
         ToolchainError: if TVM is not the pinned one, or the CPU is unknown.
@@ -211,14 +215,17 @@ def compile(
     batch = _batch(graph, batch_sizes)
     sizes = batch.sizes if batch else (0,)
     dumper = _dumper(dump)
-    graphs = [run_passes(with_batch(graph, size), PIPELINE, dump=dumper) for size in sizes]
+    graphs = [
+        convert_floats(run_passes(with_batch(graph, size), PIPELINE, dump=dumper), dtype)
+        for size in sizes
+    ]
     report("choose", 0, 1)
     wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked, cudnn)
     if wishes.locked and len(graphs) > 1:
         raise TuningError(
             f"lock must be used with one batch size; got {', '.join(map(str, sizes))}. Give batch_sizes one number."
         )
-    digest = _graph_hash(graph)
+    digest = _graph_hash(graph, dtype)
     parts = [(reduced, machine) for machine in machines for reduced in graphs]
     planned = [plan_graph(reduced, machine, wishes, digest) for reduced, machine in parts]
     programs = [emit(reduced, p.plan, m) for p, (reduced, m) in zip(planned, parts, strict=True)]
@@ -226,7 +233,7 @@ def compile(
         [(program, m) for program, (_, m) in zip(programs, parts, strict=True)],
         batch=batch,
         graph_sha256=digest,
-        options=planned[0].options,
+        options={**planned[0].options, **({} if dtype is None else {"dtype": dtype})},
         convc_version=VERSION,
         progress=lambda done, total: report("build", done, total),
     )
@@ -253,14 +260,18 @@ def _batch(graph: Graph, wanted: Sequence[int] | None) -> Batch | None:
     )
 
 
-def reduced_graph(source: Source, shapes: Mapping[str, Shape] | None = None) -> Graph:
+def reduced_graph(
+    source: Source,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
+    dequantize: bool = False,
+    dtype: str | None = None,
+) -> Graph:
     """Return the graph that choosing and tuning see: imported, all passes run; a symbolic batch is the greatest usual size."""
     check_toolchain()
-    return _reduced(load_graph(source, shapes=shapes))
-
-
-def _reduced(graph: Graph) -> Graph:
-    return run_passes(with_batch(graph, max(BATCH_SIZES)), PIPELINE)
+    graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
+    return convert_floats(run_passes(with_batch(graph, max(BATCH_SIZES)), PIPELINE), dtype)
 
 
 def _dumper(folder: str | os.PathLike[str] | None) -> Callable[[str, Graph], None] | None:
@@ -277,9 +288,9 @@ def _dumper(folder: str | os.PathLike[str] | None) -> Callable[[str, Graph], Non
     return write
 
 
-def _graph_hash(graph: Graph) -> str:
-    """Return a hash of structure and constants: the same model gives the same one on every machine."""
-    digest = hashlib.sha256(text.print_graph(graph).encode())
+def _graph_hash(graph: Graph, dtype: str | None) -> str:
+    """Return a hash of structure, constants and the element type asked for: the same on every machine."""
+    digest = hashlib.sha256((text.print_graph(graph) + (dtype or "")).encode())
     for node in graph.constants:
         value = node.value
         # A splat is hashed as its one element: a light model's splats would be hundreds of megabytes.

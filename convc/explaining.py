@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from convc.compiler import reduced_graph
 from convc.ir.types import Shape
 from convc.planning import Wishes, plan_graph
@@ -54,6 +56,9 @@ def explain(
     mcpu: str = "host",
     threads: int | None = None,
     shapes: Mapping[str, Shape] | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
+    dequantize: bool = False,
+    dtype: str | None = None,
     algo: str = AUTO,
     algo_for: Mapping[str, str] | None = None,
     policy: Policy | None = None,
@@ -61,7 +66,7 @@ def explain(
     logs: Sequence[str | os.PathLike[str]] | None = None,
 ) -> tuple[LayerReport, ...]:
     """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
-    graph = reduced_graph(source, shapes)
+    graph = reduced_graph(source, shapes=shapes, values=values, dequantize=dequantize, dtype=dtype)
     machine = parse_target(target, mcpu, threads or usable_threads())
     wishes = Wishes.of(algo, algo_for, policy, logs, cudnn=cudnn)
     plan = plan_graph(graph, machine, wishes, "").plan

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from convc.compiler import compile
+from convc.deviation import OutputError, compare
 from convc.ir.graph import Graph, Node, Output
 from convc.ir.reference import interpret
-from convc.verify import OutputError, compare
 
 __all__ = ["WrongLayer", "first_wrong_layer"]
 
@@ -57,6 +57,7 @@ def first_wrong_layer(
     tolerance: float = 1e-4,
     algorithms: Mapping[str, str] | None = None,
     mcpu: str = "host",
+    dtype: str | None = None,
 ) -> WrongLayer | None:
     """Return the first layer whose compiled value is further from float64's than the tolerance; None if none is.
 
@@ -68,6 +69,7 @@ def first_wrong_layer(
         tolerance: greatest max |error| / max |reference| of a value.
         algorithms: layer -> algorithm to use there, as the module has it.
         mcpu: the CPU of the module's code.
+        dtype: the element type it was compiled for, as `compile`.
     """
     exact = interpret(graph, inputs, keep=True)
     nodes = [n for n in graph.compute_nodes if n.type.size]
@@ -79,7 +81,7 @@ def first_wrong_layer(
         part = _seen(graph, taps)
         names = {n.name for n in part.nodes}
         pinned = {n: a for n, a in (algorithms or {}).items() if n in names}
-        values = compile(part, threads=1, mcpu=mcpu, algo_for=pinned).run(inputs)
+        values = compile(part, threads=1, mcpu=mcpu, algo_for=pinned, dtype=dtype).run(inputs)
         for node in taps:
             error = compare(node.name, values[node.name], exact[node.name], tolerance)
             if not error.max_relative_error <= tolerance:

@@ -18,12 +18,14 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from convc.deviation import OutputError, compare, merge
 from convc.errors import AccuracyError, InputError, unknown_name
 from convc.inputs import ArraySignature, random_inputs
 from convc.ir.graph import Graph
 from convc.ir.reference import interpret
 from convc.ir.types import Shape
 from convc.npz import save_npz
+from convc.rounding import tolerance_of
 
 __all__ = [
     "REFERENCES",
@@ -45,27 +47,6 @@ class Runnable(Protocol):
     def inputs(self) -> Sequence[ArraySignature]: ...
 
     def run(self, inputs: Mapping[str, np.ndarray], /) -> Mapping[str, np.ndarray]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class OutputError:
-    """How far one output is from its reference, over all runs.
-
-    Attributes:
-        max_absolute_error: max |y - reference| over the elements where both are finite.
-        max_relative_error: THE metric, max |y - reference| / max |reference|; infinite when a value that must be finite is not.
-        mismatches: elements whose own error is above tolerance * max |reference|.
-        elements: elements compared.
-        nan, infinite: counts in the module's output.
-    """
-
-    name: str
-    max_absolute_error: float
-    max_relative_error: float
-    mismatches: int
-    elements: int
-    nan: int
-    infinite: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,52 +101,6 @@ class VerifyReport:
         return path
 
 
-def compare(name: str, y: np.ndarray, reference: np.ndarray, tolerance: float) -> OutputError:
-    """Return how far `y` is from `reference`.
-
-    A NaN, or an infinity of the same sign, that the reference has too is no error; any other one is an infinite error.
-
-    Raises:
-        AccuracyError: if the shapes differ.
-
-    Example:
-        >>> compare("y", np.array([1.0, 2.5]), np.array([1.0, 2.0]), 1e-4).max_relative_error
-        0.25
-    """
-    if y.shape != reference.shape:
-        raise AccuracyError(
-            f"output '{name}' must have the reference's shape {reference.shape}; got {y.shape}."
-        )
-    wide, exact = y.astype(np.float64), reference.astype(np.float64)
-    both = np.isfinite(wide) & np.isfinite(exact)
-    same = both | (np.isnan(wide) & np.isnan(exact)) | (wide == exact)
-    difference = np.abs(np.where(both, wide, 0) - np.where(both, exact, 0))
-    scale = float(np.max(np.abs(exact), initial=0, where=np.isfinite(exact)))
-    absolute = float(np.max(difference, initial=0))
-    relative = absolute / scale if scale > 0 else (0.0 if absolute == 0 else float("inf"))
-    return OutputError(
-        name=name,
-        max_absolute_error=absolute,
-        max_relative_error=relative if bool(same.all()) else float("inf"),
-        mismatches=int(np.count_nonzero(~same | (difference > tolerance * scale))),
-        elements=int(y.size),
-        nan=int(np.count_nonzero(np.isnan(wide))),
-        infinite=int(np.count_nonzero(np.isinf(wide))),
-    )
-
-
-def _merge(first: OutputError, second: OutputError) -> OutputError:
-    return OutputError(
-        first.name,
-        max(first.max_absolute_error, second.max_absolute_error),
-        max(first.max_relative_error, second.max_relative_error),
-        first.mismatches + second.mismatches,
-        first.elements + second.elements,
-        first.nan + second.nan,
-        first.infinite + second.infinite,
-    )
-
-
 def _float64(graph: Graph, model_path: str | os.PathLike[str] | None) -> Callable[[Arrays], Arrays]:
     return lambda inputs: interpret(graph, inputs)
 
@@ -212,7 +147,8 @@ def verify(
     inputs: Arrays | None = None,
     n: int = 1,
     seed: int = 0,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    dtype: str | None = None,
 ) -> VerifyReport:
     """Run `module` on `n` inputs and compare every output with a reference.
 
@@ -224,14 +160,15 @@ def verify(
         inputs: use these arrays instead of random ones, once.
         n: how many random inputs to try; run i uses seed + i.
         seed: of the first random input: standard normal floats, integers over their range.
-        tolerance: greatest max |y - reference| / max |reference| that passes.
+        tolerance: greatest max |y - reference| / max |reference| that passes. Default: 1e-4, and what `rounding` says of half types.
+        dtype: the element type that the module was compiled for, as `compile`.
 
     Raises:
         InputError: if inputs do not fit, or the module and the graph name different outputs.
         UnknownNameError: if there is no such reference.
     """
     only = {"": module}
-    return verify_each(only, graph, reference=reference, model_path=model_path, inputs=inputs, n=n, seed=seed, tolerance=tolerance)[""]  # fmt: skip
+    return verify_each(only, graph, reference=reference, model_path=model_path, inputs=inputs, n=n, seed=seed, tolerance=tolerance, dtype=dtype)[""]  # fmt: skip
 
 
 def verify_each(
@@ -243,7 +180,8 @@ def verify_each(
     inputs: Arrays | None = None,
     n: int = 1,
     seed: int = 0,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    dtype: str | None = None,
 ) -> dict[str, VerifyReport]:
     """Verify several modules of one graph on the same inputs; the reference, which is slow, runs once for all of them.
 
@@ -259,6 +197,7 @@ def verify_each(
     name = next(iter(REFERENCES)) if reference == "auto" else reference
     began = time.perf_counter()
     expected_of = REFERENCES[name](graph, model_path)
+    allowed, most = tolerance_of(graph, dtype, tolerance), 0.0
     shared = time.perf_counter() - began
     runs = 1 if inputs is not None else n
     tallies = {key: _Tally({}, None) for key in modules}
@@ -267,11 +206,13 @@ def verify_each(
         fed = inputs if inputs is not None else random_inputs(signatures, seed + run)
         began = time.perf_counter()
         expected = expected_of(fed)
+        limit = allowed(fed, expected)
+        most = max(most, limit)
         shared += time.perf_counter() - began
         for key, module in modules.items():
-            tallies[key].add(module, fed, expected, tolerance)
+            tallies[key].add(module, fed, expected, limit)
     return {
-        key: VerifyReport(tuple(tally.found.values()), name, tolerance, runs, shared + tally.seconds, tally.failing)
+        key: VerifyReport(tuple(tally.found.values()), name, most, runs, shared + tally.seconds, tally.failing)
         for key, tally in tallies.items()
     }  # fmt: skip
 
@@ -297,4 +238,4 @@ class _Tally:
             if self.failing is None and not row.max_relative_error <= tolerance:
                 self.failing = {k: np.array(v) for k, v in fed.items()}
             before = self.found.get(output)
-            self.found[output] = _merge(before, row) if before else row
+            self.found[output] = merge(before, row) if before else row

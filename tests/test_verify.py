@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from convc.errors import AccuracyError, InputError, UnknownNameError
+from convc.ir.passes.convert_floats import convert_floats
 from convc.ir.reference import interpret
 from convc.ir.text import parse
 from convc.npz import load_npz
@@ -122,3 +123,29 @@ def test_onnxruntime_is_a_second_opinion(tmp_path: Path) -> None:
     report = verify(Fake(), GRAPH, reference="onnxruntime", model_path=path, n=2)
     assert (report.ok, report.reference, report.runs) == (True, "onnxruntime", 2)
     assert not verify(Fake(1.0), GRAPH, reference="onnxruntime", model_path=path).ok
+
+
+def test_half_types_may_be_as_wrong_as_their_rounding() -> None:
+    weights = "%w = constant splat(0.3) : f32[8,8]"
+    graph = parse(f"graph @g {{ %x = input : f32[4,8] {weights} %a = dense(%x, %w) %b = dense(%a, %w) %y = dense(%b, %w) return %y }}")  # fmt: skip
+    narrow = convert_floats(graph, "bf16")
+
+    class Rounded:
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        @property
+        def inputs(self) -> tuple[Tensor, ...]:
+            return (Tensor("x", (4, 8), "float32"),)
+
+        def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            y = interpret(narrow, inputs, rounded=True)["y"]
+            return {"y": (y * self.factor).astype(np.float32)}
+
+    report = verify(Rounded(1.0), graph, dtype="bf16")
+    assert report.ok
+    assert 2**-8 < report.tolerance < 0.1
+    assert not verify(Rounded(1.1), graph, dtype="bf16").ok
+    # Without the type, and where a tolerance is given, it is as for float32.
+    assert not verify(Rounded(1.0), graph).ok
+    assert not verify(Rounded(1.0), graph, dtype="bf16", tolerance=1e-4).ok

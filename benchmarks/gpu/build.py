@@ -221,7 +221,7 @@ def _convolutions(job: Job, folder: Path, target: Target) -> Job:
 def _network(job: Job, folder: Path, target: Target) -> Job:
     path = exported(job.model)
     (value,) = load_graph(path).inputs
-    graph = _coarse(reduced_graph(path, {value.name: (job.batch, *value.type.shape[1:])}))
+    graph = _coarse(reduced_graph(path, shapes={value.name: (job.batch, *value.type.shape[1:])}))
     compiled = compile_model(graph, target=target)
     compiled.export(job.module(folder))
     inputs = random_inputs(compiled.manifest.inputs, seed=0)

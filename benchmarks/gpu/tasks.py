@@ -29,7 +29,7 @@ def zoo_tasks(names: Sequence[str], batches: Sequence[int]) -> tuple[Task, ...]:
         path = exported(name)
         (value,) = load_graph(path).inputs
         for batch in batches:
-            graph = reduced_graph(path, {value.name: (batch, *value.type.shape[1:])})
+            graph = reduced_graph(path, shapes={value.name: (batch, *value.type.shape[1:])})
             for task in tasks_of(graph):
                 layers = tuple(f"{name}:{layer}" for layer in task.layers)
                 found[task.problem] = (*found.get(task.problem, ()), *layers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convc.cli.layer_table import LayerTime, layer_rows, layer_table
+from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
@@ -19,7 +20,6 @@ from convc.cli.parameters import (
     McpuOption,
     QuietOption,
     SeedOption,
-    ShapeOption,
     TargetOption,
     ThreadsOption,
     TraceOption,
@@ -29,7 +29,7 @@ from convc.cli.parameters import (
 )
 from convc.cli.progress import StageProgress
 from convc.cli.render import Column, Output, console, print_json, seconds, table
-from convc.cli.sources import MODEL_SUFFIXES, model_file, module_file, shapes_of
+from convc.cli.sources import MODEL_SUFFIXES, model_file, module_file
 
 if TYPE_CHECKING:
     from convc.bench import BenchReport, Latency
@@ -51,6 +51,7 @@ class Order(StrEnum):
     TIME = "time"
 
 
+@reads_model
 def bench(
     file: Annotated[Path, typer.Argument(metavar="MODULE|MODEL", help="A compiled module (.so), or a model to compile first.", show_default=False)],
     warmup: Annotated[str, typer.Option("--warmup", metavar="TIME", help="Runs that do not count.")] = "1s",
@@ -63,7 +64,7 @@ def bench(
     trace: TraceOption = None,
     expect_sha256: ExpectOption = None,
     peak: Annotated[bool, typer.Option("--peak/--no-peak", help="Measure the machine's float32 peak.")] = True,
-    shape: ShapeOption = None,
+    reading: ModelOptions = AS_WRITTEN,
     target: TargetOption = "llvm",
     mcpu: McpuOption = "host",
     threads: ThreadsOption = None,
@@ -96,16 +97,17 @@ def bench(
                 target=target,
                 mcpu=mcpu,
                 threads=threads,
-                shapes=shapes_of(file, shape),
+                **reading.keywords(file),
                 algo=algo,
                 algo_for=parse_algo_for(algo_for),
                 progress=progress,
             )
             module_path = compiled.export(Path(folder) / f"{file.stem}.so")
         else:
-            if shape or algo_for or algo != "auto":
+            reading.refuse(file)
+            if algo_for or algo != "auto":
                 raise typer.BadParameter(
-                    f"--shape, --algo and --algo-for must be for a model; got '{file}'."
+                    f"--algo and --algo-for must be for a model; got '{file}'."
                 )
             module_path = module_file(file)
         module, load_seconds = _load(module_path, threads, expect_sha256)

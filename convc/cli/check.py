@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 
+from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
-    DequantizeOption,
     JsonOption,
     ModelArgument,
     QuietOption,
-    ShapeOption,
-    ValuesOption,
     VerboseOption,
 )
 from convc.cli.render import Output, console, print_json
-from convc.cli.sources import open_graph
 
 __all__ = ["check"]
 
 
+@reads_model
 def check(
     model: ModelArgument,
-    shape: ShapeOption = None,
-    values: ValuesOption = None,
-    dequantize: DequantizeOption = False,
+    reading: ModelOptions = AS_WRITTEN,
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Import a model and list everything that convc does not take; exit 3 if there is anything."""
     output = Output(json, quiet, verbose)
-    graph = open_graph(model, shape, values, dequantize)
+    graph = reading.graph(model)
     ops = dict(Counter(node.op for node in graph.compute_nodes).most_common())
     if output.json:
         print_json(

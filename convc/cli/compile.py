@@ -26,12 +26,12 @@ from convc.cli.choice import (
 )
 from convc.cli.compile_report import document, show, why_not_here
 from convc.cli.forms import Format, output_path
+from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
     BatchSizeOption,
     CcOption,
-    DequantizeOption,
     FastMathOption,
     JsonOption,
     McpuOption,
@@ -40,11 +40,9 @@ from convc.cli.parameters import (
     PtxOption,
     QuietOption,
     SeedOption,
-    ShapeOption,
     SmOption,
     TargetOption,
     ThreadsOption,
-    ValuesOption,
     VerboseOption,
     existing_file,
     parse_algo_for,
@@ -52,7 +50,7 @@ from convc.cli.parameters import (
 )
 from convc.cli.progress import StageProgress
 from convc.cli.render import Output, print_json
-from convc.cli.sources import model_file, shapes_of, values_of
+from convc.cli.sources import model_file
 from convc.errors import AccuracyError
 
 if TYPE_CHECKING:
@@ -62,13 +60,12 @@ if TYPE_CHECKING:
 __all__ = ["compile"]
 
 
+@reads_model
 def compile(
     model: ModelArgument,
     out: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write; default: the model's name in this folder, with .so, .a, or for a bundle nothing behind it.", show_default=False)] = None,
     format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples; for cuda it needs the driver alone. static: an archive and headers to link.")] = Format.SO,
-    shape: ShapeOption = None,
-    values: ValuesOption = None,
-    dequantize: DequantizeOption = False,
+    reading: ModelOptions = AS_WRITTEN,
     batch_size: BatchSizeOption = None,
     target: TargetOption = "llvm",
     sm: SmOption = None,
@@ -94,7 +91,7 @@ def compile(
     lock: Annotated[Path | None, typer.Option("--lock", metavar="convc.lock", help="Write the plan and the module's hash, to be repeated.", show_default=False)] = None,
     locked: Annotated[Path | None, typer.Option("--locked", metavar="convc.lock", help="Repeat a plan: the same module, byte for byte.", show_default=False)] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the module with the float64 reference on one random input.")] = True,
-    tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="Greatest max |error| / max |reference| that passes.")] = 1e-4,
+    tolerance: Annotated[float | None, typer.Option("--tolerance", min=0, help="Greatest max |error| / max |reference| that passes; default: 1e-4, for half types four times what their rounding alone costs.", show_default=False)] = None,
     seed: SeedOption = 0,
     dump: Annotated[Path | None, typer.Option("--dump", metavar="DIR", help="Write the graph as text after each pass (structure and small constants; large ones by name only).", show_default=False)] = None,
     json: JsonOption = False,
@@ -117,9 +114,7 @@ def compile(
             mcpu=mcpu,
             mtriple=mtriple,
             threads=threads,
-            shapes=shapes_of(source, shape),
-            values=values_of(source, values),
-            dequantize=dequantize,
+            **reading.keywords(source),
             algo=algo,
             algo_for=parse_algo_for(algo_for),
             policy=parse_policy(
@@ -136,7 +131,9 @@ def compile(
         if lock and len(compiled.batch_sizes) > 1:
             sizes = ", ".join(map(str, compiled.batch_sizes))
             raise typer.BadParameter(f"--lock must be with one --batch-size; got {sizes}.")
-        reports = _write(compiled, path, format, cc, progress, verify, tolerance, seed)
+        reports = _write(
+            compiled, path, format, cc, progress, verify, tolerance, seed, reading.dtype
+        )
     for note in compiled.planned.notes:
         output.warn(note)
     _settle_locks(compiled, path, lock, locked)
@@ -174,8 +171,9 @@ def _write(
     cc: str,
     progress: StageProgress,
     verify: bool,
-    tolerance: float,
+    tolerance: float | None,
     seed: int,
+    dtype: str | None,
 ) -> dict[str, VerifyReport]:
     """Export beside `path`, check that file, and only if it is right write what was asked for: no wrong module is ever left."""
     from convc.deploy.bundle import write_bundle
@@ -190,7 +188,9 @@ def _write(
         if verify and not why_not_here(compiled):
             progress("verify", 0, 1)
             modules = load_each(partial)
-            reports = verify_each(modules, compiled.source, seed=seed, tolerance=tolerance)
+            reports = verify_each(
+                modules, compiled.source, seed=seed, tolerance=tolerance, dtype=dtype
+            )
             for mcpu, report in reports.items():
                 try:
                     report.raise_if_failed()

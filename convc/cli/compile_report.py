@@ -122,8 +122,11 @@ def show(
         )
         rows.insert(1, ("batch", text))
     if reports:
-        reference = next(iter(reports.values())).reference
-        verdict = f"max error {_worst(reports):.2g} of the output's magnitude, against {reference} on one random input"
+        first = next(iter(reports.values()))
+        verdict = (
+            f"max error {_worst(reports):.2g} of the output's magnitude, against {first.reference} on one random input; "
+            f"{first.tolerance:.2g} is allowed"
+        )
         rows.append(("verified", verdict + _which(compiled, reports)))
     else:
         rows.append(("verified", f"no ({why_not_here(compiled) or '--no-verify'})"))

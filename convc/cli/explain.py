@@ -21,6 +21,7 @@ from convc.cli.choice import (
     WorkspaceOption,
     parse_policy,
 )
+from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
@@ -28,7 +29,6 @@ from convc.cli.parameters import (
     McpuOption,
     ModelArgument,
     QuietOption,
-    ShapeOption,
     SmOption,
     TargetOption,
     ThreadsOption,
@@ -37,17 +37,18 @@ from convc.cli.parameters import (
     target_words,
 )
 from convc.cli.render import Column, Output, console, mebibytes, print_json, seconds, table
-from convc.cli.sources import model_file, shapes_of
+from convc.cli.sources import model_file
 
 __all__ = ["explain"]
 
 
+@reads_model
 def explain(
     model: ModelArgument,
     layer: Annotated[
         str, typer.Option("--layer", metavar="GLOB", help="Only layers whose name matches.")
     ] = "*",
-    shape: ShapeOption = None,
+    reading: ModelOptions = AS_WRITTEN,
     target: TargetOption = "llvm",
     sm: SmOption = None,
     mcpu: McpuOption = "host",
@@ -78,7 +79,7 @@ def explain(
         target=target_words(target, sm, False, False),
         mcpu=mcpu,
         threads=threads,
-        shapes=shapes_of(model, shape),
+        **reading.keywords(model),
         algo=algo,
         algo_for=parse_algo_for(algo_for),
         policy=parse_policy(

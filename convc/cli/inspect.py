@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convc.cli.manifest_view import show_manifest, show_memory
+from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
     ChecksumsOption,
     ExpectOption,
     JsonOption,
     QuietOption,
-    ShapeOption,
     VerboseOption,
 )
 from convc.cli.render import Column, Output, console, count, print_json, table
-from convc.cli.sources import MODEL_SUFFIXES, module_file, open_graph
+from convc.cli.sources import MODEL_SUFFIXES, module_file
 
 if TYPE_CHECKING:
     from convc.ir import Graph
@@ -31,6 +31,7 @@ FileArgument = Annotated[
 ]  # fmt: skip
 
 
+@reads_model
 def inspect(
     file: FileArgument,
     layers: Annotated[bool, typer.Option("--layers", help="One row per layer.")] = False,
@@ -39,7 +40,7 @@ def inspect(
     verify_checksums: ChecksumsOption = False,
     expect_sha256: ExpectOption = None,
     public_key: Annotated[Path | None, typer.Option("--public-key", metavar="KEY.pub", help="Refuse a module without a signature by this key (`convc sign`).", show_default=False)] = None,
-    shape: ShapeOption = None,
+    reading: ModelOptions = AS_WRITTEN,
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -51,7 +52,7 @@ def inspect(
             raise typer.BadParameter(
                 f"--memory, --verify-checksums, --expect-sha256 and --public-key must be for a module; got '{file}'."
             )
-        graph = open_graph(file, shape)
+        graph = reading.graph(file)
         if text:
             _print_text(graph, output)
         else:
@@ -60,8 +61,9 @@ def inspect(
     if file.suffix != ".so":
         known = ", ".join((".so", *MODEL_SUFFIXES))
         raise typer.BadParameter(f"FILE must end in one of {known}; got '{file}'.")
-    if text or shape:
-        raise typer.BadParameter(f"--text and --shape must be for a model; got '{file}'.")
+    reading.refuse(file)
+    if text:
+        raise typer.BadParameter(f"--text must be for a model; got '{file}'.")
     from convc.runtime import read_manifest
 
     manifest = read_manifest(

@@ -15,7 +15,6 @@ __all__ = [
     "BatchSizeOption",
     "CcOption",
     "ChecksumsOption",
-    "DequantizeOption",
     "ExpectOption",
     "FastMathOption",
     "JsonOption",
@@ -25,12 +24,10 @@ __all__ = [
     "PtxOption",
     "QuietOption",
     "SeedOption",
-    "ShapeOption",
     "SmOption",
     "TargetOption",
     "ThreadsOption",
     "TraceOption",
-    "ValuesOption",
     "VerboseOption",
     "existing_file",
     "parse_algo_for",
@@ -43,18 +40,6 @@ __all__ = [
 ]
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx model, or a graph's text form (.cvc).", show_default=False)]  # fmt: skip
-ShapeOption = Annotated[
-    list[str] | None,
-    typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="Fix an input's shape; repeatable. NAME may be left out if there is one input.", show_default=False),
-]  # fmt: skip
-ValuesOption = Annotated[
-    Path | None,
-    typer.Option("--values", metavar="IN.npz", help="Inputs of an .onnx model that are constants, by name: what decides a shape must be one.", show_default=False),
-]  # fmt: skip
-DequantizeOption = Annotated[
-    bool,
-    typer.Option("--dequantize", help="Compute the layers of a quantised .onnx model in floats, not in integers."),
-]  # fmt: skip
 TargetOption = Annotated[
     str,
     typer.Option(

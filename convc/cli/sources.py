@@ -13,9 +13,8 @@ from convc.cli.parameters import existing_file, parse_shapes
 if TYPE_CHECKING:
     import numpy as np
 
-    from convc.ir import Graph
 
-__all__ = ["MODEL_SUFFIXES", "model_file", "module_file", "open_graph", "shapes_of", "values_of"]
+__all__ = ["MODEL_SUFFIXES", "model_file", "module_file", "shapes_of", "values_of"]
 
 MODEL_SUFFIXES = (".onnx", ".cvc")
 
@@ -60,16 +59,3 @@ def values_of(path: Path, values: Path | None) -> dict[str, np.ndarray] | None:
     from convc.npz import load_npz
 
     return load_npz(existing_file(values, "--values"))
-
-
-def open_graph(
-    path: Path,
-    texts: list[str] | None = None,
-    values: Path | None = None,
-    dequantize: bool = False,
-) -> Graph:
-    """Return the imported graph of a model's file."""
-    shapes = shapes_of(model_file(path), texts)
-    from convc.source import load_graph
-
-    return load_graph(path, shapes=shapes, values=values_of(path, values), dequantize=dequantize)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convc.cli.exits import INTERRUPTED
+from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
     JsonOption,
     McpuOption,
     ModelArgument,
     QuietOption,
-    ShapeOption,
     TargetOption,
     ThreadsOption,
     VerboseOption,
@@ -22,7 +22,7 @@ from convc.cli.parameters import (
     parse_duration,
 )
 from convc.cli.render import Column, Output, console, print_json, seconds, table
-from convc.cli.sources import model_file, shapes_of
+from convc.cli.sources import model_file
 from convc.cli.tune_view import TuneView, layer_documents, layer_rows
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["tune"]
 
 
+@reads_model
 def tune(
     model: ModelArgument,
     time: Annotated[str, typer.Option("--time", metavar="3m", help="Time for the whole model, as in 90s or 10m; `none`: until nothing is left to try.")] = "3m",
@@ -52,7 +53,7 @@ def tune(
     timeout: Annotated[str, typer.Option("--timeout", metavar="30s", help="For building, and for timing, one setting.")] = "30s",
     memory: Annotated[str, typer.Option("--memory", metavar="4G", help="Of one candidate's process.")] = "4G",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the data that candidates are checked with.")] = 0,
-    shape: ShapeOption = None,
+    reading: ModelOptions = AS_WRITTEN,
     target: TargetOption = "llvm",
     mcpu: McpuOption = "host",
     threads: ThreadsOption = None,
@@ -78,7 +79,7 @@ def tune(
     if runner != "local":
         runner = str(Address.parse(runner))
     machine = parse_target(target, mcpu, threads or usable_threads())
-    graph = reduced_graph(source, shapes_of(source, shape))
+    graph = reduced_graph(source, **reading.keywords(source))
     tasks = tasks_of(graph, layers)
     policy = Policy(max_error=max_error).with_algorithms(algos)
     policy.check(_algorithm_names(machine))

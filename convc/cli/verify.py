@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convc.cli.exits import error_document, exit_code
+from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
-    DequantizeOption,
     JsonOption,
     ModelArgument,
     QuietOption,
     SeedOption,
-    ShapeOption,
     ThreadsOption,
-    ValuesOption,
     VerboseOption,
     existing_file,
 )
 from convc.cli.render import Column, Output, console, print_json, seconds, table
 from convc.cli.run import ModuleArgument
-from convc.cli.sources import model_file, module_file, open_graph, values_of
+from convc.cli.sources import model_file, module_file, values_of
 from convc.errors import AccuracyError
 
 if TYPE_CHECKING:
@@ -35,19 +33,18 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
+@reads_model
 def verify(
     module: ModuleArgument,
     model: ModelArgument,
-    tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="Greatest max |error| / max |reference| that passes.")] = 1e-4,
+    tolerance: Annotated[float | None, typer.Option("--tolerance", min=0, help="Greatest max |error| / max |reference| that passes; default: 1e-4, for half types four times what their rounding alone costs.", show_default=False)] = None,
     reference: Annotated[str, typer.Option("--reference", help="auto, float64 (NumPy in double precision) or onnxruntime.")] = "auto",
     n: Annotated[int, typer.Option("-n", min=1, help="How many random inputs.")] = 3,
     seed: SeedOption = 0,
     inputs: Annotated[Path | None, typer.Option("--inputs", metavar="IN.npz", help="These inputs instead of random ones.", show_default=False)] = None,
     save_failing: Annotated[Path | None, typer.Option("--save-failing", metavar="DIR", help="Where to write the inputs that fail.", show_default=False)] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="If it fails, find the first layer that goes wrong: each is compiled again and compared with float64.")] = False,
-    shape: ShapeOption = None,
-    values: ValuesOption = None,
-    dequantize: DequantizeOption = False,
+    reading: ModelOptions = AS_WRITTEN,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -60,7 +57,7 @@ def verify(
 
     output = Output(json, quiet, verbose)
     loaded = load_each(module_file(module), threads)
-    graph = _graph(model, shape, values, dequantize, next(iter(loaded.values())))
+    graph = _graph(model, reading, next(iter(loaded.values())))
     reports = verify_each(
         loaded,
         graph,
@@ -70,35 +67,42 @@ def verify(
         n=n,
         seed=seed,
         tolerance=tolerance,
+        dtype=_dtype(reading, next(iter(loaded.values()))),
     )
     failed = next((r for r in reports.values() if not r.ok), None)
     saved = failed.save_failing(save_failing) if failed and save_failing is not None else None
     words = ""
     if per_layer and failed is not None and failed.failing_inputs is not None:
         mcpu = next(key for key, report in reports.items() if report is failed)
-        words = _first_wrong(graph, loaded[mcpu], failed, mcpu, tolerance)
+        words = _first_wrong(graph, loaded[mcpu], failed, mcpu)
     _answer(output, module, model, reports, saved, words)
 
 
-def _graph(
-    model: Path, shape: list[str] | None, values: Path | None, dequantize: bool, loaded: Module
-) -> Graph:
+def _graph(model: Path, reading: ModelOptions, loaded: Module) -> Graph:
     """Import the model; one with symbolic dimensions takes them from the module unless told otherwise."""
-    if shape or model.suffix != ".onnx":
-        return open_graph(model, shape, values, dequantize)
+    if reading.shape or model.suffix != ".onnx":
+        return reading.graph(model)
     from convc.source import load_graph
 
     return load_graph(
         model_file(model),
         shapes={t.name: t.shape for t in loaded.inputs},
-        values=values_of(model, values),
-        dequantize=dequantize,
+        values=values_of(model, reading.values),
+        dequantize=reading.dequantize,
     )
 
 
-def _first_wrong(
-    graph: Graph, module: Module, report: VerifyReport, mcpu: str, tolerance: float
-) -> str:
+def _dtype(reading: ModelOptions, module: Module) -> str | None:
+    """Return the element type that the module was compiled for, as it says itself; another one asked for is refused."""
+    made = module.manifest.options.get("dtype")
+    if reading.dtype is not None and reading.dtype != made:
+        raise typer.BadParameter(
+            f"--dtype must be what the module was compiled with, {made or 'which is none'}; got {reading.dtype}."
+        )
+    return made
+
+
+def _first_wrong(graph: Graph, module: Module, report: VerifyReport, mcpu: str) -> str:
     """Return which layer goes wrong first, in words."""
     from convc.first_wrong_layer import first_wrong_layer
     from convc.schedules.table import ALGORITHMS
@@ -116,7 +120,12 @@ def _first_wrong(
     }
     assert report.failing_inputs is not None, "the report failed"
     wrong = first_wrong_layer(
-        graph, report.failing_inputs, tolerance=tolerance, algorithms=algorithms, mcpu=mcpu
+        graph,
+        report.failing_inputs,
+        tolerance=report.tolerance,
+        algorithms=algorithms,
+        mcpu=mcpu,
+        dtype=module.manifest.options.get("dtype"),
     )
     if wrong is None:
         return (

@@ -11,7 +11,7 @@ from convc.ir.batch import with_batch
 from convc.ir.graph import CONSTANT, INPUT, Graph
 from convc.ir.ops import OPS
 from convc.ir.ops.definition import Array
-from convc.ir.types import FLOATS, numpy_dtype
+from convc.ir.types import FLOATS, HALVES, numpy_dtype
 
 __all__ = ["interpret"]
 
@@ -31,8 +31,12 @@ def _samples(graph: Graph, inputs: Mapping[str, Array]) -> int:
     return next((shape[0] for shape in shapes if shape), 1)
 
 
-def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+def interpret(
+    graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False, rounded: bool = False
+) -> dict[str, Array]:
     """Return the graph's outputs by name, floats as float64; with `keep`, every value by its value name instead.
+
+    With `rounded` each value of a half-width type is rounded to it: what the types alone cost, computed without another error.
 
     Raises:
         InputError: if an input is missing or has another shape than the graph says; a symbolic batch may have any number of samples.
@@ -62,6 +66,10 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False) 
         else:
             operands = [values[i] for i in node.inputs]
             values[node.name] = OPS[node.op].reference(operands, node.attributes)
+            if rounded and node.type.dtype in HALVES:
+                with np.errstate(over="ignore"):
+                    narrow = values[node.name].astype(numpy_dtype(node.type.dtype))
+                values[node.name] = narrow.astype(np.float64)
             if not keep:
                 for operand in set(node.inputs):
                     if last_use[operand] == node.name and operand not in graph.output_values:

@@ -15,7 +15,16 @@ from numpy.typing import DTypeLike
 
 from convc.errors import DTypeError
 
-__all__ = ["FLOATS", "SHORT_NAMES", "Shape", "TensorType", "dtype_name", "numpy_dtype"]
+__all__ = [
+    "FLOATS",
+    "HALVES",
+    "SHORT_NAMES",
+    "Shape",
+    "TensorType",
+    "dtype_name",
+    "greatest_finite",
+    "numpy_dtype",
+]
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -36,6 +45,7 @@ SHORT_NAMES: Final[dict[str, str]] = {
     "bool": "i1",
 }
 FLOATS: Final = ("float64", "float32", "float16", "bfloat16")
+HALVES: Final = ("float16", "bfloat16")
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -59,6 +69,16 @@ def dtype_name(dtype: DTypeLike) -> str:
     if name not in SHORT_NAMES:
         raise DTypeError(f"element type must be one of {', '.join(SHORT_NAMES)}; got '{name}'.")
     return name
+
+
+def greatest_finite(name: str) -> float:
+    """Return the greatest finite value of a float type.
+
+    Example:
+        >>> greatest_finite("float16")
+        65504.0
+    """
+    return float(ml_dtypes.finfo(numpy_dtype(name)).max)
 
 
 @dataclass(frozen=True, slots=True)

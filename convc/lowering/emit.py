@@ -29,6 +29,7 @@ from convc.lowering.product_calls import product_calls
 from convc.lowering.products import product_of
 from convc.lowering.program import Argument, Call, Program
 from convc.lowering.quantized_call import quantized_call
+from convc.lowering.stored import narrowed, widened
 from convc.schedules import bottleneck, bottleneck_model, packing
 from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
@@ -106,10 +107,11 @@ class _Emitter:
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
         data = self.places.read(unit.nodes[0].inputs[0], wants.data.block, wants.border)
         arguments = [_seen(data, wants.data)]
-        values = [self.graph[node.inputs[1]].value for node in unit.nodes]
+        stored = posed.depthwise.stored
+        values = [widened(self.graph[node.inputs[1]].value) for node in unit.nodes]
         packed = bottleneck.pack(values, posed, knobs)
         for node, problem, weight in zip(unit.nodes, posed.layers, packed, strict=True):
-            arguments.append(self.places.weight(f"{node.name}.weight", weight))
+            arguments.append(self.places.weight(f"{node.name}.weight", narrowed(weight, stored)))
             last = node is unit.result
             block = wants.result.block if last else knobs["block"]
             arguments += self._extras(
@@ -118,7 +120,7 @@ class _Emitter:
         node = unit.result
         arguments.append(_seen(self.places.write(node), wants.result))
         kernel = bottleneck_kernel(posed, self.target, knobs, [a.view for a in arguments])
-        key = " > ".join(problem.spec.key for problem in posed.layers)
+        key = " > ".join(problem.stored_spec.key for problem in posed.layers)
         self._call(
             Call(kernel, tuple(arguments), node.name, node.op, "bottleneck", chain.reason, chain.knobs, key, posed.flops)
         )  # fmt: skip
@@ -158,7 +160,7 @@ class _Emitter:
                 choice.algorithm,
                 choice.reason,
                 choice.knobs,
-                problem.spec.key,
+                problem.stored_spec.key,
                 problem.spec.flops,
             )
         )
@@ -194,9 +196,11 @@ class _Emitter:
         """Return the weight as the kernel reads it: packed now, or by a step of its own each run."""
         if problem.constant_weight:
             value = self.graph[node.inputs[1]].value
+            if problem.stored:
+                value = widened(value)
             if problem.dual:
                 value = dual_weight(value, problem.spec.group)
-            packed = algorithm.pack(value, problem, knobs)
+            packed = narrowed(algorithm.pack(value, problem, knobs), problem.stored)
             return self.places.weight(f"{node.name}.weight", packed)
         plain = self.places.read(node.inputs[1], 0)
         tensors = packing.compute(algorithm.name, problem, knobs)

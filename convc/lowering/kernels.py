@@ -9,17 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import tvm_ffi
 from tvm import te, tirx
 
 from convc.ir.epilogue import Step
 from convc.ir.graph import Graph
 from convc.ir.ops import OPS
+from convc.ir.ops.logic import CastAttributes
 from convc.ir.spec import ConvSpec
-from convc.ir.types import Shape, TensorType
+from convc.ir.types import HALVES, Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.products import Product
 from convc.lowering.program import Kernel
+from convc.lowering.views import moved, reads_back, with_views
 from convc.schedules import bottleneck, dense, packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
@@ -55,38 +56,9 @@ def named_kernel(
     symbol = f"{re.sub(r'[^A-Za-z0-9]+', '_', stem).strip('_')}_{digest}"
 
     def made() -> tirx.PrimFunc:
-        return _with_views(make(), views).with_attr("global_symbol", symbol)
+        return with_views(make(), views).with_attr("global_symbol", symbol)
 
     return Kernel(key, symbol, made)
-
-
-def _with_views(func: tirx.PrimFunc, views: Sequence[View]) -> tirx.PrimFunc:
-    """Return the function with each parameter's strides and alignment as its view has them.
-
-    Rewrite:
-        y: Buffer((1, 4, 56, 56, 16))
-        -->
-        y: Buffer((1, 4, 56, 56, 16), strides=(215296, 53824, 928, 16, 1))     (a view inside a halo)
-    """
-    for index, view in enumerate(views):
-        old = func.params[index]
-        if view.is_compact and view.alignment >= old.ty.data_alignment:
-            continue
-        new = tirx.decl_buffer(
-            view.shape,
-            view.dtype,
-            name=old.name,
-            strides=list(view.strides),
-            data_alignment=view.alignment,
-        )
-
-        def renamed(var: Any, old: Any = old, new: Any = new) -> Any:
-            return new if var.same_as(old) else var
-
-        body = tvm_ffi.structural_map(func.body, (type(old), renamed))
-        params = [*func.params[:index], new, *func.params[index + 1 :]]
-        func = tirx.PrimFunc(params, body, func.ret_type, func.attrs)
-    return func
 
 
 def conv_kernel(
@@ -96,7 +68,11 @@ def conv_kernel(
 
     def make() -> tirx.PrimFunc:
         func = te.create_prim_func(list(algorithm.compute(problem, target, knobs)))
-        return backend_of(target).schedules[algorithm.name](func, knobs, target)
+        func = backend_of(target).schedules[algorithm.name](func, knobs, target)
+        assert not (problem.stored and reads_back(func)), (
+            f"{algorithm.name} rounds what it reads back"
+        )
+        return func
 
     spec = problem.spec
     stem = f"{algorithm.name}_{spec.key.split('-pd')[0]}"
@@ -179,7 +155,7 @@ def dense_packing_kernel(
     plain = views[0]
 
     def make() -> tirx.PrimFunc:
-        tensors = dense.packing(plain.shape, plain.dtype, knobs, by_columns=product.by_columns)
+        tensors = dense.packing(plain.shape, "float32", knobs, by_columns=product.by_columns)
         func = te.create_prim_func(tensors)
         return backend_of(target).schedules["packing"](func, knobs, target)
 
@@ -196,26 +172,38 @@ def unit_kernel(
 ) -> Kernel:
     """Return the kernel of a unit that is no convolution; `literals` are constants of one element, written into the code."""
     operands = [i for i in unit.operands if i not in literals]
+    # Bits are what they are; everything else of half width is computed as float32, see `views`.
+    widens = backend_of(target).widens and all(n.op != "bit_cast" for n in unit.nodes)
 
     def make() -> tirx.PrimFunc:
+        def computed(type: TensorType) -> TensorType:
+            return TensorType(type.shape, "float32") if widens and type.dtype in HALVES else type
+
         tensors = {
-            name: te.placeholder(view.shape, view.dtype, name=f"x{i}")
+            name: te.placeholder(view.shape, computed(graph[name].type).dtype, name=f"x{i}")
             for i, (name, view) in enumerate(zip(operands, views, strict=False))
         }
         arguments = list(tensors.values())
         for name, value in literals.items():
-            dtype, rank = graph[name].type.dtype, graph[name].type.rank
+            dtype, rank = computed(graph[name].type).dtype, graph[name].type.rank
             shape = (1,) * max(rank, unit.result.type.rank + 1 if block else rank)
             tensors[name] = _fill(shape, value, dtype, "literal")
         for node in unit.nodes:
-            types = [graph[i].type for i in node.inputs]
+            types = [computed(graph[i].type) for i in node.inputs]
+            wide = replace(node, type=computed(node.type))
+            if isinstance(node.attributes, CastAttributes):
+                wide = replace(wide, attributes=CastAttributes(wide.type.dtype))
             tensors[node.name] = OPERATORS[node.op].compute(
-                [tensors[i] for i in node.inputs], node, types, block
+                [tensors[i] for i in node.inputs], wide, types, block
             )
         result = tensors[unit.result.name]
         if block and not _keeps_zeros(unit, literals):
             result = zero_beyond(result, unit.result.type.shape[1], block)
-        return backend_of(target).schedule_any(te.create_prim_func([*arguments, result]), target)
+        func = te.create_prim_func([*arguments, result])
+        if computed(unit.result.type) != unit.result.type and unit.result.op not in _CHOICES and reads_back(func):  # fmt: skip
+            result = te.compute(result.shape, lambda *i: result(*i), name="rounded")
+            func = te.create_prim_func([*arguments, result])
+        return backend_of(target).schedule_any(func, target)
 
     names = {name: f"%{i}" for i, name in enumerate(unit.operands)}
     steps = []
@@ -225,6 +213,10 @@ def unit_kernel(
         names[node.name] = f"%n{i}"
     stem = "_".join(n.op for n in unit.nodes[:4])
     return named_kernel(stem, (block, *steps, [str(graph[i].type) for i in operands]), views, make)
+
+
+# Reductions whose running result is one of the operand's elements: rounding it as it is stored changes nothing.
+_CHOICES = ("max_pool", "reduce_max", "reduce_min")
 
 
 def _keeps_zeros(unit: Unit, literals: Mapping[str, float]) -> bool:
@@ -243,6 +235,8 @@ def reorder_kernel(
     type: TensorType, source: int, result: int, target: Target, views: Sequence[View]
 ) -> Kernel:
     """Return the copy of an image from one block to another (0: plain); channels beyond the last are zeros."""
+    views = list(map(moved, views))
+    type = TensorType(type.shape, views[0].dtype)
 
     def make() -> tirx.PrimFunc:
         x = te.placeholder(views[0].shape, type.dtype, name="x")
@@ -272,8 +266,7 @@ def reorder_kernel(
 
 def border_kernel(views: Sequence[View], target: Target) -> Kernel:
     """Return the kernel that writes zeros into the bands of a halo."""
-    # TVM 0.27 cannot store a vector of equal bfloat16 constants; zero has the same bits as a whole number.
-    views = [replace(v, dtype="uint16") if v.dtype == "bfloat16" else v for v in views]
+    views = list(map(moved, views))
 
     def make() -> tirx.PrimFunc:
         bands = [_fill(view.shape, 0, view.dtype, f"band{i}") for i, view in enumerate(views)]

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from convc.ir.graph import Graph, Node
+from convc.ir.types import HALVES
 from convc.lowering.kernels import dense_kernel, dense_packing_kernel
 from convc.lowering.places import Places
 from convc.lowering.products import Product
 from convc.lowering.program import Argument, Call
+from convc.lowering.stored import narrowed, widened
 from convc.schedules import dense
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import PLAIN
@@ -27,10 +29,11 @@ def product_calls(
     backend, shape = backend_of(target), (product.rows, product.depth)
     knobs = backend.dense.knobs(shape, product.outputs, target)
     name = f"{node.name}.weight"
+    stored = node.type.dtype if node.type.dtype in HALVES else ""
     if product.constant:
-        value = graph[node.inputs[1]].value
+        value = widened(graph[node.inputs[1]].value)
         packed = backend.dense.pack(value.T if product.by_columns else value, knobs)
-        weight = places.weight(name, packed)
+        weight = places.weight(name, narrowed(packed, stored))
     else:
         call = _packing(node, product, places, target, knobs)
         weight = call.arguments[1]
@@ -45,7 +48,7 @@ def product_calls(
     kernel = dense_kernel(
         shape,
         product.outputs,
-        node.type.dtype,
+        "float32",
         product.epilogue,
         target,
         knobs,
@@ -58,7 +61,7 @@ def product_calls(
 def _packing(node: Node, product: Product, places: Places, target: Target, knobs: Knobs) -> Call:
     plain = places.read(node.inputs[1], 0)
     shape, dtype = plain.view.shape, plain.view.dtype
-    packed = dense.packing(shape, dtype, knobs, by_columns=product.by_columns)[1]
+    packed = dense.packing(shape, "float32", knobs, by_columns=product.by_columns)[1]
     place = places.scratch(f"{node.name}.weight", tuple(int(n) for n in packed.shape), dtype)
     least = backend_of(target).parallel_cycles or 0
     threads = {**knobs, "parallel": int(math.prod(shape) > least)}

@@ -5,7 +5,8 @@ Rewrite:
     -->
     pack(w): at compile time, or a step before the product;  product(x as [M, C], packed)
 Unless:
-    float32 is not the type; or packing would take longer than it saves: for few rows, or short sums of whole vectors.
+    the type is neither float32 nor a half that the target's kernels widen; or packing would take longer than it saves: for few
+    rows, or short sums of whole vectors.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from convc.ir.epilogue import Step
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import DenseAttributes
+from convc.ir.types import HALVES
 from convc.schedules.backend import backend_of
 from convc.target import Target
 
@@ -43,7 +45,10 @@ class Product:
 
 def product_of(graph: Graph, node: Node, target: Target) -> Product | None:
     """Return the product that a node is, or None if the kernel of dense layers does not compute it."""
-    if node.op not in ("dense", "matmul") or node.type.dtype != "float32" or not node.type.size:
+    if node.op not in ("dense", "matmul") or not node.type.size:
+        return None
+    widens = node.type.dtype in HALVES and backend_of(target).widens
+    if node.type.dtype != "float32" and not widens:
         return None
     x, w = (graph[name] for name in node.inputs[:2])
     if len(w.type.shape) != 2 or x.type.rank < 2 or not x.type.size:

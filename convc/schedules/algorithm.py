@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from convc.ir.epilogue import Step
 from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
+from convc.ir.types import HALVES
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
@@ -45,6 +46,7 @@ class Problem:
         constant_weight: whether weights can be packed at compile time.
         accumulate: element type of the sums, as in `ConvAttributes`.
         dual: whether the weight given is that of the transposed convolution that this one stands for, see `dual`.
+        stored: the half-width type that operands and result have in memory, where `spec` has the type they are computed in.
     """
 
     spec: ConvSpec
@@ -52,6 +54,7 @@ class Problem:
     constant_weight: bool = True
     accumulate: str = ""
     dual: bool = False
+    stored: str = ""
 
     @property
     def key(self) -> str:
@@ -81,6 +84,25 @@ class Problem:
         sums = "".join(m for m in marks if m != "weights")
         parsed = tuple(map(Step.parse, steps))
         return Problem(ConvSpec.parse(spec), parsed, "weights" not in marks, sums)
+
+    @property
+    def widened(self) -> Problem:
+        """The same convolution on operands widened to the type of its sums, where they are stored in half the width.
+
+        Example:
+            >>> spec = ConvSpec.of((1, 8, 5, 5), (4, 8, 3, 3), dtype="bfloat16")
+            >>> Problem(spec).widened.spec.dtype, Problem(spec, accumulate="bfloat16").widened.spec.dtype
+            ('float32', 'bfloat16')
+        """
+        if self.spec.dtype not in HALVES or self.accumulator != "float32":
+            return self
+        wide = replace(self.spec, dtype="float32")
+        return replace(self, spec=wide, stored=self.spec.dtype)
+
+    @property
+    def stored_spec(self) -> ConvSpec:
+        """The geometry with the element type that operands and result have in memory."""
+        return replace(self.spec, dtype=self.stored) if self.stored else self.spec
 
     @property
     def accumulator(self) -> str:

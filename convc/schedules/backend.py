@@ -12,7 +12,7 @@ import numpy as np
 from convc.errors import unknown_name
 from convc.ir.epilogue import Step
 from convc.ir.types import Shape, TensorType
-from convc.schedules.algorithm import Algorithm
+from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
@@ -60,6 +60,7 @@ class Backend:
         compile: scheduled functions -> contents of relocatable object files.
         parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
         chains: whether expand, depthwise and project layers can be one kernel, see `bottleneck`; a schedule is called so then.
+        widens: whether operands stored in half the width are computed as float32, see `Problem.widened`; else they are algorithms' own.
     """
 
     kind: str
@@ -73,6 +74,11 @@ class Backend:
     compile: Callable[[tvm.IRModule, Target], tuple[bytes, ...]] = field(repr=False)
     parallel_cycles: float | None = None
     chains: bool = False
+    widens: bool = False
+
+    def computed(self, problem: Problem) -> Problem:
+        """Return the problem as the kernels compute it: widened, where operands are stored in half the width."""
+        return problem.widened if self.widens else problem
 
     def algorithm(self, name: str) -> Algorithm:
         """Return the algorithm called `name`, or raise UnknownNameError."""

@@ -128,6 +128,7 @@ def _chain(
 
 def chain_problem(layers: Sequence[Problem]) -> Bottleneck:
     """Return the problem of two or three layers, of which one is depthwise."""
+    layers = [layer.widened for layer in layers]
     at = next(i for i, p in enumerate(layers) if p.spec.group > 1)
     before, after = layers[:at], layers[at + 1 :]
     return Bottleneck(before[0] if before else None, layers[at], after[0] if after else None)

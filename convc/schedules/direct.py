@@ -79,6 +79,7 @@ class Direct:
                 "cols": tile.cols,
                 "vectors": tile.vectors,
                 "chunks": row_chunks(spec, target, tile.rows, rows),
+                **_staged(problem),
             }
             # 5 % for the tile that is best by itself: the model does not see all that it is good at.
             handicap = 1.0 if len(options) < len(widest) else 1.05
@@ -103,6 +104,7 @@ class Direct:
                         "cols": tile.cols,
                         "vectors": tile.vectors,
                         "chunks": chunks,
+                        **_staged(problem),
                     }
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
@@ -143,13 +145,15 @@ class Direct:
         x = te.placeholder((N, span.all_blocks, *extents, a), spec.dtype, name="data")
         w = te.placeholder((wide, span.blocks, *spec.kernel, a, v * b), spec.dtype, name="weight")
         extras = blocked_extras(problem, blocks, b, (N, blocks, *points, b))
+        # Halves are widened once a tile, whole vectors at a time, not one by one for each product.
+        read = te.compute(x.shape, lambda *i: x(*i), name="single") if knobs.get("stage") else x
         co, ci, taps, axes = _reduction(spec, a, span)
 
         def product(n, k, *at):
             *p, lane = at
             steps = zip(p, spec.strides, taps, spec.dilations, strict=True)
             position = [i * stride + r * dilation for i, stride, r, dilation in steps]
-            value = x(n, span.first(k) + co, *position, ci) * w(k, co, *taps, ci, lane)
+            value = read(n, span.first(k) + co, *position, ci) * w(k, co, *taps, ci, lane)
             return te.sum(value, axis=axes)
 
         acc = te.compute((N, wide, *points, v * b), product, name="acc")
@@ -159,6 +163,11 @@ class Direct:
             name="unpack",
         )
         return [x, w, *extras, blocked_result(y, problem, extras)]
+
+
+def _staged(problem: Problem) -> Knobs:
+    """Return the knob that data stored in half the width has."""
+    return {"stage": 1} if problem.stored else {}
 
 
 def _channels(spec: ConvSpec, block: int, span: Span) -> int:

@@ -72,4 +72,6 @@ def posed(problem: Problem, algorithm: Algorithm, target: Target) -> Problem | U
     if refusal is None and not problem.constant_weight:
         packs = "packing" in backend_of(target).schedules
         refusal = packing.refusal(algorithm.name, found, packs=packs)
-    return found if refusal is None else refusal
+    if refusal is not None:
+        return refusal
+    return backend_of(target).computed(found)

@@ -9,9 +9,11 @@ __all__ = ["float32_throughout", "packed_images"]
 
 
 def float32_throughout(problem: Problem) -> Unsupported | None:
-    """Return why operands and sums are not all float32, or None."""
-    if problem.spec.dtype != "float32":
-        return Unsupported(f"element type must be float32; got {problem.spec.dtype}")
+    """Return why operands and sums are not all float32, halves that are read as such included, or None."""
+    if problem.widened.spec.dtype != "float32":
+        return Unsupported(
+            f"element type must be float32, or a half stored; got {problem.spec.dtype}"
+        )
     if problem.accumulator != "float32":
         return Unsupported(f"accumulate must be float32; got {problem.accumulator}")
     return None

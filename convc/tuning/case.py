@@ -9,7 +9,9 @@ import numpy as np
 from convc.ir.epilogue import apply_epilogue
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import Shape, numpy_dtype
+from convc.lowering.stored import narrowed, widened
 from convc.schedules.algorithm import Algorithm, Operands, Problem
+from convc.schedules.error_bound import result_rounding
 from convc.schedules.layout import Halo
 from convc.schedules.packing import PACKINGS
 from convc.schedules.plan import Knobs
@@ -48,18 +50,28 @@ class Case:
         self._greatest = float(np.abs(self.expected).max(initial=0.0)) or 1.0
 
     def arguments(
-        self, algorithm: Algorithm, wants: Operands, knobs: Knobs, shapes: Sequence[Shape]
+        self,
+        algorithm: Algorithm,
+        problem: Problem,
+        wants: Operands,
+        knobs: Knobs,
+        shapes: Sequence[Shape],
     ) -> list[np.ndarray]:
-        """Return the kernel's arguments in order, compact and of its parameters' shapes; the last is the result, NaN everywhere."""
-        problem, dtype = self.problem, numpy_dtype(self.problem.spec.dtype)
+        """Return the kernel's arguments in order, compact and of its parameters' shapes; the last is the result, NaN everywhere.
+
+        `problem` is the case's as the kernel computes it: of float32, where data and result are stored in half the width.
+        """
+        dtype = numpy_dtype(self.problem.spec.dtype)
         block = wants.result.block
         arrays = [_blocked(self.data, wants.data.block, wants.border)]
         # Weights of run time are packed by a step before the kernel, to the same array.
         packed = problem.constant_weight or algorithm.name in PACKINGS
-        arrays.append(algorithm.pack(self.weight, problem, knobs) if packed else self.weight)
+        weight = widened(self.weight) if problem.stored else self.weight
+        kept = narrowed(algorithm.pack(weight, problem, knobs), problem.stored)
+        arrays.append(kept if packed else self.weight)
         for extra in self.extras:
             if extra.ndim == 1 and block:
-                padded = np.zeros(-(-len(extra) // block) * block, dtype)
+                padded = np.zeros(-(-len(extra) // block) * block, extra.dtype)
                 padded[: len(extra)] = extra
                 arrays.append(padded)
             else:
@@ -71,7 +83,10 @@ class Case:
         ]
 
     def error(self, result: np.ndarray, block: int = 0) -> float:
-        """Return greatest |error| / greatest |result| of a kernel's result; infinite if a value is missing."""
+        """Return greatest |error| / greatest |result| of a kernel's result; infinite if a value is missing.
+
+        The last rounding, to a half-width type, is the type's and not the kernel's: an error within it counts as none.
+        """
         spec = self.problem.spec
         n, k, *extents = spec.output
         if block:
@@ -79,7 +94,9 @@ class Case:
             y = np.moveaxis(y, -1, 2).reshape(n, -1, *extents)[:, :k]
         else:
             y = result.reshape(spec.output)
-        worst = float(np.abs(y.astype(np.float64) - self.expected).max(initial=0.0))
+        rounding = result_rounding(spec.dtype) * np.abs(self.expected)
+        error = np.maximum(np.abs(y.astype(np.float64) - self.expected) - rounding, 0.0)
+        worst = float(error.max(initial=0.0))
         return worst / self._greatest if np.isfinite(worst) else float("inf")
 
 

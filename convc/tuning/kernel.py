@@ -34,7 +34,8 @@ class TimedKernel:
         self, case: Case, target: Target, name: str, knobs: Knobs, place: Place, folder: Path
     ) -> None:
         began = time.perf_counter()
-        backend, problem = backend_of(target), case.problem
+        backend = backend_of(target)
+        problem = backend.computed(case.problem)
         self.algorithm, self.case, self.place, self.target = (
             backend.algorithm(name),
             case,
@@ -49,13 +50,13 @@ class TimedKernel:
         self.block = wants.result.block
         tensors = self.algorithm.compute(problem, target, used)
         shapes = [tuple(int(d) for d in t.shape) for t in tensors]
-        views = [Layout().view(s, str(t.dtype)) for s, t in zip(shapes, tensors, strict=True)]
+        self._arrays = self.case.arguments(self.algorithm, problem, wants, used, shapes)
+        views = [Layout().view(s, a.dtype.name) for s, a in zip(shapes, self._arrays, strict=True)]
         kernel = conv_kernel(self.algorithm, problem, target, used, views)
         objects = backend.compile(tvm.IRModule({kernel.symbol: kernel.make()}), target)
         library = _link(objects, folder / f"{kernel.symbol}.so")
         self._library, self._symbol = place.load(library), kernel.symbol
         self.function: Callable[..., Any] = self._library[kernel.symbol]
-        self._arrays = self.case.arguments(self.algorithm, wants, used, shapes)
         self.arguments = [place.tensor(array) for array in self._arrays]
         self.build_seconds = time.perf_counter() - began
 

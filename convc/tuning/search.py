@@ -58,8 +58,9 @@ class Trial:
 
 def settings_of(problem: Problem, target: Target, policy: Policy) -> list[Setting]:
     """Return every setting that a policy allows, the fastest by estimate first."""
-    found = []
-    for algorithm in backend_of(target).algorithms:
+    found, backend = [], backend_of(target)
+    problem = backend.computed(problem)
+    for algorithm in backend.algorithms:
         if not policy.allows(algorithm.name) or algorithm.supports(problem, target) is not None:
             continue
         for knobs in knob_space(algorithm, problem, target):

@@ -29,6 +29,11 @@ def quantised(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def net(models: Path) -> Path:
+    return models / "tiny.cvc"
+
+
 def test_dequantize(convc: Convc, quantised: Path, tmp_path: Path) -> None:
     assert convc("check", quantised, "--json").document["ops"] == {"conv_quantized": 1}
     ops = convc("check", quantised, "--dequantize", "--json").document["ops"]
@@ -49,3 +54,51 @@ def test_values(convc: Convc, tmp_path: Path) -> None:
     assert convc("compile", path, "-o", out, "--values", values).code == 0
     assert convc("verify", out, path, "--values", values).code == 0
     assert list(convc("check", path, "--values", values, "--json").document["inputs"]) == ["x"]
+    # What compile's hint says must be possible to follow.
+    for verb in ("tune", "explain", "inspect"):
+        assert (
+            convc(
+                verb, path, "--values", values, *(["--list-tasks"] if verb == "tune" else [])
+            ).code
+            == 0
+        )
+
+
+READERS = ("check", "inspect", "compile", "tune", "bench", "verify", "explain")
+
+
+@pytest.mark.parametrize("verb", READERS)
+def test_every_verb_that_reads_a_model_has_the_same_flags(convc: Convc, verb: str) -> None:
+    help_text = convc(verb, "--help").out
+    for flag in ("--shape", "--values", "--dequantize", "--dtype"):
+        assert flag in help_text
+
+
+def test_dtype(convc: Convc, net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half.so"
+    made = convc("compile", net, "-o", out, "--dtype", "bf16", "--json")
+    assert made.code == 0
+    assert made.document["max_relative_error"] < 2**-7
+    # The module says itself what it was compiled for.
+    checked = convc("verify", out, net, "--json")
+    assert checked.code == 0
+    assert 1e-4 < checked.document["tolerance"] < 0.1
+    refused = convc("verify", out, net, "--dtype", "fp16")
+    assert refused.code == 2
+    assert "bf16; got fp16" in refused.err
+    assert convc("verify", out, net, "--tolerance", "1e-9").code == 4
+    (layer,) = convc("explain", net, "--dtype", "fp16", "--json").document["layers"]
+    assert layer["key"].startswith("conv2d-f16-")
+    (task,) = convc("tune", net, "--dtype", "bf16", "--list-tasks", "--json").document["tasks"]
+    assert task["workload"].startswith("conv2d-bf16-")
+    assert convc("bench", out, "--dtype", "bf16").code == 2
+
+
+def test_a_half_precision_layer_is_tuned(convc: Convc, net: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    tuned = convc("tune", net, "--dtype", "bf16", "--trials", "2", "--log", log, "--json")
+    assert tuned.code == 0
+    assert tuned.document["trials"].get("ok", 0) >= 1
+    out = tmp_path / "half.so"
+    made = convc("compile", net, "-o", out, "--dtype", "bf16", "--log", log, "--require-tuned")
+    assert made.code == 0

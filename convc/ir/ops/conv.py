@@ -16,7 +16,7 @@ from convc.errors import DTypeError, ShapeError
 from convc.ir.epilogue import Step, apply_epilogue, check_epilogue
 from convc.ir.ops.definition import Array, Attributes, OpDef
 from convc.ir.spec import ConvSpec
-from convc.ir.types import FLOATS, TensorType
+from convc.ir.types import FLOATS, HALVES, TensorType
 
 __all__ = [
     "ROWS",
@@ -110,7 +110,7 @@ def accumulator(dtype: str, accumulate: str = "") -> str:
         >>> accumulator("float16"), accumulator("float16", "float16"), accumulator("float64")
         ('float32', 'float16', 'float64')
     """
-    return accumulate or ("float32" if dtype in ("float16", "bfloat16") else dtype)
+    return accumulate or ("float32" if dtype in HALVES else dtype)
 
 
 def check_accumulate(dtype: str, accumulate: str) -> None:

@@ -42,4 +42,5 @@ BACKEND: Final = Backend(
     compile=compiler.compile_objects,
     parallel_cycles=_PARALLEL_CYCLES,
     chains=True,
+    widens=True,
 )

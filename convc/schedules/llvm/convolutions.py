@@ -26,6 +26,7 @@ from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
     inline_between,
+    own_loops,
     parallelize,
     reductions,
     share_rows,
@@ -50,7 +51,7 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     GFLOP/s on every ResNet-50 layer, one Zen 4 core.
     """
     sch = s_tir.Schedule(func)
-    out = inline_between(sch, ("acc",))
+    out = inline_between(sch, ("acc", "single"))
     n, k, *slices, p, q, lane = sch.get_loops(out)
     ke, pe, qe = _extents(sch, [k, p, q])
     ko, ki = sch.split(k, [None, min(knobs["vectors"], ke)])
@@ -60,8 +61,11 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     sch.reorder(n, *slices, *part, ko, po, qo, ki, pi, qi, lane)
     acc = sch.get_sblock("acc")
     first = accumulate(sch, acc, qo, reductions(sch, acc), knobs["block"])
+    taps = reductions(sch, acc) - 1
     if knobs["data_block"] == 1:
         first = _taps_of_a_row_first(sch, acc)
+    if knobs.get("stage"):
+        _widen_a_tile(sch, first if taps and knobs["data_block"] > 1 else None, qo, taps)
     for loop in (ki, pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
@@ -86,6 +90,23 @@ def _taps_of_a_row_first(sch: s_tir.Schedule, acc: Block) -> Loop:
     channels, *taps, channel = loops[begin : begin + reductions(sch, acc)]
     sch.reorder(*reversed(taps), channels, channel)
     return taps[-1]
+
+
+def _widen_a_tile(sch: s_tir.Schedule, first: Loop | None, tile: Loop, taps: int) -> None:
+    """Widen the data of a tile: of one tap and one block of channels where these are loops, else all that it reads.
+
+    ResNet-50, bfloat16, one core of an Emerald Rapids: 46 ms; 65 ms with each scalar widened by itself before it is broadcast.
+    """
+    single = sch.get_sblock("single")
+    at = tile
+    if first is not None:
+        loops = sch.get_loops(sch.get_sblock("acc"))
+        begin = next(i for i, loop in enumerate(loops) if sch.get(loop).same_as(sch.get(first)))
+        at = loops[begin + taps - 1]
+    sch.compute_at(single, at, preserve_unit_loops=True)
+    sch.set_scope(single, 0, "local")
+    inner = own_loops(sch, single)
+    sch.vectorize(inner[-1] if int(sch.get(inner[-1]).extent) > 1 else inner[-2])
 
 
 def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:

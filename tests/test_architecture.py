@@ -320,7 +320,13 @@ def test_algorithms_files_and_schedules_agree():
         assert module.ALGORITHM is row, "a file is called after its algorithm"
     assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense"}
     # The arithmetic of cuDNN and of tensor cores is their own.
-    assert {row.name for row in cuda.ALGORITHMS} <= {*names, "cudnn", "tensor_core", "tf32"}
+    assert {row.name for row in cuda.ALGORITHMS} <= {
+        *names,
+        "cudnn",
+        "tensor_core",
+        "tensor_core_blocked",
+        "tf32",
+    }
 
 
 def test_every_op_is_computed_somewhere():

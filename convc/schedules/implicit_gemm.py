@@ -12,8 +12,7 @@ SOURCE          Chetlur et al., arXiv:1410.0759 (implicit GEMM); Shi et al., arX
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,99 +20,16 @@ from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Problem
+from convc.schedules.matrices import Matrices, gather, unravel
 from convc.schedules.plain_epilogue import finish, plain_extras
 from convc.schedules.plan import Knobs
 
-__all__ = [
-    "Lookup",
-    "Matrices",
-    "Product",
-    "compute",
-    "lookup",
-    "pack",
-    "product",
-    "together",
-]
+__all__ = ["Lookup", "Product", "compute", "lookup", "pack", "product", "together"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, pixel) -> element
 Lookup: TypeAlias = Callable[[Expr, Expr, Expr, Expr], Expr]
 Product: TypeAlias = tuple[te.Tensor, te.Tensor]  # packed weights, sums [z][k][m]
-
-
-@dataclass(frozen=True, slots=True)
-class Matrices:
-    """The extents of the products that a convolution is, before and after padding to whole tiles.
-
-    Attributes:
-        groups, phases, split: of which there are so many products each; `z` counts (split, phase, group).
-        channels, depth, pixels: of one product, of which `depth` is one part of the sum.
-        padded_channels, padded_depth, padded_pixels: in whole tiles.
-        step: of the sum, the depth of a tile.
-        taps: of one phase, per axis.
-        points: results of one phase, per axis.
-    """
-
-    groups: int
-    phases: int
-    split: int
-    channels: int
-    depth: int
-    pixels: int
-    padded_channels: int
-    padded_depth: int
-    padded_pixels: int
-    step: int
-    taps: tuple[int, ...]
-    points: tuple[int, ...]
-
-    @staticmethod
-    def of(spec: ConvSpec, knobs: Knobs) -> Matrices:
-        """Return the products of a convolution.
-
-        Example:
-            >>> spec = ConvSpec.of((2, 64, 14, 14), (96, 64, 3, 3), pads=(1, 1, 1, 1))
-            >>> m = Matrices.of(spec, {"pixels": 64, "channels": 64, "step": 16, "split": 1})
-            >>> m.products, m.depth, m.padded_channels, m.padded_pixels
-            (1, 576, 128, 448)
-        """
-        taps, points, phases = spec.kernel, spec.output[2:], 1
-        if spec.transposed:
-            taps = tuple(-(-r // s) for r, s in zip(spec.kernel, spec.strides, strict=True))
-            points = tuple(p // s for p, s in zip(points, spec.strides, strict=True))
-            phases = math.prod(spec.strides)
-        depth = spec.in_channels // spec.group * math.prod(taps)
-        channels, pixels = spec.out_channels // spec.group, spec.data[0] * math.prod(points)
-        part = -(-depth // knobs["split"])
-        return Matrices(
-            spec.group, phases, knobs["split"], channels, depth, pixels,
-            _whole(channels, knobs["channels"]), _whole(part, knobs["step"]), _whole(pixels, knobs["pixels"]),
-            knobs["step"], tuple(taps), tuple(points),
-        )  # fmt: skip
-
-    @property
-    def products(self) -> int:
-        return self.split * self.phases * self.groups
-
-
-def _whole(extent: int, tile: int) -> int:
-    return -(-extent // tile) * tile
-
-
-def _unravel(position: Expr, extents: Sequence[int]) -> list[Expr]:
-    """Return the index at a row-major position; the first axis takes what is left."""
-    at = []
-    for extent in reversed(extents[1:]):
-        at.append(position % extent)
-        position = position // extent
-    return [position, *reversed(at)]
-
-
-def _ravel(at: Sequence[Expr], extents: Sequence[int]) -> Expr:
-    position = at[0]
-    for index, extent in zip(at[1:], extents[1:], strict=True):
-        position = position * extent + index
-    return position
 
 
 def _taps_first(spec: ConvSpec, knobs: Knobs) -> bool:
@@ -165,7 +81,7 @@ def together(spec: ConvSpec) -> int:
     return 4 if single and math.prod(spec.data[2:]) % 4 == 0 else 1
 
 
-def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
+def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: Callable[..., Expr]) -> Lookup:
     """Return the right side of the products as a function; `start` is a multiple of the knob `step`, and `place` below it.
 
     Both are apart, since a step may have one tap, whose address and conditions are then computed once.
@@ -180,7 +96,7 @@ def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
             wide = together(spec)
             conditions.append(pixel // wide < m.pixels // wide)
         group = z % m.groups
-        phase = _unravel(z // m.groups % m.phases, spec.strides) if m.phases > 1 else None
+        phase = unravel(z // m.groups % m.phases, spec.strides) if m.phases > 1 else None
         if m.split > 1:
             start = z // (m.groups * m.phases) * m.padded_depth + start
         if _taps_first(spec, knobs):
@@ -193,9 +109,9 @@ def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: te.Tensor) -> Lookup:
             c, tap = i // taps, i % taps
             if m.split * m.padded_depth != m.depth:
                 conditions.append(i < m.depth)
-        n, *at = _unravel(pixel, (1, *m.points))
+        n, *at = unravel(pixel, (1, *m.points))
         index = []
-        for axis, (p, r) in enumerate(zip(at, _unravel(tap, m.taps), strict=True)):
+        for axis, (p, r) in enumerate(zip(at, unravel(tap, m.taps), strict=True)):
             stride, extent, pad = spec.strides[axis], spec.data[2 + axis], spec.pads[axis]
             if spec.transposed:
                 first = (phase[axis] + pad) // stride if phase is not None else pad
@@ -254,23 +170,5 @@ def compute(
     extras = plain_extras(problem)
     w, acc = multiply(m, lookup(spec, m, knobs, x), spec.dtype, problem.accumulator)
 
-    def at(n: Expr, k: Expr, p: Sequence[Expr]) -> tuple[Expr, Expr, Expr]:
-        z = k // m.channels if m.groups > 1 else 0
-        channel = k % m.channels if m.groups > 1 else k
-        if m.phases > 1:
-            residues = [i % s for i, s in zip(p, spec.strides, strict=True)]
-            z = _ravel(residues, spec.strides) * m.groups + z
-            p = [i // s for i, s in zip(p, spec.strides, strict=True)]
-        return z, channel, _ravel([n, *p], [1, *m.points])
-
-    if m.split > 1:
-        part = te.reduce_axis((0, m.split), "part")
-
-        def total(n: Expr, k: Expr, *p: Expr) -> Expr:
-            z, channel, pixel = at(n, k, p)
-            return te.sum(acc[part * (m.phases * m.groups) + z, channel, pixel], axis=part)
-
-        y = te.compute(spec.output, total, name="total")
-    else:
-        y = te.compute(spec.output, lambda n, k, *p: acc(*at(n, k, p)), name="unpack")
+    y = gather(spec, m, spec.output, lambda n, k, *p: (n, k, p), lambda *i: acc(*i))
     return [x, w, *extras, finish(y, problem, extras)]

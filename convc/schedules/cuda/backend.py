@@ -16,8 +16,10 @@ from convc.schedules.cuda import (  # fmt: skip
     generic,
     points,
     product,
+    row_warps,
     subpixel,
     tensor_core,
+    tensor_core_blocked,
     tf32,
     transforms,
     warps,
@@ -31,6 +33,7 @@ __all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
 # In order of preference on ties. A new algorithm is one file that offers ALGORITHM, one row here and one schedule.
 ALGORITHMS: Final = (
     depthwise.ALGORITHM,
+    tensor_core_blocked.ALGORITHM,
     tensor_core.ALGORITHM,
     winograd.ALGORITHM,
     direct.ALGORITHM,
@@ -42,6 +45,7 @@ ALGORITHMS: Final = (
 
 SCHEDULES: Final[dict[str, Schedule]] = {
     "depthwise": points.schedule,
+    "tensor_core_blocked": row_warps.schedule,
     "tensor_core": warps.schedule,
     "tf32": warps.schedule,
     "winograd": transforms.schedule,

@@ -15,8 +15,8 @@ from convc.schedules import implicit_gemm
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda.model import launched_cycles, product_cycles
 from convc.schedules.cuda.tiles import tiles
-from convc.schedules.implicit_gemm import Matrices
 from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 

@@ -18,7 +18,8 @@ import numpy as np
 from tvm import te
 
 from convc.ir.types import numpy_dtype
-from convc.schedules.implicit_gemm import Lookup, Matrices, Product
+from convc.schedules.implicit_gemm import Lookup, Product
+from convc.schedules.matrices import Matrices
 
 __all__ = ["CHANNELS", "PIXELS", "WORDS", "elements_of", "packed", "product"]
 

@@ -21,7 +21,7 @@ from convc.schedules.cuda.fragments import CHANNELS, PIXELS, WORDS
 from convc.schedules.plan import Unsupported
 from convc.target import Target
 
-__all__ = ["KINDS", "WarpProduct", "row_words", "too_old"]
+__all__ = ["KINDS", "WarpProduct", "instruction", "once", "row_words", "too_old"]
 
 # Both instructions are there from 8.0 on.
 _LEAST_SM: Final = 80
@@ -162,7 +162,7 @@ class WarpProduct:
     @property
     def source(self) -> str:
         """CUDA C of `void name(float* sums, const void* weights, const void* patches)`: sums += weights patches."""
-        shape, element = KINDS[self.kind]
+        _, element = KINDS[self.kind]
         m, n = self.channels // CHANNELS, self.pixels // PIXELS
         parts = (("a", m, 4), ("b", n, 2))
         split, multiply = "", _INTO_SUMS.format(type=element)
@@ -175,11 +175,16 @@ class WarpProduct:
             name=self.name, m=m, n=n, steps=self.words // WORDS, row=row_words(self.block_pixels),
             block_m=self.block_channels // CHANNELS, split=split, multiply=multiply,
         )  # fmt: skip
-        guard = f"{self.name}_defined"
-        pieces = [_once(f"convc_mma_{element}", _MMA.format(type=element, shape=shape))]
-        pieces.append(_once("convc_tf32", _ROUND) if self.kind == "tf32" else "")
-        return "".join((f"#ifndef {guard}\n#define {guard}\n", *pieces, body, "#endif\n"))
+        rounding = once("convc_tf32", _ROUND) if self.kind == "tf32" else ""
+        return once(self.name, instruction(self.kind) + rounding + body)
 
 
-def _once(name: str, text: str) -> str:
+def instruction(kind: str) -> str:
+    """Return CUDA C of the instruction of a row of `KINDS`, `convc_mma_<element type>`, defined once in a file."""
+    shape, element = KINDS[kind]
+    return once(f"convc_mma_{element}", _MMA.format(type=element, shape=shape))
+
+
+def once(name: str, text: str) -> str:
+    """Return CUDA C that defines `name`, wherever it is repeated."""
     return f"#ifndef {name}_defined\n#define {name}_defined\n{text}#endif\n"

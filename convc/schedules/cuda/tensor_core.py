@@ -21,8 +21,8 @@ from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.subpixel import ALGORITHM as SUBPIXEL
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
-from convc.schedules.implicit_gemm import Matrices
 from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 

@@ -12,15 +12,13 @@ A lane's sums are a box of `acc`, so that everything but the product is an ordin
 
 from __future__ import annotations
 
-from typing import Any
-
 from tvm import s_tir, tirx
-from tvm.backend.cuda.op import cuda_func_call
 from tvm.ir import Range
 
 from convc.schedules.cuda.fragments import PIXELS, elements_of
 from convc.schedules.cuda.mma import WarpProduct, row_words
 from convc.schedules.cuda.product import Block, Loop, pipeline, schedule_with
+from convc.schedules.cuda.warp_call import Region, region, replace_by_call
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
@@ -103,36 +101,16 @@ def _copy(sch: s_tir.Schedule, weight: Block, threads: int, vector: int) -> Loop
 
 
 def _replace(sch: s_tir.Schedule, made: WarpProduct) -> None:
-    """Put the warp's call in the place of the loops of `acc_update`, told where the warp's tile of each operand begins."""
-    block = sch.blockize(sch.get_loops(sch.get_sblock("acc_update"))[-10])
-    old = sch.get(block)
-    acc, *operands = old.reads
-    named = {str(r.source.name).partition("_")[0]: r for r in operands}
-    weight, patch = named["weight"], named["patch"]
-    z, k, _, p, *_ = acc.region
-    e = weight.source.shape[-1]
-    weight = _region(weight, z, weight.region[1], Range.from_min_extent(k.min // 2, k.extent // 2), Range(32), Range(4), Range(e))  # fmt: skip
-    pixels = Range.from_min_extent(p.min * PIXELS, p.extent * PIXELS)
-    patch = _region(patch, z, *patch.region[1:3], pixels, Range(e))
-    regions = (acc, weight, patch)
-    windows = [_window(region, f"{name}_window") for region, name in zip(regions, "awp", strict=True)]  # fmt: skip
-    pointers = [w.access_ptr(mode) for w, mode in zip(windows, ("rw", "r", "r"), strict=True)]
-    call = tirx.Evaluate(cuda_func_call(made.name, *pointers, source_code=made.source))
-    matched = [s_tir.MatchBufferRegion(w, r) for w, r in zip(windows, regions, strict=True)]
-    new = s_tir.SBlock(old.iter_vars, list(regions), [acc], old.name_hint, call, None, [], matched)
-    sch.state.replace(sch.get_sref(block), new, {old: new})
+    """Put the warp's call in the place of the loops of `acc_update`."""
 
+    def operands(acc: Region, weight: Region, patch: Region) -> tuple[Region, Region]:
+        z, k, _, p, *_ = acc.region
+        e = weight.source.shape[-1]
+        tiles = Range.from_min_extent(k.min // 2, k.extent // 2)
+        pixels = Range.from_min_extent(p.min * PIXELS, p.extent * PIXELS)
+        return (
+            region(weight, z, weight.region[1], tiles, Range(32), Range(4), Range(e)),
+            region(patch, z, *patch.region[1:3], pixels, Range(e)),
+        )
 
-def _region(region: Any, *ranges: Any) -> Any:
-    return tirx.BufferRegion(region.source, list(ranges))
-
-
-def _window(region: Any, name: str) -> Any:
-    """Return a buffer over a part of another, wherever that lies and whatever its strides are."""
-    whole = region.source
-    shape = [r.extent for r in region.region]
-    strides = [tirx.Var(f"{name}_stride{i}", "int32") for i in range(len(shape))]
-    offset = tirx.Var(f"{name}_offset", "int32")
-    return tirx.decl_buffer(
-        shape, whole.dtype, name, strides=strides, elem_offset=offset, scope=whole.scope(), offset_factor=1
-    )  # fmt: skip
+    replace_by_call(sch, 10, ("weight", "patch"), operands, made.name, made.source)

@@ -27,8 +27,8 @@ from convc.schedules.cuda import fragments
 from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
-from convc.schedules.implicit_gemm import Matrices
 from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.matrices import Matrices
 from convc.schedules.plain_epilogue import finish, plain_extras
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import tvm
 from tvm import te, tirx
+
+from convc.ir.types import numpy_dtype
 
 __all__ = ["greatest", "greatest_of", "highest", "least", "least_of", "lowest"]
 
@@ -32,8 +35,11 @@ def _is_float(dtype: str) -> bool:
 
 
 def _limit(dtype: str, value: float) -> Expr:
-    # bfloat16 has no constant of an infinity in TVM.
-    return tirx.const(value, "float32").astype(dtype) if dtype == "bfloat16" else tirx.const(value, dtype)  # fmt: skip
+    if dtype == "bfloat16":
+        # TVM has no constant of an infinity in bfloat16, folds a cast into one, and prints that as C that nvcc refuses.
+        bits = int(np.array(value, numpy_dtype(dtype)).view(np.uint16))
+        return tirx.reinterpret(dtype, tirx.const(bits, "uint16"))
+    return tirx.const(value, dtype)
 
 
 def _name(dtype: Any) -> str:

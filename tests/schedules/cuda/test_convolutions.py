@@ -11,7 +11,7 @@ from tests.conv_grid import CONV_GRID
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, sample, taken
 
 # cuDNN has tests of its own, with a double of the library: tests/cudnn.
-NAMES = [a.name for a in ALGORITHMS if a.name != "cudnn"]
+NAMES = [a.name for a in ALGORITHMS if a.name not in ("cudnn", "tensor_core_blocked")]
 SAMPLE = 10
 
 # The types that an algorithm takes beside float32.
@@ -20,6 +20,8 @@ NARROW = [
     ("direct", "float64"),
     ("tensor_core", "float16"),
     ("tensor_core", "bfloat16"),
+    ("tensor_core_blocked", "float16"),
+    ("tensor_core_blocked", "bfloat16"),
 ]
 
 # Steps of one tap and several steps; a step of several taps; pixels that lie together, in a padded tile.
@@ -76,6 +78,37 @@ def test_loads_ahead_of_the_product_change_nothing(name):
             fitting = [k for k in space if (k["stages"], k["ahead"]) == overlap]
             trials += [Trial(name, spec, knobs=fitting[i * len(fitting) // 2]) for i in range(2)]
     assert {t.knobs["vector"] for t in trials if t.knobs} == {1, 4}
+    check(trials, exact=True)
+
+
+def test_rows_of_half_precision_by_every_depth_of_the_pipeline():
+    """Epilogues in the order of the sums, channels that fill no block, sums in parts, groups, phases; 2 to 4 steps in shared memory."""
+    specs = (
+        ConvSpec.of((2, 58, 7, 6), (42, 58, 3, 3), pads=(1, 1, 1, 1), dtype="float16"),
+        ConvSpec.of(
+            (1, 32, 6, 5),
+            (32, 16, 3, 2),
+            group=2,
+            strides=(2, 1),
+            dilations=(1, 2),
+            dtype="float16",
+        ),
+        ConvSpec.of(
+            (1, 24, 5, 4), (24, 16, 4, 2), strides=(2, 2), transposed=True, dtype="float16"
+        ),
+    )
+    epilogues = (
+        (),
+        (Step("bias"), Step("add"), Step("relu")),
+        (Step("bias"), Step("clip", (0.0, 6.0)), Step("add")),
+    )
+    trials = []
+    for spec, epilogue, stages in zip(specs, epilogues, (2, 3, 4), strict=True):
+        space = BACKEND.algorithm("tensor_core_blocked").space(Problem(spec), TARGET)
+        deep = [k for k in space if k["stages"] == stages]
+        parts = {k["split"]: k for k in deep if k["split"] in (1, 4)}
+        trials += [Trial("tensor_core_blocked", spec, e, k) for k in parts.values() for e in ((), epilogue, epilogues[1])]  # fmt: skip
+    assert {t.setting["split"] for t in trials} == {1, 4}
     check(trials, exact=True)
 
 

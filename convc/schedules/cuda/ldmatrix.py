@@ -1,0 +1,87 @@
+"""A warp's product in CUDA C, both operands read by ldmatrix from rows of 16 bytes, as `rows` lays them out.
+
+SOURCE  PTX ISA, "ldmatrix" and "mma.m16n8k16": matrices 0 to 3 of an ldmatrix.x4 are the registers a0 to a3 of 16 x 16 patches, and
+        b0, b1 of two times 16 x 8 weights
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from convc.schedules.cuda.mma import KINDS, instruction, once
+from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
+
+__all__ = ["RowProduct"]
+
+_LOAD: Final = """\
+static __device__ __forceinline__ void convc_ldmatrix(unsigned* r, const void* row) {
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+      : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+"""
+
+# The tile's sums lie as [8 pixels][8 channels][pair]; an instruction takes two blocks of 8 pixels.
+_PRODUCT: Final = """\
+static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
+  const int lane = threadIdx.x % 32;
+  const uint4* x = static_cast<const uint4*>(patches) + lane / 16 * {pixels} + lane % 16;
+  const uint4* w = static_cast<const uint4*>(weights) + lane / 8 % 2 * {channels} + lane / 16 * 8 + lane % 8;
+#pragma unroll
+  for (int s = 0; s < {steps}; ++s) {{
+    unsigned a[{m}][4], b[{n}][2];
+#pragma unroll
+    for (int i = 0; i < {m}; ++i) convc_ldmatrix(a[i], x + 2 * s * {pixels} + i * 16);
+#pragma unroll
+    for (int j = 0; j < {n}; j += 2) convc_ldmatrix(b[j], w + 2 * s * {channels} + j * 8);
+#pragma unroll
+    for (int i = 0; i < {m}; ++i)
+#pragma unroll
+      for (int j = 0; j < {n}; ++j) {{
+        float* low = sums + (2 * i * {n} + j) * 2;
+        float* high = low + {n} * 2;
+        float d[4] = {{low[0], low[1], high[0], high[1]}};
+        convc_mma_{type}(d, a[i], b[j]);
+        low[0] = d[0]; low[1] = d[1]; high[0] = d[2]; high[1] = d[3];
+      }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RowProduct:
+    """One warp's step of a product.
+
+    Attributes:
+        dtype: of the operands, half precision.
+        pixels, channels: of the warp's tile: whole instructions, channels two at once.
+        depth: of the sum in a step, whole instructions.
+        block_pixels, block_channels: of the tile in shared memory.
+    """
+
+    dtype: str
+    pixels: int
+    channels: int
+    depth: int
+    block_pixels: int
+    block_channels: int
+
+    @property
+    def name(self) -> str:
+        return (
+            f"convc_rows_{self.dtype}_{self.pixels}x{self.channels}x{self.depth}"
+            f"_of_{self.block_pixels}x{self.block_channels}"
+        )
+
+    @property
+    def source(self) -> str:
+        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`: sums += patches weights."""
+        _, element = KINDS[self.dtype]
+        body = _PRODUCT.format(
+            name=self.name, type=element, m=self.pixels // PIXELS, n=self.channels // CHANNELS,
+            steps=self.depth // DEPTH, pixels=self.block_pixels, channels=self.block_channels,
+        )  # fmt: skip
+        load = once("convc_ldmatrix", _LOAD)
+        return once(self.name, instruction(self.dtype) + load + body)

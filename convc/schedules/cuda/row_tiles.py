@@ -1,0 +1,137 @@
+"""Which tiles a product of `rows` may have, and how long each takes: what fits threads, registers and shared memory."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from convc.ir.types import numpy_dtype
+from convc.schedules.cuda.model import resident_blocks, rounds_cycles
+from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
+from convc.schedules.plan import Knobs
+from convc.schedules.vector_gemm import lanes
+from convc.target import Gpu
+
+__all__ = ["row_cycles", "row_registers", "row_shared_bytes", "row_tiles"]
+
+# (pixels, channels) of a warp: channels by two instructions, whose weights one ldmatrix reads.
+_WARPS: Final = tuple(itertools.product((16, 32, 64), (16, 32, 64)))
+_BLOCK_PIXELS: Final = (16, 32, 64, 128, 256)
+_BLOCK_CHANNELS: Final = (16, 32, 64, 128, 256)
+_STEPS: Final = (32, 64)
+_STAGES: Final = (2, 3, 4)
+_MOST_WARPS: Final = 8
+
+# Registers of a thread beside sums and operands (ptxas: 31 to 52).
+_OTHER_REGISTERS: Final = 52
+_MOST_REGISTERS: Final = 232
+
+# Bytes that a multiprocessor reads from shared memory in a clock, and gets from L2: while all ask for some, and alone; instructions it
+# issues.
+_SHARED: Final = 128.0
+_L2: Final = 24.0
+_L2_ALONE: Final = 64.0
+_ISSUE: Final = 4.0
+
+# Instructions of a thread for one copy of 16 bytes: address, conditions, cp.async. A thread's load in a chain of them, and a warp's
+# instruction by itself, in clocks: `warp_tiles` fitted these two to what an H200 measured; this model as a whole was not.
+_COPY: Final = 14.0
+_CHAIN: Final = 12.0
+_MMA: Final = 8.0
+
+
+def row_registers(knobs: Knobs) -> int:
+    """Return registers of a thread: sums, operands, the rest.
+
+    Example:
+        >>> row_registers({"warp_pixels": 64, "warp_channels": 32})
+        140
+    """
+    m, n = knobs["warp_pixels"] // PIXELS, knobs["warp_channels"] // CHANNELS
+    return 4 * m * n + 4 * m + 2 * n + _OTHER_REGISTERS
+
+
+def row_shared_bytes(knobs: Knobs, dtype: str) -> int:
+    """Return shared memory of a block: both operands of a step, `stages` times."""
+    rows = knobs["pixels"] + knobs["channels"]
+    return rows * knobs["step"] * numpy_dtype(dtype).itemsize * knobs["stages"]
+
+
+def row_tiles(gpu: Gpu, channels: int, pixels: int, dtype: str, *, exact: bool) -> Iterator[Knobs]:
+    """Yield the legal tiles of products with so many channels and pixels, no tile twice as large as what it covers.
+
+    Args:
+        gpu: the device.
+        channels: of one product.
+        pixels: of one product.
+        dtype: of the operands.
+        exact: whether the channels' tile must divide the channels, since padding would be another product's.
+    """
+    for warp_pixels, warp_channels in _WARPS:
+        for tile_pixels, tile_channels in itertools.product(_BLOCK_PIXELS, _BLOCK_CHANNELS):
+            if tile_pixels % warp_pixels or tile_channels % warp_channels:
+                continue
+            if tile_channels >= max(2 * _BLOCK_CHANNELS[0], 2 * channels):
+                continue
+            if tile_pixels >= max(2 * _BLOCK_PIXELS[0], 2 * pixels) or (
+                exact and channels % tile_channels
+            ):
+                continue  # fmt: skip
+            warps = (tile_pixels // warp_pixels) * (tile_channels // warp_channels)
+            if warps > _MOST_WARPS:
+                continue
+            for step, stages in itertools.product(_STEPS, _STAGES):
+                knobs = {
+                    "pixels": tile_pixels,
+                    "channels": tile_channels,
+                    "step": step,
+                    "warp_pixels": warp_pixels,
+                    "warp_channels": warp_channels,
+                    "math": 1,
+                    "split": 1,
+                    "stages": stages,
+                }
+                copies, threads = step // lanes(dtype), warps * gpu.warp
+                whole = tile_pixels * copies % threads == 0 and tile_channels * copies % threads == 0  # fmt: skip
+                if whole and row_registers(knobs) <= _MOST_REGISTERS and _resident(gpu, knobs, dtype):  # fmt: skip
+                    yield knobs
+
+
+def _warps(knobs: Knobs) -> int:
+    return (knobs["pixels"] // knobs["warp_pixels"]) * (knobs["channels"] // knobs["warp_channels"])
+
+
+def _resident(gpu: Gpu, knobs: Knobs, dtype: str) -> int:
+    threads = _warps(knobs) * gpu.warp
+    return resident_blocks(gpu, threads, row_registers(knobs), row_shared_bytes(knobs, dtype))
+
+
+def row_cycles(
+    gpu: Gpu, products: int, channels: int, pixels: int, depth: int, knobs: Knobs, dtype: str
+) -> float:
+    """Return clocks of products of padded extents on the device's tensor cores.
+
+    A multiprocessor works on its resident blocks side by side; a step of all of them takes as long as the busiest unit, or as one
+    block's own chain of loads and products.
+    """
+    resident = _resident(gpu, knobs, dtype)
+    if not resident:
+        return math.inf
+    size = numpy_dtype(dtype).itemsize
+    m, n = knobs["warp_pixels"] // PIXELS, knobs["warp_channels"] // CHANNELS
+    warps, instructions = _warps(knobs), knobs["step"] // DEPTH
+    nbytes = (knobs["pixels"] + knobs["channels"]) * knobs["step"] * size
+    copies = nbytes / (size * lanes(dtype))
+    reads = instructions * (m + n / 2)
+    multiply = knobs["pixels"] * knobs["channels"] * knobs["step"] / (gpu.tf32_macs * 4 / size)
+    # An ldmatrix.x4 reads 512 bytes.
+    shared = (512 * warps * reads + nbytes) / _SHARED
+    issue = warps * (instructions * m * n + reads) / _ISSUE + copies * _COPY / gpu.fp32_lanes
+    blocks = products * (channels // knobs["channels"]) * (pixels // knobs["pixels"])
+    fetch = nbytes / min(_L2_ALONE, _L2 * gpu.sms / min(blocks, gpu.sms))
+    *_, second, busiest = sorted((multiply, shared, issue, fetch))
+    alone = _CHAIN * (copies / (warps * gpu.warp) + reads) + _MMA * instructions * m * n
+    steps = depth / knobs["step"]
+    return rounds_cycles(gpu, blocks, resident, steps, busiest + second / 2, alone, {**knobs, "ahead": 0})  # fmt: skip

@@ -1,0 +1,114 @@
+"""THE SCHEDULE of `rows`: block tiles in shared memory by cp.async, `stages` steps deep; a warp's tile in the registers of its lanes.
+
+for z, tile of channels, tile of pixels (one thread block); warp, lane (threadIdx.x):
+    acc = 0
+    for step of the sum:
+        shared patch = ...; shared weight = ...         all threads, stages - 1 steps ahead
+        acc += patch weight                             one call of `ldmatrix.RowProduct`, by all lanes of a warp together
+    y = epilogue(acc)                                   two neighbouring channels at once
+"""
+
+from __future__ import annotations
+
+from tvm import s_tir, tirx
+from tvm.ir import Range
+
+from convc.schedules.cuda.ldmatrix import RowProduct
+from convc.schedules.cuda.product import Block, Loop, blocks_of, pipeline, schedule_with
+from convc.schedules.cuda.rows import CHANNELS
+from convc.schedules.cuda.warp_call import Region, region, replace_by_call
+from convc.schedules.plan import Knobs
+from convc.schedules.vector_gemm import lanes
+from convc.target import Target
+
+__all__ = ["schedule"]
+
+# Sized by the kernel that asks for it: up to 227 KiB of a block on sm_90, where "shared" ends at 48.
+_SCOPE = "shared.dyn"
+
+
+def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
+    """Return the PrimFunc of `vector_gemm.compute` with `rows.product` scheduled."""
+    return schedule_with(row_product, ("patch", "acc", "own_add", "own", "flat"), func, knobs, target)  # fmt: skip
+
+
+def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
+    """Schedule the blocks `patch`, `acc`, `own_add`, `own` and `flat`.
+
+    Args:
+        sch: the schedule.
+        knobs: `pixels`, `channels`, `step` of a block's tile; `warp_pixels`, `warp_channels` of a warp's; `stages`.
+        out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
+    """
+    names = [sch.get(block).name_hint for block in blocks_of(sch)]
+    last = "acc" if out is None else "own"
+    dtype = str(sch.get(sch.get_sblock("patch")).writes[0].source.dtype)
+    sch.cache_write(sch.get_sblock(last), 0, "local")
+    sch.reverse_compute_inline(sch.get_sblock("flat"))
+    store, acc, patch = (sch.get_sblock(name) for name in (f"{last}_local", "acc", "patch"))
+    z, m, a, k, b, pair = sch.get_loops(store)
+    rows, cols = knobs["pixels"] // knobs["warp_pixels"], knobs["channels"] // knobs["warp_channels"]  # fmt: skip
+    m_block, m_warp, m = sch.split(m, [None, rows, knobs["warp_pixels"] // 8])
+    k_block, k_warp, k = sch.split(k, [None, cols, knobs["warp_channels"] // CHANNELS])
+    sch.reorder(z, k_block, m_block, m_warp, k_warp, a, b, m, k, pair)
+    sch.bind(z, "blockIdx.z")
+    sch.bind(k_block, "blockIdx.y")
+    sch.bind(m_block, "blockIdx.x")
+    thread = sch.fuse(m_warp, k_warp, a, b)
+    sch.bind(thread, "threadIdx.x")
+    # The loop that ends a pipeline of three stages or more has to be written out: its waits count down, and are part of the instruction.
+    sch.annotate(thread, "pragma_unroll_explicit", 1)
+    # Two channels at a time: the residual read and the result written at once, what lies between one by one, since TVM prints a Select of
+    # vectors wrongly (it declares the condition with the type of the result).
+    for name in ("own", "own_add"):
+        if name in names:
+            block = sch.get_sblock(name)
+            sch.set_scope(block, 0, "local")
+            sch.compute_at(block, k, preserve_unit_loops=True)
+            inner = sch.get_loops(block)[-1]
+            sch.vectorize(inner) if name == "own_add" else sch.unroll(inner)
+    sch.vectorize(pair)
+    sch.set_scope(acc, 0, "local")
+    sch.compute_at(acc, thread, preserve_unit_loops=True)
+    *tile, step, t, h, e = sch.get_loops(acc)[-10:]
+    sch.reorder(step, *tile, t, h, e)
+    sch.set_scope(patch, 0, _SCOPE)
+    sch.compute_at(patch, step, preserve_unit_loops=True)
+    weight = sch.cache_read(acc, 1, _SCOPE)
+    sch.compute_at(weight, step, preserve_unit_loops=True)
+    rests = [_fill(sch, block, rows * cols * 32) for block in (patch, weight)]
+    for loop in (m, k):
+        sch.unroll(loop)
+    init = sch.decompose_reduction(acc, step)
+    for loop in sch.get_loops(init)[-5:]:
+        sch.unroll(loop)
+    _replace(sch, RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], knobs["step"], knobs["pixels"], knobs["channels"]))  # fmt: skip
+    pipeline(sch, step, (patch, weight), rests, {**knobs, "ahead": 0})
+    if out is not None:
+        # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
+        sch.reverse_compute_inline(out)
+
+
+def _fill(sch: s_tir.Schedule, block: Block, threads: int) -> Loop:
+    """Let all threads of a block fill shared memory, neighbours neighbouring rows of 16 bytes."""
+    *loops, lane = sch.get_loops(block)[-3:]
+    rest, thread = sch.split(sch.fuse(*loops), [None, threads])
+    sch.bind(thread, "threadIdx.x")
+    sch.vectorize(lane)
+    return rest
+
+
+def _replace(sch: s_tir.Schedule, made: RowProduct) -> None:
+    """Put the warp's call in the place of the loops of `acc_update`."""
+
+    def operands(acc: Region, patch: Region, weight: Region) -> tuple[Region, Region]:
+        z, pixels, _, channels, *_ = acc.region
+        e = lanes(str(patch.source.dtype))
+        rows = Range.from_min_extent(pixels.min * 8, pixels.extent * 8)
+        cols = Range.from_min_extent(channels.min * CHANNELS, channels.extent * CHANNELS)
+        return (
+            region(patch, *patch.region[:3], rows, Range(e)),
+            region(weight, z, weight.region[1], cols, Range(e)),
+        )
+
+    replace_by_call(sch, 8, ("patch", "weight"), operands, made.name, made.source)

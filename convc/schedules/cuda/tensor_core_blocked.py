@@ -1,0 +1,105 @@
+"""Convolution of half precision on tensor cores, data and result in blocks of 8 channels: `vector_gemm` with `rows`.
+
+A block of channels is 16 bytes: one asynchronous copy into shared memory, one row of `ldmatrix`, and no element is looked up by itself,
+which is what `tensor_core` on plain data spends most of its time with in half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from tvm import te
+
+from convc.schedules import vector_gemm
+from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.cuda import rows
+from convc.schedules.cuda.mma import too_old
+from convc.schedules.cuda.model import launched_cycles
+from convc.schedules.cuda.row_tiles import row_cycles, row_tiles
+from convc.schedules.cuda.subpixel import ALGORITHM as SUBPIXEL
+from convc.schedules.layout import Halo, Layout
+from convc.schedules.matrices import Matrices
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.vector_gemm import lanes
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "TensorCoreBlocked"]
+
+_TYPES: Final = ("float16", "bfloat16")
+_SPLITS: Final = (1, 2, 4, 8, 16)
+
+
+class TensorCoreBlocked:
+    """See the module's text."""
+
+    name = "tensor_core_blocked"
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        if (old := too_old(target)) is not None:
+            return old
+        if not problem.constant_weight:
+            return Unsupported("weights must be constant, to be packed at compile time")
+        if spec.dtype not in _TYPES:
+            return Unsupported(f"element type must be {' or '.join(_TYPES)}; got {spec.dtype}")
+        if problem.accumulator != "float32":
+            return Unsupported(f"sums must be of float32; got {problem.accumulator}")
+        if spec.transposed and (refusal := SUBPIXEL.refusal(spec)) is not None:
+            return refusal
+        if spec.group > 1 and (spec.in_channels // spec.group) % lanes(spec.dtype):
+            return Unsupported(
+                f"input channels of a group must be a multiple of {lanes(spec.dtype)}; got {spec.in_channels // spec.group}"
+            )
+        whole = _whole(problem)
+        if (whole.groups > 1 or whole.phases > 1) and whole.channels % 16:
+            return Unsupported(
+                f"output channels of a group or phase must be a multiple of 16; got {whole.channels}"
+            )
+        return None
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return the tile that the model finds fastest."""
+        return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield legal tiles, and for sums long enough their parts."""
+        dtype, whole = problem.spec.dtype, _whole(problem)
+        exact = whole.groups > 1 or whole.phases > 1
+        for tile in row_tiles(target.gpu, whole.channels, whole.pixels, dtype, exact=exact):
+            depth = whole.depth * lanes(dtype)
+            for split in _SPLITS:
+                if split == 1 or (depth >= 2 * tile["step"] * split and not exact):
+                    yield {**tile, "split": split}
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
+        spec, gpu = problem.spec, target.gpu
+        m = vector_gemm.matrices(spec, knobs)
+        depth = m.padded_depth * lanes(spec.dtype)
+        work = row_cycles(gpu, m.products, m.padded_channels, m.padded_pixels, depth, knobs, spec.dtype)  # fmt: skip
+        sums = 4 * m.products * m.padded_channels * m.padded_pixels
+        return launched_cycles(gpu, work, spec.nbytes, sums if m.split > 1 else 0)
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return blocks of 16 bytes, without a halo: what lies outside is not copied but filled with zeros."""
+        block = Layout(lanes(problem.spec.dtype))
+        return Operands(block, Halo(), block)
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return the weights in rows of 16 bytes."""
+        return vector_gemm.pack(weight, problem.spec, knobs)
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result."""
+        return vector_gemm.compute(problem, knobs, rows.product)
+
+
+def _whole(problem: Problem) -> Matrices:
+    knobs = {"pixels": 1, "channels": 1, "step": lanes(problem.spec.dtype), "split": 1}
+    return vector_gemm.matrices(problem.spec, knobs)
+
+
+ALGORITHM = TensorCoreBlocked()

@@ -1,0 +1,187 @@
+"""`implicit_gemm` on vectors of channels: what lies together in memory is looked up, copied and multiplied together.
+
+THE ALGORITHM   acc[z, m, k] = sum over i, e of patch[z, i, m, e] w[z, i, k, e]     e: channel in a block, as many as 16 bytes hold
+                patch and i as in `implicit_gemm`, with blocks of channels in place of channels
+                y[n, k, p...] = epilogue(acc)                                       on data and result as NC/e[...]e
+WHEN            as `implicit_gemm`, if groups are whole blocks
+COST            as `implicit_gemm`, channels rounded up to whole blocks
+ACCURACY        as `implicit_gemm`
+SOURCE          Chetlur et al., arXiv:1410.0759 (implicit GEMM); CUTLASS, "Implicit GEMM Convolution" (channels innermost, 16 bytes a load)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from tvm import te, tirx
+
+from convc.ir.spec import ConvSpec
+from convc.ir.types import numpy_dtype
+from convc.schedules import implicit_gemm
+from convc.schedules.algorithm import Problem
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
+from convc.schedules.matrices import Matrices, gather, point
+from convc.schedules.plan import Knobs
+from convc.schedules.scalar import apply_steps, cast
+
+__all__ = ["Element", "Product", "Sums", "compute", "lanes", "matrices", "pack"]
+
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+# (product, where a step of the sum begins, block in the step, pixel, channel in the block) -> element
+Element: TypeAlias = Callable[[Expr, Expr, Expr, Expr, Expr], Expr]
+# (extents, elements of patches, their type, the sums' type) -> products
+Product: TypeAlias = Callable[[Matrices, Element, str, str], "Sums"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Products, in whatever order their schedule wants them.
+
+    Attributes:
+        weight: packed.
+        acc: the sums.
+        index: product, channel, pixel -> index of their sum.
+        whose: index of a sum -> product, channel, pixel.
+    """
+
+    weight: te.Tensor
+    acc: te.Tensor
+    index: Callable[[Expr, Expr, Expr], tuple[Expr, ...]]
+    whose: Callable[..., tuple[Expr, Expr, Expr]]
+
+
+_BYTES = 16
+
+
+def lanes(dtype: str) -> int:
+    """Return the channels of a block.
+
+    Example:
+        >>> lanes("float16"), lanes("float32")
+        (8, 4)
+    """
+    return _BYTES // numpy_dtype(dtype).itemsize
+
+
+def matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:
+    """Return the products' extents, `depth`, `step` and their like in blocks of channels.
+
+    Example:
+        >>> spec = ConvSpec.of((2, 64, 14, 14), (96, 64, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
+        >>> m = matrices(spec, {"pixels": 64, "channels": 64, "step": 32, "split": 1})
+        >>> m.depth, m.step
+        (72, 4)
+    """
+    return Matrices.of(_of_blocks(spec), _in_blocks(spec, knobs))
+
+
+def _of_blocks(spec: ConvSpec) -> ConvSpec:
+    """Return the convolution with blocks of input channels in place of channels."""
+    n, c, *extents = spec.data
+    e = lanes(spec.dtype)
+    if spec.transposed:
+        return replace(spec, data=(n, -(-c // e), *extents), weight=(-(-c // e), *spec.weight[1:]))
+    k, per_group, *taps = spec.weight
+    return replace(spec, data=(n, -(-c // e), *extents), weight=(k, -(-per_group // e), *taps))
+
+
+def _in_blocks(spec: ConvSpec, knobs: Knobs) -> Knobs:
+    return {**knobs, "step": knobs["step"] // lanes(spec.dtype)}
+
+
+def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
+    """Return weights as [product][depth in blocks][channels][channel in the block], padded with zeros."""
+    e, axis = lanes(spec.dtype), 0 if spec.transposed else 1
+    whole = [(0, -extent % e if i == axis else 0) for i, extent in enumerate(weight.shape)]
+    padded = np.pad(weight, whole)
+    shape = padded.shape
+    blocks = padded.reshape(*shape[:axis], shape[axis] // e, e, *shape[axis + 1 :])
+    apart = [np.take(blocks, lane, axis=axis + 1) for lane in range(e)]
+    packed = [implicit_gemm.pack(w, _of_blocks(spec), _in_blocks(spec, knobs)) for w in apart]
+    return np.ascontiguousarray(np.stack(packed, axis=-1))
+
+
+def compute(problem: Problem, knobs: Knobs, multiply: Product) -> list[te.Tensor]:
+    """Return data, weight, extras..., result; `multiply`'s blocks, `flat`, and `own` or, of split sums, `total`."""
+    spec, e = problem.spec, lanes(problem.spec.dtype)
+    blocks, m = _of_blocks(spec), matrices(spec, knobs)
+    x = te.placeholder((*blocks.data, e), spec.dtype, name="data")
+
+    def element(z: Expr, start: Expr, place: Expr, pixel: Expr, lane: Expr) -> Expr:
+        look = implicit_gemm.lookup(blocks, m, _in_blocks(spec, knobs), lambda *at: x(*at, lane))
+        return look(z, start, place, pixel)
+
+    sums = multiply(m, element, spec.dtype, problem.accumulator)
+    n, k, *points = spec.output
+    shape = (n, -(-k // e), *points, e)
+    extras = blocked_extras(problem, -(-k // e), e, shape)
+
+    def logical(n: Expr, k: Expr, *at: Expr) -> tuple[Expr, Expr, tuple[Expr, ...]]:
+        return n, k * e + at[-1], at[:-1]
+
+    if m.split > 1:
+        y = blocked_result(_gather(spec, m, shape, logical, sums, sums.acc), problem, extras)
+    else:
+        y = _gather(spec, m, shape, logical, sums, _finish(problem, m, sums, extras))
+    return [x, sums.weight, *extras, y]
+
+
+def _gather(
+    spec: ConvSpec,
+    m: Matrices,
+    shape: Sequence[int],
+    logical: Callable[..., tuple[Expr, Expr, Sequence[Expr]]],
+    sums: Sums,
+    values: te.Tensor,
+) -> te.Tensor:
+    """Return values that are ordered as sums in the result's order; block `flat` [product][pixel][channel] comes between."""
+    flat = te.compute(
+        (m.products, m.padded_pixels, m.padded_channels),
+        lambda z, p, k: values(*sums.index(z, k, p)),
+        name="flat",
+    )
+    return gather(spec, m, shape, logical, lambda z, k, p: flat(z, p, k))
+
+
+def _finish(problem: Problem, m: Matrices, sums: Sums, extras: Sequence[te.Tensor]) -> te.Tensor:
+    """Return the epilogue in the order of the sums, whose owners compute it: block `own`, and `own_add` for a residual."""
+    spec, e = problem.spec, lanes(problem.spec.dtype)
+    blocks, wide = -(-spec.out_channels // e), problem.accumulator
+
+    def place(*index: Expr) -> tuple[list[Expr], Expr, list[Expr]]:
+        """Return conditions for being a result at all, its channel, and its index without the channel."""
+        z, k, pixel = sums.whose(*index)
+        inside = []
+        if m.padded_pixels != m.pixels:
+            inside.append(pixel < m.pixels)
+        if m.padded_channels > blocks * e:
+            inside.append(k // e < blocks)
+        return inside, z % m.groups * m.channels + k, point(spec, m, z, pixel)
+
+    def owned(extra: te.Tensor, name: str) -> te.Tensor:
+        def read(*index: Expr) -> Expr:
+            inside, k, (n, *p) = place(*index)
+            value = extra[k // e, k % e] if name == "bias" else extra(n, k // e, *p, k % e)
+            if not inside:
+                return value
+            return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, spec.dtype))
+
+        return te.compute(sums.acc.shape, read, name=f"own_{name}")
+
+    def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
+        return te.compute(y.shape, lambda *i: y(*i) + b(*i), name="bias_add")
+
+    named = [step.name for step in problem.epilogue if step.takes_operand]
+    own = [cast(owned(x, name), wide) for x, name in zip(extras, named, strict=True)]
+    y = apply_steps(sums.acc, problem.epilogue, own, bias)
+    beyond = spec.out_channels % e != 0
+
+    def rounded(*index: Expr) -> Expr:
+        value = y(*index).astype(spec.dtype)
+        _, k, _ = place(*index)
+        return tirx.Select(k < spec.out_channels, value, tirx.const(0, spec.dtype)) if beyond else value  # fmt: skip
+
+    return te.compute(y.shape, rounded, name="own")

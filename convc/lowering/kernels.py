@@ -235,7 +235,9 @@ def reorder_kernel(
     type: TensorType, source: int, result: int, target: Target, views: Sequence[View]
 ) -> Kernel:
     """Return the copy of an image from one block to another (0: plain); channels beyond the last are zeros."""
-    views = list(map(moved, views))
+    if backend_of(target).widens:
+        # As the same backend's kernels have bfloat16 in memory.
+        views = list(map(moved, views))
     type = TensorType(type.shape, views[0].dtype)
 
     def make() -> tirx.PrimFunc:

@@ -121,8 +121,9 @@ def write_static(
 
 def _descriptor(manifest: Manifest, symbol: str) -> str:
     """Return the C++ source of the table that stands for the dynamic linker's: name -> address."""
-    functions = {v.entry for v in every_variant(manifest)}
-    functions |= {step.symbol for v in every_variant(manifest) for step in v.steps}
+    parts = [part for v in every_variant(manifest) for part in (v, *v.smaller)]
+    functions = {part.entry for part in parts}
+    functions |= {step.symbol for part in parts for step in part.steps}
     names = [*(f"__tvm_ffi_{name}" for name in sorted(functions)), *_BACKEND]
     # Weak: a model without parallel kernels has no variable for launching them, one for CPUs no kernels of a device.
     declared = "\n".join(f"extern char {name}[] __attribute__((weak));" for name in names)

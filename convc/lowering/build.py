@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 import tvm
+from tvm import tirx
 
 from convc.lowering import package
 from convc.lowering.entry import ENTRY, Offsets, entry_function, offset_of
@@ -98,34 +99,40 @@ def build_variants(
     objects: list[bytes] = []
     made: list[form.Variant] = []
     done = 0
-    for number, (program, target) in enumerate(parts):
-        arena_offsets, arena_bytes = _place_buffers(program)
-        # A space of names each: an arena buffer may be called like a weight, an input or an output.
-        offsets = {"arena": arena_offsets, "weights": weight_offsets[number]}
-        # The same kernel for two CPUs has one symbol; in one library it needs two.
-        prefix = f"v{number}_" if number else ""
-        functions = {}
-        for symbol, kernel in {c.kernel.symbol: c.kernel for c in program.calls}.items():
-            progress(done, total)
-            func = kernel.make()
-            functions[prefix + symbol] = (
-                func.with_attr("global_symbol", prefix + symbol) if prefix else func
+    for numbers in _compiled_together(parts):
+        functions: dict[str, tirx.PrimFunc] = {}
+        placed: list[tuple[int, Offsets, int]] = []
+        for number in numbers:
+            program = parts[number][0]
+            arena_offsets, arena_bytes = _place_buffers(program)
+            # A space of names each: an arena buffer may be called like a weight, an input or an output.
+            offsets = {"arena": arena_offsets, "weights": weight_offsets[number]}
+            placed.append((number, offsets, arena_bytes))
+            prefix = _prefix(number)
+            for symbol, kernel in {c.kernel.symbol: c.kernel for c in program.calls}.items():
+                progress(done, total)
+                func = kernel.make()
+                functions[prefix + symbol] = (
+                    func.with_attr("global_symbol", prefix + symbol) if prefix else func
+                )
+                done += 1
+            functions[prefix + ENTRY] = entry_function(
+                program, offsets, weights.nbytes, arena_bytes, prefix
             )
-            done += 1
-        entry = prefix + ENTRY
-        functions[entry] = entry_function(program, offsets, weights.nbytes, arena_bytes, prefix)
+        target = parts[numbers[0]][1]
         with collect() as workspace:
             objects += backend_of(target).compile(tvm.IRModule(functions), target)
-        made.append(
+        made += [
             form.Variant(
                 target=_target_info(target),
                 batch=batch.sizes[number % len(batch.sizes)] if batch else 0,
-                entry=entry,
+                entry=_prefix(number) + ENTRY,
                 arena_bytes=arena_bytes,
                 workspace_bytes=workspace.nbytes,
-                steps=tuple(_steps(program, offsets, prefix)),
+                steps=tuple(_steps(parts[number][0], offsets, _prefix(number))),
             )
-        )
+            for number, offsets, arena_bytes in placed
+        ]
     progress(total, total)
     step = len(batch.sizes) if batch else 1
     variants = [_joined(made[i : i + step]) for i in range(0, len(made), step)]
@@ -152,6 +159,18 @@ def build_variants(
         variants=tuple(variants[1:]),
     )
     return Built(tuple(objects), manifest, tuple(weights.arrays))
+
+
+def _compiled_together(parts: Sequence[tuple[Program, Target]]) -> list[range]:
+    """Return which parts share an object: a library holds one block of a device's kernels, so all that are for a device do."""
+    if parts[0][1].device is not None:
+        return [range(len(parts))]
+    return [range(number, number + 1) for number in range(len(parts))]
+
+
+def _prefix(number: int) -> str:
+    """Return what a part's symbols begin with: the same kernel for two CPUs has one symbol; in one library it needs two."""
+    return f"v{number}_" if number else ""
 
 
 def _joined(sizes: Sequence[form.Variant]) -> form.Variant:

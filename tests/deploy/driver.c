@@ -2,6 +2,7 @@
  *
  *   driver misuse MODULE            wrong calls are errors in words
  *   driver run CPU MODULE IN OUT0 ...  three runs of the variant for CPU (best: the one that convc takes); inputs and outputs are files
+ *   driver batch MODULE IN N OUT0 ...  the same of N samples of a module with a symbolic batch, with another number of them before
  *   driver fork MODULE              what works in a forked child, and what is an error there
  *   driver threads MODULE IN N R    N threads, a context each, R runs each; all results equal the first
  *   driver reload MODULE N          load, run, unload N times; resident memory stays
@@ -148,6 +149,9 @@ static void misuse(const char *path) {
   EXPECT(strstr(convc_last_error(), "must not overlap"));
   b.in[0] = kept;
   CHECK(run(context, &b));
+  EXPECT(convc_module_batch(module) == 0 && convc_input_sample_bytes(module, 0) == 0);
+  EXPECT(convc_run_batch(context, 1, (const void *const *)b.in, b.inputs, b.out, b.outputs) == CONVC_ERROR_ARGUMENT);
+  EXPECT(strstr(convc_last_error(), "module must have a symbolic batch to run 1 samples; got one of fixed shapes"));
 
   convc_tensor_info info;
   convc_step_info step;
@@ -187,6 +191,31 @@ static void run_files(const char *cpu, int count, char **arguments) {
   convc_context_destroy(context);
   convc_unload(module);
   free_buffers(&b);
+}
+
+static void run_batch(int count, char **arguments) {
+  convc_module *module;
+  convc_context *context;
+  CHECK(convc_load(arguments[0], NULL, &module));
+  CHECK(convc_context_create(module, 0, &context));
+  const size_t samples = (size_t)atol(arguments[2]), outputs = convc_output_count(module);
+  EXPECT(convc_module_batch(module) > 0 && convc_input_count(module) == 1 && (size_t)count == 3 + outputs && outputs <= MAX);
+  const size_t in_bytes = convc_input_sample_bytes(module, 0);
+  void *in = buffer((samples + 1) * in_bytes), *out[MAX];
+  transfer(arguments[1], in, samples * in_bytes, 0);
+  for (size_t i = 0; i < outputs; ++i) out[i] = buffer((samples + 1) * convc_output_sample_bytes(module, i));
+  for (size_t n = samples + 1; n + 1 > samples; --n) {
+    CHECK(convc_run_batch(context, n, (const void *const *)&in, 1, out, outputs));
+    if (!n) break;
+  }
+  CHECK(convc_run_batch(context, samples, (const void *const *)&in, 1, out, outputs));
+  EXPECT(convc_run_batch(context, (size_t)-1 / 2, (const void *const *)&in, 1, out, outputs) == CONVC_ERROR_ARGUMENT);
+  EXPECT(strstr(convc_last_error(), "samples must fit into memory"));
+  for (size_t i = 0; i < outputs; ++i) transfer(arguments[3 + i], out[i], samples * convc_output_sample_bytes(module, i), 1);
+  for (size_t i = 0; i < outputs; ++i) convc_free(out[i]);
+  convc_free(in);
+  convc_context_destroy(context);
+  convc_unload(module);
 }
 
 static int same_outputs(const Buffers *a, const Buffers *b) {
@@ -339,6 +368,10 @@ static void memory(const char *path) {
 /* In count_allocations.c; absent without it. */
 extern long allocations_so_far(void) __attribute__((weak));
 
+static convc_status runs_again(convc_context *context, Buffers *b, size_t samples) {
+  return samples ? convc_run_batch(context, samples, (const void *const *)b->in, b->inputs, b->out, b->outputs) : run(context, b);
+}
+
 static void counted(const char *path, int count) {
   convc_module *module;
   convc_context *context;
@@ -347,9 +380,11 @@ static void counted(const char *path, int count) {
   CHECK(convc_context_create(module, 0, &context));
   Buffers b = make_buffers(module);
   EXPECT(allocations_so_far() > 0);
-  CHECK(run(context, &b));
+  /* Of a symbolic batch one sample less than fits, which takes a second size or copies. */
+  const size_t samples = convc_module_batch(module) ? convc_module_batch(module) - 1 : 0;
+  CHECK(runs_again(context, &b, samples));
   const long before = allocations_so_far();
-  for (int i = 0; i < count; ++i) CHECK(run(context, &b));
+  for (int i = 0; i < count; ++i) CHECK(runs_again(context, &b, samples));
   printf("%ld\n", allocations_so_far() - before);
   convc_context_destroy(context);
   convc_unload(module);
@@ -383,6 +418,7 @@ int main(int argc, char **argv) {
   const char *verb = argv[1];
   if (strcmp(verb, "misuse") == 0) misuse(argv[2]);
   else if (strcmp(verb, "run") == 0 && argc > 3) run_files(argv[2], argc - 3, argv + 3);
+  else if (strcmp(verb, "batch") == 0 && argc > 4) run_batch(argc - 2, argv + 2);
   else if (strcmp(verb, "fork") == 0) forked(argv[2]);
   else if (strcmp(verb, "threads") == 0 && argc == 6) threads(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
   else if (strcmp(verb, "reload") == 0 && argc == 4) reload(argv[2], atoi(argv[3]));

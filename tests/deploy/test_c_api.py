@@ -50,15 +50,43 @@ def test_each_variant_by_name(
     assert_outputs(tmp_path)
 
 
-def test_a_symbolic_batch_runs_at_its_largest_size(programs: Programs, tmp_path: Path) -> None:
-    model = convc.compile(small_net(batch="N"), threads=1, algo=ALGORITHM, batch_sizes=(1, 2))
-    module_file = model.export(tmp_path / "small.so")
-    x = np.concatenate([image(1), image(2)])
-    x.tofile(tmp_path / "x.bin")
-    programs.drive("run", "best", *run_files(module_file, tmp_path / "x.bin", tmp_path))
+@pytest.fixture(scope="module")
+def batched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Code for 4 and 2 samples. A sample's scores have 40 bytes: most parts of them begin between two cache lines."""
+    model = convc.compile(small_net(batch="N"), threads=1, algo=ALGORITHM, batch_sizes=(2, 4))
+    return model.export(tmp_path_factory.mktemp("batched") / "small.so")
+
+
+def assert_samples(x: np.ndarray, folder: Path) -> None:
     for name, value in expected(x).items():
-        found = np.fromfile(tmp_path / f"{name}.bin", np.float32).reshape(value.shape)
+        found = np.fromfile(folder / f"{name}.bin", np.float32).reshape(value.shape)
         np.testing.assert_array_equal(found, value)
+
+
+def test_a_symbolic_batch_runs_at_its_largest_size(
+    programs: Programs, batched: Path, tmp_path: Path
+) -> None:
+    x = np.concatenate([image(seed) for seed in range(4)])
+    x.tofile(tmp_path / "x.bin")
+    programs.drive("run", "best", *run_files(batched, tmp_path / "x.bin", tmp_path))
+    assert_samples(x, tmp_path)
+
+
+@pytest.mark.parametrize("samples", [1, 3, 11])
+def test_any_number_of_samples(
+    samples: int, sanitized: Programs, batched: Path, tmp_path: Path
+) -> None:
+    x = np.concatenate([image(seed) for seed in range(samples)])
+    x.tofile(tmp_path / "x.bin")
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    sanitized.drive("batch", batched, tmp_path / "x.bin", samples, *outputs)
+    assert_samples(x, tmp_path)
+
+
+def test_no_run_of_a_batch_after_the_first_allocates(
+    programs: Programs, counter: Path, batched: Path
+) -> None:
+    assert programs.drive("counted", batched, 3, LD_PRELOAD=str(counter)) == "0\n"
 
 
 def test_wrong_calls_are_errors_in_words(sanitized: Programs, module_file: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import msgspec
+import numpy as np
 import pytest
 
 import convc
@@ -21,6 +22,7 @@ from convc.deploy.libconvc import NATIVE
 from convc.errors import PackageError
 from convc.runtime import read_manifest
 from tests.cuda_emulation.compiler import compile_kernels, device_library
+from tests.cuda_emulation.emulation import compile_and_run
 from tests.cuda_emulation.test_doubles import toolkit_headers
 from tests.deploy.empty_root import empty_root, enter, loaded_by
 from tests.deploy.small_net import expected, image, small_net
@@ -69,6 +71,29 @@ def test_results_in_c(
     outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
     programs.drive("run", "best", bundle / "small.so", image_file, *outputs, **device)
     assert_outputs(tmp_path)
+
+
+def test_any_number_of_samples(
+    nvcc: None, programs: Programs, device: dict[str, str], tmp_path: Path
+) -> None:
+    """All sizes' kernels are in one block; each size has a graph of its own."""
+    model = convc.compile(small_net(batch="N"), target="cuda -arch=sm_90", batch_sizes=(1, 3))
+    x = np.concatenate([image(seed) for seed in range(5)])
+    x.tofile(tmp_path / "x.bin")
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    module_file = model.export(tmp_path / "small.so")
+    programs.drive("batch", module_file, tmp_path / "x.bin", 5, *outputs, **device)
+    for name, value in expected(x).items():
+        found = np.fromfile(tmp_path / f"{name}.bin", np.float32).reshape(value.shape)
+        np.testing.assert_array_equal(found, value)
+
+
+def test_any_number_of_samples_in_python() -> None:
+    x = np.concatenate([image(seed) for seed in range(5)])
+    options = {"target": "cuda -arch=sm_90", "batch_sizes": (1, 3)}
+    outputs, _ = compile_and_run(small_net(batch="N"), {"x": x}, orders=("up",), **options)
+    for name, value in expected(x).items():
+        np.testing.assert_array_equal(outputs[name], value)
 
 
 def test_between_buffers_on_the_device(

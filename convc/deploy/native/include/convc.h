@@ -144,6 +144,19 @@ CONVC_API int convc_threads(const convc_context *context);
 CONVC_API convc_status convc_run(convc_context *context, const void *const *inputs, size_t input_count,
                                  void *const *outputs, size_t output_count);
 
+/* How many samples the largest code of a module with a symbolic batch takes, which is what `convc_run` runs and what shapes and sizes
+ * above are for; 0 of fixed shapes. */
+CONVC_API size_t convc_module_batch(const convc_module *module);
+/* Bytes of an input or output for each sample; 0 where it does not depend on the batch. */
+CONVC_API size_t convc_input_sample_bytes(const convc_module *module, size_t index);
+CONVC_API size_t convc_output_sample_bytes(const convc_module *module, size_t index);
+
+/* Run any number of samples, one behind the other in the buffers. They are split into the batch sizes that there is code for; where one
+ * begins between two multiples of CONVC_ALIGNMENT, or fewer are left than the smallest size, they are copied, through memory that the
+ * first such run takes. Not for buffers on a device. */
+CONVC_API convc_status convc_run_batch(convc_context *context, size_t samples, const void *const *inputs, size_t input_count,
+                                       void *const *outputs, size_t output_count);
+
 /* Queue a run of a module for cuda on a stream (CUstream, cudaStream_t; NULL: the default one), and do not wait. Buffers are addresses on
  * the module's device. Queue the runs of one context on one stream, or wait in between: they share its arena. */
 CONVC_API convc_status convc_run_on_device(convc_context *context, const void *const *inputs, size_t input_count,

@@ -38,6 +38,7 @@ struct Tensor {
   std::string dtype;
   std::vector<std::int64_t> shape;
   std::size_t nbytes = 0;
+  std::size_t sample_bytes = 0;  // with a symbolic batch; 0 where the tensor does not depend on it
 };
 
 struct LoadOptions {
@@ -67,8 +68,9 @@ class Module {
   std::string device() const { return convc_module_device(handle_.get()); }
   std::size_t inputs() const { return convc_input_count(handle_.get()); }
   std::size_t outputs() const { return convc_output_count(handle_.get()); }
-  Tensor input(std::size_t index) const { return tensor(convc_input_info, index); }
-  Tensor output(std::size_t index) const { return tensor(convc_output_info, index); }
+  std::size_t batch() const { return convc_module_batch(handle_.get()); }
+  Tensor input(std::size_t index) const { return tensor(convc_input_info, convc_input_sample_bytes, index); }
+  Tensor output(std::size_t index) const { return tensor(convc_output_info, convc_output_sample_bytes, index); }
   convc_memory memory() const {
     convc_memory found;
     check(convc_module_memory(handle_.get(), &found));
@@ -86,11 +88,11 @@ class Module {
     given.device = options.device;
     return given;
   }
-  template <typename Get>
-  Tensor tensor(Get get, std::size_t index) const {
+  template <typename Get, typename Sample>
+  Tensor tensor(Get get, Sample sample, std::size_t index) const {
     convc_tensor_info info;
     check(get(handle_.get(), index, &info));
-    return {info.name, info.dtype, {info.shape, info.shape + info.rank}, info.nbytes};
+    return {info.name, info.dtype, {info.shape, info.shape + info.rank}, info.nbytes, sample(handle_.get(), index)};
   }
 
   std::shared_ptr<convc_module> handle_;
@@ -107,6 +109,10 @@ class Context {
 
   void run(const std::vector<const void *> &inputs, const std::vector<void *> &outputs) {
     check(convc_run(handle_.get(), inputs.data(), inputs.size(), outputs.data(), outputs.size()));
+  }
+  // Any number of samples of a module with a symbolic batch.
+  void run_batch(std::size_t samples, const std::vector<const void *> &inputs, const std::vector<void *> &outputs) {
+    check(convc_run_batch(handle_.get(), samples, inputs.data(), inputs.size(), outputs.data(), outputs.size()));
   }
   // Addresses on the device of a module for cuda; queued on a stream, not waited for.
   void run_on_device(const std::vector<const void *> &inputs, const std::vector<void *> &outputs, void *stream = nullptr) {

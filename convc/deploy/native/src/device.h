@@ -76,14 +76,14 @@ class DeviceRun {
   convc_status allocate(const Manifest &manifest, const Variant &variant);
   DeviceAddress arena() const { return arena_; }
 
-  // Copy inputs there, run, copy outputs back, wait.
-  convc_status run(convc_context &context, const void *const *inputs, void *const *outputs);
+  // Copy a part's inputs there, run it, copy its outputs back, wait.
+  convc_status run(convc_context &context, size_t part, const void *const *inputs, void *const *outputs);
   // Queue a run between addresses on the device, already in the context's tensors, on the caller's stream.
   convc_status queue(convc_context &context, CudaHandle stream);
   // Copy inputs there and let the context's tensors be the own buffers; run all once. For a profile.
   convc_status prepare(convc_context &context, const void *const *inputs);
-  // Copy the own buffers' outputs back, and wait.
-  convc_status fetch(const convc_context &context, void *const *outputs) const;
+  // Copy the own buffers' outputs back, of so many samples, and wait.
+  convc_status fetch(const convc_context &context, void *const *outputs, size_t samples) const;
   // Seconds of a call of `function`, `repeats` times: ten calls, recorded as one graph, between two events.
   convc_status time(SafeCall function, const Any *arguments, int32_t count, int repeats, double *seconds);
   convc_status wait() const { return driver_.check(driver_.cuStreamSynchronize(stream_), "cuStreamSynchronize"); }
@@ -103,7 +103,7 @@ class DeviceRun {
   convc_status record(Calls calls, CudaHandle &launchable);
   convc_status call(SafeCall function, const Any *arguments, int32_t count, int times);
   void use_own_buffers(convc_context &context) const;
-  convc_status upload(const convc_context &context, const void *const *inputs) const;
+  convc_status upload(const convc_context &context, const void *const *inputs, size_t samples) const;
 
   struct Block {
     DeviceAddress memory;
@@ -116,7 +116,8 @@ class DeviceRun {
   const Driver &driver_;
   CudaHandle stream_ = nullptr;
   CudaHandle running_on_ = nullptr;  // the stream of the run that is being queued
-  CudaHandle graph_ = nullptr;       // the recorded run
+  CudaHandle *graphs_ = nullptr;     // the recorded run of each part
+  size_t part_count_ = 0;
   DeviceAddress arena_ = 0;
   DeviceAddress scratch_ = 0;  // what the manifest plans for kernels, and its pieces
   Stack workspace_;

@@ -41,7 +41,9 @@ DeviceRun *current_device_run() { return current_run; }
 DeviceRun::~DeviceRun() {
   const Device::Current current(device_);
   if (stream_) driver_.cuStreamSynchronize(stream_);
-  if (graph_) driver_.cuGraphExecDestroy(graph_);
+  for (size_t i = 0; i < part_count_; ++i) {
+    if (graphs_[i]) driver_.cuGraphExecDestroy(graphs_[i]);
+  }
   for (const Block &block : blocks_) {
     if (block.memory) driver_.cuMemFree_v2(block.memory);
   }
@@ -52,6 +54,7 @@ DeviceRun::~DeviceRun() {
   if (arena_) driver_.cuMemFree_v2(arena_);
   if (stream_) driver_.cuStreamDestroy_v2(stream_);
   free(ports_);
+  free(graphs_);
 }
 
 convc_status DeviceRun::allocate(const Manifest &manifest, const Variant &variant) {
@@ -61,8 +64,10 @@ convc_status DeviceRun::allocate(const Manifest &manifest, const Variant &varian
   const size_t inputs = manifest.inputs.size;
   port_count_ = inputs + manifest.outputs.size;
   ports_ = static_cast<DeviceAddress *>(calloc(port_count_ + 1, sizeof *ports_));
-  if (!ports_) {
-    port_count_ = 0;
+  part_count_ = 1 + variant.smaller.size;
+  graphs_ = static_cast<CudaHandle *>(calloc(part_count_, sizeof *graphs_));
+  if (!ports_ || !graphs_) {
+    port_count_ = part_count_ = 0;
     return fail(CONVC_ERROR_MEMORY, "memory must be enough for a context; got none.");
   }
   const auto take = [this](DeviceAddress &memory, size_t nbytes) {
@@ -70,8 +75,8 @@ convc_status DeviceRun::allocate(const Manifest &manifest, const Variant &varian
     memory = 0;
     return fail(CONVC_ERROR_MEMORY, "%s must have memory for a context; got none for %zu bytes.", device_.description(), nbytes);
   };
-  if (convc_status bad = take(arena_, buffer_bytes(variant.arena_bytes))) return bad;
-  if (const auto planned = static_cast<size_t>(variant.workspace_bytes)) {
+  if (convc_status bad = take(arena_, buffer_bytes(most_arena_bytes(variant)))) return bad;
+  if (const auto planned = static_cast<size_t>(most_workspace_bytes(variant))) {
     if (convc_status bad = take(scratch_, planned)) return bad;
     workspace_.set(pointer(scratch_), planned);
   }
@@ -86,11 +91,12 @@ void DeviceRun::use_own_buffers(convc_context &context) const {
   for (size_t i = 0; i < port_count_; ++i) context.tensors[2 + i].data = pointer(ports_[i]);
 }
 
-convc_status DeviceRun::upload(const convc_context &context, const void *const *inputs) const {
+convc_status DeviceRun::upload(const convc_context &context, const void *const *inputs, size_t samples) const {
   const List<Tensor> &tensors = context.module->manifest.inputs;
   for (size_t i = 0; i < tensors.size; ++i) {
-    if (!tensors[i].nbytes) continue;
-    const int sent = driver_.cuMemcpyHtoDAsync_v2(ports_[i], inputs[i], tensors[i].nbytes, stream_);
+    const size_t nbytes = bytes_of(tensors[i], samples);
+    if (!nbytes) continue;
+    const int sent = driver_.cuMemcpyHtoDAsync_v2(ports_[i], inputs[i], nbytes, stream_);
     if (convc_status bad = driver_.check(sent, "uploading an input")) return bad;
   }
   return CONVC_OK;
@@ -117,53 +123,56 @@ convc_status DeviceRun::record(Calls calls, CudaHandle &launchable) {
   return status;
 }
 
-convc_status DeviceRun::run(convc_context &context, const void *const *inputs, void *const *outputs) {
+convc_status DeviceRun::run(convc_context &context, size_t part, const void *const *inputs, void *const *outputs) {
   const Device::Current current(device_);
   if (current.status()) return current.status();
-  const SafeCall entry = context.module->entry;
+  const SafeCall entry = context.module->entries[part];
+  const Variant &variant = *context.module->variant;
+  const auto samples = static_cast<size_t>(part ? variant.smaller[part - 1].batch : variant.batch);
   const auto count = static_cast<int32_t>(context.argument_count);
   const auto once = [&] {
     const Use use(*this, stream_);
     return call(entry, context.arguments, count, 1);
   };
   use_own_buffers(context);
-  if (convc_status bad = upload(context, inputs)) return bad;
-  if (graph_) {
-    if (convc_status bad = driver_.check(driver_.cuGraphLaunch(graph_, stream_), "cuGraphLaunch")) return bad;
+  if (convc_status bad = upload(context, inputs, samples)) return bad;
+  if (graphs_[part]) {
+    if (convc_status bad = driver_.check(driver_.cuGraphLaunch(graphs_[part], stream_), "cuGraphLaunch")) return bad;
   } else {
     // The first run itself, since code is loaded and memory taken by it, and then what it launches, to be replayed.
     if (convc_status bad = once()) return bad;
     if (convc_status bad = wait()) return bad;
-    if (convc_status bad = record(once, graph_)) return bad;
+    if (convc_status bad = record(once, graphs_[part])) return bad;
   }
-  return fetch(context, outputs);
+  return fetch(context, outputs, samples);
 }
 
 convc_status DeviceRun::queue(convc_context &context, CudaHandle stream) {
   const Device::Current current(device_);
   if (current.status()) return current.status();
   const Use use(*this, stream);
-  return call(context.module->entry, context.arguments, static_cast<int32_t>(context.argument_count), 1);
+  return call(context.module->entries[0], context.arguments, static_cast<int32_t>(context.argument_count), 1);
 }
 
 convc_status DeviceRun::prepare(convc_context &context, const void *const *inputs) {
   const Device::Current current(device_);
   if (current.status()) return current.status();
   use_own_buffers(context);
-  if (convc_status bad = upload(context, inputs)) return bad;
+  if (convc_status bad = upload(context, inputs, most_samples(&context))) return bad;
   const Use use(*this, stream_);
-  if (convc_status bad = call(context.module->entry, context.arguments, static_cast<int32_t>(context.argument_count), 1)) return bad;
+  if (convc_status bad = call(context.module->entries[0], context.arguments, static_cast<int32_t>(context.argument_count), 1)) return bad;
   return wait();
 }
 
-convc_status DeviceRun::fetch(const convc_context &context, void *const *outputs) const {
+convc_status DeviceRun::fetch(const convc_context &context, void *const *outputs, size_t samples) const {
   const Device::Current current(device_);
   if (current.status()) return current.status();
   const List<Tensor> &tensors = context.module->manifest.outputs;
   const DeviceAddress *from = ports_ + context.module->manifest.inputs.size;
   for (size_t i = 0; i < tensors.size; ++i) {
-    if (!tensors[i].nbytes) continue;
-    if (convc_status bad = driver_.check(driver_.cuMemcpyDtoHAsync_v2(outputs[i], from[i], tensors[i].nbytes, stream_), "fetching an output")) return bad;
+    const size_t nbytes = bytes_of(tensors[i], samples);
+    if (!nbytes) continue;
+    if (convc_status bad = driver_.check(driver_.cuMemcpyDtoHAsync_v2(outputs[i], from[i], nbytes, stream_), "fetching an output")) return bad;
   }
   return wait();
 }

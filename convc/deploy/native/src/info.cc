@@ -52,8 +52,8 @@ const char *convc_module_manifest(const convc_module *module, size_t *size) {
 convc_status convc_module_memory(const convc_module *module, convc_memory *memory) {
   if (!module || !memory) return convc::fail(CONVC_ERROR_ARGUMENT, "module and memory must not be NULL; got NULL.");
   const convc::Variant &variant = shown(module);
-  *memory = {convc::buffer_bytes(module->manifest.weights_bytes), convc::buffer_bytes(variant.arena_bytes),
-             static_cast<size_t>(variant.workspace_bytes), sum(module->manifest.inputs), sum(module->manifest.outputs)};
+  *memory = {convc::buffer_bytes(module->manifest.weights_bytes), convc::buffer_bytes(convc::most_arena_bytes(variant)),
+             static_cast<size_t>(convc::most_workspace_bytes(variant)), sum(module->manifest.inputs), sum(module->manifest.outputs)};
   return CONVC_OK;
 }
 

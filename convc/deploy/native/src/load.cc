@@ -132,6 +132,13 @@ void fill(const convc_module &module, const char *name, Function function) {
   if (void *variable = module.find(name)) *static_cast<Function *>(variable) = function;
 }
 
+convc_status add_entry(convc_module &module, const Text &name) {
+  SafeCall *place = module.entries.add(module.bump);
+  if (!place) return fail(CONVC_ERROR_MEMORY, "memory must be enough for a module; got none.");
+  *place = module.function(name.data);
+  return *place ? CONVC_OK : fail(CONVC_ERROR_FORMAT, "module must export its entry '%s'; got no such symbol.", name.data);
+}
+
 // The code is there: connect it with this library.
 convc_status connect(convc_module &module) {
   if (module.find("__TVMBackendParallelBarrier")) {
@@ -144,8 +151,10 @@ convc_status connect(convc_module &module) {
   fill(module, "__TVMFFIEnvModLookupFromImports", &lookup_from_imports);
   fill(module, "__TVMFFIFunctionCall", &function_call);
   fill(module, "convc_raise", &raise_from_parts);
-  module.entry = module.function(module.variant->entry.data);
-  if (!module.entry) return fail(CONVC_ERROR_FORMAT, "module must export its entry '%s'; got no such symbol.", module.variant->entry.data);
+  if (convc_status bad = add_entry(module, module.variant->entry)) return bad;
+  for (const Sized &part : module.variant->smaller) {
+    if (convc_status bad = add_entry(module, part.entry)) return bad;
+  }
   if (!module.device) return CONVC_OK;
   const auto *kernels = static_cast<const unsigned char *>(module.find("__tvm_ffi__library_bin"));
   return module.device->load(kernels, module.weights, buffer_bytes(module.manifest.weights_bytes));

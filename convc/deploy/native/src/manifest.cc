@@ -66,6 +66,8 @@ class Reader {
     if (key.is("arena_bytes")) return json_.integer(v.arena_bytes);
     if (key.is("workspace_bytes")) return json_.integer(v.workspace_bytes);
     if (key.is("steps")) return list(v.steps, [this](Step &s) { return step(s); });
+    if (key.is("batch")) return json_.integer(v.batch);
+    if (key.is("smaller")) return list(v.smaller, [this](Sized &s) { return sized(s); });
     if (key.is("target")) {
       return json_.object([&](const Text &field) {
         if (field.is("kind")) return json_.string(v.kind);
@@ -79,10 +81,21 @@ class Reader {
     return json_.skip();
   }
 
+  bool sized(Sized &s) {
+    return json_.object([&](const Text &key) {
+      if (key.is("batch")) return json_.integer(s.batch);
+      if (key.is("entry")) return json_.string(s.entry);
+      if (key.is("arena_bytes")) return json_.integer(s.arena_bytes);
+      if (key.is("workspace_bytes")) return json_.integer(s.workspace_bytes);
+      return json_.skip();
+    });
+  }
+
   bool tensor(Tensor &t) {
     return json_.object([&](const Text &key) {
       if (key.is("name")) return json_.string(t.name);
       if (key.is("dtype")) return json_.string(t.dtype);
+      if (key.is("rows")) return json_.integer(t.rows);
       if (key.is("shape")) return list(t.shape, [this](int64_t &n) { return json_.integer(n); });
       return json_.skip();
     });
@@ -144,7 +157,7 @@ bool extent(const List<int64_t> &shape, const List<int64_t> &strides, DLDataType
   return !__builtin_mul_overflow(elements, itemsize, &nbytes);
 }
 
-convc_status check_tensors(const char *kind, const List<Tensor> &tensors) {
+convc_status check_tensors(const char *kind, const List<Tensor> &tensors, int64_t batch) {
   for (Tensor &t : tensors) {
     if (!find_dtype(t.dtype, t.element)) return broken(kind, t.name.data, "an element type that is known");
     int64_t nbytes;
@@ -152,8 +165,24 @@ convc_status check_tensors(const char *kind, const List<Tensor> &tensors) {
       return broken(kind, t.name.data, "a shape of sizes >= 0");
     }
     t.nbytes = static_cast<size_t>(nbytes);
+    int64_t rows;
+    if (t.rows < 0 || (t.rows && (!batch || !t.shape.size || __builtin_mul_overflow(t.rows, batch, &rows) || rows != t.shape[0]))) {
+      return broken(kind, t.name.data, "its rows for each sample");
+    }
+    if (t.rows) t.sample_bytes = t.nbytes / static_cast<size_t>(batch);
   }
   return CONVC_OK;
+}
+
+// Each number of samples is below the one before it.
+convc_status check_sizes(const Manifest &m, const Variant &v) {
+  int64_t before = v.batch;
+  bool right = v.batch == m.batch() && v.batch >= 0;
+  for (const Sized &part : v.smaller) {
+    right = right && part.batch > 0 && part.batch < before && part.entry.size && part.arena_bytes >= 0 && part.workspace_bytes >= 0;
+    before = part.batch;
+  }
+  return right ? CONVC_OK : broken("variant", v.mcpu.data, "batch sizes in descending order, each with an entry function");
 }
 
 convc_status check_step(const Manifest &m, const Variant &v, const Step &step) {
@@ -202,12 +231,13 @@ convc_status parse_manifest(char *text, size_t size, Bump &bump, Manifest &m) {
   }
   if (format < 1) return fail(CONVC_ERROR_FORMAT, "module must have a format from 1 on; got %lld.", static_cast<long long>(format));
   if (m.weights_bytes < 0) return fail(CONVC_ERROR_FORMAT, "module's weights_bytes must be at least 0; got %lld.", static_cast<long long>(m.weights_bytes));
-  if (convc_status bad = check_tensors("input", m.inputs)) return bad;
-  if (convc_status bad = check_tensors("output", m.outputs)) return bad;
+  if (convc_status bad = check_tensors("input", m.inputs, m.batch())) return bad;
+  if (convc_status bad = check_tensors("output", m.outputs, m.batch())) return bad;
   for (const Variant &v : m.variants) {
     if (v.arena_bytes < 0 || v.workspace_bytes < 0 || !v.entry.size) {
       return broken("variant", v.mcpu.data, "an entry function, arena_bytes >= 0 and workspace_bytes >= 0");
     }
+    if (convc_status bad = check_sizes(m, v)) return bad;
     for (const Step &step : v.steps) {
       if (convc_status bad = check_step(m, v, step)) return bad;
     }

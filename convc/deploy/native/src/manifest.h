@@ -17,6 +17,10 @@ struct Tensor {
   List<int64_t> shape;
   DLDataType element;
   size_t nbytes;
+  // With a symbolic batch: rows of the leading axis for each sample, 0 where it does not depend on the batch; `shape` and `nbytes` are
+  // those of the largest number of samples.
+  int64_t rows;
+  size_t sample_bytes;
 };
 
 enum class Space { kInput, kOutput, kWeights, kArena };
@@ -43,6 +47,14 @@ struct Step {
   List<Argument> arguments;
 };
 
+// The code for one number of samples; 0 of fixed shapes.
+struct Sized {
+  int64_t batch;
+  Text entry;
+  int64_t arena_bytes;
+  int64_t workspace_bytes;
+};
+
 // The code for one CPU.
 struct Variant {
   Text kind;
@@ -54,6 +66,8 @@ struct Variant {
   int64_t arena_bytes;
   int64_t workspace_bytes;
   List<Step> steps;
+  int64_t batch;          // the largest number of samples that there is code for; 0 of fixed shapes
+  List<Sized> smaller;    // in descending order
 
   bool on_device() const { return kind.is("cuda"); }
 };
@@ -67,7 +81,21 @@ struct Manifest {
   int64_t weights_bytes = 0;
   Text weights_sha256;
   List<Variant> variants;
+
+  int64_t batch() const { return variants[0].batch; }
 };
+
+// What a variant takes for the neediest of its batch sizes.
+inline int64_t most_arena_bytes(const Variant &variant) {
+  int64_t most = variant.arena_bytes;
+  for (const Sized &part : variant.smaller) most = part.arena_bytes > most ? part.arena_bytes : most;
+  return most;
+}
+inline int64_t most_workspace_bytes(const Variant &variant) {
+  int64_t most = variant.workspace_bytes;
+  for (const Sized &part : variant.smaller) most = part.workspace_bytes > most ? part.workspace_bytes : most;
+  return most;
+}
 
 // A buffer is never empty, so that it always has an address.
 inline size_t buffer_bytes(int64_t nbytes) {

@@ -25,7 +25,8 @@ struct convc_module {
   const unsigned char *weights = nullptr;
   void *library = nullptr;                      // dlopen's handle, or
   const convc_static_module *linked = nullptr;  // the code in this program
-  convc::SafeCall entry = nullptr;
+  // Of the variant in use, then of its smaller batch sizes.
+  convc::List<convc::SafeCall> entries;
   convc::Device *device = nullptr;  // of a module for cuda, once it is loaded
 
   convc_module() = default;
@@ -47,6 +48,11 @@ struct convc_context {
   convc::DLTensor *tensors = nullptr;  // weights, arena, inputs, outputs
   convc::Any *arguments = nullptr;
   int64_t byte_shapes[2] = {};
+  // With a symbolic batch, else NULL: the shapes of inputs and outputs for the size that runs, CONVC_MAX_RANK numbers each; the addresses
+  // of a part's inputs and outputs; and memory for those that cannot be the caller's.
+  int64_t *port_shapes = nullptr;
+  void **part_buffers = nullptr;
+  unsigned char *staging = nullptr;
 
   convc_context() = default;
   ~convc_context();
@@ -54,12 +60,19 @@ struct convc_context {
 
 namespace convc {
 
-// Check the caller's buffers.
+// Check the caller's buffers, of so many samples where the batch is symbolic.
 convc_status check_buffers(const convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
-                           size_t output_count);
-// The same, and put their addresses into the context's tensors.
+                           size_t output_count, size_t samples);
+// How many samples `convc_run` has.
+size_t most_samples(const convc_context *context);
+// Run the entry of a part between checked buffers.
+convc_status run_part(convc_context *context, size_t part, const void *const *inputs, void *const *outputs);
+// Check the buffers of a whole run, and put their addresses into the context's tensors.
 convc_status bind(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
                   size_t output_count);
+
+// Bytes of a tensor for so many samples.
+inline size_t bytes_of(const Tensor &tensor, size_t samples) { return tensor.rows ? tensor.sample_bytes * samples : tensor.nbytes; }
 
 // Take one more, or one less, owner.
 convc_module *hold(convc_module *module);

@@ -78,7 +78,7 @@ convc_status time_steps(convc_context *context, const Call *calls, size_t steps,
 // What a context needs before its steps can be called one by one: the caller's buffers, or on a device their contents.
 convc_status feed(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs, size_t output_count) {
   if (!context || !context->device) return bind(context, inputs, input_count, outputs, output_count);
-  if (convc_status bad = check_buffers(context, inputs, input_count, outputs, output_count)) return bad;
+  if (convc_status bad = check_buffers(context, inputs, input_count, outputs, output_count, most_samples(context))) return bad;
   Pool::Use use(context->pool);
   return context->device->prepare(*context, inputs);
 }
@@ -120,7 +120,7 @@ extern "C" convc_status convc_profile(convc_context *context, const void *const 
     const double *middle = times + i * rounds + rounds / 2;
     seconds[i] = rounds % 2 ? *middle : 0.5 * (middle[-1] + middle[0]);
   }
-  return context->device ? context->device->fetch(*context, outputs) : CONVC_OK;
+  return context->device ? context->device->fetch(*context, outputs, most_samples(context)) : CONVC_OK;
 }
 
 // SOURCE  "Trace Event Format": complete events ("ph": "X"), microseconds.
@@ -140,7 +140,7 @@ extern "C" convc_status convc_trace(convc_context *context, const void *const *i
     Pool::Use use(context->pool);
     if (convc_status bad = time_on_device(context, calls, steps.size, 1, times + 1)) return bad;
     for (size_t i = 0; i < steps.size; ++i) times[i + 1] += times[i];
-    if (convc_status bad = context->device->fetch(*context, outputs)) return bad;
+    if (convc_status bad = context->device->fetch(*context, outputs, most_samples(context))) return bad;
   } else {
     Pool::Use use(context->pool);
     times[0] = now();

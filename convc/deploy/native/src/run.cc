@@ -32,12 +32,17 @@ convc_status allocate_on_device(convc_context &context) {
 
 convc_status allocate(convc_context &context) {
   const convc_module &module = *context.module;
-  context.arena_size = buffer_bytes(module.variant->arena_bytes);
+  context.arena_size = buffer_bytes(most_arena_bytes(*module.variant));
   if (convc_status bad = module.device ? allocate_on_device(context) : allocate_arena(context)) return bad;
   const size_t count = 2 + module.manifest.inputs.size + module.manifest.outputs.size;
   context.argument_count = count;
   context.tensors = static_cast<DLTensor *>(calloc(count, sizeof(DLTensor)));
   context.arguments = static_cast<Any *>(calloc(count, sizeof(Any)));
+  if (module.manifest.batch()) {
+    context.port_shapes = static_cast<int64_t *>(calloc(count, CONVC_MAX_RANK * sizeof(int64_t)));
+    context.part_buffers = static_cast<void **>(calloc(count, sizeof(void *)));
+    if (!context.port_shapes || !context.part_buffers) return fail(CONVC_ERROR_MEMORY, "memory must be enough for %zu arguments; got none.", count);
+  }
   if (!context.tensors || !context.arguments) return fail(CONVC_ERROR_MEMORY, "memory must be enough for %zu arguments; got none.", count);
   return CONVC_OK;
 }
@@ -58,12 +63,20 @@ void prepare(convc_context &context) {
   // Kernels only read the weights; the mapping is read-only and would say so.
   add(module.device ? reinterpret_cast<void *>(module.device->weights()) : const_cast<unsigned char *>(module.weights), kByte, &context.byte_shapes[0], 1);
   add(module.device ? reinterpret_cast<void *>(context.device->arena()) : context.arena, kByte, &context.byte_shapes[1], 1);
-  for (const Tensor &t : module.manifest.inputs) add(nullptr, t.element, t.shape.data, t.shape.size);
-  for (const Tensor &t : module.manifest.outputs) add(nullptr, t.element, t.shape.data, t.shape.size);
+  const auto add_port = [&](const Tensor &t) {
+    int64_t *shape = t.shape.data;
+    if (context.port_shapes && t.shape.size) {
+      shape = context.port_shapes + (next - 2) * CONVC_MAX_RANK;
+      memcpy(shape, t.shape.data, t.shape.size * sizeof *shape);
+    }
+    add(nullptr, t.element, shape, t.shape.size);
+  };
+  for (const Tensor &t : module.manifest.inputs) add_port(t);
+  for (const Tensor &t : module.manifest.outputs) add_port(t);
 }
 
-convc_status check_buffer(const char *kind, const Tensor &tensor, const void *data) {
-  if (!data) return fail(CONVC_ERROR_ARGUMENT, "%s '%s' must be a buffer of %zu bytes; got NULL.", kind, tensor.name.data, tensor.nbytes);
+convc_status check_buffer(const char *kind, const Tensor &tensor, const void *data, size_t samples) {
+  if (!data) return fail(CONVC_ERROR_ARGUMENT, "%s '%s' must be a buffer of %zu bytes; got NULL.", kind, tensor.name.data, bytes_of(tensor, samples));
   const size_t beyond = reinterpret_cast<uintptr_t>(data) % kAlignment;
   if (beyond) {
     return fail(CONVC_ERROR_ARGUMENT, "%s '%s' must start at a multiple of %zu bytes; got %zu bytes behind one. Take the buffer from convc_alloc.", kind,
@@ -78,7 +91,24 @@ bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
 }
 
 // Of each thread; for a module for cuda it is the device's.
-size_t workspace_here(const convc_module &module) { return module.device ? 0 : static_cast<size_t>(module.variant->workspace_bytes); }
+size_t workspace_here(const convc_module &module) { return module.device ? 0 : static_cast<size_t>(most_workspace_bytes(*module.variant)); }
+
+// Let the shapes be those of a part.
+void use_part(convc_context &context, size_t part) {
+  if (!context.port_shapes) return;
+  const convc_module &module = *context.module;
+  const Variant &largest = *module.variant;
+  const int64_t batch = part ? largest.smaller[part - 1].batch : largest.batch;
+  // The code for a device compares all of them.
+  context.byte_shapes[1] = static_cast<int64_t>(buffer_bytes(part ? largest.smaller[part - 1].arena_bytes : largest.arena_bytes));
+  int64_t *shape = context.port_shapes;
+  const auto set = [&](const Tensor &t) {
+    if (t.rows) *shape = t.rows * batch;
+    shape += CONVC_MAX_RANK;
+  };
+  for (const Tensor &t : module.manifest.inputs) set(t);
+  for (const Tensor &t : module.manifest.outputs) set(t);
+}
 
 void place(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs, size_t output_count) {
   for (size_t i = 0; i < input_count; ++i) context->tensors[2 + i].data = const_cast<void *>(inputs[i]);
@@ -102,7 +132,7 @@ convc_status check_threads(const convc_module &module, int threads, int &count) 
 }  // namespace
 
 convc_status check_buffers(const convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
-                           size_t output_count) {
+                           size_t output_count, size_t samples) {
   if (!context) return fail(CONVC_ERROR_ARGUMENT, "context must not be NULL; got NULL.");
   if (context->pool.orphaned()) {
     return fail(CONVC_ERROR_ARGUMENT, "context with %d threads must be used in the process that made it; got a forked child, which has none of its workers."
@@ -114,13 +144,13 @@ convc_status check_buffers(const convc_context *context, const void *const *inpu
                 inputs || !input_count ? input_count : 0, outputs || !output_count ? output_count : 0);
   }
   for (size_t i = 0; i < input_count; ++i) {
-    if (convc_status bad = check_buffer("input", m.inputs[i], inputs[i])) return bad;
+    if (convc_status bad = check_buffer("input", m.inputs[i], inputs[i], samples)) return bad;
   }
   for (size_t i = 0; i < output_count; ++i) {
-    if (convc_status bad = check_buffer("output", m.outputs[i], outputs[i])) return bad;
+    if (convc_status bad = check_buffer("output", m.outputs[i], outputs[i], samples)) return bad;
     for (size_t j = 0; j < input_count + i; ++j) {
       const Tensor &other = j < input_count ? m.inputs[j] : m.outputs[j - input_count];
-      if (overlap(outputs[i], m.outputs[i].nbytes, j < input_count ? inputs[j] : outputs[j - input_count], other.nbytes)) {
+      if (overlap(outputs[i], bytes_of(m.outputs[i], samples), j < input_count ? inputs[j] : outputs[j - input_count], bytes_of(other, samples))) {
         return fail(CONVC_ERROR_ARGUMENT, "output '%s' must not overlap other buffers; got the memory of '%s'.", m.outputs[i].name.data, other.name.data);
       }
     }
@@ -130,9 +160,22 @@ convc_status check_buffers(const convc_context *context, const void *const *inpu
 
 convc_status bind(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
                   size_t output_count) {
-  if (convc_status bad = check_buffers(context, inputs, input_count, outputs, output_count)) return bad;
+  if (convc_status bad = check_buffers(context, inputs, input_count, outputs, output_count, most_samples(context))) return bad;
+  use_part(*context, 0);
   place(context, inputs, input_count, outputs, output_count);
   return CONVC_OK;
+}
+
+size_t most_samples(const convc_context *context) { return context ? static_cast<size_t>(context->module->manifest.batch()) : 0; }
+
+convc_status run_part(convc_context *context, size_t part, const void *const *inputs, void *const *outputs) {
+  const Manifest &m = context->module->manifest;
+  use_part(*context, part);
+  if (context->device) return context->device->run(*context, part, inputs, outputs);
+  place(context, inputs, m.inputs.size, outputs, m.outputs.size);
+  Any result = {};
+  const int code = context->module->entries[part](nullptr, context->arguments, static_cast<int32_t>(context->argument_count), &result);
+  return code ? CONVC_ERROR_RUN : CONVC_OK;  // the kernel has left its message
 }
 
 }  // namespace convc
@@ -145,6 +188,9 @@ convc_context::~convc_context() {
   if (arena) munmap(arena, arena_size);
   free(tensors);
   free(arguments);
+  free(port_shapes);
+  free(part_buffers);
+  free(staging);
   if (module) convc::release(module);
 }
 
@@ -153,7 +199,7 @@ extern "C" {
 convc_status convc_context_create(convc_module *module, int threads, convc_context **out) {
   if (!module || !out) return convc::fail(CONVC_ERROR_ARGUMENT, "module and context must not be NULL; got NULL.");
   *out = nullptr;
-  if (!module->entry) return convc::fail(CONVC_ERROR_ARGUMENT, "module must be loaded with convc_load; got one that was only inspected.");
+  if (!module->entries.size) return convc::fail(CONVC_ERROR_ARGUMENT, "module must be loaded with convc_load; got one that was only inspected.");
   int count;
   if (convc_status bad = convc::check_threads(*module, threads, count)) return bad;
   void *memory = aligned_alloc(alignof(convc_context), sizeof(convc_context));
@@ -190,13 +236,9 @@ int convc_threads(const convc_context *context) { return context ? context->pool
 
 convc_status convc_run(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,
                        size_t output_count) {
-  if (convc_status bad = convc::check_buffers(context, inputs, input_count, outputs, output_count)) return bad;
-  convc::Pool::Use use(context->pool);
-  if (context->device) return context->device->run(*context, inputs, outputs);
-  convc::place(context, inputs, input_count, outputs, output_count);
-  convc::Any result = {};
-  const int code = context->module->entry(nullptr, context->arguments, static_cast<int32_t>(context->argument_count), &result);
-  return code ? CONVC_ERROR_RUN : CONVC_OK;  // the kernel has left its message
+  if (convc_status bad = convc::check_buffers(context, inputs, input_count, outputs, output_count, convc::most_samples(context))) return bad;
+  const convc::Pool::Use use(context->pool);
+  return convc::run_part(context, 0, inputs, outputs);
 }
 
 convc_status convc_run_on_device(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs,

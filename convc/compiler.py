@@ -22,7 +22,6 @@ from convc.ir.batch import per_sample, with_batch
 from convc.ir.graph import Graph
 from convc.ir.passes import PIPELINE, run_passes
 from convc.ir.passes.convert_floats import convert_floats
-from convc.ir.types import Shape
 from convc.lowering.build import Batch, Built, build_variants
 from convc.lowering.emit import emit
 from convc.planning import Planned, Wishes, plan_graph
@@ -151,7 +150,7 @@ def compile(
     mcpu: str = "host",
     mtriple: str | None = None,
     threads: int | None = None,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     dequantize: bool = False,
     dtype: str | None = None,
@@ -263,7 +262,7 @@ def _batch(graph: Graph, wanted: Sequence[int] | None) -> Batch | None:
 def reduced_graph(
     source: Source,
     *,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     dequantize: bool = False,
     dtype: str | None = None,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from convc.compiler import reduced_graph
-from convc.ir.types import Shape
 from convc.planning import Wishes, plan_graph
 from convc.runtime.host import usable_threads
 from convc.schedules.algorithm import Problem
@@ -55,7 +54,7 @@ def explain(
     target: str | Target = "llvm",
     mcpu: str = "host",
     threads: int | None = None,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     dequantize: bool = False,
     dtype: str | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,7 +13,6 @@ from convc.errors import InvalidModelError
 from convc.ir import text
 from convc.ir.graph import Graph
 from convc.ir.passes.quantize_layers import quantize_layers
-from convc.ir.types import Shape
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +25,7 @@ Source: TypeAlias = "str | os.PathLike[str] | Graph | onnx.ModelProto"
 def load_graph(
     source: Source,
     *,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     dequantize: bool = False,
 ) -> Graph:
@@ -34,7 +33,7 @@ def load_graph(
 
     Args:
         source: a path to an `.onnx` model or a `.cvc` graph, a graph, or an ONNX model in memory.
-        shapes: input name -> shape, for inputs whose shape the ONNX model leaves open.
+        shapes: input name -> shape, for inputs whose shape the ONNX model leaves open; a name as the leading extent is a symbolic batch.
         values: input name -> array, for inputs of the ONNX model that become constants.
         dequantize: compute the layers of quantised ONNX models in floats, as the model is written.
 
@@ -60,7 +59,9 @@ def load_graph(
 
 
 def _check_is_free(
-    shapes: Mapping[str, Shape] | None, values: Mapping[str, np.ndarray] | None, what: str
+    shapes: Mapping[str, Sequence[int | str]] | None,
+    values: Mapping[str, np.ndarray] | None,
+    what: str,
 ) -> None:
     if shapes:
         raise InvalidModelError(

@@ -129,13 +129,17 @@ class _Signature:
     dtype: str
 
 
-def _every_size(module: Runnable) -> Sequence[ArraySignature]:
-    """Return the module's inputs; with a symbolic batch, of as many samples as run the code of every batch size once."""
+def _samples(module: Runnable) -> tuple[int, ...]:
+    """Return the numbers of samples that a symbolic batch is tried with: one that runs the code of every size, one that no size fits."""
     sizes: Sequence[int] = getattr(module, "batch_sizes", ())
+    return (sum(sizes), sizes[-1] + 1) if sizes else ()
+
+
+def _inputs(module: Runnable, samples: int) -> Sequence[ArraySignature]:
     return [
-        _Signature(t.name, (sum(sizes), *t.shape[1:]), t.dtype) if getattr(t, "rows", 0) else t
+        _Signature(t.name, (samples * rows, *t.shape[1:]), t.dtype) if (rows := getattr(t, "rows", 0)) else t
         for t in module.inputs
-    ]
+    ]  # fmt: skip
 
 
 def verify(
@@ -158,7 +162,8 @@ def verify(
         reference: "float64" (NumPy, every float in double precision), "onnxruntime", or "auto" (float64).
         model_path: the .onnx file; needed by reference "onnxruntime".
         inputs: use these arrays instead of random ones, once.
-        n: how many random inputs to try; run i uses seed + i.
+        n: how many random inputs to try; run i uses seed + i. A symbolic batch has two numbers of samples in turn,
+            at least once each.
         seed: of the first random input: standard normal floats, integers over their range.
         tolerance: greatest max |y - reference| / max |reference| that passes. Default: 1e-4, and what `rounding` says of half types.
         dtype: the element type that the module was compiled for, as `compile`.
@@ -199,11 +204,13 @@ def verify_each(
     expected_of = REFERENCES[name](graph, model_path)
     allowed, most = tolerance_of(graph, dtype, tolerance), 0.0
     shared = time.perf_counter() - began
-    runs = 1 if inputs is not None else n
+    first = next(iter(modules.values()))
+    samples = _samples(first)
+    runs = 1 if inputs is not None else max(n, len(samples))
     tallies = {key: _Tally({}, None) for key in modules}
-    signatures = _every_size(next(iter(modules.values())))
     for run in range(runs):
-        fed = inputs if inputs is not None else random_inputs(signatures, seed + run)
+        size = samples[run % len(samples)] if samples else 0
+        fed = inputs if inputs is not None else random_inputs(_inputs(first, size), seed + run)
         began = time.perf_counter()
         expected = expected_of(fed)
         limit = allowed(fed, expected)

@@ -98,6 +98,7 @@ def bench(
                 mcpu=mcpu,
                 threads=threads,
                 **reading.keywords(file),
+                batch_sizes=reading.batch_sizes(file),
                 algo=algo,
                 algo_for=parse_algo_for(algo_for),
                 progress=progress,

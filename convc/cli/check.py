@@ -25,6 +25,8 @@ def check(
     verbose: VerboseOption = False,
 ) -> None:
     """Import a model and list everything that convc does not take; exit 3 if there is anything."""
+    from convc.ir.batch import shown
+
     output = Output(json, quiet, verbose)
     graph = reading.graph(model)
     ops = dict(Counter(node.op for node in graph.compute_nodes).most_common())
@@ -34,14 +36,14 @@ def check(
                 "ok": True,
                 "model": str(model),
                 "graph": graph.name,
-                "inputs": {n.name: str(n.type) for n in graph.inputs},
-                "outputs": {o.name: str(graph[o.value].type) for o in graph.outputs},
+                "inputs": {n.name: shown(graph, n.name) for n in graph.inputs},
+                "outputs": {o.name: shown(graph, o.value) for o in graph.outputs},
                 "ops": ops,
             }
         )
     elif not output.quiet:
-        inputs = ", ".join(f"{n.name}: {n.type}" for n in graph.inputs)
-        outputs = ", ".join(f"{o.name}: {graph[o.value].type}" for o in graph.outputs)
+        inputs = ", ".join(f"{n.name}: {shown(graph, n.name)}" for n in graph.inputs)
+        outputs = ", ".join(f"{o.name}: {shown(graph, o.value)}" for o in graph.outputs)
         console().print(
             f"{model} can be compiled: {sum(ops.values())} nodes, {len(ops)} ops\n  inputs   {inputs}\n  outputs  {outputs}\n"
             f"  ops      {', '.join(f'{n} x {op}' for op, n in ops.items())}",

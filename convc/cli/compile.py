@@ -124,7 +124,7 @@ def compile(
             logs=log,
             require_tuned=require_tuned,
             locked=existing_file(locked, "--locked") if locked else None,
-            batch_sizes=batch_size,
+            batch_sizes=batch_size or reading.batch_sizes(source),
             progress=progress,
             dump=dump,
         )

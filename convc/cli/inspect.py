@@ -90,6 +90,7 @@ def _print_text(graph: Graph, output: Output) -> None:
 
 
 def _show_graph(file: Path, graph: Graph, layers: bool, output: Output) -> None:
+    from convc.ir.batch import shown
     from convc.ir.cost import flops, graph_flops, parameters
 
     nodes = graph.compute_nodes
@@ -122,9 +123,9 @@ def _show_graph(file: Path, graph: Graph, layers: bool, output: Output) -> None:
         markup=False,
     )
     for node in graph.inputs:
-        screen.print(f"  input   {node.name}: {node.type}", markup=False)
+        screen.print(f"  input   {node.name}: {shown(graph, node.name)}", markup=False)
     for out in graph.outputs:
-        screen.print(f"  output  {out.name}: {graph[out.value].type}", markup=False)
+        screen.print(f"  output  {out.name}: {shown(graph, out.value)}", markup=False)
     if layers:
         columns = (
             Column("layer"),

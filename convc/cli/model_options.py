@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from convc.cli.sources import model_file, shapes_of, values_of
+from convc.cli.sources import batch_range_of, model_file, shapes_of, values_of
 
 if TYPE_CHECKING:
     from convc.ir import Graph
@@ -36,7 +36,7 @@ class ElementType(StrEnum):
 
 ShapeOption = Annotated[
     list[str] | None,
-    typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="Fix an input's shape; repeatable. NAME may be left out if there is one input.", show_default=False),
+    typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="An input's shape; repeatable. NAME may be left out if there is one input. `Nx3x224x224` or `N=1..64x3x224x224`: any number of samples.", show_default=False),
 ]  # fmt: skip
 ValuesOption = Annotated[
     Path | None,
@@ -69,6 +69,10 @@ class ModelOptions:
             "dequantize": self.dequantize,
             "dtype": None if self.dtype is None else self.dtype.value,
         }
+
+    def batch_sizes(self, path: Path) -> tuple[int, ...] | None:
+        """Return the numbers of samples that a range in `--shape` asks for."""
+        return batch_range_of(path, self.shape)
 
     def graph(self, path: Path) -> Graph:
         """Return the imported graph of a model's file, in the model's own element type."""

@@ -69,7 +69,7 @@ AlgoForOption = Annotated[
     list[str] | None,
     typer.Option("--algo-for", metavar="NODE=ALGO", help="Algorithm for the layers whose name matches a glob; repeatable.", show_default=False),
 ]  # fmt: skip
-BatchSizeOption = Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Number of samples to make code for, where the model has a symbolic batch; repeatable. Any number runs, split into these. Default: 8 and 1.", show_default=False)]  # fmt: skip
+BatchSizeOption = Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Number of samples to make code for, where the model has a symbolic batch; repeatable. Any number runs, split into these. Default: 8 and 1; of `N=1..64` in --shape the ends, and 8.", show_default=False)]  # fmt: skip
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of random inputs.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")
@@ -139,25 +139,31 @@ def parse_bytes(text: str) -> int:
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
-def parse_shape(text: str) -> tuple[str | None, tuple[int, ...]]:
+def parse_shape(text: str) -> tuple[str | None, tuple[int | str, ...]]:
     """Return (input's name or None, shape). The name ends at the last colon, so that `Input:0:1x3` names `Input:0`.
 
+    An extent is a number, or a name in capitals for one that is left open: `N`, or `N=1..64` with its range.
+
     Raises:
-        BadParameter: if the extents are not positive integers joined by x.
+        BadParameter: if the extents are not such, joined by x.
 
     Example:
-        >>> parse_shape("Input:0:1x3x224x224"), parse_shape("8x10")
-        (('Input:0', (1, 3, 224, 224)), (None, (8, 10)))
+        >>> parse_shape("Input:0:1x3x224x224"), parse_shape("8x10"), parse_shape("x:N=1..64x3x8x8")
+        (('Input:0', (1, 3, 224, 224)), (None, (8, 10)), ('x', ('N=1..64', 3, 8, 8)))
     """
     name, colon, extents = text.rpartition(":")
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", extents) or (colon and not name):
-        raise typer.BadParameter(f"--shape must look like NAME:1x3x224x224; got '{text}'.")
-    return (name if colon else None), tuple(map(int, extents.split("x")))
+    extent = r"([1-9]\d*|[A-WYZ][A-WYZ0-9_]*(=[1-9]\d*\.\.[1-9]\d*)?)"
+    if not re.fullmatch(rf"{extent}(x{extent})*", extents) or (colon and not name):
+        raise typer.BadParameter(
+            f"--shape must look like NAME:1x3x224x224, NAME:Nx3x224x224 or NAME:N=1..64x3x224x224; got '{text}'."
+        )
+    dims = (int(d) if d.isdigit() else d for d in extents.split("x"))
+    return (name if colon else None), tuple(dims)
 
 
 def parse_shapes(
     texts: Sequence[str] | None, input_names: Callable[[], Sequence[str]]
-) -> dict[str, tuple[int, ...]] | None:
+) -> dict[str, tuple[int | str, ...]] | None:
     """Return shapes by input name, or None if none are given.
 
     Args:
@@ -173,7 +179,7 @@ def parse_shapes(
     """
     if not texts:
         return None
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int | str, ...]] = {}
     for text in texts:
         name, shape = parse_shape(text)
         if name is None:

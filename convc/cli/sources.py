@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-__all__ = ["MODEL_SUFFIXES", "model_file", "module_file", "shapes_of", "values_of"]
+__all__ = [
+    "MODEL_SUFFIXES",
+    "batch_range_of",
+    "model_file",
+    "module_file",
+    "shapes_of",
+    "values_of",
+]
 
 MODEL_SUFFIXES = (".onnx", ".cvc")
 
@@ -43,8 +50,33 @@ def _input_names(path: Path) -> Sequence[str]:
     return [i.name for i in graph.input if i.name not in constants]
 
 
-def shapes_of(path: Path, texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
-    """Return `--shape` values by input name."""
+def shapes_of(path: Path, texts: list[str] | None) -> dict[str, tuple[int | str, ...]] | None:
+    """Return `--shape` values by input name, ranges left out."""
+    shapes = _shapes_as_given(path, texts)
+    return shapes and {
+        name: tuple(d.partition("=")[0] if isinstance(d, str) else d for d in shape)
+        for name, shape in shapes.items()
+    }
+
+
+def batch_range_of(path: Path, texts: list[str] | None) -> tuple[int, ...] | None:
+    """Return the numbers of samples to make code for, of a range in `--shape`: its ends, and 8 where that lies between."""
+    dims = {shape[0] for shape in (_shapes_as_given(path, texts) or {}).values()}
+    ranges = {d for d in dims if isinstance(d, str) and "=" in d}
+    if len(ranges) > 1:
+        raise typer.BadParameter(f"--shape must give one range for the batch; got {', '.join(sorted(ranges))}.")  # fmt: skip
+    if not ranges:
+        return None
+    text = ranges.pop()
+    low, high = map(int, text.partition("=")[2].split(".."))
+    if low > high:
+        raise typer.BadParameter(f"--shape must give a range from the least to the greatest extent; got '{text}'.")  # fmt: skip
+    return tuple(sorted({low, high, *([8] if low < 8 < high else [])}, reverse=True))
+
+
+def _shapes_as_given(
+    path: Path, texts: list[str] | None
+) -> dict[str, tuple[int | str, ...]] | None:
     if texts and path.suffix != ".onnx":
         raise typer.BadParameter(f"--shape must be for an .onnx model; got '{path}'.")
     return parse_shapes(texts, lambda: _input_names(path))

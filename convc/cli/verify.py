@@ -86,7 +86,10 @@ def _graph(model: Path, reading: ModelOptions, loaded: Module) -> Graph:
 
     return load_graph(
         model_file(model),
-        shapes={t.name: t.shape for t in loaded.inputs},
+        shapes={
+            t.name: ("N" if t.rows else t.shape[0], *t.shape[1:]) if t.shape else ()
+            for t in loaded.inputs
+        },
         values=values_of(model, reading.values),
         dequantize=reading.dequantize,
     )

@@ -22,7 +22,7 @@ from convc.ir.ops import OPS, Attributes
 from convc.ir.ops.shape import ResizeAttributes, SliceAttributes
 from convc.ir.types import Shape, TensorType
 
-__all__ = ["per_sample", "with_batch"]
+__all__ = ["per_sample", "shown", "with_batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,23 @@ def per_sample(graph: Graph) -> frozenset[str]:
                 f"output '{output.name}' must depend on the symbolic batch '{graph.batch}'; got %{output.value}, which does not."
             )
     return frozenset(found)
+
+
+def shown(graph: Graph, value: str) -> str:
+    """Return a value's type with the symbolic batch in it.
+
+    Example:
+        >>> from convc.ir.text import parse
+        >>> text = 'graph @g { %x = input {batch = "N"} : f32[1,4]  %y = reshape(%x) {shape = [2, 2]}  return %y }'
+        >>> shown(parse(text), "x"), shown(parse(text), "y")
+        ('f32[N,4]', 'f32[2N,2]')
+    """
+    type = graph[value].type
+    if not graph.batch or value not in per_sample(graph):
+        return str(type)
+    rows, *rest = type.shape
+    leading = graph.batch if rows == 1 else f"{rows}{graph.batch}"
+    return f"{str(type).partition('[')[0]}[{','.join([leading, *map(str, rest)])}]"
 
 
 def with_batch(graph: Graph, size: int) -> Graph:

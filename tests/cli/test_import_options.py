@@ -64,6 +64,20 @@ def test_values(convc: Convc, tmp_path: Path) -> None:
         )
 
 
+def test_a_range_of_batches(convc: Convc, models: Path, tmp_path: Path) -> None:
+    out, path = tmp_path / "any.so", models / "dynamic.onnx"
+    made = convc("compile", path, "-o", out, "--shape", "image:N=2..16x3x6x6", "--json")
+    assert made.document["batch_sizes"] == [16, 8, 2]
+    assert convc("verify", out, path, "--json").document["ok"]
+    for shape, text in (
+        ("N=9..3x3x6x6", "from the least to the greatest"),
+        ("Nx0x6x6", "must look like"),
+    ):
+        refused = convc("compile", path, "-o", out, "--shape", shape)
+        assert refused.code == 2
+        assert text in refused.err
+
+
 READERS = ("check", "inspect", "compile", "tune", "bench", "verify", "explain")
 
 

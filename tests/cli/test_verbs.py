@@ -53,7 +53,7 @@ def test_check_names_every_unsupported_operator(convc: Convc, models: Path) -> N
 
 def test_check_takes_a_shape_for_a_symbolic_dimension(convc: Convc, models: Path) -> None:
     path = models / "dynamic.onnx"
-    assert error_of(convc("check", path, "--json"))[:2] == (3, "InvalidModelError")
+    assert convc("check", path, "--json").document["inputs"] == {"image": "f32[N,3,6,6]"}
     for shape in ("2x3x6x6", "image:2x3x6x6"):
         result = convc("check", path, "--shape", shape, "--json")
         assert result.document["inputs"] == {"image": "f32[2,3,6,6]"}

@@ -25,13 +25,19 @@ from convc.frontend.onnx.inference import (
     may_be_misinferred,
     skeleton,
 )
-from convc.frontend.onnx.input_shapes import bind_inputs, bind_values
+from convc.frontend.onnx.input_shapes import (
+    Dimension,
+    batch_of,
+    bind_inputs,
+    bind_values,
+)
 from convc.frontend.onnx.model_file import ModelSource, normal_domain, read_model, since_version
 from convc.frontend.onnx.narrow import NARROW, NarrowValue, narrow_name, natural
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators import find_converter
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
+from convc.frontend.onnx.symbolic_batch import with_symbolic_batch
 from convc.frontend.onnx.values import BodyRefused, Refused, ValueTable
 from convc.ir import Graph, GraphBuilder
 from convc.ir.ops.definition import Array
@@ -49,7 +55,7 @@ MOST_WRITTEN_OUT: Final = 100_000
 def from_onnx(
     model: str | os.PathLike[str] | ModelProto,
     *,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, Sequence[Dimension]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     name: str | None = None,
 ) -> Graph:
@@ -59,14 +65,16 @@ def from_onnx(
 
     Args:
         model: path of a file, or a model in memory, which is not changed.
-        shapes: input name -> static shape; every symbolic dimension needs one, a fixed one cannot be changed.
+        shapes: input name -> shape; every symbolic dimension needs an extent, a fixed one cannot be changed. A name as the leading
+            extent, ("N", 3, 224, 224), is a symbolic batch; where nothing but leading extents is open, they are one by themselves.
         values: input name -> array; such an input is a constant of the graph, as operands that decide a shape must be.
         name: the graph's name; the file's stem by default.
 
     Raises:
-        InvalidModelError: if the model cannot be read, contradicts the specification, or keeps a symbolic dimension.
+        InvalidModelError: if the model cannot be read, contradicts the specification, or keeps a symbolic dimension that is no batch.
         UnsupportedModelError: listing every operator and attribute that convc does not take.
-        ShapeError: if the operands of a node do not fit each other.
+        ShapeError: if the operands of a node do not fit each other; with a symbolic batch, if a node mixes samples or has a number of
+            samples written into it; names the node.
 
     Source:
         github.com/onnx/onnx, docs/IR.md and docs/Operators.md.
@@ -78,7 +86,14 @@ def from_onnx(
         'relu'
     """
     try:
-        return _Import(bind_values(read_model(model), values), shapes, name).run()
+        source = bind_values(read_model(model), values)
+        batch, symbolic = batch_of(source.proto.graph, shapes)
+
+        def graph_of(samples: int) -> Graph:
+            bound = {k: (samples, *s[1:]) for k, s in symbolic.items()}
+            return _Import(source, {**(shapes or {}), **bound}, name, dict.fromkeys(bound, batch) if samples == 1 else {}).run()  # type: ignore[arg-type, dict-item]  # fmt: skip
+
+        return with_symbolic_batch(graph_of, batch, symbolic) if batch else graph_of(0)
     except UnicodeDecodeError as error:
         # Protobuf takes any bytes for a name; whoever reads the name first finds out.
         raise InvalidModelError(
@@ -90,9 +105,13 @@ class _Import:
     """The state of one import."""
 
     def __init__(
-        self, source: ModelSource, shapes: Mapping[str, Sequence[int]] | None, name: str | None
+        self,
+        source: ModelSource,
+        shapes: Mapping[str, Sequence[int]] | None,
+        name: str | None,
+        batch: Mapping[str, str],
     ) -> None:
-        self.inputs = bind_inputs(source.proto.graph, shapes)
+        self.inputs, self.batch = bind_inputs(source.proto.graph, shapes), batch
         source = expand_functions(source, self.inputs)
         self.source = source
         self.graph = source.proto.graph
@@ -113,7 +132,7 @@ class _Import:
     def run(self) -> Graph:
         codes = {i.name: i.type.tensor_type.elem_type for i in self.graph.input}
         for name, type in self.inputs.items():
-            value = self.builder.input(name, type)
+            value = self.builder.input(name, type, self.batch.get(name, ""))
             narrow = narrow_name(codes[name])
             self.values.define(name, NarrowValue(value, narrow) if narrow else value)
         for tensor in self.graph.initializer:

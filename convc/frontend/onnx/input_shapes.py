@@ -23,7 +23,7 @@ from convc.frontend.onnx.model_file import ModelSource
 from convc.frontend.onnx.narrow import carrier, narrow_name
 from convc.ir.types import SHORT_NAMES, Shape, TensorType
 
-__all__ = ["Dimension", "bind_inputs", "bind_values", "dimensions", "element_type"]
+__all__ = ["Dimension", "batch_of", "bind_inputs", "bind_values", "dimensions", "element_type"]
 
 Dimension = int | str  # a str is symbolic: the dim_param, or "?"
 
@@ -70,14 +70,56 @@ def _example(name: str, dims: Sequence[Dimension] | None) -> str:
     return f"--shape {name}:{'x'.join(map(str, guesses))}"
 
 
+def _open_dimensions(info: ValueInfoProto) -> tuple[Dimension, ...] | None:
+    dims = dimensions(info.type)
+    # Exporters write -1 or 0 for an extent that they leave open.
+    return dims and tuple("?" if isinstance(d, int) and d < 1 else d for d in dims)
+
+
+def batch_of(
+    graph: GraphProto, shapes: Mapping[str, Sequence[Dimension]] | None
+) -> tuple[str, dict[str, tuple[Dimension, ...]]]:
+    """Return the symbolic batch's name and the shapes of the inputs that have it in front; "" and none if there is no such batch.
+
+    It is what `shapes` calls by a name; else, if every extent left open is an input's leading one under one name, that name.
+
+    Raises:
+        InvalidModelError: if a name is given to an extent that is not the leading one, two names, or one that the model fixes.
+    """
+    given = {k: tuple(s) for k, s in (shapes or {}).items()}
+    named = {k: s for k, s in given.items() if any(isinstance(d, str) for d in s)}
+    for name, shape in named.items():
+        if any(isinstance(d, str) for d in shape[1:]):
+            raise InvalidModelError(
+                f"input '{name}' may have a name for its leading extent, the batch, alone; got {_text(shape)}."
+            )
+    constants = {t.name for t in graph.initializer}
+    inputs = {i.name: _open_dimensions(i) for i in graph.input if i.name not in constants}
+    if not named:
+        unbound = {k: d for k, d in inputs.items() if k not in given and (d is None or any(isinstance(e, str) for e in d))}  # fmt: skip
+        if any(not d or not isinstance(d[0], str) or any(isinstance(e, str) for e in d[1:]) for d in unbound.values()):  # fmt: skip
+            return "", {}
+        named = {k: d for k, d in unbound.items() if d is not None}
+    symbols = {str(s[0]) for s in named.values()} - {"?"}
+    if len(symbols) > 1:
+        if set(named) <= set(given):
+            raise InvalidModelError(f"inputs must have one symbolic batch; got {', '.join(sorted(symbols))}.")  # fmt: skip
+        return "", {}
+    for name, shape in named.items():
+        fixed = inputs.get(name)
+        if fixed and isinstance(fixed[0], int):
+            raise InvalidModelError(
+                f"input '{name}' must have an open leading extent in the model to have a symbolic batch; got {_text(fixed)} and "
+                f"{_text(shape)}. Export the model with a dynamic batch, or give the batch a number."
+            )
+    return (symbols.pop() if symbols else "N" if named else ""), named
+
+
 def _bind(
     info: ValueInfoProto, given: Sequence[int] | None, symbols: dict[str, tuple[int, str]]
 ) -> Shape | str:
     """Return the static shape, or the line that says why there is none."""
-    dims = dimensions(info.type)
-    if dims is not None:
-        # Exporters write -1 or 0 for an extent that they leave open.
-        dims = tuple("?" if isinstance(d, int) and d < 1 else d for d in dims)
+    dims = _open_dimensions(info)
     if given is None:
         symbolic = [d for d in dims or () if isinstance(d, str)]
         if dims is None or symbolic:

@@ -1,4 +1,4 @@
-"""from_onnx: walk the nodes of a checked model, fold what is constant, convert the rest, report all that is refused at once.
+"""Import: walk the nodes of a checked model, fold what is constant, convert the rest, report all that is refused at once.
 
 file -> ModelSource -> inputs bound -> skeleton: onnx.checker, onnx.shape_inference
      -> per node: fold | convert | refuse -> types cross-checked -> Graph
@@ -6,12 +6,11 @@ file -> ModelSource -> inputs bound -> skeleton: onnx.checker, onnx.shape_infere
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, NodeProto
 
 from convc.errors import ConvcError, DTypeError, InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
@@ -26,24 +25,20 @@ from convc.frontend.onnx.inference import (
     skeleton,
 )
 from convc.frontend.onnx.input_shapes import (
-    Dimension,
-    batch_of,
     bind_inputs,
-    bind_values,
 )
-from convc.frontend.onnx.model_file import ModelSource, normal_domain, read_model, since_version
+from convc.frontend.onnx.model_file import ModelSource, normal_domain, since_version
 from convc.frontend.onnx.narrow import NARROW, NarrowValue, narrow_name, natural
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators import find_converter
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
-from convc.frontend.onnx.symbolic_batch import with_symbolic_batch
 from convc.frontend.onnx.values import BodyRefused, Refused, ValueTable
 from convc.ir import Graph, GraphBuilder
 from convc.ir.ops.definition import Array
 from convc.ir.types import SHORT_NAMES
 
-__all__ = ["from_onnx"]
+__all__ = ["Import"]
 
 # Bodies within bodies; a file that nests deeper is made to exhaust the stack.
 DEEPEST: Final = 16
@@ -52,56 +47,7 @@ DEEPEST: Final = 16
 MOST_WRITTEN_OUT: Final = 100_000
 
 
-def from_onnx(
-    model: str | os.PathLike[str] | ModelProto,
-    *,
-    shapes: Mapping[str, Sequence[Dimension]] | None = None,
-    values: Mapping[str, np.ndarray] | None = None,
-    name: str | None = None,
-) -> Graph:
-    """Return the graph of an ONNX model, opsets 7 to the newest that the installed onnx knows.
-
-    Inputs, outputs and values keep their ONNX names. What only depends on constants is computed here.
-
-    Args:
-        model: path of a file, or a model in memory, which is not changed.
-        shapes: input name -> shape; every symbolic dimension needs an extent, a fixed one cannot be changed. A name as the leading
-            extent, ("N", 3, 224, 224), is a symbolic batch; where nothing but leading extents is open, they are one by themselves.
-        values: input name -> array; such an input is a constant of the graph, as operands that decide a shape must be.
-        name: the graph's name; the file's stem by default.
-
-    Raises:
-        InvalidModelError: if the model cannot be read, contradicts the specification, or keeps a symbolic dimension that is no batch.
-        UnsupportedModelError: listing every operator and attribute that convc does not take.
-        ShapeError: if the operands of a node do not fit each other; with a symbolic batch, if a node mixes samples or has a number of
-            samples written into it; names the node.
-
-    Source:
-        github.com/onnx/onnx, docs/IR.md and docs/Operators.md.
-
-    Example:
-        >>> import onnx
-        >>> text = '<ir_version: 8, opset_import: ["": 18]> g (float[1, 4] x) => (float[1, 4] y) { y = Relu(x) }'
-        >>> from_onnx(onnx.parser.parse_model(text)).compute_nodes[0].op
-        'relu'
-    """
-    try:
-        source = bind_values(read_model(model), values)
-        batch, symbolic = batch_of(source.proto.graph, shapes)
-
-        def graph_of(samples: int) -> Graph:
-            bound = {k: (samples, *s[1:]) for k, s in symbolic.items()}
-            return _Import(source, {**(shapes or {}), **bound}, name, dict.fromkeys(bound, batch) if samples == 1 else {}).run()  # type: ignore[arg-type, dict-item]  # fmt: skip
-
-        return with_symbolic_batch(graph_of, batch, symbolic) if batch else graph_of(0)
-    except UnicodeDecodeError as error:
-        # Protobuf takes any bytes for a name; whoever reads the name first finds out.
-        raise InvalidModelError(
-            f"names in a model must be UTF-8 text; got {error.object!r}."
-        ) from error
-
-
-class _Import:
+class Import:
     """The state of one import."""
 
     def __init__(

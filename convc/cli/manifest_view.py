@@ -50,7 +50,7 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
         ("target", f"{target.kind} {target.mcpu}, {target.triple}; needs {', '.join(target.features) or 'nothing special'}"),
         ("made by", f"convc {manifest.convc}, apache-tvm {manifest.tvm}, apache-tvm-ffi {manifest.tvm_ffi}"),
         *(("input", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.inputs),
-        *(("output", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.outputs),
+        *(("output", f"{t.name}: {t.dtype} {_extents(t)}{_counted(t)}") for t in manifest.outputs),
         *(("batch", f"N is any number; code for {', '.join(map(str, sizes))}, below: {sizes[0]}") for _ in sizes[:1]),
         ("steps", f"{len(manifest.steps)}: {', '.join(f'{n} x {a}' for a, n in algorithms.items())}"),
         ("cost", f"{count(total)}FLOP a run"),
@@ -81,6 +81,11 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
                 ],
             )
         )  # fmt: skip
+
+
+def _counted(tensor: Tensor) -> str:
+    """Return how much of an output is there, where that is data."""
+    return f", of axis {tensor.axis} as much as '{tensor.count}' says" if tensor.count else ""
 
 
 def _extents(tensor: Tensor) -> str:

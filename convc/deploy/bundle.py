@@ -117,10 +117,15 @@ def _fill(folder: Path, name: str, module: Path, manifest: Manifest, cc: str) ->
     (folder / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
 
 
+def _counted(tensor: Tensor) -> str:
+    """Return how much of an output is there, where that is data."""
+    return f"; of axis {tensor.axis} as much as `{tensor.count}` says" if tensor.count else ""
+
+
 def _readme(name: str, manifest: Manifest) -> str:
     def ports(tensors: Sequence[Tensor]) -> str:
         return "\n".join(
-            f"| `{t.name}` | {t.dtype} | {' x '.join(map(str, t.shape)) or 'scalar'} | {t.nbytes} |"
+            f"| `{t.name}` | {t.dtype} | {' x '.join(map(str, t.shape)) or 'scalar'}{_counted(t)} | {t.nbytes} |"
             for t in tensors
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -76,10 +76,19 @@ class GraphBuilder:
         """Return the node that defines a value."""
         return self._nodes[value]
 
-    def finish(self, outputs: dict[str, str]) -> Graph:
-        """Return the verified graph; `outputs` maps public names to values."""
-        graph = Graph(
-            self.name, tuple(self._nodes.values()), tuple(Output(n, v) for n, v in outputs.items())
-        )
+    def finish(
+        self, outputs: dict[str, str], counts: Mapping[str, tuple[str, int]] | None = None
+    ) -> Graph:
+        """Return the verified graph.
+
+        Args:
+            outputs: public name -> value.
+            counts: public name -> (public name of the output that counts it, axis), where the size is data; see `Output`.
+        """
+        results = []
+        for name, value in outputs.items():
+            count, axis = (counts or {}).get(name, ("", 0))
+            results.append(Output(name, value, count, axis))
+        graph = Graph(self.name, tuple(self._nodes.values()), tuple(results))
         graph.verify()
         return graph

@@ -20,6 +20,7 @@ import numpy as np
 from convc.errors import ConvcError, VerifyError
 from convc.ir.ops import Attributes, op_named
 from convc.ir.ops.definition import Array, check_arity
+from convc.ir.output import Output, check_counts
 from convc.ir.types import TensorType, dtype_name
 
 __all__ = [
@@ -146,14 +147,6 @@ def _inferred(node: Node, operands: list[tuple[str, TensorType]]) -> TensorType:
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A graph output: its public name and the value it returns."""
-
-    name: str
-    value: str
-
-
 @dataclass(frozen=True)
 class Graph:
     """An immutable graph; a pass makes a new one.
@@ -273,6 +266,7 @@ class Graph:
                 raise VerifyError(
                     f"output '{output.name}' must be a defined value; %{output.value} is not."
                 )
+        check_counts(self.outputs, seen)
         names = [o.name for o in self.outputs]
         if len(set(names)) != len(names):
             raise VerifyError(f"graph outputs must have distinct names; got {names}.")

@@ -74,4 +74,18 @@ def interpret(
                 for operand in set(node.inputs):
                     if last_use[operand] == node.name and operand not in graph.output_values:
                         del values[operand]
-    return values if keep else {o.name: values[o.value] for o in graph.outputs}
+    return values if keep else _outputs(graph, values)
+
+
+def _outputs(graph: Graph, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what is there of each output; those that only count others are not outputs of the model."""
+    counting = {o.count for o in graph.outputs}
+    counts = {o.name: int(values[o.value]) for o in graph.outputs if o.name in counting}
+    shown = {}
+    for output in graph.outputs:
+        if output.name not in counting:
+            array = values[output.value]
+            if output.count:
+                array = array[(slice(None),) * output.axis + (slice(counts[output.count]),)]
+            shown[output.name] = array
+    return shown

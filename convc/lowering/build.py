@@ -13,6 +13,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from convc.ir.types import Shape
 from convc.lowering import package
 from convc.lowering.entry import ENTRY, Offsets, entry_function, offset_of
 from convc.lowering.memory import Lifetime, plan_arena
@@ -147,7 +148,7 @@ def build_variants(
         batch=first.batch,
         entry=first.entry,
         inputs=tuple(form.Tensor(*t, rows.get(t[0], 0)) for t in program.inputs),
-        outputs=tuple(form.Tensor(*t, rows_out.get(t[0], 0)) for t in program.outputs),
+        outputs=tuple(_output(program, t, rows_out.get(t[0], 0)) for t in program.outputs),
         arena_bytes=first.arena_bytes,
         workspace_bytes=first.workspace_bytes,
         weights_bytes=weights.nbytes,
@@ -171,6 +172,11 @@ def _compiled_together(parts: Sequence[tuple[Program, Target]]) -> list[range]:
 def _prefix(number: int) -> str:
     """Return what a part's symbols begin with: the same kernel for two CPUs has one symbol; in one library it needs two."""
     return f"v{number}_" if number else ""
+
+
+def _output(program: Program, port: tuple[str, Shape, str], rows: int) -> form.Tensor:
+    count, axis = program.counts.get(port[0], ("", 0))
+    return form.Tensor(*port, rows, count, axis)
 
 
 def _joined(sizes: Sequence[form.Variant]) -> form.Variant:

@@ -75,6 +75,7 @@ class _Emitter:
             tuple(results),
             tuple(self.calls),
             self.places.weights,
+            {o.name: (o.count, o.axis) for o in self.graph.outputs if o.count},
         )
 
     # ---- units --------------------------------------------------------------------------------------------------

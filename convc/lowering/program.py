@@ -96,6 +96,7 @@ class Program:
         inputs, outputs: (name, shape, dtype), in order.
         calls: in order.
         weights: packed constants by buffer name, in the order they lie in the blob.
+        counts: output -> (the output that counts it, the axis).
     """
 
     name: str
@@ -103,3 +104,4 @@ class Program:
     outputs: tuple[tuple[str, Shape, str], ...]
     calls: tuple[Call, ...]
     weights: Mapping[str, np.ndarray]
+    counts: Mapping[str, tuple[str, int]] = field(default_factory=dict)

@@ -21,6 +21,7 @@ import msgspec
 
 from convc.errors import DTypeError, PackageError
 from convc.ir.types import numpy_dtype
+from convc.runtime.counted import check_counts
 
 __all__ = [
     "ALIGNMENT",
@@ -50,13 +51,16 @@ Knob: TypeAlias = int | float | str | bool
 class Tensor(msgspec.Struct, frozen=True):
     """A named input or output of the module; with a symbolic batch `shape` is that of the largest number of samples.
 
-    `rows` is how many rows of the leading axis belong to one sample; 0 where it does not depend on the batch.
+    `rows` is how many rows of the leading axis belong to one sample; 0 where it does not depend on the batch. `count` names an output, an
+    int64 scalar, that says how much of `axis` is there after a run; empty where `shape` is the shape.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     rows: int = 0
+    count: str = ""
+    axis: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -234,6 +238,7 @@ def check(manifest: Manifest) -> None:
             _check_type(f"{kind} '{tensor.name}'", tensor.shape, tensor.dtype)
             if tensor.rows and tensor.shape[:1] != (tensor.rows * manifest.batch,):
                 raise PackageError(f"{kind} '{tensor.name}' must have {tensor.rows} rows a sample; got {tensor.shape}.")  # fmt: skip
+    check_counts(manifest.outputs)
     sizes = {
         "input": [tensor.nbytes for tensor in manifest.inputs],
         "output": [tensor.nbytes for tensor in manifest.outputs],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from convc.errors import InputError
 from convc.runtime.arguments import Arguments, quoted
+from convc.runtime.counted import Counts
 from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
 from convc.runtime.ports import ArrayLike, InputPort, OutputPort, Staging
@@ -60,6 +61,7 @@ class Module:
         self._refuse_nan = nan == "error"
         self._inputs = tuple(InputPort(tensor) for tensor in manifest.inputs)
         self._outputs = tuple(OutputPort(tensor) for tensor in manifest.outputs)
+        self._counts: Final = Counts(manifest.outputs)
         self._arguments_of = Arguments(self._inputs)
         self._local = threading.local()
 
@@ -85,6 +87,8 @@ class Module:
         ordered = self._arguments_of.in_order(arrays, named)
         samples = self._samples(ordered)
         results = self._run(ordered, [port.empty(samples) for port in self._outputs])
+        if self._counts.any:
+            results = list(self._counts.cut(results).values())
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(
@@ -93,7 +97,7 @@ class Module:
         *,
         outputs: Mapping[str, NDArray] | None = None,
     ) -> dict[str, NDArray]:
-        """Return the outputs by name.
+        """Return the outputs by name; one whose size is data (see `runtime.counted`) as large as it is.
 
         Args:
             inputs: every input, by name. Memory that is 64-byte aligned is used as it is.
@@ -109,6 +113,8 @@ class Module:
             samples = self._samples(arrays)
             targets = [port.empty(samples) for port in self._outputs]
         results = self._run(arrays, targets)
+        if self._counts.any:
+            return self._counts.cut(results)
         return {port.name: array for port, array in zip(self._outputs, results, strict=True)}
 
     @property

@@ -24,6 +24,7 @@ from convc.ir.ops.order import ArgAttributes, RunningAttributes, TopKAttributes
 from convc.ir.ops.pool import MaxPoolIndicesAttributes
 from convc.ir.ops.quantized import QuantizeAttributes
 from convc.ir.ops.sample import DeformAttributes, GridAttributes, RoiAttributes
+from convc.ir.ops.select import NmsAttributes
 from convc.ir.reference import interpret
 from tests.ir.imported_ops import IMPORTED
 
@@ -56,6 +57,15 @@ def special() -> np.ndarray:
 BOXES = np.abs(f(5, 4)) * 4 + np.array([0, 0, 5, 5], np.float32)
 SCALES, ZEROS = np.abs(f(1, 4, 1)) + 0.1, np.array([[[0], [3], [-2], [7]]], np.float32)
 LARGE = i(-99, 99, 4, 3)
+
+
+def nms_operands(count: int, centred: bool) -> list[np.ndarray]:
+    """Boxes of two images on a grid of quarters, three classes of scores with ties, and the order of the scores."""
+    first, size = i(-8, 8, 2, count, 2) / 4, i(-4, 9, 2, count, 2) / 4
+    boxes = np.concatenate([first, np.abs(size) if centred else first + size], -1)
+    scores = whole(2, 3, count)
+    return [boxes.astype(np.float32), scores, np.argsort(-scores, -1, kind="stable")]
+
 
 CASES = [
     *((n, [whole(4, 5), whole(5)], None) for n in COMPARISONS),
@@ -107,6 +117,8 @@ CASES = [
     ("max_pool", [i(-100, 100, 1, 2, 6, 6, dtype=np.int8)], None),
     *(("quantize", [f(3, 4, 5), SCALES, ZEROS], QuantizeAttributes(t)) for t in ("uint8", "int8")),
     *(("dequantize", [i(0, 100, 3, 4, 5, dtype=t), SCALES, ZEROS], None) for t in (np.uint8, np.int8, np.int32)),
+    *(("nms", nms_operands(n, c), NmsAttributes(m, o, t, c)) for n, m, o, t in ((30, 30, 0.3, 0.0), (17, 4, 0.5, float("-inf")), (1, 1, 0.0, -9.0), (9, 0, 0.5, 0.0)) for c in (True, False)),
+    *(("nonzero", [a], None) for a in (i(-1, 2, 3, 4, 5), whole(7), b(4, 5), np.zeros((2, 3), np.float32), np.ones((3, 1, 2), np.int8))),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from convc.frontend.onnx.counted import CountedValue
 from convc.frontend.onnx.narrow import NarrowValue
 from convc.ir.ops.definition import Array
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Converter", "Result", "display_domain"]
 
 
-Result: TypeAlias = "str | Array | NarrowValue | tuple[str | Array | NarrowValue, ...]"
+Result: TypeAlias = "str | Array | NarrowValue | CountedValue | tuple[str | Array | NarrowValue | CountedValue, ...]"
 
 
 @dataclass(frozen=True, slots=True)

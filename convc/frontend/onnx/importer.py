@@ -15,6 +15,7 @@ from onnx import GraphProto, NodeProto
 from convc.errors import ConvcError, DTypeError, InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
 from convc.frontend.onnx.converter import Converter, Result
+from convc.frontend.onnx.counted import CountedValue
 from convc.frontend.onnx.expansion import expand_functions
 from convc.frontend.onnx.folding import ConstantFolder
 from convc.frontend.onnx.inference import (
@@ -33,6 +34,7 @@ from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators import find_converter
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
+from convc.frontend.onnx.row_wise import check_operator, counted_result
 from convc.frontend.onnx.values import BodyRefused, Refused, ValueTable
 from convc.ir import Graph, GraphBuilder
 from convc.ir.ops.definition import Array
@@ -87,7 +89,7 @@ class Import:
         self.report.raise_if_any(self.source.label)
         if not self.graph.output:
             raise InvalidModelError(f"{self.source.label} must have an output; it has none.")
-        return self.builder.finish({o.name: self.values.operand(o.name) for o in self.graph.output})
+        return self.values.finish([o.name for o in self.graph.output])
 
     def _import_nodes(self, graph: GraphProto) -> None:
         for node in graph.node:
@@ -150,7 +152,7 @@ class Import:
 
     def _results(
         self, proto: NodeProto, row: Converter, version: int
-    ) -> Sequence[Array | str | NarrowValue | None]:
+    ) -> Sequence[Array | str | NarrowValue | CountedValue | None]:
         """Return an array or a value of the graph for each output that is read."""
         given = [name for name in proto.input if name]
         narrow = self.values.narrow(given[0]) if given else ""
@@ -163,9 +165,13 @@ class Import:
                 raise Unsupported(f"operand '{name}' of type {self.values.narrow(name)}")
         attributes = AttributeReader(proto.op_type, proto.attribute, self.source.tensors)
         node = OperatorNode(proto, version, self.values, attributes, self._import_body)
+        counted = {i: c for i, n in enumerate(proto.input) if n and (c := self.values.counted(n))}
+        check_operator(node, counted)
         converted = row.convert(node)
         attributes.finish()
         results = _all_of(converted)
+        if counted:
+            results = tuple(counted_result(node, counted, r) for r in results)
         if row.narrow == "moves" and narrow:
             results = tuple(
                 NarrowValue(r, narrow)
@@ -185,7 +191,9 @@ class Import:
         return self.folder.fold(proto, operands)
 
     def _define(
-        self, proto: NodeProto, results: Sequence[Array | str | NarrowValue | Refused | None]
+        self,
+        proto: NodeProto,
+        results: Sequence[Array | str | NarrowValue | CountedValue | Refused | None],
     ) -> None:
         for name, result in zip(proto.output, results, strict=False):
             if not name or result is None:
@@ -228,9 +236,9 @@ class Import:
         self._define(proto, [Refused() for _ in proto.output])
 
 
-def _all_of(result: Result) -> tuple[str | Array | NarrowValue, ...]:
+def _all_of(result: Result) -> tuple[str | Array | NarrowValue | CountedValue, ...]:
     """Return what a converter answers as one value for each output."""
-    if isinstance(result, NarrowValue) or not isinstance(result, tuple):
+    if isinstance(result, NarrowValue | CountedValue) or not isinstance(result, tuple):
         return (result,)
     return result
 

@@ -91,6 +91,10 @@ class OperatorNode:
         """Return whether an input is given and known at import."""
         return self.has(index) and self._values.is_constant(self.inputs[index])
 
+    def is_counted(self, index: int) -> bool:
+        """Return whether only a part of an input is there; see `counted`."""
+        return self._values.counted(self._name(index)) is not None
+
     def constant(self, index: int) -> Array:
         """Return an input's contents; Unsupported if they are only known at run time."""
         return self._values.constant(self._name(index))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto
 
 from convc.errors import InvalidModelError
+from convc.frontend.onnx.counted import Counted, CountedValue
 from convc.frontend.onnx.narrow import NARROW, NarrowValue, carried, narrow_name, natural
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.tensors import TensorReader
-from convc.ir import GraphBuilder, TensorType
+from convc.ir import Graph, GraphBuilder, TensorType
 from convc.ir.ops.definition import Array
 from convc.ir.types import dtype_name
 
@@ -41,10 +43,16 @@ class ValueTable:
         self._known: dict[str, Array | TensorProto | str | Refused] = {}
         self._emitted: dict[str, str] = {}
         self._narrow: dict[str, str] = {}
+        self._counted: dict[str, Counted] = {}
 
-    def define(self, name: str, value: Array | TensorProto | str | NarrowValue | Refused) -> None:
+    def define(
+        self, name: str, value: Array | TensorProto | str | NarrowValue | CountedValue | Refused
+    ) -> None:
         """Give a name its meaning: an array, a tensor not read yet, or a value of the builder."""
         self._narrow.pop(name, None)
+        self._counted.pop(name, None)
+        if isinstance(value, CountedValue):
+            value, self._counted[name] = value
         if isinstance(value, NarrowValue):
             value, self._narrow[name] = value
         elif isinstance(value, TensorProto) and narrow_name(value.data_type):
@@ -71,11 +79,17 @@ class ValueTable:
             raise BodyRefused
         if name in self._narrow:
             raise Unsupported(f"a body's result '{name}' of type {self._narrow[name]}")
+        if name in self._counted:
+            raise Unsupported(f"a body's result '{name}' whose size is known at run time only")
         return value if isinstance(value, str) else self.constant(name)
 
     def narrow(self, name: str) -> str:
         """Return the narrow type that a value carries, "" if it is what it seems."""
         return self._narrow.get(name, "")
+
+    def counted(self, name: str) -> Counted | None:
+        """Return how much of a value is there; None if all of it is."""
+        return self._counted.get(name)
 
     def natural(self, name: str) -> Array:
         """Return a constant's array in the type that it has in ONNX."""
@@ -120,3 +134,18 @@ class ValueTable:
         if not is_splat(array) and not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         return self.builder.constant(array, name)
+
+    def finish(self, names: Sequence[str]) -> Graph:
+        """Return the graph with these outputs; after them those that count outputs whose size is data."""
+        outputs = {name: self.operand(name) for name in names}
+        counters: dict[str, str] = {}  # the value that counts -> its public name
+        counts = {}
+        for name in names:
+            counted = self.counted(name)
+            if counted is not None:
+                public = f"{name}.count"
+                while public in outputs:  # one of the model's own
+                    public += "_"
+                counts[name] = counters.setdefault(counted.counter, public), counted.axis
+        outputs |= {public: value for value, public in counters.items()}
+        return self.builder.finish(outputs, counts)

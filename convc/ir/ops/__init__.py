@@ -19,6 +19,7 @@ from convc.ir.ops import (
     pool_grad,
     quantized,
     sample,
+    select,
     shape,
 )
 from convc.ir.ops.definition import Attributes, OpDef
@@ -39,6 +40,7 @@ OPS: Final[dict[str, OpDef]] = {
         shape,
         gather,
         order,
+        select,
         sample,
         flip,
         quantized,

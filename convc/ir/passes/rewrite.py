@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from convc.ir.graph import Graph, Node, Output, constant
+from convc.ir.graph import Graph, Node, constant
 from convc.ir.ops import Attributes
 from convc.ir.ops.definition import Array
 
@@ -97,5 +97,5 @@ class Rewriter:
         """Return the new graph, or the old one if nothing changed."""
         if not self._changed:
             return self.graph
-        outputs = [Output(o.name, self.resolve(o.value)) for o in self.graph.outputs]
+        outputs = [replace(o, value=self.resolve(o.value)) for o in self.graph.outputs]
         return self.graph.with_nodes(self.written.values(), outputs)

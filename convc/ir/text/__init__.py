@@ -14,6 +14,7 @@ Layout      White space (and `;`) separates nothing and may stand anywhere; `#` 
 Attributes  `name = value` for every field of the op's attribute dataclass that is not at its default.
 Types       `f32[1,3]`, short names as in `ir.types`. An op's type may be left out; if it is there it must be the inferred one.
 Outputs     `return %y as "prob"`, several separated by commas; `return %y` when output and value share the name.
+            `return %y counted "n" on 0, %k as "n"`: of axis 0 there is as much as the scalar output "n" says.
 Numbers     Shortest decimals that read back as the same bits; `inf`, `-inf`, `nan`; a NaN with other bits is `nan(0xffc00000)`.
 Constants   `splat(v)` for a broadcast scalar, `dense([...])`, row-major, for at most 16 elements, else `ref("file.npz", "key")`:
             the array `key` of an .npz file whose path is relative to the .cvc file and stays inside its directory.

@@ -6,7 +6,7 @@ value     = "splat" "(" element ")" | "dense" "(" "[" elements "]" ")" | "ref" "
 attributes= "{" name "=" attribute ("," ...)* "}"
 attribute = integer | float | "true" | "false" | string | "[" integers | floats | steps "]"
 step      = word ["(" floats ")"]
-output    = %name ["as" string]
+output    = %name ["as" string] ["counted" string "on" number]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -131,10 +132,15 @@ class _Parser(Cursor):
 
     def output(self, seen: dict[str, Output]) -> Output:
         place = self.of_kind("value", "output", "written %name")
-        output = Output(*[self.defined(place, "output").name] * 2)
+        value = self.defined(place, "output").name
+        output = Output(value, value)
         if self.found("as"):
             place = self.next
             output = Output(self.string("output name"), output.value)
+        if self.found("counted"):
+            count = self.string("count's name")
+            self.expect("on", "count")
+            output = replace(output, count=count, axis=self.integer())
         if output.name in seen:
             raise self.error(f"output names must be distinct; got '{output.name}' twice.", place)
         return output

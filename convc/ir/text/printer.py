@@ -93,7 +93,9 @@ def print_node(node: Node, *, weights: str = "weights.npz") -> str:
 def _output(output: Output) -> str:
     public = json.dumps(output.name, ensure_ascii=False)
     alias = "" if output.name == output.value else f" as {public}"
-    return f"%{quoted(output.value)}{alias}"
+    count = json.dumps(output.count, ensure_ascii=False)
+    counted = f" counted {count} on {output.axis}" if output.count else ""
+    return f"%{quoted(output.value)}{alias}{counted}"
 
 
 def print_graph(graph: Graph, *, weights: str = "weights.npz") -> str:

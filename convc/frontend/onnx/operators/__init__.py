@@ -28,6 +28,7 @@ from convc.frontend.onnx.operators import (
     reshape,
     resize,
     sample,
+    select,
     signal,
     softmax,
 )
@@ -58,6 +59,7 @@ FAMILIES: Final = (
     reshape,
     resize,
     sample,
+    select,
     signal,
     softmax,
 )

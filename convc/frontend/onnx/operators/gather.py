@@ -1,4 +1,4 @@
-"""Operators that read or write at places which are data, and what is made of them: OneHot, Compress, ReverseSequence, Trilu ..."""
+"""Operators that read or write at places which are data, and what is made of them: OneHot, ReverseSequence, Trilu ..."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from convc.errors import InvalidModelError, ShapeError
+from convc.errors import InvalidModelError
 from convc.frontend.onnx.converter import Converter, Result
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators.reshape import normalized_axes
@@ -107,22 +107,6 @@ def one_hot(node: OperatorNode) -> str:
         for i in (0, 1)
     )
     return node.emit("where", [node.step("equal", [wrapped, classes]), on, off])
-
-
-def compress(node: OperatorNode) -> str:
-    """Write Compress with a constant condition: a gather of the places where it holds."""
-    condition = np.flatnonzero(node.constant(1))
-    x, shape = node.value(), node.type().shape
-    if "axis" in node.attributes:
-        axis = _axis(node, None)
-    else:
-        axis, x = 0, node.step("reshape", [x], ReshapeAttributes((math.prod(shape),)))
-    if condition.size and condition[-1] >= node.step_type(x).shape[axis]:
-        raise ShapeError(
-            f"Compress condition must not reach beyond the data; got place {condition[-1]} for {node.type()}."
-        )
-    index = node.literal(condition, "int64", "places")
-    return node.emit("gather", [x, index], AxisAttributes(axis))
 
 
 def reverse_sequence(node: OperatorNode) -> str:
@@ -229,7 +213,6 @@ ROWS: Final = (
     Converter("ScatterElements", (11, 13, 16, 18), scatter_elements, folds=True),
     Converter("ScatterND", (11, 13, 16, 18), scatter_nd, folds=True),
     Converter("OneHot", (9, 11, 28), one_hot, "constant depth", folds=True),
-    Converter("Compress", (9, 11, 28), compress, "constant condition", folds=True),
     Converter("ReverseSequence", (10, 28), reverse_sequence, folds=True),
     Converter("Trilu", (14,), trilu, "constant k", folds=True),
     Converter("EyeLike", (9, 22), eye_like),

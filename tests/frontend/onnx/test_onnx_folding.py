@@ -207,8 +207,8 @@ def test_runtime_shape_is_refused_with_its_name() -> None:
         from_onnx(model)
     assert str(caught.value) == (
         "net cannot be compiled: 2 uses of operators are not supported\n"
-        "  ai.onnx::Unique   v11  x1  where  depends on runtime values of 'x'\n"
         "  ai.onnx::Reshape  v14  x1  y      depends on runtime values of 'i'\n"
+        "  ai.onnx::Unique   v11  x1  where  depends on runtime values of 'x'\n"
         "help: `convc ops` lists what is supported"
     )
 

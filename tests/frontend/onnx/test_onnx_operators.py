@@ -13,6 +13,7 @@ from convc.frontend.onnx.model_file import since_version
 from convc.frontend.onnx.operators import CONVERTERS, FAMILIES, supported_operators
 from convc.ir.reference import interpret
 from tests.frontend.onnx.backend.suite import cases, out_of_scope
+from tests.frontend.onnx.older_cases import OLDER_CASES, OlderCase
 from tests.frontend.onnx.onnx_models import (
     NEWEST,
     check_against_onnx,
@@ -37,74 +38,29 @@ def test_operator_agrees_with_onnx(case: Case, version: int) -> None:
     check_against_onnx(model, random_inputs(model), oracle=oracle)
 
 
-# Older versions that no case runs: their difference to the newest one is in the converter"s text. The list only shrinks.
-OLDER = {
-    "Acos": {7},
-    "Acosh": {9},
-    "ArgMax": {1, 11, 12},
-    "ArgMin": {1, 11, 12},
-    "Asin": {7},
-    "Asinh": {9},
-    "Atan": {7},
-    "Atanh": {9},
-    "BitShift": {11},
-    "Celu": {12},
-    "Compress": {9, 11},
-    "Cosh": {9},
-    "CumSum": {11},
-    "DeformConv": {19},
-    "DequantizeLinear": {10, 13, 19, 21, 23, 24, 25},
-    "Einsum": {12},
-    "Equal": {11, 7},
-    "EyeLike": {9},
-    "GRU": {14, 7},
-    "Gather": {11},
-    "GatherElements": {11},
-    "GatherND": {11, 12},
-    "GlobalLpPool": {2, 22},
-    "Greater": {9, 7},
-    "GreaterOrEqual": {12},
-    "GridSample": {16, 20},
-    "Hardmax": {1, 11},
-    "If": {1, 13, 16, 21, 23, 24, 25},
-    "IsInf": {10},
-    "IsNaN": {9, 13},
-    "LSTM": {14, 7},
-    "Less": {9, 7},
-    "LessOrEqual": {12},
-    "Loop": {1, 13, 16, 19, 21, 23, 24},
-    "LpNormalization": {1},
-    "LpPool": {18, 2, 11},
-    "MaxUnpool": {9, 11},
-    "Mod": {10},
-    "NegativeLogLikelihoodLoss": {12},
-    "OneHot": {9, 11},
-    "OptionalHasElement": {18},
-    "QLinearMatMul": {10},
-    "QuantizeLinear": {13, 19, 21, 23, 24, 25},
-    "RNN": {14, 7},
-    "ReduceL1": {1, 11, 13},
-    "ReduceL2": {1, 11, 13},
-    "ReduceLogSum": {1, 18, 11, 13},
-    "ReduceLogSumExp": {1, 18, 11, 13},
-    "ReduceProd": {1, 11, 13},
-    "ReduceSumSquare": {1, 11, 13},
-    "ReverseSequence": {10},
-    "RoiAlign": {16, 10},
-    "Scan": {11, 16, 19, 21, 23, 24},
-    "ScatterElements": {16, 11, 13},
-    "ScatterND": {16, 11, 13},
-    "Sin": {7},
-    "Sinh": {9},
-    "Tan": {7},
-    "ThresholdedRelu": {10},
-    "TopK": {1, 10, 11},
-}  # fmt: skip
+OLDER_RUNS = [
+    (case, version) for case in OLDER_CASES for version in case.versions if version <= NEWEST
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "version"), OLDER_RUNS, ids=[f"{c.op}-{v}-{i}" for i, (c, v) in enumerate(OLDER_RUNS)]
+)
+def test_older_version_agrees_with_onnx(case: OlderCase, version: int) -> None:
+    model = case.model(version)
+    with np.errstate(all="ignore"):  # some are about infinities and NaN
+        check_against_onnx(
+            model, random_inputs(model), oracle=run_onnxruntime if case.peer else run_onnx
+        )
+
+
+# Older versions that no case runs: their difference to the newest one is in the converter's text. The list only shrinks.
+OLDER: dict[str, set[int]] = {"GlobalLpPool": {22}}
 
 
 def test_cases_reach_every_row() -> None:
     # Softmax before 13 is compared with its formula below: onnx.reference lacks those versions.
-    reached = {(c.op, v) for c, v in RUNS} | {
+    reached = {(c.op, v) for c, v in (*RUNS, *OLDER_RUNS)} | {
         (op, v) for op in ("Softmax", "LogSoftmax") for v in (1, 11)
     }
     # ONNX's own suite has every operator at its newest version; what it leaves to CASES are the older ones.

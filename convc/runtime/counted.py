@@ -12,24 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from numpy.typing import NDArray
 
-from convc.errors import PackageError
-
 if TYPE_CHECKING:
     from convc.runtime.manifest import Tensor
 
-__all__ = ["Counts", "check_counts"]
-
-
-def check_counts(outputs: Sequence[Tensor]) -> None:
-    """Raise PackageError unless what counts an output is an int64 scalar, and what is counted has the axis."""
-    counts = [t.name for t in outputs if (t.shape, t.dtype, t.count) == ((), "int64", "")]
-    for tensor in outputs:
-        if tensor.count and not (
-            tensor.count in counts and 0 <= tensor.axis < len(tensor.shape) and not tensor.rows
-        ):
-            raise PackageError(
-                f"output '{tensor.name}' must be counted by an int64 scalar along one of its axes; got '{tensor.count}' and {tensor.axis}."
-            )
+__all__ = ["Counts"]
 
 
 class Counts:

@@ -19,9 +19,14 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from convc.errors import DTypeError, PackageError
+from convc.errors import PackageError
 from convc.ir.types import numpy_dtype
-from convc.runtime.counted import check_counts
+from convc.runtime.manifest_rules import (
+    check_argument,
+    check_count,
+    check_counts,
+    check_type,
+)
 
 __all__ = [
     "ALIGNMENT",
@@ -43,7 +48,6 @@ __all__ = [
 FORMAT: Final = 1
 # Every buffer a kernel sees: one cache line, one AVX-512 register. TVM emits aligned vector loads for it.
 ALIGNMENT: Final = 64
-SPACES: Final = ("input", "output", "weights", "arena")
 
 Knob: TypeAlias = int | float | str | bool
 
@@ -228,14 +232,14 @@ def check(manifest: Manifest) -> None:
     Raises:
         PackageError: names the field, the rule and the value.
     """
-    _check_count("weights_bytes", manifest.weights_bytes)
-    _check_count("threads", manifest.threads, least=1)
+    check_count("weights_bytes", manifest.weights_bytes)
+    check_count("threads", manifest.threads, least=1)
     for kind, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
         names = [tensor.name for tensor in tensors]
         if len(set(names)) != len(names):
             raise PackageError(f"{kind} names must differ; got {', '.join(names)}.")
         for tensor in tensors:
-            _check_type(f"{kind} '{tensor.name}'", tensor.shape, tensor.dtype)
+            check_type(f"{kind} '{tensor.name}'", tensor.shape, tensor.dtype)
             if tensor.rows and tensor.shape[:1] != (tensor.rows * manifest.batch,):
                 raise PackageError(f"{kind} '{tensor.name}' must have {tensor.rows} rows a sample; got {tensor.shape}.")  # fmt: skip
     check_counts(manifest.outputs)
@@ -253,53 +257,9 @@ def check(manifest: Manifest) -> None:
 
 
 def _check_variant(variant: Manifest | Variant | Sized, sizes: Mapping[str, list[int]]) -> None:
-    _check_count("arena_bytes", variant.arena_bytes)
-    _check_count("workspace_bytes", variant.workspace_bytes)
+    check_count("arena_bytes", variant.arena_bytes)
+    check_count("workspace_bytes", variant.workspace_bytes)
     every = {**sizes, "arena": [buffer_bytes(variant.arena_bytes)]}
     for step in variant.steps:
         for position, argument in enumerate(step.arguments):
-            _check_argument(f"argument {position} of step '{step.symbol}'", argument, every)
-
-
-def _check_argument(subject: str, argument: Argument, sizes: Mapping[str, list[int]]) -> None:
-    if argument.space not in SPACES:
-        raise PackageError(
-            f"{subject} must be in one of {', '.join(SPACES)}; got '{argument.space}'."
-        )
-    _check_type(subject, argument.shape, argument.dtype)
-    if argument.strides and (
-        len(argument.strides) != len(argument.shape) or min(argument.strides) < 0
-    ):
-        raise PackageError(
-            f"{subject} must have one stride >= 0 per dimension of {argument.shape}; got {argument.strides}."
-        )
-    buffers = sizes[argument.space]
-    if not 0 <= argument.index < len(buffers):
-        raise PackageError(
-            f"{subject} must name one of {len(buffers)} {argument.space} buffers; got index {argument.index}."
-        )
-    # A window inside a halo begins between two aligned addresses.
-    itemsize = numpy_dtype(argument.dtype).itemsize
-    if argument.offset < 0 or argument.offset % itemsize:
-        raise PackageError(
-            f"{subject} must start at a multiple of {itemsize} bytes; got {argument.offset}."
-        )
-    end, size = argument.offset + argument.extent, buffers[argument.index]
-    if end > size:
-        raise PackageError(
-            f"{subject} must end within {size} bytes of {argument.space}; got {end}."
-        )
-
-
-def _check_type(subject: str, shape: tuple[int, ...], dtype: str) -> None:
-    try:
-        numpy_dtype(dtype)
-    except DTypeError as error:
-        raise PackageError(f"{subject}: {error}") from None
-    if any(size < 0 for size in shape):
-        raise PackageError(f"{subject} must have sizes >= 0; got shape {shape}.")
-
-
-def _check_count(field: str, value: int, least: int = 0) -> None:
-    if value < least:
-        raise PackageError(f"module's {field} must be at least {least}; got {value}.")
+            check_argument(f"argument {position} of step '{step.symbol}'", argument, every)

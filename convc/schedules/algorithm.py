@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,7 @@ __all__ = [
     "Algorithm",
     "Operands",
     "Problem",
+    "Settles",
     "channel_block",
     "channel_blocks",
     "gathered_halo",
@@ -162,6 +163,21 @@ class Algorithm(Protocol):
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> Sequence[te.Tensor]:
         """Return the tensor expressions: data, weight, extras..., result."""
+        ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """An algorithm of a library that decides more where it runs than its knobs say, and that can be asked what it took."""
+
+    def question(
+        self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
+    ) -> tuple[str, list[Any]]:
+        """Return the function of a loaded module to ask, and its arguments; `arguments` are those of a kernel that has run."""
+        ...
+
+    def settled(self, knobs: Knobs, words: str) -> Knobs:
+        """Return the knobs that say what the answer says, so that nothing is decided anew where a module runs."""
         ...
 
 

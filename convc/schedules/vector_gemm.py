@@ -25,6 +25,7 @@ from convc.schedules.algorithm import Problem
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.matrices import Matrices, gather, point
 from convc.schedules.plan import Knobs
+from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps, cast
 
 __all__ = ["Element", "Product", "Sums", "compute", "lanes", "matrices", "pack"]
@@ -79,7 +80,8 @@ def matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:
 
 
 def _of_blocks(spec: ConvSpec) -> ConvSpec:
-    """Return the convolution with blocks of input channels in place of channels."""
+    """Return the convolution, of two axes at least, with blocks of input channels in place of channels."""
+    spec = raised(spec)
     n, c, *extents = spec.data
     e = lanes(spec.dtype)
     if spec.transposed:
@@ -96,7 +98,7 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     """Return weights as [product][depth in blocks][channels][channel in the block], padded with zeros."""
     e, axis = lanes(spec.dtype), 0 if spec.transposed else 1
     whole = [(0, -extent % e if i == axis else 0) for i, extent in enumerate(weight.shape)]
-    padded = np.pad(weight, whole)
+    padded = raised_weight(np.pad(weight, whole))
     shape = padded.shape
     blocks = padded.reshape(*shape[:axis], shape[axis] // e, e, *shape[axis + 1 :])
     apart = [np.take(blocks, lane, axis=axis + 1) for lane in range(e)]
@@ -106,7 +108,8 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
 
 def compute(problem: Problem, knobs: Knobs, multiply: Product) -> list[te.Tensor]:
     """Return data, weight, extras..., result; `multiply`'s blocks, `flat`, and `own` or, of split sums, `total`."""
-    spec, e = problem.spec, lanes(problem.spec.dtype)
+    # A kernel sees blocks of a line as an image of height 1, see `View.raised`.
+    spec, e = raised(problem.spec), lanes(problem.spec.dtype)
     blocks, m = _of_blocks(spec), matrices(spec, knobs)
     x = te.placeholder((*blocks.data, e), spec.dtype, name="data")
 
@@ -148,7 +151,7 @@ def _gather(
 
 def _finish(problem: Problem, m: Matrices, sums: Sums, extras: Sequence[te.Tensor]) -> te.Tensor:
     """Return the epilogue in the order of the sums, whose owners compute it: block `own`, and `own_add` for a residual."""
-    spec, e = problem.spec, lanes(problem.spec.dtype)
+    spec, e = raised(problem.spec), lanes(problem.spec.dtype)
     blocks, wide = -(-spec.out_channels // e), problem.accumulator
 
     def place(*index: Expr) -> tuple[list[Expr], Expr, list[Expr]]:

@@ -62,7 +62,7 @@ class Bench:
             message = f"{type(failure).__name__}: {_first_line(str(failure))}"
             return Answer("run_error", message, seconds=kernel.build_seconds)
         self.kernels[job.handle] = kernel
-        return Answer("ok", error=error, seconds=kernel.build_seconds)
+        return Answer("ok", error=error, seconds=kernel.build_seconds, settled=kernel.settled())
 
 
 def _first_line(text: str) -> str:

@@ -72,6 +72,7 @@ class Answer:
         error: of a build: greatest |error| / greatest |result|.
         seconds: what building took.
         samples: of a timing: means in seconds.
+        settled: of a build: the knobs that also say what a library decided, where it decided something.
     """
 
     status: Status
@@ -79,3 +80,4 @@ class Answer:
     error: float = -1.0
     seconds: float = 0.0
     samples: tuple[float, ...] = ()
+    settled: Knobs | None = None

@@ -13,6 +13,7 @@ import tvm
 
 from convc.errors import ToolchainError
 from convc.lowering.kernels import conv_kernel
+from convc.schedules.algorithm import Settles
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
@@ -43,6 +44,7 @@ class TimedKernel:
             target,
         )
         used = dict(knobs)
+        self._problem, self._knobs = problem, knobs
         if backend.parallel_cycles is not None:
             cycles = self.algorithm.cycles(problem, target, used)
             used["parallel"] = int(cycles > backend.parallel_cycles)
@@ -67,6 +69,13 @@ class TimedKernel:
         result = self.arguments[-1].numpy()
         self._arrays = self._arrays[:2]
         return self.case.error(result, self.block)
+
+    def settled(self) -> Knobs | None:
+        """Return the knobs with what a library has decided since it ran, None where there is no library."""
+        if not isinstance(self.algorithm, Settles):
+            return None
+        function, arguments = self.algorithm.question(self._problem, self._knobs, self.arguments)
+        return self.algorithm.settled(self._knobs, str(self._library[function](*arguments)))
 
     def time(self, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
         """Return the mean time of a call, `rounds` times; see `Place.time`."""

@@ -73,7 +73,8 @@ def measurements(records: Iterable[Record]) -> dict[str, tuple[Measurement, ...]
             if t.seconds is not None
         ]  # fmt: skip
         if rows:
-            found[workload] = tuple(sorted(rows, key=lambda m: (m.seconds, m.algorithm)))
+            # Of equal times the one that leaves less open, see `Settles`.
+            found[workload] = tuple(sorted(rows, key=lambda m: (m.seconds, m.algorithm, -len(m.knobs))))  # fmt: skip
     return found
 
 

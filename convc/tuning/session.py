@@ -11,6 +11,7 @@ from typing import Final
 from convc.errors import TuningError
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.plan import Knobs
 from convc.schedules.properties import properties_of
 from convc.schedules.table import TEMPLATE
 from convc.schedules.tuned import distance
@@ -66,6 +67,7 @@ class Session:
     device: str = ""
     _handles: itertools.count = field(default_factory=itertools.count, repr=False)
     _answers: dict[int, Answer] = field(default_factory=dict, repr=False)
+    _settled: dict[tuple[str, Key], Knobs] = field(default_factory=dict, repr=False)
     _held: dict[tuple[str, Key], int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -192,6 +194,8 @@ class Session:
                 self._keep(layer, setting, Answer("wrong", worst, answer.error, answer.seconds))
             else:
                 self._answers[handle] = answer
+                if answer.settled is not None:
+                    self._settled[layer.task.problem.key, setting.key] = answer.settled
                 good.append((setting, handle))
         changed()
         return good
@@ -246,17 +250,31 @@ class Session:
 
     def _keep(self, layer: Layer, setting: Setting, answer: Answer, *, final: bool = False) -> None:
         """Write a trial to the log, then believe it."""
-        ok = answer.status == "ok"
-        record = Record(
+        record = self._record(layer, setting, answer, setting.knobs, final=final)
+        records = [record]
+        settled = self._settled.get((record.workload, setting.key))
+        if final and settled is not None and settled != setting.knobs:
+            # The same measurement under the name of what was measured: a plan with this one searches nothing where it runs.
+            records.append(self._record(layer, setting, answer, settled, final=True))
+        self.log.append(records)
+        self.counts[answer.status] = self.counts.get(answer.status, 0) + 1
+        layer.counts[answer.status] = layer.counts.get(answer.status, 0) + 1
+        trial = Trial(record.seconds if answer.status == "ok" else None, record.error, final)
+        layer.search.known[setting.key] = trial
+
+    def _record(
+        self, layer: Layer, setting: Setting, answer: Answer, knobs: Knobs, *, final: bool
+    ) -> Record:
+        return Record(
             workload=layer.task.problem.key,
             threads=self.target.cores,
             target=target_name(self.target),
             device=self.device,
             template=TEMPLATE,
             algorithm=setting.algorithm,
-            knobs=dict(setting.knobs),
+            knobs=dict(knobs),
             status=answer.status,
-            seconds=min(answer.samples) if ok else 0.0,
+            seconds=min(answer.samples) if answer.status == "ok" else 0.0,
             samples=tuple(float(f"{s:.4g}") for s in answer.samples),
             error=answer.error if answer.error < float("inf") else -1.0,
             mode=self.options.mode,
@@ -266,8 +284,3 @@ class Session:
             at=now(),
             versions={"convc": VERSION, "tvm": installed_version("apache-tvm") or ""},
         )
-        self.log.append([record])
-        self.counts[answer.status] = self.counts.get(answer.status, 0) + 1
-        layer.counts[answer.status] = layer.counts.get(answer.status, 0) + 1
-        trial = Trial(record.seconds if ok else None, record.error, final)
-        layer.search.known[setting.key] = trial

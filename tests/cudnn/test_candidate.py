@@ -9,6 +9,7 @@ from convc.errors import InputError, InvalidKnobsError, UnsupportedConvError
 from convc.frontend import dsl as cc
 from convc.ir import ConvSpec, GraphBuilder, Step, TensorType
 from convc.ir.reference import interpret
+from convc.lowering.emit import emit
 from convc.planning import Wishes, plan_graph
 from convc.schedules.algorithm import Problem, knob_space
 from convc.schedules.cuda.cudnn import ALGORITHM
@@ -97,6 +98,49 @@ def test_epilogues_inside_and_behind_the_call():
     found, _ = results(cases)
     for result in found:
         np.testing.assert_array_equal(result.actual, result.expected, err_msg=str(result.case))
+
+
+def test_channels_last():
+    """1-D to 3-D, groups, depthwise, transposed; every epilogue, inside and behind the call."""
+    specs = (
+        ConvSpec.of((2, 6, 9), (4, 3, 3), group=2, strides=(2,), pads=(1, 1)),
+        ConvSpec.of((1, 4, 3, 4, 5), (6, 4, 2, 3, 3), pads=(0, 1, 1, 0, 1, 1)),
+        ConvSpec.of((2, 8, 5, 6), (8, 1, 3, 3), group=8, pads=(1, 1, 1, 1)),
+        ConvSpec.of((1, 4, 5, 5), (4, 6, 3, 3), strides=(2, 2), transposed=True),
+    )
+    knobs = tuple({**ALGORITHM.knobs(Problem(PLAIN), TARGET), "channels_last": 1}.items())
+    steps = [tuple(map(Step.parse, names)) for names in EPILOGUES]
+    cases = [Case("cudnn", spec, (), knobs) for spec in specs]
+    cases += [Case("cudnn", PLAIN, e, knobs) for e in steps]
+    found, _ = results(cases)
+    for result in found:
+        np.testing.assert_array_equal(result.actual, result.expected, err_msg=str(result.case))
+
+
+def test_half_precision_is_channels_last_from_layer_to_layer():
+    """Two layers of cuDNN with a sum between them: the image is copied into that order once, and out of it once."""
+    x = cc.input("x", (1, 8, 6, 6), "float16")
+    w = np.ones((8, 8, 3, 3), np.float16) / 8
+    h = cc.conv2d(x, w, pads=1, name="first")
+    net = cc.graph({"y": cc.conv2d(h + h, w, pads=1, name="second")}, name="two")
+    planned = plan_graph(net, TARGET, Wishes.of(cudnn="require"), "")
+    assert [c.knobs["channels_last"] for c in planned.plan.choices.values()] == [1, 1]
+    program = emit(net, planned.plan, TARGET)
+    copies = [call.kernel.symbol for call in program.calls if "reorder" in call.kernel.symbol]
+    assert len(copies) == 2
+
+
+def test_what_cudnn_took_is_named_by_knobs():
+    problem = Problem(PLAIN)
+    knobs = ALGORITHM.knobs(problem, TARGET)
+    named = ALGORITHM.settled(knobs, "engine=28;knobs=2:1,17:4;workspace=1024")
+    function, (text, *tensors) = ALGORITHM.question(problem, named, ["x", "w", "y"])
+    assert (function, tensors) == ("convc_cudnn_plan", ["x", "w", "y"])
+    assert "engine=28;knobs=17:4,2:1;" in text
+    assert "engine=;knobs=;" in ALGORITHM.question(problem, knobs, ["x", "w", "y"])[1][0]
+    # A bias and a residual go into the call, what does not is another kernel's.
+    odd = Problem(PLAIN, (Step("bias"), Step("relu"), Step("add")))
+    assert ALGORITHM.question(odd, knobs, ["x", "w", "b", "r", "y"])[1][1:] == ["x", "w", "b", "y"]
 
 
 def test_knobs_are_legal_and_say_what_they_promise():

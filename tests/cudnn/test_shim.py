@@ -160,11 +160,56 @@ CHOSEN = {"heuristic": 7, "heuristic_b": 7, "fallback": 0, "none": 0, "small": 7
           "deterministic": 7}  # fmt: skip
 
 
-@pytest.mark.parametrize("policy", [p for p in POLICIES if not p.startswith("fft")])
+@pytest.mark.parametrize("policy", [p for p in POLICIES if not p.startswith("fft") and p != "time"])
 def test_policies(policy):
     fields = {"strict": False, "transforms": True, "workspace": 1 << 30}
     _, story, _ = call(described(SPEC, policy=policy, **fields), *operands(), offer=ALL)
     assert f"run {CHOSEN[policy]} on" in story
+
+
+def test_time_runs_what_is_offered_and_keeps_one():
+    """Each of the admitted engines once and five times, then the fastest alone, at this and every later call."""
+    description = described(SPEC, policy="time", strict=False, workspace=1 << 30)
+    out, story, _ = call(description, *operands(), offer=ALL)
+    np.testing.assert_array_equal(out, reference())
+    runs = [part.split()[1] for part in story.split(";") if part.startswith("run ")]
+    assert {name: runs[:-1].count(name) for name in runs[:-1]} == {"7": 6, "25": 6, "28": 6, "0": 6}
+    assert runs[-1] in {"7", "25", "28", "0"}
+    _, again, _ = call(description, *operands(), offer=ALL)
+    assert again.count("run ") == 1
+    assert f"run {runs[-1]} on" in again
+    # One that fails while it is timed is out of the race.
+    failing = described(SPEC, policy="time", strict=False, workspace=1 << 20)
+    out, story, _ = call(failing, *operands(), offer=0b10001, fail={"cudnnBackendExecute": (0, STATUS["EXECUTION_FAILED"])})  # fmt: skip
+    np.testing.assert_array_equal(out, reference())
+    assert story.endswith("run 0 on stream 0;")
+
+
+def test_time_computes_again_and_again_so_nothing_is_added():
+    with pytest.raises(EmulationError, match=r"policy time must have beta = 0.*got beta = 1"):
+        call(described(SPEC, policy="time", beta=1.0), *operands())
+
+
+@pytest.mark.parametrize(("when", "searches"), [("once", 0), ("per_shape", 1)])
+def test_another_shape_by_the_same_engine_or_chosen_anew(when, searches):
+    description = described(SPEC, when=when)
+    call(description, *operands())
+    larger = ConvSpec.of(
+        (3, 6, 11, 8), (4, 3, 3, 2), strides=(2, 1), pads=(1, 2, 1, 2), dilations=(1, 2), group=2
+    )
+    out, story, _ = call(description, *operands(larger))
+    np.testing.assert_array_equal(out, reference(larger))
+    assert (story.count("heuristics") > 0) == bool(searches)
+
+
+def test_one_block_of_all_channels_is_channels_last():
+    x, w, y = operands()
+    last = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, w, y)]
+    bias = whole((1, SPEC.out_channels), seed=3)
+    description = described(SPEC, channels_last=True, steps=("bias",))
+    out, _, _ = call(description, last[0][:, None], last[1], bias, last[2][:, None])
+    expected = reference() + bias.reshape(1, -1, 1, 1)
+    np.testing.assert_array_equal(np.moveaxis(out[:, 0], -1, 1), expected)
 
 
 def test_strict_and_deterministic_and_small():

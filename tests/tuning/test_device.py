@@ -51,6 +51,30 @@ def test_a_layer_is_tuned_on_a_device(tmp_path):
     assert best.seconds == min(finals.values())
 
 
+def test_what_cudnn_took_is_in_the_record(tmp_path):
+    """The best settings of a library are also written down by the engine and settings that they came to."""
+    log = Log(tmp_path / "log.jsonl")
+    options = Options(
+        seconds=None,
+        trials_per_layer=3,
+        policy=Policy(include=("cudnn",)),
+        initializer="tests.tuning.emulated_device:emulate_with_cudnn",
+    )
+    Session([Task(LAYER, ("layer",))], TARGET, log, calibration(TARGET), options).run()
+    records = log.read().records
+    assert {r.status for r in records} == {"ok"}, records
+    finals = [r for r in records if r.final]
+    named = [r for r in finals if r.knobs["engine"] >= 0]
+    assert len(named) == len(finals) / 2
+    best = knowledge(TARGET, [log.path]).records[LAYER.key][0]
+    # The double's engines have one setting each; which engine was the fastest is the machine's to say.
+    own = {25: ("setting_17", 4), 28: ("setting_17", 8), 0: ("setting_2", 3)}
+    name, value = own[best.knobs["engine"]]
+    assert best.knobs[name] == value
+    # Nothing is left to do when the tuner is asked again.
+    assert Session([Task(LAYER, ("layer",))], TARGET, log, calibration(TARGET), options).layers[0].done  # fmt: skip
+
+
 def test_only_a_fault_of_the_device_ends_a_worker():
     lost = partial(DevicePlace.is_lost, DevicePlace.__new__(DevicePlace))
     assert lost(DeviceError("cudaGraphLaunch must succeed; got status 700."))

@@ -7,6 +7,8 @@ ACCURACY        float32 without tensor cores (`strict`) and without FFT or Winog
                 of sums is the engine's
 SOURCE          NVIDIA cuDNN 9 graph API, cudnn_graph.h
 
+Channels last is one block of all channels: (N, 1, H, W, C). Layers in a row that have it hand each other no copies.
+
 A model that needs cuDNN where it runs must have been asked for: only a record, a pin or a policy that names it chooses it.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -22,15 +24,18 @@ from tvm import s_tir, te, tirx
 
 from convc.ir.epilogue import Step
 from convc.ir.types import numpy_dtype
-from convc.runtime.libraries.cudnn import CALL, POLICIES, Description
+from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description
 from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.blocked_epilogue import blocked_extras
 from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.tf32 import ROUNDING
-from convc.schedules.layout import PLAIN, Halo
+from convc.schedules.layout import PLAIN, Halo, Layout
+from convc.schedules.plain_epilogue import plain_extras
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties, direct_error
+from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps
 from convc.target import Target
 
@@ -40,6 +45,8 @@ _TYPES: Final = ("float32", "float16", "bfloat16", "float64")
 # Of the peak of the units used, what a good engine reaches (llama.cpp's own SIMT kernels on an RTX 4090: 47 %). Not measured.
 _SHARE: Final = 0.5
 _CALL_BLOCK: Final = "cudnn"
+# Knobs of this name and a number are cuDNN's own settings of an engine.
+_SETTING: Final = "setting_"
 _TRANSFORMS: Final = frozenset({"fft", "fft_tiling", "winograd", "winograd_non_fused"})
 _WORKSPACES: Final = (256, 8, 0)  # MiB
 # How far down its ranking cuDNN is tried. Its first choice took 1.3 to 1.8 x the time that cuDNN needs after a search on five layers
@@ -80,18 +87,22 @@ class Cudnn:
         return None
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
-        """Return cuDNN's heuristics among all engines that keep the element type's arithmetic."""
+        """Return cuDNN's heuristics among all engines that keep the element type's arithmetic; half precision channels last."""
         return {"policy": 0, "strict": int(problem.spec.dtype in ("float32", "float64")), "deterministic": 0,
-                "workspace_mib": _WORKSPACES[0], "engine": -1, "rank": 0, "transforms": 0}  # fmt: skip
+                "workspace_mib": _WORKSPACES[0], "engine": -1, "rank": 0, "transforms": 0,
+                "channels_last": int(_is_half(problem) and _in_eights(problem))}  # fmt: skip
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
-        """Yield cuDNN's first choices, then with transforms, then deterministic ones, then by shrinking workspaces."""
+        """Yield cuDNN's first choices, channels first and last, then with transforms, deterministic ones, by shrinking workspaces."""
         best = self.knobs(problem, target)
+        orders = (
+            (best["channels_last"], 1 - best["channels_last"]) if _can_be_last(problem) else (0,)
+        )
         heuristics = [POLICIES.index(p) for p in ("heuristic", "heuristic_b", "fallback")]
         for workspace, deterministic in itertools.product(_WORKSPACES, (0, 1)):
-            for transforms, rank in itertools.product((0, 1), range(_RANKS)):
+            for transforms, rank, last in itertools.product((0, 1), range(_RANKS), orders):
                 for policy in heuristics if rank == 0 else heuristics[:1]:
-                    yield {**best, "policy": policy, "deterministic": deterministic, "workspace_mib": workspace, "rank": rank, "transforms": transforms}  # fmt: skip
+                    yield {**best, "policy": policy, "deterministic": deterministic, "workspace_mib": workspace, "rank": rank, "transforms": transforms, "channels_last": last}  # fmt: skip
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the roofline's clocks: of the products on the units that the type uses, or of the bytes."""
@@ -119,24 +130,27 @@ class Cudnn:
         return Properties(problem.spec.flops, workspace, error, deterministic)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
-        """Return plain layouts."""
-        return Operands(PLAIN, Halo(), PLAIN)
+        """Return plain layouts, or blocks of all channels."""
+        if not _is_last(knobs):
+            return Operands(PLAIN, Halo(), PLAIN)
+        spec = problem.spec
+        return Operands(Layout(spec.in_channels), Halo(), Layout(spec.out_channels))
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
-        """Return the weights as they are."""
-        return np.ascontiguousarray(weight)
+        """Return the weights as they are, or with the channels that are summed over last."""
+        return np.ascontiguousarray(np.moveaxis(raised_weight(weight), 1, -1) if _is_last(knobs) else weight)  # fmt: skip
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result: the call, and what of the epilogue it does not fuse."""
-        spec = problem.spec
+        last = _is_last(knobs)
+        spec = raised(problem.spec) if last else problem.spec
         fused, rest = _split(problem)
-        x = te.placeholder(spec.data, spec.dtype, name="data")
-        w = te.placeholder(spec.weight, spec.dtype, name="weight")
-        extras = [
-            te.placeholder((spec.out_channels,) if s.name == "bias" else spec.output, spec.dtype, name=s.name)
-            for s in problem.epilogue
-            if s.takes_operand
-        ]  # fmt: skip
+        order = self.operands(problem, target, knobs)
+        result = order.result.physical(spec.output)
+        x = te.placeholder(order.data.physical(spec.data), spec.dtype, name="data")
+        k, c, *taps = spec.weight
+        w = te.placeholder((k, *taps, c) if last else spec.weight, spec.dtype, name="weight")
+        extras = blocked_extras(problem, 1, spec.out_channels, result) if last else plain_extras(problem)  # fmt: skip
         inside = sum(s.takes_operand for s in fused)
         text = str(_description(problem, knobs, fused))
 
@@ -144,12 +158,61 @@ class Cudnn:
             return tirx.call_cpacked(CALL, text, *inputs, outputs[0])
 
         operands = [x, w, *extras[:inside]]
-        y = te.extern(spec.output, operands, call, name=_CALL_BLOCK, dtype=spec.dtype)
+        y = te.extern(result, operands, call, name=_CALL_BLOCK, dtype=spec.dtype)
 
         def bias(sums: te.Tensor, b: te.Tensor) -> te.Tensor:
-            return te.compute(sums.shape, lambda n, k, *p: sums(n, k, *p) + b[k], name="bias_add")
+            def biased(n: Any, k: Any, *p: Any) -> Any:
+                return sums(n, k, *p) + (b[k, p[-1]] if last else b[k])
+
+            return te.compute(sums.shape, biased, name="bias_add")
 
         return [x, w, *extras, apply_steps(y, rest, extras[inside:], bias)]
+
+    def settled(self, knobs: Knobs, words: str) -> Knobs:
+        """Return the knobs that name the engine and its settings which cuDNN has taken, so that nothing is searched where a module runs.
+
+        Args:
+            knobs: by which it was chosen.
+            words: of the shim's `CALL_PLAN`.
+
+        Example:
+            >>> ALGORITHM.settled({"engine": -1, "rank": 2}, "engine=45;knobs=2:5,14:6;workspace=0")
+            {'engine': 45, 'rank': 2, 'setting_2': 5, 'setting_14': 6}
+        """
+        fields = dict(part.split("=") for part in words.split(";"))
+        pairs = [pair.split(":") for pair in fields["knobs"].split(",") if pair]
+        settings = {f"{_SETTING}{name}": int(value) for name, value in pairs}
+        return {**knobs, "engine": int(fields["engine"]), **settings}
+
+    def question(
+        self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
+    ) -> tuple[str, list[Any]]:
+        """Return the shim's function that says which engine a call takes, the call's description and its tensors."""
+        fused, _ = _split(problem)
+        operands = 2 + sum(step.takes_operand for step in fused)
+        text = str(_description(problem, knobs, fused))
+        return CALL_PLAN.removeprefix("__tvm_ffi_"), [text, *arguments[:operands], arguments[-1]]
+
+
+def _is_half(problem: Problem) -> bool:
+    return numpy_dtype(problem.spec.dtype).itemsize == 2
+
+
+def _in_eights(problem: Problem) -> bool:
+    """Whether tensor cores take the channels as they lie."""
+    spec = problem.spec
+    channels = (spec.in_channels // spec.group, spec.out_channels // spec.group)
+    return all(n % 8 == 0 for n in channels)
+
+
+def _can_be_last(problem: Problem) -> bool:
+    """Whether there is an order to choose: of one channel both are the same."""
+    return problem.spec.in_channels > 1 and problem.spec.out_channels > 1
+
+
+def _is_last(knobs: Knobs) -> bool:
+    # Records from before there was a choice lack it.
+    return bool(knobs.get("channels_last", 0))
 
 
 def _split(problem: Problem) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
@@ -170,7 +233,8 @@ def _split(problem: Problem) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
 
 
 def _description(problem: Problem, knobs: Knobs, fused: tuple[Step, ...]) -> Description:
-    spec = problem.spec
+    # Blocks of a line are an image of height 1, see `View.raised`.
+    spec = raised(problem.spec) if _is_last(knobs) else problem.spec
     return Description(
         "data_gradient" if spec.transposed else "forward",
         spec.strides,
@@ -183,7 +247,13 @@ def _description(problem: Problem, knobs: Knobs, fused: tuple[Step, ...]) -> Des
         policy=POLICIES[knobs["policy"]],
         deterministic=bool(knobs["deterministic"]),
         workspace=knobs["workspace_mib"] << 20,
+        channels_last=_is_last(knobs),
         engine=None if knobs["engine"] < 0 else knobs["engine"],
+        knobs=tuple(
+            (int(k.removeprefix(_SETTING)), v)
+            for k, v in sorted(knobs.items())
+            if k.startswith(_SETTING)
+        ),
         spec=problem.key,
     )
 

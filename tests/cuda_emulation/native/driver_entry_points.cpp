@@ -72,6 +72,7 @@ int cuEventCreate(void** event, unsigned) { return cudaEventCreate(event); }
 int cuEventDestroy_v2(void* event) { return cudaEventDestroy(event); }
 int cuEventRecord(void* event, void* stream) { return cudaEventRecord(event, stream); }
 int cuEventSynchronize(void* event) { return cudaEventSynchronize(event); }
+int cuEventElapsedTime(float* milliseconds, void* begin, void* end) { return cudaEventElapsedTime(milliseconds, begin, end); }
 int cuEventElapsedTime_v2(float* milliseconds, void* begin, void* end) { return cudaEventElapsedTime(milliseconds, begin, end); }
 
 }  // extern "C"

@@ -93,7 +93,9 @@ def in_blocks(value: np.ndarray, block: int) -> np.ndarray:
         return np.pad(value, (0, -value.size % block)).reshape(-1, block)
     n, c, *extents = value.shape
     whole = np.pad(value, [(0, 0), (0, -c % block), *((0, 0) for _ in extents)])
-    return np.ascontiguousarray(np.moveaxis(whole.reshape(n, -1, block, *extents), 2, -1))
+    last = np.ascontiguousarray(np.moveaxis(whole.reshape(n, -1, block, *extents), 2, -1))
+    # A line is an image of height 1 to every kernel on blocks.
+    return last[:, :, None] if len(extents) == 1 else last
 
 
 def check(trials: Sequence[Trial], *, exact: bool) -> None:

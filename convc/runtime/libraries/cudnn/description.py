@@ -15,10 +15,11 @@ __all__ = ["CALL", "CALL_PLAN", "POLICIES", "WORKSPACE", "Description", "Pooling
 CALL: Final = "__tvm_ffi_convc_cudnn"
 CALL_PLAN: Final = "__tvm_ffi_convc_cudnn_plan"
 
-# Theano's and cuDNN's names of algorithms, and cuDNN's ways to rank engines; "heuristic" is mode A, then the fallback.
+# Theano's and cuDNN's names of algorithms, and cuDNN's ways to rank engines: "heuristic" is mode A, then the fallback; "time" runs the
+# first eight of those on the tensors of the first call and takes the fastest. Records count the names: a new one goes to the end.
 POLICIES: Final = (
     "heuristic", "heuristic_b", "fallback", "none", "small", "large", "fft", "fft_tiling", "winograd", "winograd_non_fused",
-    "deterministic",
+    "deterministic", "time",
 )  # fmt: skip
 
 # With 8 MB a search of cuDNN loses its tensor-core algorithms, above 256 MB it gains nothing more (sonots/cumo#502: ResNet-18 9.8 ms,
@@ -41,6 +42,7 @@ class Description:
         strict: no tensor cores and no narrower inputs, so that float32 is float32 (not TF32).
         transforms: also engines that sum transformed values (FFT, Winograd), which round where the direct sum does not.
         policy: one of `POLICIES`.
+        when: "per_shape": chosen anew for tensors of another shape; "once": the first shape's engine, where it takes the next one.
         deterministic: only engines that give the same bits at every run.
         workspace: the most bytes beside the operands.
         rank: which of the engines that the policy admits and that can be made, the best first; the last where there are fewer.
@@ -49,7 +51,7 @@ class Description:
 
     Example:
         >>> print(Description("forward", (1, 1), (1, 1), (1, 1), steps=("bias", "relu"), spec="conv2d-f32"))
-        kind=forward;layout=NCHW;strides=1,1;pads=1,1;dilations=1,1;steps=bias,relu;alpha=1.0;beta=0.0;math=strict;transforms=0;policy=heuristic;rank=0;deterministic=0;workspace=268435456;engine=;knobs=;spec=conv2d-f32
+        kind=forward;layout=NCHW;strides=1,1;pads=1,1;dilations=1,1;steps=bias,relu;alpha=1.0;beta=0.0;math=strict;transforms=0;policy=heuristic;rank=0;when=per_shape;deterministic=0;workspace=268435456;engine=;knobs=;spec=conv2d-f32
     """
 
     kind: Kind
@@ -64,6 +66,7 @@ class Description:
     transforms: bool = False
     policy: str = "heuristic"
     rank: int = 0
+    when: Literal["once", "per_shape"] = "per_shape"
     deterministic: bool = False
     workspace: int = WORKSPACE
     engine: int | None = None
@@ -84,6 +87,7 @@ class Description:
             "transforms": int(self.transforms),
             "policy": self.policy,
             "rank": self.rank,
+            "when": self.when,
             "deterministic": int(self.deterministic),
             "workspace": self.workspace,
             "engine": "" if self.engine is None else self.engine,

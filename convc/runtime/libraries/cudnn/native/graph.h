@@ -15,7 +15,8 @@ class Graph {
   // Throws ValueError for a kind or a step that is none.
   Graph(const Description& d, const std::vector<const DLTensor*>& tensors, Handle handle)
       : type_(data_type(tensors[0]->dtype)), compute_(type_ == DATA_DOUBLE ? DATA_DOUBLE : DATA_FLOAT), channels_last_(d.text("layout") == "NHWC") {
-    for (const DLTensor* tensor : tensors) described_.emplace_back(*tensor, channels_last_);
+    const int spatial = static_cast<int>(d.integers("strides").size());
+    for (const DLTensor* tensor : tensors) described_.emplace_back(*tensor, channels_last_, spatial);
     convolution_ = convolution(d);
     const std::string& kind = d.text("kind");
     if (kind == "forward")
@@ -123,9 +124,9 @@ class Graph {
       const auto& [step, argument] = ordered[i];
       const Descriptor* next = i + 1 == ordered.size() ? &real(result) : &between(static_cast<int64_t>(i) + 1);
       if (step == "bias") {
-        // (K) seen as (1, K, 1, 1)
+        // (K), or one block of all channels (1, K), seen as (1, K, 1, 1)
         Shape& bias = described_[argument];
-        const int64_t channels = bias.extents[0];
+        const int64_t channels = bias.extents.back();
         bias.extents.assign(described_[result].extents.size(), 1);
         bias.extents[1] = channels;
         bias.strides.assign(bias.extents.size(), 1);

@@ -25,6 +25,7 @@ struct Policy {
   std::vector<Value> modes = {HEUR_MODE_A, HEUR_MODE_FALLBACK};
   std::vector<int> needed, banned;
   int64_t workspace_limit = 0;
+  bool timed = false;  // run the first ones that can be made, take the fastest
 
   explicit Policy(const Description& d) : workspace_limit(d.integer("workspace")) {
     const std::string& name = d.text("policy");
@@ -41,9 +42,14 @@ struct Policy {
       modes = {HEUR_MODE_B, HEUR_MODE_FALLBACK};
     } else if (name == "fallback") {
       modes = {HEUR_MODE_FALLBACK};
+    } else if (name == "time") {
+      timed = true;
+      if (d.number("beta") != 0) {
+        TVM_FFI_THROW(ValueError) << "policy time must have beta = 0, since the result is computed again and again; got beta = " << d.number("beta") << ".";
+      }
     } else if (name != "heuristic") {
       TVM_FFI_THROW(ValueError) << "policy must be none, small, large, fft, fft_tiling, winograd, winograd_non_fused, deterministic,"
-                                   " heuristic, heuristic_b or fallback; got '" << name << "'.";
+                                   " heuristic, heuristic_b, fallback or time; got '" << name << "'.";
     }
     // Without being asked for, no sums of transformed values: they round where the direct sum does not.
     if (needed.empty() && (!d.integer("transforms") || name == "none" || name == "small" || name == "large")) {
@@ -73,6 +79,8 @@ class Planner {
   // `properties` stands for a device that is not here; without it `handle` must be one.
   Planner(const Graph& graph, const Description& d, Handle handle, const Descriptor* properties)
       : graph_(graph), description_(d), policy_(d), handle_(handle), properties_(properties) {}
+
+  bool timed() const { return policy_.timed && description_.text("engine").empty(); }
 
   // The plan of the description's rank among those that can be made, the last where there are fewer.
   // Throws RuntimeError, with the last reason, if no engine is usable.

@@ -25,20 +25,22 @@ inline Value data_type(DLDataType type) {
 struct Shape {
   std::vector<int64_t> extents, strides;
 
-  Shape(const DLTensor& tensor, bool channels_last) {
+  // `spatial`: how many spatial axes there are, where an image may be one block of all its channels, (N, 1, spatial..., C).
+  Shape(const DLTensor& tensor, bool channels_last, int spatial = 0) {
     const int rank = tensor.ndim;
     std::vector<int64_t> own(rank, 1);
     if (tensor.strides) own.assign(tensor.strides, tensor.strides + rank);
     for (int axis = rank - 2; !tensor.strides && axis >= 0; --axis) own[axis] = own[axis + 1] * tensor.shape[axis + 1];
     std::vector<int> order(rank);
     std::iota(order.begin(), order.end(), 0);
-    if (channels_last && rank > 2) std::rotate(order.begin() + 1, order.end() - 1, order.end());
+    if (channels_last && spatial && rank == spatial + 3 && tensor.shape[1] == 1) order.erase(order.begin() + 1);
+    if (channels_last && order.size() > 2) std::rotate(order.begin() + 1, order.end() - 1, order.end());
     for (int axis : order) {
       extents.push_back(tensor.shape[axis]);
       strides.push_back(own[axis]);
     }
     // cuDNN has nothing of one spatial dimension: an image of height 1 is one.
-    if (rank == 3) {
+    if (extents.size() == 3) {
       extents.insert(extents.begin() + 2, 1);
       strides.insert(strides.begin() + 2, strides[2] * extents[3]);
     }

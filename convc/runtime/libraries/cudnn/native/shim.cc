@@ -12,6 +12,7 @@
 
 #include "operation.h"
 #include "plans.h"
+#include "timer.h"
 
 namespace convc_cudnn {
 
@@ -19,6 +20,10 @@ namespace {
 
 // A model has some hundred convolutions; a process that runs many models does not keep the plans of all for ever.
 constexpr size_t MOST_PLANS = 1024;
+
+// What policy time runs: so many of cuDNN's choices, each once and then so many times between two events.
+constexpr size_t MOST_TIMED = 8;
+constexpr int TIMED_RUNS = 5;
 
 struct Entry {
   std::string key;
@@ -58,16 +63,17 @@ class Context {
 
   Entry& entry(const std::string& description, const std::vector<const DLTensor*>& tensors) {
     auto found = by_key_.find(description);
+    std::string engine;
     if (found != by_key_.end()) {
       entries_.splice(entries_.begin(), entries_, found->second);
       if (entries_.front().shapes == shapes_of(tensors)) return entries_.front();
+      // What one shape was given may do for the next one, too: nothing is searched again where that is wanted.
+      const Plan& before = entries_.front().plan;
+      if (Description(description).text("when") == "once") engine = ";engine=" + std::to_string(before.engine) + ";knobs=" + before.knobs;
       by_key_.erase(found);
       entries_.pop_front();
     }
-    const Description parsed(description);
-    Entry made = {description, shapes_of(tensors), std::make_unique<Graph>(parsed, tensors, handle_), Plan()};
-    made.plan = Planner(*made.graph, parsed, handle_, handle_ ? nullptr : &properties_).choose();
-    entries_.push_front(std::move(made));
+    entries_.push_front(made(description, engine, tensors));
     by_key_[description] = entries_.begin();
     if (entries_.size() > MOST_PLANS) {
       by_key_.erase(entries_.back().key);
@@ -82,21 +88,69 @@ class Context {
     if (description.rfind("kind=pool", 0) == 0 || description.rfind("kind=softmax", 0) == 0) return operate(description, tensors);
     Entry& e = entry(description, tensors);
     if (!handle_) TVM_FFI_THROW(RuntimeError) << "a convolution must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
-    const Library& library = Library::get();
-    check(library.cudnnSetStream(handle_, TVMFFIEnvGetStream(kDLCUDA, device_)), "cudnnSetStream");
-    std::vector<void*> pointers;
-    for (const DLTensor* tensor : tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
-    Workspace workspace(device_, e.plan.workspace);
-    void* memory = workspace.memory();
-    Descriptor pack(BACKEND_VARIANT_PACK_DESCRIPTOR);
-    pack.set(ATTR_VARIANT_PACK_DATA_POINTERS, TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()), pointers.data())
-        .set(ATTR_VARIANT_PACK_UNIQUE_IDS, e.graph->identifiers())
-        .set(ATTR_VARIANT_PACK_WORKSPACE, TYPE_VOID_PTR, 1, &memory)
-        .finalize("finalisation of the variant pack");
-    check(library.cudnnBackendExecute(handle_, e.plan.descriptor.raw(), pack.raw()), "cudnnBackendExecute");
+    check(Library::get().cudnnSetStream(handle_, stream()), "cudnnSetStream");
+    check(execute(e.plan, *e.graph, tensors), "cudnnBackendExecute");
   }
 
  private:
+  Stream stream() const { return TVMFFIEnvGetStream(kDLCUDA, device_); }
+
+  // `engine`: fields that name one which is tried first.
+  Entry made(const std::string& description, const std::string& engine, const std::vector<const DLTensor*>& tensors) {
+    const Description parsed(description);
+    Entry entry = {description, shapes_of(tensors), std::make_unique<Graph>(parsed, tensors, handle_), Plan()};
+    const Descriptor* properties = handle_ ? nullptr : &properties_;
+    if (!engine.empty()) {
+      try {
+        const Description named(description + engine);
+        entry.plan = Planner(*entry.graph, named, handle_, properties).choose();
+        return entry;
+      } catch (const tvm::ffi::Error&) {
+        // It does not take this shape: chosen anew, and convc_cudnn_plan says what.
+      }
+    }
+    Planner planner(*entry.graph, parsed, handle_, properties);
+    entry.plan = planner.timed() && handle_ ? fastest(planner.all(MOST_TIMED), *entry.graph, tensors) : planner.choose();
+    return entry;
+  }
+
+  // The plan that takes least on these very tensors, whose result is computed by each of them.
+  Plan fastest(std::vector<Plan> plans, const Graph& graph, const std::vector<const DLTensor*>& tensors) {
+    if (plans.size() == 1) return std::move(plans[0]);
+    Timer timer;
+    check(Library::get().cudnnSetStream(handle_, stream()), "cudnnSetStream");
+    size_t best = 0;
+    float least = std::numeric_limits<float>::infinity();
+    Status last = STATUS_SUCCESS;
+    for (size_t i = 0; i < plans.size(); ++i) {
+      Status status = execute(plans[i], graph, tensors);
+      timer.begin(stream());
+      for (int run = 0; run < TIMED_RUNS && status == STATUS_SUCCESS; ++run) status = execute(plans[i], graph, tensors);
+      const float taken = timer.end(stream());
+      if (status != STATUS_SUCCESS) {
+        last = status;
+      } else if (taken < least) {
+        least = taken;
+        best = i;
+      }
+    }
+    if (least == std::numeric_limits<float>::infinity()) check(last, "cudnnBackendExecute with every engine that policy time tried");
+    return std::move(plans[best]);
+  }
+
+  Status execute(const Plan& plan, const Graph& graph, const std::vector<const DLTensor*>& tensors) {
+    std::vector<void*> pointers;
+    for (const DLTensor* tensor : tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
+    Workspace workspace(device_, plan.workspace);
+    void* memory = workspace.memory();
+    Descriptor pack(BACKEND_VARIANT_PACK_DESCRIPTOR);
+    pack.set(ATTR_VARIANT_PACK_DATA_POINTERS, TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()), pointers.data())
+        .set(ATTR_VARIANT_PACK_UNIQUE_IDS, graph.identifiers())
+        .set(ATTR_VARIANT_PACK_WORKSPACE, TYPE_VOID_PTR, 1, &memory)
+        .finalize("finalisation of the variant pack");
+    return Library::get().cudnnBackendExecute(handle_, plan.descriptor.raw(), pack.raw());
+  }
+
   // Memory of TVM's pool, which the kernels of the same stream may have after this call.
   class Workspace {
    public:
@@ -141,7 +195,7 @@ class Context {
       shapes = shapes_of(tensors);
       operation = std::make_unique<Operation>(Description(description), tensors);
     }
-    check(Library::get().cudnnSetStream(handle_, TVMFFIEnvGetStream(kDLCUDA, device_)), "cudnnSetStream");
+    check(Library::get().cudnnSetStream(handle_, stream()), "cudnnSetStream");
     std::vector<void*> pointers;
     for (const DLTensor* tensor : tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
     operation->run(handle_, pointers);

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.arguments import check_rounds, peers_of, say, threads_of
@@ -21,6 +21,8 @@ from benchmarks.zoo import NAMES, exported, zoo_folder
 from convc.cli.exits import BUG, REPORTED, report_error
 from convc.cli.parameters import parse_shapes
 from convc.cli.render import console
+from convc.errors import InputError
+from convc.ir.types import Shape
 
 __all__ = ["main"]
 
@@ -79,8 +81,21 @@ def _open(given: argparse.Namespace) -> list[OnnxFile]:
     opened = []
     for path in given.model or [exported(name, given.zoo) for name in NAMES]:
         shapes = parse_shapes(given.shape, lambda path=path: input_names(path))
-        opened.append(open_model(path, shapes))
+        opened.append(open_model(path, _static(shapes or {})))
     return opened
+
+
+def _static(shapes: Mapping[str, Sequence[int | str]]) -> dict[str, Shape]:
+    """Return shapes without names in them: all engines get the same numbers.
+
+    Raises:
+        InputError: if an extent is a name.
+    """
+    for name, extents in shapes.items():
+        for extent in extents:
+            if isinstance(extent, str):
+                raise InputError(f"extents to compare engines with must be numbers; got '{extent}' for input '{name}'.")  # fmt: skip
+    return {n: tuple(e for e in extents if isinstance(e, int)) for n, extents in shapes.items()}
 
 
 def _run(given: argparse.Namespace) -> int:

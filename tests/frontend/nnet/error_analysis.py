@@ -18,10 +18,15 @@ from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
 from convc.ir.ops.conv import conv_spec, convolve, convolve_transposed
 from convc.ir.reference import interpret
+from convc.schedules.dual import dual_weight
 from convc.schedules.plan import Plan
+from convc.schedules.select import problem_for
+from convc.schedules.table import algorithm_named
+from convc.target import parse_targets
 from tests.tolerance import EPS, error_bound
 
 Array = np.ndarray
+HOST = parse_targets("llvm", "host", 1)[0]
 
 _MOVING = {"reshape", "transpose", "slice", "concat", "flip", "pad"}
 _BILINEAR = {"conv_weight_grad", "conv_local", "conv_local_data_grad", "conv_local_weight_grad"}
@@ -95,7 +100,10 @@ def _convolution(
     function = convolve_transposed if spec.transposed else convolve
     choice = plan[node.name]
     error = _product(lambda a, b: function(a, b, spec), np.abs(x[0]), np.abs(x[1]), e[0], e[1])
-    error = error + error_bound(choice.algorithm, x[0], x[1], spec, choice.knobs)
+    # A transposed convolution may have been computed as the convolution that it equals.
+    solved, w = problem_for(graph, node, algorithm_named(choice.algorithm), HOST), x[1]
+    w = dual_weight(w, spec.group) if solved.dual else w
+    error = error + error_bound(choice.algorithm, x[0], w, solved.spec, choice.knobs)
     # A residual is added to a sum that may be larger than the result.
     for step, extra, operand in zip(attributes.epilogue, e[2:], x[2:], strict=True):
         assert step.name == "add"

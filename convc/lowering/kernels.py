@@ -184,6 +184,13 @@ def unit_kernel(
             for i, (name, view) in enumerate(zip(operands, views, strict=False))
         }
         arguments = list(tensors.values())
+        types = [graph[i].type for i in unit.result.inputs]
+        special = OPERATORS[unit.result.op].special
+        if special and special.schedule in backend_of(target).schedules and len(unit.nodes) == 1:
+            result = special.compute(arguments, unit.result, types, target)
+            knobs = special.knobs(unit.result, types, target)
+            func = te.create_prim_func([*arguments, result])
+            return backend_of(target).schedules[special.schedule](func, knobs, target)
         for name, value in literals.items():
             dtype, rank = computed(graph[name].type).dtype, graph[name].type.rank
             shape = (1,) * max(rank, unit.result.type.rank + 1 if block else rank)

@@ -7,7 +7,7 @@ from typing import Final
 from convc.ir.types import TensorType
 from convc.schedules import dense
 from convc.schedules.backend import Backend
-from convc.schedules.llvm import compiler, elementwise, quantized
+from convc.schedules.llvm import compiler, elementwise, local, quantized
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.table import ALGORITHMS
 from convc.target import Target
@@ -33,7 +33,7 @@ def _seconds(cycles: float, target: Target) -> float:
 BACKEND: Final = Backend(
     kind="llvm",
     algorithms=ALGORITHMS,
-    schedules={**SCHEDULES, "quantized": quantized.schedule},
+    schedules={**SCHEDULES, **local.SCHEDULES, "quantized": quantized.schedule},
     dense=dense,
     schedule_any=elementwise.schedule,
     schedule_transpose=elementwise.schedule_transpose,

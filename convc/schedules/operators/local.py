@@ -1,8 +1,9 @@
-"""Unshared convolution and its gradients: bound by reading filters that are used once an image, so plain loops."""
+"""Unshared convolution and its gradients: as `schedules.local` where the backend has its schedules, else as the definitions read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tvm import te, tirx
@@ -17,9 +18,18 @@ from convc.ir.ops.conv_local import (
     spec_of_local,
 )
 from convc.ir.spec import ConvSpec
-from convc.schedules.operators.operator import Operator, Tensors, Types
+from convc.schedules import local
+from convc.schedules.operators.operator import Operator, Special, Tensors, Types
+from convc.schedules.plan import Knobs
+from convc.target import Target
 
 __all__ = ["ROWS"]
+
+# Products from which on threads pay: below, one is done in a few times the 3 us that a launch costs.
+_PARALLEL_PRODUCTS: Final = 1 << 17
+
+# A quarter of the smallest L2 there is, 1 MiB.
+_ROW_BYTES: Final = 1 << 17
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 
@@ -110,8 +120,39 @@ def _weight_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.T
     return _narrowed(te.compute(local_weight(spec), value, "local_weight"), spec.dtype)
 
 
+def _by_rows(spec: ConvSpec, target: Target) -> bool:
+    """Whether the windows of a row of points fit L2 beside what streams through it, with rows enough for the threads."""
+    *rows, Q = spec.output[2:]
+    window = spec.data[0] * spec.in_channels * math.prod(spec.kernel)
+    return 4 * window * Q <= _ROW_BYTES and math.prod(rows) >= 2 * target.cores and bool(rows)
+
+
+def _special(
+    name: str, compute: Callable[[te.Tensor, te.Tensor, ConvSpec, str, Target], te.Tensor]
+) -> Special:
+    def computed(tensors: Tensors, node: Node, types: Types, target: Target) -> te.Tensor:
+        first, second = tensors
+        return compute(first, second, *_geometry(node, types), target)
+
+    def knobs(node: Node, types: Types, target: Target) -> Knobs:
+        spec, _ = _geometry(node, types)
+        length = math.prod(spec.weight[1:])
+        return {
+            "lanes": local.vector(length, target) if name == "forward" else target.lanes,
+            "filters": spec.weight[0] // spec.group,
+            "rows": int(_by_rows(spec, target)),
+            "parallel": int(spec.flops // 2 >= _PARALLEL_PRODUCTS),
+        }
+
+    return Special(f"local_{name}", computed, knobs)
+
+
 ROWS: Final = {
-    "conv_local": Operator(_forward),
-    "conv_local_data_grad": Operator(_data_grad),
-    "conv_local_weight_grad": Operator(_weight_grad),
+    "conv_local": Operator(_forward, special=_special("forward", local.forward)),
+    "conv_local_data_grad": Operator(
+        _data_grad, special=_special("data_gradient", local.data_gradient)
+    ),
+    "conv_local_weight_grad": Operator(
+        _weight_grad, special=_special("weight_gradient", local.weight_gradient)
+    ),
 }

@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from convc.deploy.bundle import write_bundle
-from convc.deploy.static import write_static
+from convc.compiled_model import CompiledModel
 from convc.errors import InputError, TuningError
 from convc.ir import text
 from convc.ir.batch import per_sample, with_batch
 from convc.ir.graph import Graph
 from convc.ir.passes import PIPELINE, run_passes
 from convc.ir.passes.convert_floats import convert_floats
-from convc.lowering.build import Batch, Built, build_variants
+from convc.lowering.build import Batch, build_variants
 from convc.lowering.emit import emit
-from convc.planning import Planned, Wishes, plan_graph
-from convc.runtime import Module, load
+from convc.open_areas import areas_of, with_areas
+from convc.open_areas import opened as open_areas
+from convc.planning import Wishes, plan_graph
 from convc.runtime.host import usable_threads
-from convc.runtime.manifest import Manifest
 from convc.schedules.cudnn_use import CudnnUse
-from convc.schedules.plan import Plan
 from convc.schedules.policy import Policy
 from convc.schedules.select import AUTO
 from convc.source import Source, load_graph
 from convc.target import Target, parse_targets
 from convc.toolchain import check_toolchain
 from convc.version import VERSION
-
-if TYPE_CHECKING:
-    from convc.runtime.module import NanPolicy
 
 __all__ = [
     "CompiledModel",
@@ -51,96 +42,11 @@ __all__ = [
 # One sample at a time, and enough of them to use a weight often; each size more is the whole model once more to compile.
 BATCH_SIZES: Final = (8, 1)
 
-ExportFormat: TypeAlias = Literal["so", "bundle", "static"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 def _silent(stage: str, done: int, total: int) -> None:
     """Report nothing."""
-
-
-@dataclass(frozen=True)
-class CompiledModel:
-    """A compiled model in memory: `export` it, or call it.
-
-    Attributes:
-        source: the graph as it came in.
-        graph: the graph after all passes; of the greatest batch size, where the batch is symbolic.
-        plan: the algorithm of every convolution, and why; the first CPU's, if it is compiled for several.
-        planned: what the plan rests on: how many layers are tuned, and the lock that pins it.
-    """
-
-    source: Graph
-    graph: Graph
-    plan: Plan
-    planned: Planned = field(repr=False)
-    _built: Built = field(repr=False)
-    _loaded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the packaged module will say about itself."""
-        return self._built.manifest
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Numbers of samples that there is code for, largest first; empty where shapes are fixed."""
-        manifest = self.manifest
-        return (manifest.batch, *(s.batch for s in manifest.smaller)) if manifest.batch else ()
-
-    def export(
-        self, path: str | os.PathLike[str], *, format: ExportFormat = "so", cc: str = "g++"
-    ) -> Path:
-        """Write the runtime module, which needs no compiler, and return its path.
-
-        Args:
-            path: "so": the file; "bundle": a new folder, or a file that ends in .tar; "static": a file that ends in .a.
-            format: "so" is one file, for `convc.load` and for libconvc; "bundle" has libconvc, headers and examples with it;
-                "static" is an archive and headers, to be linked into a program.
-            cc: the C++ compiler that links it; for another kind of machine its cross compiler.
-
-        Raises:
-            ToolchainError: if there is no such compiler.
-            PackageError: if the format does not take the target, or the path.
-        """
-        destination = Path(path)
-        if format == "so":
-            self._built.export(destination, cc)
-        elif format == "static":
-            built = self._built
-            write_static(built.objects, built.manifest, built.weights, destination, cc=cc)
-        else:
-            with TemporaryDirectory(prefix=".convc-", dir=destination.absolute().parent) as folder:
-                module = Path(folder) / "module.so"
-                self._built.export(module, cc)
-                write_bundle(module, destination, cc=cc)
-        return destination
-
-    def load(self, threads: int | None = None, nan: NanPolicy = "allow") -> Module:
-        """Return the model ready to run in this process; linked into a temporary folder that lives as long as this object."""
-        if "file" not in self._loaded:
-            folder = Path(mkdtemp(prefix="convc-"))
-            # Not a TemporaryDirectory: that one warns when it is cleaned up together with its owner.
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self._loaded["file"] = self.export(folder / "model.so")
-        file = self._loaded["file"]
-        assert isinstance(file, Path)
-        return load(file, threads=threads, nan=nan)
-
-    def _module(self) -> Module:
-        if "module" not in self._loaded:
-            self._loaded["module"] = self.load()
-        module = self._loaded["module"]
-        assert isinstance(module, Module)
-        return module
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs by name."""
-        return self._module().run(inputs)
-
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Return the output (or a tuple of them) for the inputs in order."""
-        return self._module()(*inputs)
 
 
 def compile(
@@ -162,6 +68,7 @@ def compile(
     require_tuned: bool = False,
     locked: str | os.PathLike[str] | None = None,
     batch_sizes: Sequence[int] | None = None,
+    areas: Sequence[tuple[int, int]] | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
@@ -189,6 +96,8 @@ def compile(
         locked: a lock file whose plan is used as it is.
         batch_sizes: numbers of samples to make code for, where the model has a symbolic batch; a run of any number is split into
             these. Default: 8 and 1.
+        areas: largest heights and widths to make code for, where `shapes` leave them open, ("H=64..512"); a run of any size takes the
+            smallest that holds it. Default: the largest, and one of half its height and width.
         dump: folder to write the graph into after each pass, as text.
         progress: called with (stage, done, total).
 
@@ -208,21 +117,27 @@ def compile(
     check_toolchain()
     report = progress or _silent
     report("import", 0, 1)
-    graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
+    opened = None
+    if (wanted := areas_of(shapes)) is not None:
+        assert shapes is not None, "they ask for it"
+        opened = open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize), shapes, wanted, areas)  # fmt: skip
+        graph = opened.sources[0]
+    else:
+        graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
     machines = parse_targets(target, mcpu, threads or usable_threads(), mtriple=mtriple)
+    if opened and (len(machines) > 1 or any(m.device is not None for m in machines)):
+        raise InputError("an open height and width must be compiled for one CPU; got several targets, or a device.")  # fmt: skip
     report("passes", 0, 1)
     batch = _batch(graph, batch_sizes)
     sizes = batch.sizes if batch else (0,)
+    fixed = [a.graph for a in opened.graphs] if opened else [with_batch(graph, n) for n in sizes]
     dumper = _dumper(dump)
-    graphs = [
-        convert_floats(run_passes(with_batch(graph, size), PIPELINE, dump=dumper), dtype)
-        for size in sizes
-    ]
+    graphs = [convert_floats(run_passes(g, PIPELINE, dump=dumper), dtype) for g in fixed]
     report("choose", 0, 1)
     wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked, cudnn)
     if wishes.locked and len(graphs) > 1:
         raise TuningError(
-            f"lock must be used with one batch size; got {', '.join(map(str, sizes))}. Give batch_sizes one number."
+            f"lock must be used with one batch size and one area; got {len(graphs)}. Give batch_sizes one number, areas one size."
         )
     digest = _graph_hash(graph, dtype)
     parts = [(reduced, machine) for machine in machines for reduced in graphs]
@@ -236,7 +151,10 @@ def compile(
         convc_version=VERSION,
         progress=lambda done, total: report("build", done, total),
     )
-    return CompiledModel(graph, graphs[0], planned[0].plan, planned[0], built)
+    if opened:
+        built = with_areas(built, programs, opened)
+    sources = opened.sources if opened else (graph,)
+    return CompiledModel(graph, graphs[0], planned[0].plan, planned[0], built, sources)
 
 
 def _batch(graph: Graph, wanted: Sequence[int] | None) -> Batch | None:

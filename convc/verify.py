@@ -34,6 +34,7 @@ __all__ = [
     "VerifyReport",
     "compare",
     "verify",
+    "verify_areas",
     "verify_each",
 ]
 
@@ -90,6 +91,13 @@ class VerifyReport:
             if not o.max_relative_error <= self.tolerance
         ]
         raise AccuracyError("\n".join(lines))
+
+    def joined(self, other: VerifyReport) -> VerifyReport:
+        """Return the report of both, of one module and reference."""
+        rows = tuple(map(merge, self.outputs, other.outputs))
+        tolerance = max(self.tolerance, other.tolerance)
+        failing = self.failing_inputs or other.failing_inputs
+        return VerifyReport(rows, self.reference, tolerance, self.runs + other.runs, self.seconds + other.seconds, failing)  # fmt: skip
 
     def save_failing(self, folder: str | os.PathLike[str]) -> Path | None:
         """Write the first failing run's inputs to `folder`/inputs.npz and return its path, or None if all passed."""
@@ -222,6 +230,43 @@ def verify_each(
         key: VerifyReport(tuple(tally.found.values()), name, most, runs, shared + tally.seconds, tally.failing)
         for key, tally in tallies.items()
     }  # fmt: skip
+
+
+def verify_areas(
+    modules: Mapping[str, Runnable],
+    graphs: Sequence[Graph],
+    *,
+    reference: str = "auto",
+    model_path: str | os.PathLike[str] | None = None,
+    inputs: Arrays | None = None,
+    n: int = 1,
+    seed: int = 0,
+    tolerance: float | None = None,
+    dtype: str | None = None,
+) -> dict[str, VerifyReport]:
+    """Verify modules with an open height and width at each of the sizes that graphs have; the rest as `verify_each`."""
+    joined: dict[str, VerifyReport] = {}
+    for graph in graphs:
+        sized = {key: _OfSize(module, graph) for key, module in modules.items()}
+        reports = verify_each(sized, graph, reference=reference, model_path=model_path, inputs=inputs, n=n, seed=seed, tolerance=tolerance, dtype=dtype)  # fmt: skip
+        for key, report in reports.items():
+            joined[key] = report if key not in joined else joined[key].joined(report)
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class _OfSize:
+    """A module with an open height and width as one of the sizes that a graph has."""
+
+    module: Runnable
+    graph: Graph
+
+    @property
+    def inputs(self) -> Sequence[ArraySignature]:
+        return [_Signature(n.name, n.type.shape, n.type.dtype) for n in self.graph.inputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray], /) -> Mapping[str, np.ndarray]:
+        return self.module.run(inputs)
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ class Part:
 
 _DATA = ("numpy", "ml_dtypes")
 _FRONTENDS = ("frontend.dsl", "frontend.nnet", "frontend.onnx")
-_TOOLS = ("compiler", "explaining", "planning", "lock", "source", "lowering", "schedules", "target", "runtime", "toolchain", *_FRONTENDS, "ir", "ir.passes", "version",
+_TOOLS = ("compiler", "compiled_model", "open_areas", "explaining", "planning", "lock", "source", "lowering", "schedules", "target", "runtime", "toolchain", *_FRONTENDS, "ir", "ir.passes", "version",
           "inputs", "npz")  # fmt: skip
 
 # A module belongs to the part with the longest name that fits. A row may also allow one module of another part.
@@ -59,7 +59,9 @@ PARTS: Final = (
     Part("tuning", ("schedules", "lowering", "ir", "target", "runtime", "runtime.libraries", "toolchain", "machine", "version"), (*_DATA, "tvm", "msgspec", "filelock", "platformdirs", "psutil")),
     Part("lock", ("schedules", "ir", "target", "toolchain", "version"), ("msgspec",)),
     Part("planning", ("lock", "tuning", "schedules", "ir", "target")),
-    Part("compiler", ("planning", "source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
+    Part("compiled_model", ("planning", "deploy", "ir", "schedules", "lowering", "runtime"), ("numpy",)),
+    Part("open_areas", ("ir", "lowering", "runtime"), ("msgspec",)),
+    Part("compiler", ("compiled_model", "open_areas", "planning", "source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
     Part("explaining", ("compiler", "planning", "source", "ir", "target", "schedules", "runtime"), ("numpy",)),
     # The tools: all that stands on the compiler, but for the command line.
     Part("signature", (), ("cryptography",)),

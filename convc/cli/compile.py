@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,6 +46,7 @@ from convc.cli.parameters import (
     VerboseOption,
     existing_file,
     parse_algo_for,
+    parse_area,
     target_words,
 )
 from convc.cli.progress import StageProgress
@@ -67,6 +68,7 @@ def compile(
     format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples; for cuda it needs the driver alone. static: an archive and headers to link.")] = Format.SO,
     reading: ModelOptions = AS_WRITTEN,
     batch_size: BatchSizeOption = None,
+    area: Annotated[list[str] | None, typer.Option("--area", metavar="HxW", help="Largest height and width to make code for, where --shape leaves them open; repeatable. A run takes the smallest that holds it. Default: the largest, and its half.", show_default=False)] = None,
     target: TargetOption = "llvm",
     sm: SmOption = None,
     ptx: PtxOption = False,
@@ -114,7 +116,10 @@ def compile(
             mcpu=mcpu,
             mtriple=mtriple,
             threads=threads,
-            **reading.keywords(source),
+            **{
+                **reading.compile_keywords(source),
+                **({"batch_sizes": batch_size} if batch_size else {}),
+            },
             algo=algo,
             algo_for=parse_algo_for(algo_for),
             policy=parse_policy(
@@ -124,13 +129,15 @@ def compile(
             logs=log,
             require_tuned=require_tuned,
             locked=existing_file(locked, "--locked") if locked else None,
-            batch_sizes=batch_size or reading.batch_sizes(source),
+            areas=[parse_area(text) for text in area] if area else None,
             progress=progress,
             dump=dump,
         )
         if lock and len(compiled.batch_sizes) > 1:
             sizes = ", ".join(map(str, compiled.batch_sizes))
             raise typer.BadParameter(f"--lock must be with one --batch-size; got {sizes}.")
+        if lock and len(compiled.manifest.areas) > 1:
+            raise typer.BadParameter(f"--lock must be with one --area; got {len(compiled.manifest.areas)}.")  # fmt: skip
         reports = _write(
             compiled, path, format, cc, progress, verify, tolerance, seed, reading.dtype
         )
@@ -178,7 +185,7 @@ def _write(
     """Export beside `path`, check that file, and only if it is right write what was asked for: no wrong module is ever left."""
     from convc.deploy.bundle import write_bundle
     from convc.runtime import load_each
-    from convc.verify import verify_each
+    from convc.verify import verify_areas, verify_each
 
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.so")
     try:
@@ -188,9 +195,12 @@ def _write(
         if verify and not why_not_here(compiled):
             progress("verify", 0, 1)
             modules = load_each(partial)
-            reports = verify_each(
-                modules, compiled.source, seed=seed, tolerance=tolerance, dtype=dtype
-            )
+            options: dict[str, Any] = {"seed": seed, "tolerance": tolerance, "dtype": dtype}
+            if compiled.sources[1:]:
+                sizes = (compiled.sources[0], compiled.sources[-1])
+                reports = verify_areas(modules, sizes, **options)
+            else:
+                reports = verify_each(modules, compiled.source, **options)
             for mcpu, report in reports.items():
                 try:
                     report.raise_if_failed()

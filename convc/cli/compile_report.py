@@ -53,6 +53,7 @@ def document(
         "tuning": compiled.planned.tuning,
         "untuned": [name for name, _ in compiled.plan.untuned],
         "batch_sizes": compiled.batch_sizes,
+        "areas": [a.size for a in manifest.areas],
         "flops": sum(s.flops for s in manifest.steps),
         "weights_bytes": manifest.weights_bytes,
         "arena_bytes": manifest.arena_bytes,
@@ -121,6 +122,10 @@ def show(
             f"any number of samples, in runs of {', '.join(map(str, sizes))}; below: of {sizes[0]}"
         )
         rows.insert(1, ("batch", text))
+    if areas := manifest.areas:
+        low, (high, wide) = manifest.least, areas[0].size
+        made = ", ".join(f"{a.height} x {a.width}" for a in areas)
+        rows.insert(1, ("areas", f"any height and width from {low[0]} x {low[1]} to {high} x {wide}, on code for {made}; below: for the first"))  # fmt: skip
     if reports:
         first = next(iter(reports.values()))
         verdict = (

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from convc.cli.sources import batch_range_of, model_file, shapes_of, values_of
+from convc.cli.sources import (
+    batch_range_of,
+    largest_shapes_of,
+    model_file,
+    shapes_of,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from convc.ir import Graph
@@ -36,7 +42,7 @@ class ElementType(StrEnum):
 
 ShapeOption = Annotated[
     list[str] | None,
-    typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="An input's shape; repeatable. NAME may be left out if there is one input. `Nx3x224x224` or `N=1..64x3x224x224`: any number of samples.", show_default=False),
+    typer.Option("--shape", metavar="[NAME:]1x3x224x224", help="An input's shape; repeatable. NAME may be left out if there is one input. `Nx3x224x224` or `N=1..64x3x224x224`: any number of samples. `1x3xH=64..512xW=64..512`: any height and width up to these.", show_default=False),
 ]  # fmt: skip
 ValuesOption = Annotated[
     Path | None,
@@ -62,17 +68,18 @@ class ModelOptions:
     dtype: DtypeOption = None
 
     def keywords(self, path: Path) -> dict[str, Any]:
-        """Return them as keyword arguments of `convc.compile` and of all that reads a model as it does."""
+        """Return them as keyword arguments of what reads a model as `convc.compile` does; an open height and width is the largest."""
         return {
-            "shapes": shapes_of(path, self.shape),
+            "shapes": largest_shapes_of(path, self.shape),
             "values": values_of(path, self.values),
             "dequantize": self.dequantize,
             "dtype": None if self.dtype is None else self.dtype.value,
         }
 
-    def batch_sizes(self, path: Path) -> tuple[int, ...] | None:
-        """Return the numbers of samples that a range in `--shape` asks for."""
-        return batch_range_of(path, self.shape)
+    def compile_keywords(self, path: Path) -> dict[str, Any]:
+        """Return them as keyword arguments of `convc.compile`: with what `--shape` leaves open, and its numbers of samples."""
+        shapes, sizes = shapes_of(path, self.shape), batch_range_of(path, self.shape)
+        return {**self.keywords(path), "shapes": shapes, "batch_sizes": sizes}
 
     def graph(self, path: Path) -> Graph:
         """Return the imported graph of a model's file, in the model's own element type."""

@@ -31,6 +31,7 @@ __all__ = [
     "VerboseOption",
     "existing_file",
     "parse_algo_for",
+    "parse_area",
     "parse_bytes",
     "parse_duration",
     "parse_shape",
@@ -159,6 +160,22 @@ def parse_shape(text: str) -> tuple[str | None, tuple[int | str, ...]]:
         )
     dims = (int(d) if d.isdigit() else d for d in extents.split("x"))
     return (name if colon else None), tuple(dims)
+
+
+def parse_area(text: str) -> tuple[int, int]:
+    """Return (height, width).
+
+    Raises:
+        BadParameter: if they are not two positive numbers joined by x.
+
+    Example:
+        >>> parse_area("256x320")
+        (256, 320)
+    """
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not found:
+        raise typer.BadParameter(f"--area must look like 256x256; got '{text}'.")
+    return int(found[1]), int(found[2])
 
 
 def parse_shapes(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MODEL_SUFFIXES",
     "batch_range_of",
+    "largest_shapes_of",
     "model_file",
     "module_file",
     "shapes_of",
@@ -51,12 +52,23 @@ def _input_names(path: Path) -> Sequence[str]:
 
 
 def shapes_of(path: Path, texts: list[str] | None) -> dict[str, tuple[int | str, ...]] | None:
-    """Return `--shape` values by input name, ranges left out."""
+    """Return `--shape` values by input name; the batch by its name alone."""
     shapes = _shapes_as_given(path, texts)
     return shapes and {
-        name: tuple(d.partition("=")[0] if isinstance(d, str) else d for d in shape)
+        name: (shape[0].partition("=")[0] if isinstance(shape[0], str) else shape[0], *shape[1:])
         for name, shape in shapes.items()
     }
+
+
+def largest_shapes_of(
+    path: Path, texts: list[str] | None
+) -> dict[str, tuple[int | str, ...]] | None:
+    """Return them with the greatest of each range of heights and widths."""
+    shapes = shapes_of(path, texts)
+    return shapes and {
+        name: (shape[0], *(int(d.partition("..")[2]) if isinstance(d, str) and ".." in d else d for d in shape[1:]))
+        for name, shape in shapes.items()
+    }  # fmt: skip
 
 
 def batch_range_of(path: Path, texts: list[str] | None) -> tuple[int, ...] | None:

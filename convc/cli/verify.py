@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from convc.ir import Graph
     from convc.runtime import Module
+    from convc.runtime.manifest import Tensor
     from convc.verify import VerifyReport
 
 __all__ = ["verify"]
@@ -52,23 +53,25 @@ def verify(
 ) -> None:  # fmt: skip
     """Compare a module's outputs with a reference's, for every CPU it has code for that this machine can run; exit 4 if they differ."""
     from convc.npz import load_npz
+    from convc.open_areas import between
     from convc.runtime import load_each
-    from convc.verify import verify_each
+    from convc.verify import verify_areas, verify_each
 
     output = Output(json, quiet, verbose)
     loaded = load_each(module_file(module), threads)
-    graph = _graph(model, reading, next(iter(loaded.values())))
-    reports = verify_each(
-        loaded,
-        graph,
-        reference=reference,
-        model_path=model,
-        inputs=load_npz(existing_file(inputs, "--inputs")) if inputs is not None else None,
-        n=n,
-        seed=seed,
-        tolerance=tolerance,
-        dtype=_dtype(reading, next(iter(loaded.values()))),
-    )
+    first = next(iter(loaded.values()))
+    graph = _graph(model, reading, first)
+    fed = load_npz(existing_file(inputs, "--inputs")) if inputs is not None else None
+    options: dict[str, Any] = {"reference": reference, "model_path": model, "n": n, "seed": seed, "tolerance": tolerance}  # fmt: skip
+    options["dtype"] = _dtype(reading, first)
+    if first.manifest.areas:
+        if fed is not None and not reading.shape:
+            raise typer.BadParameter("--inputs must be with --shape for a module with an open height and width; got none.")  # fmt: skip
+        size = between(first.manifest.least, first.manifest.areas[0].size)
+        sizes = (graph,) if reading.shape else (graph, _graph(model, reading, first, size))
+        reports = verify_areas(loaded, sizes, inputs=fed, **options)
+    else:
+        reports = verify_each(loaded, graph, inputs=fed, **options)
     failed = next((r for r in reports.values() if not r.ok), None)
     saved = failed.save_failing(save_failing) if failed and save_failing is not None else None
     words = ""
@@ -78,8 +81,10 @@ def verify(
     _answer(output, module, model, reports, saved, words)
 
 
-def _graph(model: Path, reading: ModelOptions, loaded: Module) -> Graph:
-    """Import the model; one with symbolic dimensions takes them from the module unless told otherwise."""
+def _graph(
+    model: Path, reading: ModelOptions, loaded: Module, size: tuple[int, int] | None = None
+) -> Graph:
+    """Import the model; one with symbolic dimensions takes them from the module unless told otherwise, or an open height and width."""
     if reading.shape or model.suffix != ".onnx":
         return reading.graph(model)
     from convc.source import load_graph
@@ -87,12 +92,19 @@ def _graph(model: Path, reading: ModelOptions, loaded: Module) -> Graph:
     return load_graph(
         model_file(model),
         shapes={
-            t.name: ("N" if t.rows else t.shape[0], *t.shape[1:]) if t.shape else ()
+            t.name: _shape(t, size if t.name in loaded.manifest.open else None)
             for t in loaded.inputs
         },
         values=values_of(model, reading.values),
         dequantize=reading.dequantize,
     )
+
+
+def _shape(tensor: Tensor, size: tuple[int, int] | None) -> tuple[int | str, ...]:
+    if not tensor.shape:
+        return ()
+    leading = "N" if tensor.rows else tensor.shape[0]
+    return (leading, *(tensor.shape[1:] if size is None else (tensor.shape[1], *size)))
 
 
 def _dtype(reading: ModelOptions, module: Module) -> str | None:

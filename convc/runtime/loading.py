@@ -11,6 +11,7 @@ import tvm_ffi
 
 from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
+from convc.runtime.area_module import AreaModule
 from convc.runtime.batched_module import BatchedModule
 from convc.runtime.cuda import cuda_runtime
 from convc.runtime.device_module import DeviceModule
@@ -21,7 +22,7 @@ from convc.runtime.memory import Window, array_window
 from convc.runtime.module import NAN_POLICIES, Module, NanPolicy
 from convc.runtime.package import map_weights, open_package
 from convc.runtime.threads import ThreadPool, check_threads
-from convc.runtime.variants import by_size, choose, every_variant, named, only, runnable
+from convc.runtime.variants import by_area, by_size, choose, every_variant, named, only, runnable
 
 __all__ = ["load", "load_each"]
 
@@ -87,6 +88,12 @@ def load(
             size: Module(part, library, entries[size], held, pool, nan)
             for size, part in parts.items()
         }
+    if manifest.areas:
+        made = [
+            (area, Module(part, library, library.get_function(part.entry), held, pool, nan))
+            for area, part in zip(manifest.areas, by_area(manifest), strict=True)
+        ]
+        return AreaModule(manifest, made, library, entries[0], held, pool, nan)
     if not manifest.batch:
         return modules[0]
     return BatchedModule(manifest, modules, library, entries[manifest.batch], held, pool, nan)

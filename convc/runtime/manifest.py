@@ -13,14 +13,21 @@ Where the manifest gives a window strides, or an offset that is no multiple of 6
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from convc.errors import PackageError
-from convc.ir.types import numpy_dtype
+from convc.runtime.manifest_parts import (
+    Area,
+    Argument,
+    Knob,
+    Open,
+    Step,
+    TargetInfo,
+    Tensor,
+)
 from convc.runtime.manifest_rules import (
     check_argument,
     check_count,
@@ -31,9 +38,11 @@ from convc.runtime.manifest_rules import (
 __all__ = [
     "ALIGNMENT",
     "FORMAT",
+    "Area",
     "Argument",
     "Knob",
     "Manifest",
+    "Open",
     "Sized",
     "Step",
     "TargetInfo",
@@ -48,81 +57,6 @@ __all__ = [
 FORMAT: Final = 1
 # Every buffer a kernel sees: one cache line, one AVX-512 register. TVM emits aligned vector loads for it.
 ALIGNMENT: Final = 64
-
-Knob: TypeAlias = int | float | str | bool
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """A named input or output of the module; with a symbolic batch `shape` is that of the largest number of samples.
-
-    `rows` is how many rows of the leading axis belong to one sample; 0 where it does not depend on the batch. `count` names an output, an
-    int64 scalar, that says how much of `axis` is there after a run; empty where `shape` is the shape.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    rows: int = 0
-    count: str = ""
-    axis: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
-
-
-class Argument(msgspec.Struct, frozen=True):
-    """One argument of a step: a typed window into an input, an output, the weights or the arena.
-
-    `offset` is in bytes; `strides` are in elements and empty for a compact window.
-    """
-
-    space: str
-    shape: tuple[int, ...]
-    dtype: str
-    index: int = 0
-    offset: int = 0
-    strides: tuple[int, ...] = ()
-
-    @property
-    def extent(self) -> int:
-        """Number of bytes from the window's first element to behind its last."""
-        if 0 in self.shape:
-            return 0
-        itemsize = numpy_dtype(self.dtype).itemsize
-        if not self.strides:
-            return math.prod(self.shape) * itemsize
-        steps = zip(self.shape, self.strides, strict=True)
-        return (1 + sum((size - 1) * stride for size, stride in steps)) * itemsize
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One kernel call, in the order of execution, and why it is this kernel."""
-
-    symbol: str
-    node: str
-    op: str
-    algorithm: str = ""
-    reason: str = ""
-    knobs: dict[str, Knob] = {}
-    key: str = ""
-    flops: int = 0
-    nbytes: int = 0
-    arguments: tuple[Argument, ...] = ()
-
-
-class TargetInfo(msgspec.Struct, frozen=True):
-    """The machine that the code was made for.
-
-    `features` are LLVM's names of what the CPU's instructions need; `device` lists a device's code, "sm_90" or "ptx_80", and the CPU then
-    only launches it.
-    """
-
-    kind: str
-    triple: str
-    mcpu: str
-    features: tuple[str, ...] = ()
-    device: tuple[str, ...] = ()
 
 
 class Sized(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +89,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a packaged module except its code and its weights.
 
     The fields that a `Variant` has too are the first variant's; `variants` are the others. `convc.runtime.variants` chooses.
-    A reader that knows of no symbolic batch finds a module of fixed shapes, those of the largest number of samples.
+    A reader that knows of no symbolic batch finds a module of fixed shapes, those of the largest number of samples. One that knows of
+    no open height and width finds the code of the largest area, whose masks are inputs; `open` names the inputs that have them, `least`
+    the smallest height and width, `areas` all code, the largest area first.
     """
 
     format: int = FORMAT
@@ -178,6 +114,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     smaller: tuple[Sized, ...] = ()
     options: dict[str, str] = {}
     variants: tuple[Variant, ...] = ()
+    open: tuple[str, ...] = ()
+    least: tuple[int, int] = (1, 1)
+    areas: tuple[Area, ...] = ()
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -254,9 +193,25 @@ def check(manifest: Manifest) -> None:
             raise PackageError(f"batch sizes must be {manifest.batch} and smaller; got {found}.")
         for part in (variant, *variant.smaller):
             _check_variant(part, sizes)
+    for area in manifest.areas:
+        _check_area(manifest, area, sizes["weights"])
 
 
-def _check_variant(variant: Manifest | Variant | Sized, sizes: Mapping[str, list[int]]) -> None:
+def _check_area(manifest: Manifest, area: Area, weights: list[int]) -> None:
+    for tensor in (*area.inputs, *area.outputs):
+        check_type(f"'{tensor.name}'", tensor.shape, tensor.dtype)
+    names = {tensor.name for tensor in (*area.inputs, *area.outputs)}
+    unknown = {*area.masks, *area.crops, *manifest.open} - names
+    tables = (*area.masks.values(), *area.crops.values())
+    if unknown or any((len(t.rows), len(t.cols)) != (area.height, area.width) for t in tables):
+        raise PackageError(f"area {area.height} x {area.width} must have a table for each of its sizes; got {area.masks} and {area.crops}.")  # fmt: skip
+    sizes = {"input": [t.nbytes for t in area.inputs], "output": [t.nbytes for t in area.outputs], "weights": weights}  # fmt: skip
+    _check_variant(area, sizes)
+
+
+def _check_variant(
+    variant: Manifest | Variant | Sized | Area, sizes: Mapping[str, list[int]]
+) -> None:
     check_count("arena_bytes", variant.arena_bytes)
     check_count("workspace_bytes", variant.workspace_bytes)
     every = {**sizes, "arena": [buffer_bytes(variant.arena_bytes)]}

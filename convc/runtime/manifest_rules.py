@@ -9,7 +9,7 @@ from convc.errors import DTypeError, PackageError
 from convc.ir.types import numpy_dtype
 
 if TYPE_CHECKING:
-    from convc.runtime.manifest import Argument, Tensor
+    from convc.runtime.manifest_parts import Argument, Tensor
 
 __all__ = ["SPACES", "check_argument", "check_count", "check_counts", "check_type"]
 

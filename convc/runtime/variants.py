@@ -15,7 +15,17 @@ import msgspec
 from convc.errors import unknown_name
 from convc.runtime.manifest import Manifest, Sized, TargetInfo, Tensor, Variant
 
-__all__ = ["by_size", "choose", "every_variant", "fits", "named", "only", "ports", "runnable"]
+__all__ = [
+    "by_area",
+    "by_size",
+    "choose",
+    "every_variant",
+    "fits",
+    "named",
+    "only",
+    "ports",
+    "runnable",
+]
 
 
 def every_variant(manifest: Manifest) -> tuple[Variant, ...]:
@@ -94,6 +104,17 @@ def by_size(manifest: Manifest) -> dict[int, Manifest]:
         )
         for part in parts
     }
+
+
+def by_area(manifest: Manifest) -> list[Manifest]:
+    """Return the manifest of the module as if it had that one area, for each area in the manifest's order."""
+    fields = ("entry", "inputs", "outputs", "arena_bytes", "workspace_bytes", "steps")
+    return [
+        msgspec.structs.replace(
+            manifest, areas=(), open=(), **{f: getattr(area, f) for f in fields}
+        )
+        for area in manifest.areas
+    ]
 
 
 def ports(tensors: Iterable[Tensor], size: int) -> tuple[Tensor, ...]:

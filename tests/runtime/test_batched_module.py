@@ -152,7 +152,7 @@ def test_what_compile_refuses(graph, tmp_path):
     fixed = cc.graph({"y": cc.input("x", (2, 3)) + 1.0})
     with pytest.raises(InputError, match="whose shapes are fixed"):
         convc.compile(fixed, batch_sizes=(4,))
-    with pytest.raises(TuningError, match="one batch size; got 8, 1"):
+    with pytest.raises(TuningError, match="one batch size and one area; got 2"):
         convc.compile(graph, locked=tmp_path / "convc.lock")
 
 

@@ -159,6 +159,38 @@ def _is_inf(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor
     return map_elements(tensors[0], infinite)
 
 
+def _choice() -> Operator:
+    """Return `where`, which works in blocks, too: a condition of one channel lies in the first lane of its one block."""
+    plain = _elements(_where)
+
+    def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+        if not block:
+            return plain.compute(tensors, node, types, block)
+        shape = next(
+            x.shape for x, t in zip(tensors, types, strict=True) if t.shape == node.type.shape
+        )
+        narrow = [t.rank == node.type.rank and t.shape[1] < node.type.shape[1] for t in types]
+
+        def value(*index: Any) -> Any:
+            elements = []
+            for x, one in zip(tensors, narrow, strict=True):
+                at = [
+                    tirx.const(0, "int32") if int(n) == 1 else i
+                    for n, i in zip(x.shape, index, strict=True)
+                ]
+                elements.append(x(*at[:-1], 0) if one else x(*at))
+            return _where(node, *elements)
+
+        return te.compute(shape, value, name="where")
+
+    def follows(node: Node, types: Types, block: int) -> bool:
+        return is_image([node.type]) and any(t.shape == node.type.shape for t in types[1:]) and all(
+            t.rank == node.type.rank and t.shape[1] in (1, node.type.shape[1]) for t in types
+        )  # fmt: skip
+
+    return Operator(compute, follows)
+
+
 ROWS: Final[dict[str, Operator]] = {
     "equal": Operator(_equal),
     "less": _elements(lambda node, a, b: a < b),
@@ -177,7 +209,7 @@ ROWS: Final[dict[str, Operator]] = {
     "shift_right": _elements(_shift(False)),
     "mod": _elements(_mod),
     "fmod": _elements(_fmod),
-    "where": _elements(_where),
+    "where": _choice(),
     "cast": Operator(_cast, _between_floats),
     "bit_cast": _elements(lambda node, x: tirx.reinterpret(node.type.dtype, x)),
     "is_nan": Operator(_is_nan),

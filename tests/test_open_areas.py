@@ -1,0 +1,149 @@
+"""Modules with an open height and width: right at every size, on code for a few; what has a size written into it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from convc.cli import invoke
+from convc.compiler import compile
+from convc.errors import InputError, InvalidModelError, ShapeError
+from convc.runtime import load
+from convc.runtime.area_module import AreaModule
+
+BODY = """a = Conv<pads=[1,1,1,1], strides=[2,2]>(x, k)  r = Relu(a)  p = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(r)
+  c = Conv<pads=[1,1,1,1]>(p, l)  s = Add(c, p)  g = GlobalAveragePool(s)  e = Sigmoid(g)  m = Mul(s, e)  y = Softmax<axis=1>(m)"""
+
+
+def model(body: str = BODY, more: str = "") -> onnx.ModelProto:
+    text = f'<ir_version: 8, opset_import: ["": 18]> g (float[1,3,H,W] x) => (float y) <{more}> {{ {body} }}'
+    made = onnx.parser.parse_model(text.replace("<>", ""))
+    rng = np.random.default_rng(0)
+    for name, shape in (("k", (24, 3, 3, 3)), ("l", (24, 24, 3, 3))):
+        if f", {name})" in body:
+            values = (rng.normal(size=shape) / 4).astype(np.float32)
+            made.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return made
+
+
+SHAPES = {"x": (1, 3, "H=8..40", "W=8..36")}
+
+
+@pytest.fixture(scope="module")
+def module() -> AreaModule:
+    loaded = compile(model(), shapes=SHAPES, threads=1).load(threads=1)
+    assert isinstance(loaded, AreaModule)
+    return loaded
+
+
+def image(*size: int) -> np.ndarray:
+    return np.random.default_rng(sum(size)).normal(size=(1, 3, *size)).astype(np.float32)
+
+
+def test_every_size_is_right(module: AreaModule) -> None:
+    assert (module.areas, module.least) == (((20, 18), (40, 36)), (8, 8))
+    session = onnxruntime.InferenceSession(model().SerializeToString(), providers=["CPUExecutionProvider"])  # fmt: skip
+    for size in ((40, 36), (20, 18), (21, 18), (8, 8), (39, 9), (9, 35), (17, 13)):
+        x = image(*size)
+        expected = session.run(None, {"x": x})[0]
+        y = module(x)
+        assert isinstance(y, np.ndarray)
+        assert y.shape == expected.shape
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5, err_msg=str(size))
+        target = np.empty_like(y)
+        assert module.run({"x": x}, outputs={"y": target})["y"] is target
+        np.testing.assert_array_equal(target, y)
+    assert len(module.profile({"x": image(9, 9)}, 1)) > 5
+
+
+@pytest.mark.parametrize("size", [(41, 36), (40, 37), (7, 8), (8, 7)])
+def test_other_sizes_are_refused(module: AreaModule, size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=rf"from 8 x 8 to 40 x 36; got {size[0]} x {size[1]}"):
+        module(image(*size))
+
+
+def test_wrong_inputs_are_refused(module: AreaModule) -> None:
+    with pytest.raises(InputError, match="inputs must be x; got z"):
+        module.run({"z": image(8, 8)})
+    with pytest.raises(InputError, match="must have shape"):
+        module(np.zeros((2, 3, 40, 36), np.float32))
+    with pytest.raises(InputError, match="one height and width"):
+        module(np.zeros((3, 9), np.float32))
+    with pytest.raises(InputError, match="by position"):
+        module()
+
+
+RESIZED = 'a = Conv<pads=[1,1,1,1]>(x, k)  b = AveragePool<kernel_shape=[2,2], strides=[2,2]>(a)  y = Resize<mode="linear">(b, , , s)'
+TRAPS = [
+    ("r = Relu(x) y = Reshape(r, s)", "int64[3] s = {1, 3, 1440}", r"%y must compute each place .* reshape does not"),
+    ("a = Conv<pads=[1,1,1,1]>(x, k) y = Slice(a, b, s, i)", "int64[1] b = {0}, int64[1] s = {36}, int64[1] i = {2}", "it cuts out rows"),
+    (RESIZED, "int64[4] s = {1, 24, 40, 36}", r"resample does not"),
+    ("a = Relu(x) y = Slice(a, b, s, i)", "int64[1] b = {0}, int64[1] s = {40}, int64[1] i = {2}", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "more", "text"), TRAPS)
+def test_a_size_written_into_a_model_is_named(body: str, more: str, text: str) -> None:
+    if not text:  # a slice of up to 40 rows is none of at most 40
+        assert compile(model(body, more), shapes=SHAPES, threads=1, areas=[(40, 36)]).sources
+        return
+    with pytest.raises(ShapeError, match=text):
+        compile(model(body, more), shapes=SHAPES, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ((1, 3, "H", 36), r"range for an open height or width, as in H=64\.\.512; got H"),
+        ((1, 3, "H=9..8", 36), "range"),
+        (("N", 3, "H=8..9", 36), "numbers for N and C"),
+        ((1, 3, "H=8..9"), "must be N, C, H, W"),
+    ],
+)
+def test_shapes_that_cannot_be(shape: tuple, text: str) -> None:
+    with pytest.raises(InvalidModelError, match=text):
+        compile(model(), shapes={"x": shape})
+
+
+def test_areas_must_reach_the_largest() -> None:
+    with pytest.raises(InvalidModelError, match="one of 40 x 36"):
+        compile(model(), shapes=SHAPES, areas=[(20, 20)])
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "fcn.onnx", tmp_path / "fcn.so"
+    onnx.save(model("a = Conv<pads=[1,1,1,1]>(x, k)  y = Relu(a)"), path)
+
+    def run(*arguments: object) -> tuple[int, str]:
+        code = invoke([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    code, text = run(
+        "compile",
+        path,
+        "-o",
+        out,
+        "--shape",
+        "x:1x3xH=4..12xW=4..9",
+        "--area",
+        "12x9",
+        "--dtype",
+        "bf16",
+    )
+    assert code == 0, text
+    assert "from 4 x 4 to 12 x 9, on code for 12 x 9" in text
+    code, text = run("verify", out, path, "-n", "1")
+    assert (code, "2 runs" in text) == (0, True), text
+    assert load(out)(image(5, 7)).shape == (1, 24, 5, 7)
+    assert run("verify", out, path, "--shape", "1x3x6x5")[0] == 0
+    assert run("bench", out, "--iterations", "2", "--warmup", "1ms", "--no-peak")[0] == 0
+    assert run("run", out, "-i", "random")[0] == 0
+    assert run("explain", path, "--shape", "x:1x3xH=4..12xW=4..9")[0] == 0
+    assert (
+        run("compile", path, "-o", out, "--shape", "x:1x3xH=4..12xW=4..9", "--area", "12")[0] == 2
+    )

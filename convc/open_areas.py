@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from convc.errors import ConvcError, InvalidModelError, ShapeError
-from convc.ir.area import AreaGraph, open_area
+from convc.ir.area import open_area
+from convc.ir.area_graph import AreaGraph
 from convc.ir.graph import Graph
 from convc.ir.types import Shape
 from convc.lowering.build import Built

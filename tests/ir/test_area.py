@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from convc.errors import ShapeError
-from convc.ir.area import AreaGraph, open_area
+from convc.ir.area import open_area
+from convc.ir.area_graph import AreaGraph
 from convc.ir.graph import Graph
 from convc.ir.reference import interpret
 from convc.ir.text import parse

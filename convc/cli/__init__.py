@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -89,13 +90,18 @@ def _convc(
         typer.echo(_SHORT_HELP.format(verbs=", ".join([*verbs, "log"])))
 
 
+@functools.cache
+def _command() -> Any:
+    # Putting the verbs' parsers together takes 80 ms; tests run many commands in a process.
+    return typer.main.get_command(_app)
+
+
 def invoke(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are shown, bugs propagate."""
     as_json = "--json" in arguments
     verbose = bool({"-v", "--verbose"} & set(arguments))
-    command = typer.main.get_command(_app)
     try:
-        code = command.main(args=list(arguments), prog_name="convc", standalone_mode=False)
+        code = _command().main(args=list(arguments), prog_name="convc", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except REPORTED as error:

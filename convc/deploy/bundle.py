@@ -27,7 +27,7 @@ from convc.runtime.manifest import Manifest, Tensor
 from convc.runtime.package import read_manifest
 from convc.runtime.variants import every_variant
 
-__all__ = ["refuse_libraries", "write_bundle"]
+__all__ = ["calls_cudnn", "write_bundle"]
 
 # The part of the README that depends on the target.
 _ON_CPU: Final = """\
@@ -38,14 +38,16 @@ $variants
 Of working memory each context takes $arena bytes."""
 _ON_DEVICE: Final = """\
 On a CUDA device for which this has code: $code (sm_90 runs on capability 9.0 and later ones of 9, ptx_90 on anything not older). Needed
-there, and not in this folder: NVIDIA's driver of CUDA 13 (580 or newer), `libcuda.so.1`. CUDA's runtime library, cuDNN and a compiler
+there, and not in this folder: NVIDIA's driver of CUDA 13 (580 or newer), `libcuda.so.1`$cudnn. CUDA's runtime library and a compiler
 are not needed; the kernels are machine code. The launching code is for this CPU:
 
 $variants
 
-A machine without driver or device, or with a device for which there is no code, gets an error in words before anything of the module is
+A machine that lacks any of these, or with a device for which there is no code, gets an error in words before anything of the module is
 loaded. Weights are uploaded once; of device memory each context takes $arena bytes and its inputs and outputs. `convc_run` copies between
 the host's buffers and the device; `convc_run_on_device` takes addresses there and a stream."""
+_CUDNN: Final = """; and cuDNN 9 for
+CUDA 13, `libcudnn.so.9`, with the C++ library (libstdc++.so.6): from the loader's path, or the file that the variable CONVC_CUDNN_PATH names"""
 _EXAMPLES: Final = ("run.c", "run.cc", "run.py", "CMakeLists.txt")
 
 
@@ -58,12 +60,11 @@ def write_bundle(module: Path, destination: Path, *, cc: str = "g++") -> Path:
         cc: the C++ compiler that builds the runtime for the module's machine.
 
     Raises:
-        PackageError: if the module is no such file, calls a library, or the folder holds something.
+        PackageError: if the module is no such file, or the folder holds something.
         ToolchainError: if there is no such compiler.
         LoweringError: if it fails.
     """
     manifest = read_manifest(module)
-    refuse_libraries(manifest, "a bundle")
     destination = destination.absolute()
     as_file = destination.suffix == ".tar"
     if not as_file and destination.exists() and any(destination.iterdir()):
@@ -86,19 +87,10 @@ def write_bundle(module: Path, destination: Path, *, cc: str = "g++") -> Path:
     return destination
 
 
-def refuse_libraries(manifest: Manifest, form: str) -> None:
-    """Raise if a module calls what libconvc does not run.
-
-    Raises:
-        PackageError: names the first such layer and two ways out.
-    """
+def calls_cudnn(manifest: Manifest) -> bool:
+    """Return whether a layer of the module is done by cuDNN, which is then needed where it runs."""
     parts = (part for v in every_variant(manifest) for part in (v, *v.smaller))
-    for step in (step for part in parts for step in part.steps):
-        if step.algorithm == "cudnn":
-            raise PackageError(
-                f"{form} must be of a module that calls no library; got layer '{step.node}' by cuDNN, whose shim needs TVM's"
-                " runtime. Compile with --cudnn off, or ship the .so (--format so) and load it with convc.load in Python."
-            )
+    return any(step.algorithm == "cudnn" for part in parts for step in part.steps)
 
 
 def _fill(folder: Path, name: str, module: Path, manifest: Manifest, cc: str) -> None:
@@ -142,7 +134,10 @@ def _readme(name: str, manifest: Manifest) -> str:
         inputs=ports(manifest.inputs),
         outputs=ports(manifest.outputs),
         where=Template(where).substitute(
-            variants=variants, code=", ".join(manifest.target.device), arena=manifest.arena_bytes
+            variants=variants,
+            code=", ".join(manifest.target.device),
+            cudnn=_CUDNN if calls_cudnn(manifest) else "",
+            arena=manifest.arena_bytes,
         ),
         driver=" and NVIDIA's driver" if manifest.target.device else " alone",
         weights=manifest.weights_bytes,

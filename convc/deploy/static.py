@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from convc.deploy.bundle import refuse_libraries
+from convc.deploy.bundle import calls_cudnn
 from convc.deploy.libconvc import HEADERS, NATIVE, build_objects, find_compiler, run
 from convc.errors import PackageError
 from convc.lowering.package import SHIM, WRAP, with_own_conversions, write_weights
@@ -46,7 +46,7 @@ convc_manifest_end:
 _BACKEND: Final = (
     "__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace",
     "__TVMBackendParallelBarrier", "__TVMFFIHandleInitOnce", "__TVMFFIEnvModLookupFromImports", "__TVMFFIFunctionCall",
-    "__tvm_ffi__library_bin", "convc_raise",
+    "__tvm_ffi__library_bin", "convc_stream", "convc_take_workspace", "convc_give_workspace", "convc_raise",
 )  # fmt: skip
 
 
@@ -71,11 +71,10 @@ def write_static(
         The manifest as written.
 
     Raises:
-        PackageError: if the module calls a library, or the name is none that C takes.
+        PackageError: if the name is none that C takes.
         ToolchainError: if there is no such compiler.
         LoweringError: if it fails.
     """
-    refuse_libraries(manifest, "a static archive")
     stem = destination.stem.removeprefix("lib")
     if not re.fullmatch(r"\w+", stem, re.ASCII):
         raise PackageError(
@@ -101,7 +100,20 @@ def write_static(
             parts = with_own_conversions(compiler, parts, folder)
         run([compiler, "-c", "-O2", "-g0", "-fPIC", f"-I{NATIVE / 'src'}", "payload.s", "shim.cc", "model.cc"], folder)  # fmt: skip
         everything = [*parts, "shim.o", "payload.o", "model.o"]
-        run([compiler, "-r", "-nostdlib", WRAP, "-o", f"{stem}.o", *everything], folder)
+        # Inline functions of a C++ shim come in groups, of which the linker keeps one among all archives: here each has its own.
+        run(
+            [
+                compiler,
+                "-r",
+                "-nostdlib",
+                "-Wl,--force-group-allocation",
+                WRAP,
+                "-o",
+                f"{stem}.o",
+                *everything,
+            ],
+            folder,
+        )
         objcopy, ar = (
             run([compiler, f"-print-prog-name={tool}"], folder).strip()
             for tool in ("objcopy", "ar")
@@ -158,7 +170,7 @@ def _header(manifest: Manifest, stem: str, symbol: str) -> str:
  *
 {ports}
  *
- * Link with {stem}.a and -lpthread -ldl -lm.
+ * Link with {stem}.a and -lpthread -ldl -lm{" -lstdc++" if calls_cudnn(manifest) else ""}.
  */
 #ifndef {guard}
 #define {guard}

@@ -8,6 +8,8 @@ first line of what it said on standard error.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from typing import NoReturn
 
 import convc.cli.manifest_view
 import convc.runtime  # noqa: F401 - what the command would import is here before the first fork
-from convc.cli import main
+from convc.cli import invoke, main
 
 __all__ = ["exit_codes"]
 
@@ -34,6 +36,9 @@ def exit_codes(arguments: Sequence[str], paths: Sequence[Path]) -> list[tuple[in
 
 
 def _serve(arguments: Sequence[str]) -> None:
+    with contextlib.redirect_stderr(io.StringIO()):
+        # An error of its own, so that what the command line imports when it runs is here before the first fork, too.
+        assert invoke([*arguments, os.devnull]) != 0
     for line in sys.stdin:
         reading, writing = os.pipe()
         child = os.fork()

@@ -17,13 +17,12 @@ import pytest
 
 import convc
 from convc import CompiledModel
-from convc.deploy.bundle import refuse_libraries
 from convc.deploy.libconvc import NATIVE
-from convc.errors import PackageError
 from convc.runtime import read_manifest
 from tests.cuda_emulation.compiler import compile_kernels, device_library
 from tests.cuda_emulation.emulation import compile_and_run
 from tests.cuda_emulation.test_doubles import toolkit_headers
+from tests.cudnn.double_library import build_double
 from tests.deploy.empty_root import empty_root, enter, loaded_by
 from tests.deploy.small_net import expected, image, small_net
 from tests.deploy.toolbox import HERE, Programs, assert_outputs, run
@@ -224,12 +223,65 @@ def test_our_declarations_of_the_driver_are_those_of_the_toolkit() -> None:
     run(["g++", "-std=c++17", "-fsyntax-only", f"-I{folder}", f"-I{NATIVE / 'src'}", check])
 
 
-def test_a_library_is_refused_in_words(compiled: CompiledModel) -> None:
-    manifest = compiled.manifest
-    first = msgspec.structs.replace(manifest.steps[0], algorithm="cudnn")
-    calls = msgspec.structs.replace(manifest, steps=(first, *manifest.steps[1:]))
-    with pytest.raises(
-        PackageError,
-        match=r"^a bundle must be of a module that calls no library; got layer 'stem' by cuDNN",
-    ):
-        refuse_libraries(calls, "a bundle")
+@pytest.fixture(scope="module")
+def with_cudnn(nvcc: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = convc.compile(small_net(), target="cuda -arch=sm_90", algo="cudnn")
+    return model.export(tmp_path_factory.mktemp("cudnn") / "small", format="bundle")
+
+
+def test_cudnn_is_found_by_path(
+    with_cudnn: Path, programs: Programs, device: dict[str, str], image_file: Path, tmp_path: Path
+) -> None:
+    """The module's shim asks libconvc for stream and workspace; nothing of TVM is needed, nor cuDNN in the bundle."""
+    module_file = with_cudnn / "small.so"
+    assert {s.algorithm for s in read_manifest(module_file).steps if s.op == "conv"} == {"cudnn"}
+    table = run(["nm", "-D", "--undefined-only", module_file])
+    strong = {line.split()[-1] for line in table.splitlines() if line.split()[-2] == "U"}
+    assert not [name for name in strong if name.startswith("TVM")]
+    assert "`libcudnn.so.9`" in (with_cudnn / "README.md").read_text()
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    path = {"CONVC_CUDNN_PATH": str(build_double())}
+    programs.drive("run", "best", module_file, image_file, *outputs, **device, **path)
+    assert_outputs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (0, "5 a module with cuDNN in it must find cuDNN 9, '/no/such.so'; got none ("),
+        (8907, "5 cuDNN must be version 9; got version 8 (8907) in "),
+    ],
+)
+def test_no_cudnn_or_another(
+    version: int, words: str, with_cudnn: Path, programs: Programs, device: dict[str, str]
+) -> None:
+    path = build_double(version=version) if version else "/no/such.so"
+    said = first_line(programs, with_cudnn / "small.so", **device, CONVC_CUDNN_PATH=str(path))
+    assert said.startswith(words)
+
+
+def test_cudnn_in_a_static_archive(
+    nvcc: None, device: dict[str, str], image_file: Path, tmp_path: Path
+) -> None:
+    model = convc.compile(small_net(), target="cuda -arch=sm_90", algo="cudnn")
+    for name in ("one", "two"):
+        model.export(tmp_path / f"{name}.a", format="static")
+    assert "-lstdc++." in (tmp_path / "one.h").read_text()
+    run(
+        [
+            *("gcc", "-std=c11", "-O1", f"-I{tmp_path}", HERE / "linked.c", tmp_path / "one.a"),
+            *(
+                tmp_path / "two.a",
+                "-lpthread",
+                "-ldl",
+                "-lm",
+                "-lstdc++",
+                "-o",
+                tmp_path / "program",
+            ),
+        ]
+    )
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    path = {"CONVC_CUDNN_PATH": str(build_double())}
+    run([tmp_path / "program", image_file, *outputs], env=device | path)
+    assert_outputs(tmp_path)

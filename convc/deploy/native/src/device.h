@@ -16,6 +16,10 @@ struct convc_context;
 
 namespace convc {
 
+// Whether a step is done by cuDNN, which the module's own shim calls; and whether cuDNN 9 is here, in words if not.
+bool calls_cudnn(const Variant &variant);
+convc_status find_cudnn();
+
 // What a module has on its device.
 class Device {
  public:
@@ -92,6 +96,7 @@ class DeviceRun {
 
   // What the module's code asks for while it runs in this context.
   int launch(size_t kernel, const Any *arguments, int32_t count);
+  CudaHandle stream() const { return running_on_; }
   void *take_workspace(size_t nbytes);
   bool give_workspace(void *memory);
   const Kernels &kernels() const { return device_.kernels_; }
@@ -118,6 +123,7 @@ class DeviceRun {
   CudaHandle running_on_ = nullptr;  // the stream of the run that is being queued
   CudaHandle *graphs_ = nullptr;     // the recorded run of each part
   size_t part_count_ = 0;
+  bool calls_library_ = false;
   DeviceAddress arena_ = 0;
   DeviceAddress scratch_ = 0;  // what the manifest plans for kernels, and its pieces
   Stack workspace_;
@@ -132,8 +138,9 @@ int handle_init_once(void **handle, int (*make)(void **result));
 int lookup_from_imports(void *library, const char *name, void **function);
 int function_call(void *function, Any *arguments, int32_t count, Any *result);
 
-// The context that the calling thread runs on a device, or NULL.
+// The context that the calling thread runs on a device, or NULL; and its stream, for a library that the module calls.
 DeviceRun *current_device_run();
+void *current_stream();
 
 }  // namespace convc
 #endif  // CONVC_DEVICE_H_

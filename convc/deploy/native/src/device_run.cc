@@ -37,6 +37,7 @@ class DeviceRun::Use {
 };
 
 DeviceRun *current_device_run() { return current_run; }
+void *current_stream() { return current_run ? current_run->stream() : nullptr; }
 
 DeviceRun::~DeviceRun() {
   const Device::Current current(device_);
@@ -64,6 +65,7 @@ convc_status DeviceRun::allocate(const Manifest &manifest, const Variant &varian
   const size_t inputs = manifest.inputs.size;
   port_count_ = inputs + manifest.outputs.size;
   ports_ = static_cast<DeviceAddress *>(calloc(port_count_ + 1, sizeof *ports_));
+  calls_library_ = calls_cudnn(variant);
   part_count_ = 1 + variant.smaller.size;
   graphs_ = static_cast<CudaHandle *>(calloc(part_count_, sizeof *graphs_));
   if (!ports_ || !graphs_) {
@@ -136,7 +138,10 @@ convc_status DeviceRun::run(convc_context &context, size_t part, const void *con
   };
   use_own_buffers(context);
   if (convc_status bad = upload(context, inputs, samples)) return bad;
-  if (graphs_[part]) {
+  if (calls_library_) {
+    // It may do more on the host than launch: build a plan, take memory, search. Its calls are made anew each time.
+    if (convc_status bad = once()) return bad;
+  } else if (graphs_[part]) {
     if (convc_status bad = driver_.check(driver_.cuGraphLaunch(graphs_[part], stream_), "cuGraphLaunch")) return bad;
   } else {
     // The first run itself, since code is loaded and memory taken by it, and then what it launches, to be replayed.

@@ -150,6 +150,9 @@ convc_status connect(convc_module &module) {
   fill(module, "__TVMFFIHandleInitOnce", &handle_init_once);
   fill(module, "__TVMFFIEnvModLookupFromImports", &lookup_from_imports);
   fill(module, "__TVMFFIFunctionCall", &function_call);
+  fill(module, "convc_stream", &current_stream);
+  fill(module, "convc_take_workspace", &alloc_workspace);
+  fill(module, "convc_give_workspace", &free_workspace);
   fill(module, "convc_raise", &raise_from_parts);
   if (convc_status bad = add_entry(module, module.variant->entry)) return bad;
   for (const Sized &part : module.variant->smaller) {
@@ -162,16 +165,11 @@ convc_status connect(convc_module &module) {
 
 // The device and the driver that the module needs are there.
 convc_status find_device(convc_module &module, int index) {
-  for (const Step &step : module.variant->steps) {
-    if (step.algorithm.is("cudnn")) {
-      return fail(CONVC_ERROR_TARGET, "module for libconvc must call no library; got layer '%s' by cuDNN. Compile it with --cudnn off, or load it with convc.load in Python.",
-                  step.node.data);
-    }
-  }
   void *memory = malloc(sizeof(Device));
   if (!memory) return fail(CONVC_ERROR_MEMORY, "memory must be enough for a device; got none.");
   module.device = new (memory) Device;
-  return module.device->find(*module.variant, index);
+  if (convc_status bad = module.device->find(*module.variant, index)) return bad;
+  return calls_cudnn(*module.variant) ? find_cudnn() : CONVC_OK;
 }
 
 convc_status load_code(convc_module &module, int device) {

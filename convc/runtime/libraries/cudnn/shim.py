@@ -19,8 +19,10 @@ from convc.runtime.libraries.cudnn.description import CALL
 __all__ = ["NATIVE", "compile_shim", "forwarders", "objects_for"]
 
 NATIVE: Final = Path(__file__).parent / "native"
-# Hidden but for the two entries: another module's copy must not be taken for this one's.
-_FLAGS: Final = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden")
+# Hidden but for the entries, and nothing unique in a process: another module's copy must not be taken for this one's.
+_FLAGS: Final = (
+    "-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-fno-gnu-unique",
+)  # fmt: skip
 
 
 def forwarders(code: bytes) -> str:

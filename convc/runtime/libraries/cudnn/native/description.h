@@ -1,13 +1,13 @@
 // What convc writes into a call: "kind=forward;pads=1,1;steps=bias,relu;policy=heuristic;...". All of it is decided when the model is
 // compiled; convc/runtime/libraries/cudnn/description.py is the other side and says what each field means.
 #pragma once
-#include <tvm/ffi/error.h>
-
 #include <cstdlib>
 #include <map>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "host.h"
 
 namespace convc_cudnn {
 
@@ -30,7 +30,7 @@ class Description {
   const std::string& text(const std::string& name) const {
     auto found = fields_.find(name);
     if (found == fields_.end()) {
-      TVM_FFI_THROW(ValueError) << "a cuDNN call must have the field '" << name << "'; got none.";
+      CONVC_THROW(ValueError) << "a cuDNN call must have the field '" << name << "'; got none.";
     }
     return found->second;
   }

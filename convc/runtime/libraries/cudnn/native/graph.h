@@ -30,7 +30,7 @@ class Graph {
                ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA, ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
                {ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW});
     else
-      TVM_FFI_THROW(ValueError) << "kind must be forward, data_gradient or weight_gradient; got '" << kind << "'.";
+      CONVC_THROW(ValueError) << "kind must be forward, data_gradient or weight_gradient; got '" << kind << "'.";
     std::vector<RawDescriptor> raw;
     for (const Descriptor& operation : operations_) raw.push_back(operation.raw());
     graph_ = Descriptor(BACKEND_OPERATIONGRAPH_DESCRIPTOR);
@@ -110,7 +110,7 @@ class Graph {
       ordered.insert(at, {step, takes ? operand++ : 0});
     }
     if (operand != result) {
-      TVM_FFI_THROW(ValueError) << "steps '" << d.text("steps") << "' must have " << operand - 2 << " operands; got " << result - 2 << ".";
+      CONVC_THROW(ValueError) << "steps '" << d.text("steps") << "' must have " << operand - 2 << " operands; got " << result - 2 << ".";
     }
     Descriptor first(BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
     const Descriptor* value = ordered.empty() ? &real(result) : &between(0);
@@ -146,7 +146,7 @@ class Graph {
     if (!operand) {
       const std::vector<std::string> parts = split(step, ':');
       if (parts[0] != "relu" && (parts[0] != "clip" || parts.size() != 3)) {
-        TVM_FFI_THROW(ValueError) << "a step must be bias, add, relu or clip:LOW:HIGH; got '" << step << "'.";
+        CONVC_THROW(ValueError) << "a step must be bias, add, relu or clip:LOW:HIGH; got '" << step << "'.";
       }
       if (parts[0] == "clip") {
         const double low = std::strtod(parts[1].c_str(), nullptr), high = std::strtod(parts[2].c_str(), nullptr);
@@ -162,7 +162,7 @@ class Graph {
   }
 
   void gradient(const Description& d, Value operation, Value alpha, Value beta, Value convolution, const std::vector<Value>& arguments) {
-    if (described_.size() != 3) TVM_FFI_THROW(ValueError) << "a gradient must have three tensors; got " << described_.size() << ".";
+    if (described_.size() != 3) CONVC_THROW(ValueError) << "a gradient must have three tensors; got " << described_.size() << ".";
     keep_.reserve(3);
     Descriptor made(operation);
     for (size_t i = 0; i < 3; ++i) made.set(arguments[i], real(i));

@@ -1,12 +1,12 @@
 // libcudnn.so.9, opened at the first call: a module with cuDNN in it loads without cuDNN and says what is missing when it runs.
 #pragma once
 #include <dlfcn.h>
-#include <tvm/ffi/error.h>
 
 #include <cstdlib>
 #include <string>
 
 #include "abi.h"
+#include "host.h"
 
 namespace convc_cudnn {
 
@@ -32,7 +32,7 @@ struct Library {
   // Another function of it by its name.
   void* function(const char* name) const {
     void* found = dlsym(opened_, name);
-    if (!found) TVM_FFI_THROW(RuntimeError) << "cuDNN " << cudnnGetVersion() << " must have the function " << name << "; got a library without it.";
+    if (!found) CONVC_THROW(RuntimeError) << "cuDNN " << cudnnGetVersion() << " must have the function " << name << "; got a library without it.";
     return found;
   }
 
@@ -45,20 +45,20 @@ struct Library {
     const std::string path = named && *named ? named : "libcudnn.so.9";
     void* opened = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!opened) {
-      TVM_FFI_THROW(RuntimeError) << "a step of this module must find cuDNN 9 (libcudnn.so.9); got: " << dlerror()
+      CONVC_THROW(RuntimeError) << "a step of this module must find cuDNN 9 (libcudnn.so.9); got: " << dlerror()
                                   << ". Install it with `pip install nvidia-cudnn-cu13`, name the file in CONVC_CUDNN_PATH, or"
                                      " compile the model with --cudnn off.";
     }
     opened_ = opened;
 #define CONVC_CUDNN_SYMBOL(NAME)                                                                                              \
   if (!(NAME = reinterpret_cast<decltype(NAME)>(dlsym(opened, #NAME)))) {                                                     \
-    TVM_FFI_THROW(RuntimeError) << "'" << path << "' must be cuDNN 9 with the function " #NAME "; got a library without it."; \
+    CONVC_THROW(RuntimeError) << "'" << path << "' must be cuDNN 9 with the function " #NAME "; got a library without it."; \
   }
     CONVC_CUDNN_SYMBOL(cudnnGetVersion)
     if (const size_t version = cudnnGetVersion(); version / 10000 != 9) {
       // Up to cuDNN 8 a version was major * 1000 + minor * 100 + patch.
       const size_t major = version >= 10000 ? version / 10000 : version / 1000;
-      TVM_FFI_THROW(RuntimeError) << "'" << path << "' must be cuDNN 9; got cuDNN " << major << " (version " << version
+      CONVC_THROW(RuntimeError) << "'" << path << "' must be cuDNN 9; got cuDNN " << major << " (version " << version
                                   << "). Install it with `pip install nvidia-cudnn-cu13`.";
     }
     CONVC_CUDNN_SYMBOL(cudnnCreate)
@@ -87,7 +87,7 @@ inline std::string words_of(Status status) {
 
 inline void check(Status status, const char* call) {
   if (status == STATUS_SUCCESS) return;
-  TVM_FFI_THROW(RuntimeError) << "cuDNN's " << call << " must succeed for " << current_spec << "; got " << words_of(status) << ".";
+  CONVC_THROW(RuntimeError) << "cuDNN's " << call << " must succeed for " << current_spec << "; got " << words_of(status) << ".";
 }
 
 }  // namespace convc_cudnn

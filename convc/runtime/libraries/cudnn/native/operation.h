@@ -50,9 +50,9 @@ class Operation {
     wide_ = data_type(tensors[0]->dtype) == DATA_DOUBLE;
     const size_t wanted = kind_ == "pool_forward" || kind_ == "softmax_forward" ? 2 : kind_ == "pool_backward" ? 4 : kind_ == "softmax_backward" ? 3 : 0;
     if (!wanted) {
-      TVM_FFI_THROW(ValueError) << "kind must be pool_forward, pool_backward, softmax_forward or softmax_backward; got '" << kind_ << "'.";
+      CONVC_THROW(ValueError) << "kind must be pool_forward, pool_backward, softmax_forward or softmax_backward; got '" << kind_ << "'.";
     }
-    if (tensors.size() != wanted) TVM_FFI_THROW(ValueError) << kind_ << " must have " << wanted << " tensors; got " << tensors.size() << ".";
+    if (tensors.size() != wanted) CONVC_THROW(ValueError) << kind_ << " must have " << wanted << " tensors; got " << tensors.size() << ".";
     alpha_ = d.number("alpha"), beta_ = d.number("beta");
     alpha_float_ = static_cast<float>(alpha_), beta_float_ = static_cast<float>(beta_);
     for (const DLTensor* tensor : tensors) add(*tensor, d.text("layout") == "NHWC");
@@ -88,7 +88,7 @@ class Operation {
       if (name == word) return number;
       known += (known.empty() ? "" : ", ") + name;
     }
-    TVM_FFI_THROW(ValueError) << what << " must be one of " << known << "; got '" << word << "'.";
+    CONVC_THROW(ValueError) << what << " must be one of " << known << "; got '" << word << "'.";
   }
 
   void add(const DLTensor& tensor, bool channels_last) {

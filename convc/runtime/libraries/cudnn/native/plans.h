@@ -45,11 +45,11 @@ struct Policy {
     } else if (name == "time") {
       timed = true;
       if (d.number("beta") != 0) {
-        TVM_FFI_THROW(ValueError) << "policy time must have beta = 0, since the result is computed again and again; got beta = " << d.number("beta") << ".";
+        CONVC_THROW(ValueError) << "policy time must have beta = 0, since the result is computed again and again; got beta = " << d.number("beta") << ".";
       }
     } else if (name != "heuristic") {
-      TVM_FFI_THROW(ValueError) << "policy must be none, small, large, fft, fft_tiling, winograd, winograd_non_fused, deterministic,"
-                                   " heuristic, heuristic_b, fallback or time; got '" << name << "'.";
+      CONVC_THROW(ValueError) << "policy must be none, small, large, fft, fft_tiling, winograd, winograd_non_fused, deterministic,"
+                                 " heuristic, heuristic_b, fallback or time; got '" << name << "'.";
     }
     // Without being asked for, no sums of transformed values: they round where the direct sum does not.
     if (needed.empty() && (!d.integer("transforms") || name == "none" || name == "small" || name == "large")) {
@@ -64,7 +64,7 @@ struct Policy {
       banned.push_back(NUMERICAL_NOTE_TENSOR_CORE);
       banned.push_back(NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
     } else if (math != "any") {
-      TVM_FFI_THROW(ValueError) << "math must be strict or any; got '" << math << "'.";
+      CONVC_THROW(ValueError) << "math must be strict or any; got '" << math << "'.";
     }
   }
 
@@ -100,7 +100,7 @@ class Planner {
       if (plans.size() < wanted) among(mode, wanted, plans);
     }
     if (!plans.empty()) return plans;
-    TVM_FFI_THROW(RuntimeError) << "cuDNN " << Library::get().cudnnGetVersion() << " must have an engine for " << current_spec << " with policy '"
+    CONVC_THROW(RuntimeError) << "cuDNN " << Library::get().cudnnGetVersion() << " must have an engine for " << current_spec << " with policy '"
                                 << description_.text("policy") << "'; got none: " << last_ << "." << hint();
   }
 

@@ -1,11 +1,10 @@
 // A tensor's extents and strides in cuDNN's order, (N, C, spatial...), whichever order its memory has.
 #pragma once
-#include <tvm/ffi/container/tensor.h>
-
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
+#include "host.h"
 #include "library.h"
 
 namespace convc_cudnn {
@@ -18,7 +17,7 @@ inline Value data_type(DLDataType type) {
     if (type.bits == 64) return DATA_DOUBLE;
   }
   if (type.lanes == 1 && type.code == kDLBfloat && type.bits == 16) return DATA_BFLOAT16;
-  TVM_FFI_THROW(TypeError) << "cuDNN must be given float16, bfloat16, float32 or float64; got type code " << int(type.code) << " of "
+  CONVC_THROW(TypeError) << "cuDNN must be given float16, bfloat16, float32 or float64; got type code " << int(type.code) << " of "
                            << int(type.bits) << " bits.";
 }
 

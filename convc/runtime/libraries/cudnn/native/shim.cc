@@ -3,13 +3,11 @@
 //
 //   convc_cudnn(description, tensors...)       runs a convolution, a pooling or a softmax on the current stream
 //   convc_cudnn_plan(description, tensors...)  returns "engine=28;knobs=2:1;workspace=1024" of the plan that it would run, and runs nothing
-#include <tvm/ffi/extra/c_env_api.h>
-#include <tvm/ffi/function.h>
-#include <tvm/ffi/string.h>
-
+#include <limits>
 #include <list>
 #include <unordered_map>
 
+#include "host.h"
 #include "operation.h"
 #include "plans.h"
 #include "timer.h"
@@ -87,13 +85,13 @@ class Context {
   void run(const std::string& description, const std::vector<const DLTensor*>& tensors) {
     if (description.rfind("kind=pool", 0) == 0 || description.rfind("kind=softmax", 0) == 0) return operate(description, tensors);
     Entry& e = entry(description, tensors);
-    if (!handle_) TVM_FFI_THROW(RuntimeError) << "a convolution must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
+    if (!handle_) CONVC_THROW(RuntimeError) << "a convolution must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
     check(Library::get().cudnnSetStream(handle_, stream()), "cudnnSetStream");
     check(execute(e.plan, *e.graph, tensors), "cudnnBackendExecute");
   }
 
  private:
-  Stream stream() const { return TVMFFIEnvGetStream(kDLCUDA, device_); }
+  Stream stream() const { return current_stream(device_); }
 
   // `engine`: fields that name one which is tried first.
   Entry made(const std::string& description, const std::string& engine, const std::vector<const DLTensor*>& tensors) {
@@ -105,7 +103,7 @@ class Context {
         const Description named(description + engine);
         entry.plan = Planner(*entry.graph, named, handle_, properties).choose();
         return entry;
-      } catch (const tvm::ffi::Error&) {
+      } catch (const Failure&) {
         // It does not take this shape: chosen anew, and convc_cudnn_plan says what.
       }
     }
@@ -141,8 +139,12 @@ class Context {
   Status execute(const Plan& plan, const Graph& graph, const std::vector<const DLTensor*>& tensors) {
     std::vector<void*> pointers;
     for (const DLTensor* tensor : tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
-    Workspace workspace(device_, plan.workspace);
-    void* memory = workspace.memory();
+    const HostMemory workspace(device_, plan.workspace);
+    void* memory = workspace.address();
+    if (plan.workspace && !memory) {
+      CONVC_THROW(RuntimeError) << "cuDNN's workspace for " << current_spec << " must fit the device; got no memory for " << plan.workspace
+                                << " bytes. Compile with a smaller --workspace-limit.";
+    }
     Descriptor pack(BACKEND_VARIANT_PACK_DESCRIPTOR);
     pack.set(ATTR_VARIANT_PACK_DATA_POINTERS, TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()), pointers.data())
         .set(ATTR_VARIANT_PACK_UNIQUE_IDS, graph.identifiers())
@@ -151,44 +153,8 @@ class Context {
     return Library::get().cudnnBackendExecute(handle_, plan.descriptor.raw(), pack.raw());
   }
 
-  // Memory of TVM's pool, which the kernels of the same stream may have after this call.
-  class Workspace {
-   public:
-    Workspace(int device, int64_t bytes) : device_(device) {
-      if (!bytes) return;
-      using Allocate = void*(int type, int device, uint64_t bytes, int code, int bits);
-      static auto* allocate = runtime_function<Allocate>("TVMBackendAllocWorkspace");
-      memory_ = allocate(kDLCUDA, device, static_cast<uint64_t>(bytes), kDLUInt, 8);
-      if (!memory_) {
-        TVM_FFI_THROW(RuntimeError) << "cuDNN's workspace for " << current_spec << " must fit the device; got no memory for " << bytes
-                                    << " bytes. Compile with a smaller --workspace-limit.";
-      }
-    }
-    ~Workspace() {
-      using Free = int(int type, int device, void* memory);
-      static auto* release = runtime_function<Free>("TVMBackendFreeWorkspace");
-      if (memory_) release(kDLCUDA, device_, memory_);
-    }
-    void* memory() const { return memory_; }
-
-   private:
-    template <class Function>
-    static Function* runtime_function(const char* name) {
-      // Whoever loaded this module has loaded TVM's runtime.
-      void* symbol = dlsym(RTLD_DEFAULT, name);
-      if (!symbol) {
-        void* runtime = dlopen("libtvm_runtime.so", RTLD_NOW | RTLD_NOLOAD);
-        symbol = runtime ? dlsym(runtime, name) : nullptr;
-      }
-      if (!symbol) TVM_FFI_THROW(RuntimeError) << "TVM's runtime (libtvm_runtime.so) must be loaded; got no function " << name << ".";
-      return reinterpret_cast<Function*>(symbol);
-    }
-    int device_;
-    void* memory_ = nullptr;
-  };
-
   void operate(const std::string& description, const std::vector<const DLTensor*>& tensors) {
-    if (!handle_) TVM_FFI_THROW(RuntimeError) << "an operation must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
+    if (!handle_) CONVC_THROW(RuntimeError) << "an operation must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
     if (operations_.size() >= MOST_PLANS) operations_.clear();
     auto& [shapes, operation] = operations_[description];
     if (!operation || shapes != shapes_of(tensors)) {
@@ -213,17 +179,16 @@ struct Call {
   std::string description;
   std::vector<const DLTensor*> tensors;
 
-  Call(const TVMFFIAny* raw, int32_t count) {
-    const auto* arguments = reinterpret_cast<const tvm::ffi::AnyView*>(raw);
-    if (count > 0) description = arguments[0].cast<tvm::ffi::String>();
+  Call(const TVMFFIAny* arguments, int32_t count) {
+    if (count > 0) description = text_of(arguments[0]);
     const bool convolves = description.rfind("kind=pool", 0) != 0 && description.rfind("kind=softmax", 0) != 0;
     if (count < (convolves ? 4 : 3)) {
-      TVM_FFI_THROW(ValueError) << "a cuDNN call must have a description and " << (convolves ? "three" : "two") << " tensors at least; got " << count << " arguments.";
+      CONVC_THROW(ValueError) << "a cuDNN call must have a description and " << (convolves ? "three" : "two") << " tensors at least; got " << count << " arguments.";
     }
-    for (int32_t i = 1; i < count; ++i) tensors.push_back(arguments[i].cast<DLTensor*>());
+    for (int32_t i = 1; i < count; ++i) tensors.push_back(tensor_of(arguments[i]));
     for (const DLTensor* tensor : tensors)
       if (tensor->device.device_type != kDLCUDA && !std::getenv("CONVC_CUDNN_DEVICE_PROPERTIES"))
-        TVM_FFI_THROW(ValueError) << "cuDNN must be given memory of a CUDA device; got device type " << tensor->device.device_type << ".";
+        CONVC_THROW(ValueError) << "cuDNN must be given memory of a CUDA device; got device type " << tensor->device.device_type << ".";
     const size_t at = description.rfind("spec=");
     current_spec = at == std::string::npos ? description : description.substr(at + 5);
   }
@@ -243,16 +208,18 @@ struct Call {
 extern "C" {
 
 TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny*) {
-  TVM_FFI_SAFE_CALL_BEGIN();
-  const convc_cudnn::Call call(arguments, count);
-  call.context().run(call.description, call.tensors);
-  TVM_FFI_SAFE_CALL_END();
+  return convc_cudnn::guarded([&] {
+    const convc_cudnn::Call call(arguments, count);
+    call.context().run(call.description, call.tensors);
+  });
 }
 
 TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_plan(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
-  TVM_FFI_SAFE_CALL_BEGIN();
-  const convc_cudnn::Call call(arguments, count);
-  *reinterpret_cast<tvm::ffi::Any*>(result) = tvm::ffi::String(call.context().entry(call.description, call.tensors).plan.words());
-  TVM_FFI_SAFE_CALL_END();
+  return convc_cudnn::guarded([&] {
+    const convc_cudnn::Call call(arguments, count);
+    const std::string words = call.context().entry(call.description, call.tensors).plan.words();
+    const TVMFFIByteArray bytes = {words.data(), words.size()};
+    TVMFFIStringFromByteArray(&bytes, result);
+  });
 }
 }

@@ -1,9 +1,9 @@
 // The time between two places of a stream, by events of CUDA's driver, which is there wherever cuDNN runs.
 #pragma once
 #include <dlfcn.h>
-#include <tvm/ffi/error.h>
 
 #include "abi.h"
+#include "host.h"
 
 namespace convc_cudnn {
 
@@ -40,11 +40,11 @@ class Timer {
   static const Driver& driver() {
     static const Driver found = [] {
       void* opened = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-      if (!opened) TVM_FFI_THROW(RuntimeError) << "policy time must find CUDA's driver (libcuda.so.1); got: " << dlerror() << ".";
+      if (!opened) CONVC_THROW(RuntimeError) << "policy time must find CUDA's driver (libcuda.so.1); got: " << dlerror() << ".";
       Driver d;
 #define CONVC_CUDA_SYMBOL(NAME)                                                                                \
   if (!(d.NAME = reinterpret_cast<decltype(d.NAME)>(dlsym(opened, #NAME)))) {                                  \
-    TVM_FFI_THROW(RuntimeError) << "libcuda.so.1 must have the function " #NAME "; got a library without it."; \
+    CONVC_THROW(RuntimeError) << "libcuda.so.1 must have the function " #NAME "; got a library without it."; \
   }
       CONVC_CUDA_SYMBOL(cuEventCreate)
       CONVC_CUDA_SYMBOL(cuEventDestroy_v2)
@@ -58,7 +58,7 @@ class Timer {
   }
 
   static void require(int status, const char* call) {
-    if (status) TVM_FFI_THROW(RuntimeError) << "CUDA's " << call << " must succeed; got error " << status << ".";
+    if (status) CONVC_THROW(RuntimeError) << "CUDA's " << call << " must succeed; got error " << status << ".";
   }
 
   void* events_[2] = {nullptr, nullptr};

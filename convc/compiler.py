@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from convc.compiled_model import CompiledModel
-from convc.errors import InputError, TuningError
+from convc.errors import InputError
 from convc.ir import text
 from convc.ir.batch import per_sample, with_batch
 from convc.ir.graph import Graph
@@ -21,7 +21,7 @@ from convc.lowering.build import Batch, build_variants
 from convc.lowering.emit import emit
 from convc.open_areas import areas_of, with_areas
 from convc.open_areas import opened as open_areas
-from convc.planning import Wishes, plan_graph
+from convc.planning import Wishes, locked_sizes, plan_module
 from convc.runtime.host import usable_threads
 from convc.schedules.cudnn_use import CudnnUse
 from convc.schedules.policy import Policy
@@ -95,7 +95,7 @@ def compile(
         require_tuned: refuse a layer without a tuned record.
         locked: a lock file whose plan is used as it is.
         batch_sizes: numbers of samples to make code for, where the model has a symbolic batch; a run of any number is split into
-            these. Default: 8 and 1.
+            these. Default: the lock file's, else 8 and 1.
         areas: largest heights and widths to make code for, where `shapes` leave them open, ("H=64..512"); a run of any size takes the
             smallest that holds it. Default: the largest, and one of half its height and width.
         dump: folder to write the graph into after each pass, as text.
@@ -128,20 +128,16 @@ def compile(
     if opened and (len(machines) > 1 or any(m.device is not None for m in machines)):
         raise InputError("an open height and width must be compiled for one CPU; got several targets, or a device.")  # fmt: skip
     report("passes", 0, 1)
-    batch = _batch(graph, batch_sizes)
+    wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked, cudnn)
+    batch = _batch(graph, locked_sizes(wishes) if batch_sizes is None else batch_sizes)
     sizes = batch.sizes if batch else (0,)
     fixed = [a.graph for a in opened.graphs] if opened else [with_batch(graph, n) for n in sizes]
     dumper = _dumper(dump)
     graphs = [convert_floats(run_passes(g, PIPELINE, dump=dumper), dtype) for g in fixed]
     report("choose", 0, 1)
-    wishes = Wishes.of(algo, algo_for, policy, logs, require_tuned, locked, cudnn)
-    if wishes.locked and len(graphs) > 1:
-        raise TuningError(
-            f"lock must be used with one batch size and one area; got {len(graphs)}. Give batch_sizes one number, areas one size."
-        )
     digest = _graph_hash(graph, dtype)
     parts = [(reduced, machine) for machine in machines for reduced in graphs]
-    planned = [plan_graph(reduced, machine, wishes, digest) for reduced, machine in parts]
+    planned = plan_module(parts, wishes, digest, sizes)
     programs = [emit(reduced, p.plan, m) for p, (reduced, m) in zip(planned, parts, strict=True)]
     built = build_variants(
         [(program, m) for program, (_, m) in zip(programs, parts, strict=True)],

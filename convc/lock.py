@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from convc.errors import TuningError
-from convc.ir.graph import Graph
+from convc.ir.graph import Graph, Node
 from convc.schedules.backend import backend_of
-from convc.schedules.plan import Chain, Choice, Plan
+from convc.schedules.dual import posed
+from convc.schedules.plan import Chain, Choice, Plan, Unsupported
 from convc.schedules.select import is_convolution, problem_of
 from convc.schedules.table import TEMPLATE
+from convc.schedules.weight_gradients import (
+    PLAIN_LOOPS,
+    is_weight_gradient,
+    weight_gradient_named,
+    weight_gradient_spec,
+)
 from convc.target import Target
 from convc.toolchain import installed_version
 from convc.version import VERSION
 
-__all__ = ["Lock", "LockedLayer", "lock_of", "read_lock"]
+__all__ = ["Lock", "LockedLayer", "LockedPlan", "joined", "lock_of", "read_lock"]
 
 FORMAT: Final = 1
 
@@ -41,29 +48,87 @@ class LockedChain(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Lock(msgspec.Struct, frozen=True, kw_only=True):
-    """A pinned plan and everything else that the module's bytes depend on.
+class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A pinned plan for one CPU or device and, where the batch is symbolic, one batch size.
+
+    Attributes:
+        target: str(Target) and the number of threads planned for.
+        batch: the number of samples; 0 where shapes are fixed.
+        layers: convolutions by node name.
+        gradients: weight gradients by node name.
+        chains: of layers that run as one kernel.
+    """
+
+    target: str
+    threads: int
+    batch: int = 0
+    layers: dict[str, LockedLayer]
+    gradients: dict[str, LockedLayer] = {}
+    chains: tuple[LockedChain, ...] = ()
+
+    def choices(self, graph: Graph, target: Target) -> Plan:
+        """Return the pinned plan.
+
+        Raises:
+            TuningError: if it was made for another target, or does not fit the graph.
+        """
+        _same("target", f"{self.target}, {self.threads} threads", f"{target}, {target.cores} threads")  # fmt: skip
+        choices = {
+            node.name: self._convolution(graph, node, target)
+            for node in graph.nodes
+            if is_convolution(node)
+        }
+        gradients = {
+            node.name: self._gradient(graph, node, target)
+            for node in graph.nodes
+            if is_weight_gradient(node)
+        }
+        chains = tuple(Chain(c.layers, c.knobs, c.reason) for c in self.chains)
+        return Plan(choices, chains, gradients)
+
+    def _convolution(self, graph: Graph, node: Node, target: Target) -> Choice:
+        problem = problem_of(graph, node)
+        layer = _fitting(self.layers, node.name, problem.key)
+        algorithm = backend_of(target).algorithm(layer.algorithm)
+        posing = posed(problem, algorithm, target)
+        refused = isinstance(posing, Unsupported)
+        names = set() if refused else set(algorithm.knobs(posing, target))
+        return _with_knobs(node.name, layer, names)
+
+    def _gradient(self, graph: Graph, node: Node, target: Target) -> Choice:
+        spec = weight_gradient_spec(graph, node)
+        layer = _fitting(self.gradients, node.name, spec.key)
+        if layer.algorithm == PLAIN_LOOPS:
+            return _with_knobs(node.name, layer, set())
+        row = weight_gradient_named(layer.algorithm)
+        names = set() if row.supports(spec, target) else set(row.knobs(spec, target))
+        return _with_knobs(node.name, layer, names)
+
+
+class Lock(LockedPlan, frozen=True, kw_only=True):
+    """The pinned plans of a module and everything else that its bytes depend on.
 
     Attributes:
         format: of this file.
         versions: convc's, TVM's, tvm-ffi's and the schedules'.
-        target: str(Target) and the number of threads planned for.
         graph_sha256: of the model.
         options: as the module's manifest has them.
-        layers: by node name.
-        chains: of layers that run as one kernel.
+        others: the plans for its other CPUs and smaller batch sizes, in the module's order.
         module_sha256: of the module that was made with it; "" before there is one.
     """
 
     format: int = FORMAT
     versions: dict[str, str]
-    target: str
-    threads: int
     graph_sha256: str
     options: dict[str, str]
-    layers: dict[str, LockedLayer]
-    chains: tuple[LockedChain, ...] = ()
+    others: tuple[LockedPlan, ...] = ()
     module_sha256: str = ""
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Numbers of samples that there is code for, largest first; empty where shapes are fixed."""
+        sizes = {plan.batch for plan in (self, *self.others)} - {0}
+        return tuple(sorted(sizes, reverse=True))
 
     def write(self, path: Path) -> None:
         """Write it, replacing what was there only once it is complete."""
@@ -71,40 +136,61 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1) + b"\n")  # fmt: skip
         partial.replace(path)
 
-    def plan(self, graph: Graph, target: Target, graph_sha256: str) -> Plan:
-        """Return the pinned plan.
+    def plan(
+        self, graph: Graph, target: Target, graph_sha256: str, part: int = 0, parts: int = 1
+    ) -> Plan:
+        """Return the plan of one of the module's parts: its CPUs, and of each the batch sizes, largest first.
 
         Raises:
             TuningError: if it was made with other versions, for another target or model, or does not fit the graph.
         """
-        for subject, wanted, found in (
-            ("versions", self.versions, versions()),
-            ("target", f"{self.target}, {self.threads} threads", f"{target}, {target.cores} threads"),
-            ("model", self.graph_sha256, graph_sha256),
-        ):  # fmt: skip
-            if wanted != found:
-                raise TuningError(
-                    f"lock must be for this {subject}; got {_shown(wanted)}, and here is {_shown(found)}. Write a new one with --lock."
-                )
-        choices = {}
-        for node in graph.nodes:
-            if not is_convolution(node):
-                continue
-            layer, problem = self.layers.get(node.name), problem_of(graph, node)
-            if layer is None or layer.workload != problem.key:
-                got = "no such layer" if layer is None else layer.workload
-                raise TuningError(
-                    f"lock's layer '{node.name}' must be {problem.key}; got {got}. Write a new one with --lock."
-                )
-            algorithm = backend_of(target).algorithm(layer.algorithm)
-            names = set(algorithm.knobs(problem, target)) if not algorithm.supports(problem, target) else set()  # fmt: skip
-            if set(layer.knobs) != names:
-                raise TuningError(
-                    f"lock's layer '{node.name}' must have the knobs of {layer.algorithm}, {', '.join(sorted(names)) or 'which does not take it'}; "
-                    f"got {', '.join(sorted(layer.knobs))}. Write a new one with --lock."
-                )
-            choices[node.name] = Choice(layer.algorithm, layer.knobs, layer.reason, source="lock")
-        return Plan(choices, tuple(Chain(c.layers, c.knobs, c.reason) for c in self.chains))
+        _same("versions", self.versions, versions())
+        _same("model", self.graph_sha256, graph_sha256)
+        plans = (self, *self.others)
+        _same("number of CPUs and batch sizes", len(plans), parts)
+        return plans[part].choices(graph, target)
+
+
+def joined(locks: Sequence[Lock], batch_sizes: Sequence[int]) -> Lock:
+    """Return the lock of a module from its parts' locks, in order.
+
+    Args:
+        locks: of each CPU and batch size, see `Lock.plan`.
+        batch_sizes: numbers of samples, largest first; (0,) where shapes are fixed.
+    """
+    sized = [
+        msgspec.structs.replace(lock, batch=batch_sizes[i % len(batch_sizes)])
+        for i, lock in enumerate(locks)
+    ]
+    fields = LockedPlan.__struct_fields__
+    others = (LockedPlan(**{name: getattr(lock, name) for name in fields}) for lock in sized[1:])
+    return msgspec.structs.replace(sized[0], others=tuple(others))
+
+
+def _same(subject: str, wanted: object, found: object) -> None:
+    if wanted != found:
+        raise TuningError(
+            f"lock must be for this {subject}; got {_shown(wanted)}, and here is {_shown(found)}. Write a new one with --lock."
+        )
+
+
+def _fitting(layers: Mapping[str, LockedLayer], name: str, workload: str) -> LockedLayer:
+    layer = layers.get(name)
+    if layer is None or layer.workload != workload:
+        got = "no such layer" if layer is None else layer.workload
+        raise TuningError(
+            f"lock's layer '{name}' must be {workload}; got {got}. Write a new one with --lock."
+        )
+    return layer
+
+
+def _with_knobs(name: str, layer: LockedLayer, names: set[str]) -> Choice:
+    if set(layer.knobs) != names:
+        raise TuningError(
+            f"lock's layer '{name}' must have the knobs of {layer.algorithm}, {', '.join(sorted(names)) or 'which does not take it'}; "
+            f"got {', '.join(sorted(layer.knobs))}. Write a new one with --lock."
+        )
+    return Choice(layer.algorithm, layer.knobs, layer.reason, source="lock")
 
 
 def _shown(value: object) -> str:
@@ -133,6 +219,15 @@ def lock_of(
         )
         for name, choice in plan.choices.items()
     }
+    gradients = {
+        name: LockedLayer(
+            weight_gradient_spec(graph, graph[name]).key,
+            choice.algorithm,
+            dict(choice.knobs),
+            choice.reason,
+        )
+        for name, choice in plan.gradients.items()
+    }
     return Lock(
         versions=versions(),
         target=str(target),
@@ -140,6 +235,7 @@ def lock_of(
         graph_sha256=graph_sha256,
         options=dict(options),
         layers=layers,
+        gradients=gradients,
         chains=tuple(
             LockedChain(layers=c.layers, knobs=dict(c.knobs), reason=c.reason) for c in plan.chains
         ),

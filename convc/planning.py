@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convc.errors import UntunedError
 from convc.ir.graph import Graph
-from convc.lock import Lock, lock_of, read_lock
+from convc.lock import Lock, joined, lock_of, read_lock
 from convc.schedules.cudnn_use import CudnnUse, wishes_with_cudnn
 from convc.schedules.plan import Plan
 from convc.schedules.policy import Policy
@@ -17,7 +17,7 @@ from convc.schedules.select import AUTO, select
 from convc.target import Target
 from convc.tuning.knowledge import Knowledge, knowledge
 
-__all__ = ["Planned", "Wishes", "plan_graph"]
+__all__ = ["Planned", "Wishes", "locked_sizes", "plan_graph", "plan_module"]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,15 @@ class Planned:
         return "; ".join([text, *([", ".join(shown) + more] if shown else [])])
 
 
-def plan_graph(graph: Graph, target: Target, wishes: Wishes, graph_sha256: str) -> Planned:
-    """Return the plan of a graph after all passes.
+def plan_graph(
+    graph: Graph,
+    target: Target,
+    wishes: Wishes,
+    graph_sha256: str,
+    part: int = 0,
+    parts: int = 1,
+) -> Planned:
+    """Return the plan of a graph after all passes, the module's `part` of `parts`: see `Lock.plan`.
 
     Raises:
         InputError: for a use of cuDNN that there is not, or not on this target.
@@ -121,9 +128,8 @@ def plan_graph(graph: Graph, target: Target, wishes: Wishes, graph_sha256: str) 
         OSError: if a log or the lock cannot be read.
     """
     if wishes.locked is not None:
-        # One plan for one target: `Lock.plan` refuses any other.
         lock = read_lock(wishes.locked)
-        plan = lock.plan(graph, target, graph_sha256)
+        plan = lock.plan(graph, target, graph_sha256, part, parts)
         return Planned(plan, lock.options, lock)
     known = Knowledge({})
     if wishes.policy.by == "time":
@@ -149,3 +155,35 @@ def plan_graph(graph: Graph, target: Target, wishes: Wishes, graph_sha256: str) 
     options = wishes.options()
     lock = lock_of(graph, plan, target, graph_sha256, options)
     return Planned(plan, options, lock, len(known.records), known.notes)
+
+
+def plan_module(
+    parts: Sequence[tuple[Graph, Target]],
+    wishes: Wishes,
+    graph_sha256: str,
+    batch_sizes: Sequence[int] = (0,),
+) -> list[Planned]:
+    """Return the plans of a module's parts, in order: its CPUs, and for each the batch sizes, largest first.
+
+    The first one's lock holds them all. Raises as `plan_graph`.
+    """
+    planned = [
+        plan_graph(graph, target, wishes, graph_sha256, part, len(parts))
+        for part, (graph, target) in enumerate(parts)
+    ]
+    if wishes.locked is None:
+        first = joined([p.lock for p in planned], batch_sizes)
+        planned[0] = replace(planned[0], lock=first)
+    return planned
+
+
+def locked_sizes(wishes: Wishes) -> tuple[int, ...] | None:
+    """Return the batch sizes of the lock file, None where there is none or it is of fixed shapes.
+
+    Raises:
+        TuningError: if it is not a lock file.
+        OSError: if it cannot be read.
+    """
+    if wishes.locked is None:
+        return None
+    return read_lock(wishes.locked).batch_sizes or None

@@ -23,7 +23,7 @@ from convc.schedules.backend import backend_of
 from convc.schedules.plan import Unsupported
 from convc.target import Target
 
-__all__ = ["dual", "dual_weight", "posed"]
+__all__ = ["dual", "dual_weight", "posed", "solved"]
 
 
 def dual(problem: Problem) -> Problem | None:
@@ -75,3 +75,9 @@ def posed(problem: Problem, algorithm: Algorithm, target: Target) -> Problem | U
     if refusal is not None:
         return refusal
     return backend_of(target).computed(found)
+
+
+def solved(problem: Problem, algorithm: Algorithm, target: Target) -> Problem:
+    """Return the problem that an algorithm which takes this one solves for it: itself or its dual."""
+    answer = posed(problem, algorithm, target)
+    return problem if isinstance(answer, Unsupported) else answer

@@ -61,7 +61,7 @@ class Chain:
 class Plan:
     """Choices by node name; the layers of `chains` run as those say, and as their choices do only if a chain is taken out.
 
-    `gradients` are those of weight gradients, which no record and no lock holds.
+    `gradients` are those of weight gradients, which no record holds.
     """
 
     choices: Mapping[str, Choice]

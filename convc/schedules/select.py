@@ -18,9 +18,9 @@ from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
 from convc.schedules.chains import NAME, chains_of
-from convc.schedules.dual import posed
+from convc.schedules.dual import solved
 from convc.schedules.offers import Offer, Offers, admissible, offers_of
-from convc.schedules.plan import Candidate, Choice, Plan, Unsupported
+from convc.schedules.plan import Candidate, Choice, Plan
 from convc.schedules.policy import PREFERENCE, Policy
 from convc.schedules.tuned import Records
 from convc.schedules.weight_gradients import (
@@ -54,12 +54,7 @@ def problem_of(graph: Graph, node: Node) -> Problem:
 
 def problem_for(graph: Graph, node: Node, algorithm: Algorithm, target: Target) -> Problem:
     """Return the problem that an algorithm chosen for the node solves: the node's own, or its dual."""
-    return _solved(problem_of(graph, node), algorithm, target)
-
-
-def _solved(problem: Problem, algorithm: Algorithm, target: Target) -> Problem:
-    answer = posed(problem, algorithm, target)
-    return problem if isinstance(answer, Unsupported) else answer
+    return solved(problem_of(graph, node), algorithm, target)
 
 
 def candidates(
@@ -170,9 +165,7 @@ def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str])
 
 def _option(chooser: _Chooser, offer: Offer, backend: Backend, target: Target) -> Option:
     algorithm = backend.algorithm(offer.algorithm)
-    wants = algorithm.operands(
-        _solved(chooser.made.problem, algorithm, target), target, offer.knobs
-    )
+    wants = algorithm.operands(solved(chooser.made.problem, algorithm, target), target, offer.knobs)
     return Option(offer.seconds, *(max(0, b - (b == 1)) for b in (wants.data.block, wants.result.block)))  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import Shape, numpy_dtype
 from convc.lowering.stored import narrowed, widened
 from convc.schedules.algorithm import Algorithm, Operands, Problem
+from convc.schedules.dual import dual_weight
 from convc.schedules.error_bound import result_rounding
 from convc.schedules.layout import Halo
 from convc.schedules.packing import PACKINGS
@@ -59,7 +60,8 @@ class Case:
     ) -> list[np.ndarray]:
         """Return the kernel's arguments in order, compact and of its parameters' shapes; the last is the result, NaN everywhere.
 
-        `problem` is the case's as the kernel computes it: of float32, where data and result are stored in half the width.
+        `problem` is the case's as the kernel computes it: of float32, where data and result are stored in half the width; the
+        convolution that a transposed one equals.
         """
         dtype = numpy_dtype(self.problem.spec.dtype)
         block = wants.result.block
@@ -67,6 +69,7 @@ class Case:
         # Weights of run time are packed by a step before the kernel, to the same array.
         packed = problem.constant_weight or algorithm.name in PACKINGS
         weight = widened(self.weight) if problem.stored else self.weight
+        weight = dual_weight(weight, problem.spec.group) if problem.dual else weight
         kept = narrowed(algorithm.pack(weight, problem, knobs), problem.stored)
         arrays.append(kept if packed else self.weight)
         for extra in self.extras:

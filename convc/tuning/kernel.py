@@ -11,12 +11,13 @@ from typing import Any
 
 import tvm
 
-from convc.errors import ToolchainError
+from convc.errors import ToolchainError, UnsupportedConvError
 from convc.lowering.kernels import conv_kernel
 from convc.schedules.algorithm import Settles
 from convc.schedules.backend import backend_of
+from convc.schedules.dual import posed
 from convc.schedules.layout import Layout
-from convc.schedules.plan import Knobs
+from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 from convc.tuning.case import Case
 from convc.tuning.place import Launch, Mode, Place
@@ -36,13 +37,17 @@ class TimedKernel:
     ) -> None:
         began = time.perf_counter()
         backend = backend_of(target)
-        problem = backend.computed(case.problem)
         self.algorithm, self.case, self.place, self.target = (
             backend.algorithm(name),
             case,
             place,
             target,
         )
+        problem = posed(case.problem, self.algorithm, target)
+        if isinstance(problem, Unsupported):
+            raise UnsupportedConvError(
+                f"algorithm '{name}' must take {case.problem.key}; got: {problem.reason}."
+            )
         used = dict(knobs)
         self._problem, self._knobs = problem, knobs
         if backend.parallel_cycles is not None:

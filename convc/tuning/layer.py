@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.dual import solved
 from convc.schedules.properties import properties_of
 from convc.target import Target
 from convc.tuning.calibration import Calibration
@@ -26,8 +27,9 @@ def roofline_of(
     backend = backend_of(target)
     flops = min(
         (
-            properties_of(backend.algorithm(s.algorithm), problem, target, s.knobs).flops
+            properties_of(a, solved(problem, a, target), target, s.knobs).flops
             for s in settings
+            for a in [backend.algorithm(s.algorithm)]
         ),
         default=problem.spec.flops,
     )

@@ -13,8 +13,9 @@ from typing import Final, TypeAlias
 
 from convc.schedules.algorithm import Problem, knob_space
 from convc.schedules.backend import backend_of
+from convc.schedules.dual import posed
 from convc.schedules.offers import estimated_seconds
-from convc.schedules.plan import Knobs
+from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.target import Target
@@ -58,13 +59,13 @@ class Trial:
 
 def settings_of(problem: Problem, target: Target, policy: Policy) -> list[Setting]:
     """Return every setting that a policy allows, the fastest by estimate first."""
-    found, backend = [], backend_of(target)
-    problem = backend.computed(problem)
-    for algorithm in backend.algorithms:
-        if not policy.allows(algorithm.name) or algorithm.supports(problem, target) is not None:
+    found = []
+    for algorithm in backend_of(target).algorithms:
+        solved = posed(problem, algorithm, target)
+        if not policy.allows(algorithm.name) or isinstance(solved, Unsupported):
             continue
-        for knobs in knob_space(algorithm, problem, target):
-            facts = properties_of(algorithm, problem, target, knobs)
+        for knobs in knob_space(algorithm, solved, target):
+            facts = properties_of(algorithm, solved, target, knobs)
             if policy.deterministic and not facts.deterministic:
                 continue
             if policy.workspace_limit is not None and facts.workspace > policy.workspace_limit:
@@ -72,7 +73,7 @@ def settings_of(problem: Problem, target: Target, policy: Policy) -> list[Settin
             # The expected error is a model's, too: what is near the limit is measured.
             if facts.error > 2 * policy.record_error:
                 continue
-            seconds = estimated_seconds(algorithm, problem, target, knobs)
+            seconds = estimated_seconds(algorithm, solved, target, knobs)
             found.append(Setting(algorithm.name, knobs, seconds))
     return sorted(found, key=lambda s: s.seconds)
 

@@ -11,6 +11,7 @@ from typing import Final
 from convc.errors import TuningError
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.dual import solved
 from convc.schedules.plan import Knobs
 from convc.schedules.properties import properties_of
 from convc.schedules.table import TEMPLATE
@@ -203,7 +204,8 @@ class Session:
     def _wrong(self, layer: Layer, setting: Setting) -> float:
         problem = layer.task.problem
         algorithm = backend_of(self.target).algorithm(setting.algorithm)
-        expected = properties_of(algorithm, problem, self.target, setting.knobs).error
+        posed = solved(problem, algorithm, self.target)
+        expected = properties_of(algorithm, posed, self.target, setting.knobs).error
         coarser = {"float16": 2**13, "bfloat16": 2**16, "float64": 1}
         return _WRONG * expected * coarser.get(problem.spec.dtype, 1)
 

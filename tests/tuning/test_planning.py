@@ -73,6 +73,44 @@ def test_a_lock_repeats_the_module_byte_for_byte(log, tmp_path):
         compile(parse(NET), threads=1, locked=lock)
 
 
+TRAINING = """graph @t { %x = input : f32[2,16,8,8]  %g = input : f32[2,8,8,8]
+  %w = constant splat(0.5) : f32[8,16,3,3]
+  %dx = conv_transpose(%g, %w) {pads=[1,1,1,1]}  %dw = conv_weight_grad(%x, %g) {kernel=[3,3], pads=[1,1,1,1]}
+  return %dx, %dw }"""
+
+
+def test_a_lock_holds_gradients_and_duals(tmp_path):
+    """An input gradient by Winograd on its dual, and a weight gradient that was pinned to the loops."""
+    graph, lock = parse(TRAINING), tmp_path / "convc.lock"
+    made = compile(graph, threads=1, algo_for={"dx": "winograd", "dw": "plain"})
+    made.planned.lock.write(lock)
+    again = compile(graph, threads=1, locked=lock)
+    assert (again.plan["dx"].algorithm, again.plan["dw"].algorithm) == ("winograd", "plain")
+    a, b = (m.export(tmp_path / f"{i}.so").read_bytes() for i, m in enumerate((made, again)))
+    assert a == b
+    text = lock.read_text()
+    lock.write_text(text.replace('"algorithm": "plain"', '"algorithm": "blocked"'))
+    with pytest.raises(TuningError, match="lock's layer 'dw' must have the knobs of blocked"):
+        compile(graph, threads=1, locked=lock)
+
+
+def test_a_lock_holds_every_batch_size_and_cpu(tmp_path):
+    graph = parse(NET.replace("input : f32[1", 'input {batch = "N"} : f32[1'))
+    lock = tmp_path / "convc.lock"
+    cpus = {"threads": 1, "mcpu": "x86-64-v4,x86-64-v3"}
+    made = compile(graph, batch_sizes=(4, 2), algo="im2col", **cpus)
+    made.planned.lock.write(lock)
+    again = compile(graph, locked=lock, **cpus)
+    assert again.batch_sizes == (4, 2)
+    a, b = (m.export(tmp_path / f"{i}.so").read_bytes() for i, m in enumerate((made, again)))
+    assert a == b
+    with pytest.raises(
+        TuningError,
+        match="lock must be for this number of CPUs and batch sizes; got 4, and here is 2",
+    ):
+        compile(graph, locked=lock, batch_sizes=(4,), **cpus)
+
+
 def test_verbs(log, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.cvc").write_text(NET)

@@ -11,7 +11,9 @@ import pytest
 
 from convc.ir import ConvSpec, Step
 from convc.schedules.algorithm import Problem
+from convc.schedules.dual import posed, solved
 from convc.schedules.llvm import backend
+from convc.schedules.plan import Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.table import ALGORITHMS
 from convc.target import parse_target
@@ -19,6 +21,7 @@ from convc.tuning.jobs import Build, Setup, Time
 from convc.tuning.log import Log
 from convc.tuning.options import Options, default_jobs
 from convc.tuning.pool import Limits, Pool
+from convc.tuning.search import settings_of
 from convc.tuning.session import Session
 from convc.tuning.tasks import Task
 from tests.tuning import bad_rows
@@ -43,22 +46,26 @@ def bad(monkeypatch):
 
 def build(handle: int, name: str, problem: Problem = TINY) -> Build:
     row = next(r for r in backend.BACKEND.algorithms if r.name == name)
-    return Build(handle, problem, HOST, name, dict(row.knobs(problem, HOST)))
+    return Build(handle, problem, HOST, name, dict(row.knobs(solved(problem, row, HOST), HOST)))
 
 
 def test_every_algorithm_is_built_checked_and_timed_in_a_worker():
     line = Problem(ConvSpec.of((1, 16, 9), (20, 16, 3), pads=(1, 1)), (Step("bias"),))
     up = Problem(ConvSpec.of((1, 5, 3, 4), (5, 6, 2, 2), strides=(2, 2), transposed=True), (Step("add"),))  # fmt: skip
     dynamic = Problem(TINY.spec, TINY.epilogue, constant_weight=False)
+    # A gradient with respect to data: the convolution that it equals is a candidate.
+    back = Problem(ConvSpec.of((1, 6, 6, 7), (6, 5, 3, 3), pads=(1, 1, 0, 1), transposed=True))
     jobs = [
         build(i, row.name, problem)
         for i, (row, problem) in enumerate(
             (row, problem)
-            for problem in (TINY, line, up, dynamic)
+            for problem in (TINY, line, up, dynamic, back)
             for row in ALGORITHMS
-            if row.supports(problem, HOST) is None and row.name != "fft"
+            if not isinstance(posed(problem, row, HOST), Unsupported) and row.name != "fft"
         )
     ]
+    assert {j.algorithm for j in jobs if j.problem == back} >= {"direct", "winograd", "im2col"}
+    assert {s.algorithm for s in settings_of(back, HOST, Policy())} >= {"direct", "winograd"}
     with Pool(Setup(HOST, 2 << 30), 1) as pool:
         answers = pool.build(jobs)
         assert {jobs[h].algorithm: a.message for h, a in answers.items() if a.status != "ok"} == {}

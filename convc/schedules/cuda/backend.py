@@ -8,10 +8,12 @@ from convc.ir.types import TensorType
 from convc.schedules.backend import Backend, Schedule
 from convc.schedules.cuda import (  # fmt: skip
     any_op,
+    block_points,
     compiler,
     cudnn,
     dense,
     depthwise,
+    depthwise_blocked,
     direct,
     generic,
     points,
@@ -33,6 +35,7 @@ __all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
 # In order of preference on ties. A new algorithm is one file that offers ALGORITHM, one row here and one schedule.
 ALGORITHMS: Final = (
     depthwise.ALGORITHM,
+    depthwise_blocked.ALGORITHM,
     tensor_core_blocked.ALGORITHM,
     tensor_core.ALGORITHM,
     winograd.ALGORITHM,
@@ -45,6 +48,7 @@ ALGORITHMS: Final = (
 
 SCHEDULES: Final[dict[str, Schedule]] = {
     "depthwise": points.schedule,
+    "depthwise_blocked": block_points.schedule,
     "tensor_core_blocked": row_warps.schedule,
     "tensor_core": warps.schedule,
     "tf32": warps.schedule,

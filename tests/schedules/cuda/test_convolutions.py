@@ -11,7 +11,7 @@ from tests.conv_grid import CONV_GRID
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, sample, taken
 
 # cuDNN has tests of its own, with a double of the library: tests/cudnn.
-NAMES = [a.name for a in ALGORITHMS if a.name not in ("cudnn", "tensor_core_blocked")]
+NAMES = [a.name for a in ALGORITHMS if a.name != "cudnn" and not a.name.endswith("_blocked")]
 SAMPLE = 10
 
 # The types that an algorithm takes beside float32.
@@ -20,6 +20,8 @@ NARROW = [
     ("direct", "float64"),
     ("tensor_core", "float16"),
     ("tensor_core", "bfloat16"),
+    ("depthwise_blocked", "float16"),
+    ("depthwise_blocked", "bfloat16"),
     ("tensor_core_blocked", "float16"),
     ("tensor_core_blocked", "bfloat16"),
 ]
@@ -79,6 +81,30 @@ def test_loads_ahead_of_the_product_change_nothing(name):
             trials += [Trial(name, spec, knobs=fitting[i * len(fitting) // 2]) for i in range(2)]
     assert {t.knobs["vector"] for t in trials if t.knobs} == {1, 4}
     check(trials, exact=True)
+
+
+def test_depthwise_of_half_precision_by_every_setting():
+    """Rows that are no whole tiles, strides and dilations, channels that fill no block, every epilogue."""
+    specs = (
+        ConvSpec.of((2, 20, 9, 7), (20, 1, 3, 3), group=20, pads=(1, 1, 1, 1), dtype="float16"),
+        ConvSpec.of((1, 8, 11, 9), (8, 1, 5, 3), group=8, strides=(2, 1), pads=(2, 0, 1, 2), dtype="float16"),
+        ConvSpec.of((1, 16, 12), (16, 1, 3), group=16, dilations=(2,), pads=(2, 2), dtype="float16"),
+    )  # fmt: skip
+    epilogues = ((), (Step("bias"), Step("add"), Step("relu")), (Step("bias"), Step("clip", (0.0, 6.0))))  # fmt: skip
+    trials = [
+        Trial("depthwise_blocked", spec, epilogue, knobs)
+        for spec in specs
+        for epilogue, knobs in zip(
+            epilogues, _apart(BACKEND.algorithm("depthwise_blocked").space(Problem(spec), TARGET), 3), strict=True
+        )
+    ]  # fmt: skip
+    check(trials, exact=True)
+
+
+def _apart(settings, count: int) -> list:
+    """Return so many settings, far from each other."""
+    rows = list(settings)
+    return [rows[i * (len(rows) - 1) // (count - 1)] for i in range(count)]
 
 
 def test_rows_of_half_precision_by_every_depth_of_the_pipeline():

@@ -31,6 +31,7 @@ NETS = (
     Trial("tensor_core_blocked", ConvSpec.of((1, 512, 7, 7), (512, 512, 3, 3), pads=(1, 1, 1, 1), dtype="bfloat16"), (Step("bias"), Step("relu"))),
     Trial("winograd", ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu"))),
     Trial("tf32", ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu"))),
+    Trial("depthwise_blocked", ConvSpec.of((32, 144, 56, 56), (144, 1, 3, 3), group=144, pads=(1, 1, 1, 1), dtype="float16"), (Step("bias"), Step("clip", (0.0, 6.0)))),
     Trial("depthwise", ConvSpec.of((1, 96, 56, 56), (96, 1, 3, 3), group=96, pads=(1, 1, 1, 1)), (Step("bias"), Step("clip", (0.0, 6.0)))),
 )  # fmt: skip
 
@@ -83,6 +84,6 @@ def test_the_model_knows_what_tensor_cores_take():
 @pytest.mark.parametrize("sm", [80, 90])
 @pytest.mark.parametrize("name", [a.name for a in ALGORITHMS if a.name != "cudnn"])
 def test_kernels_of_the_whole_grid_spill_nothing(name, sm, part):
-    dtype = "float16" if name == "tensor_core_blocked" else "float32"
+    dtype = "float16" if name.endswith("_blocked") else "float32"
     found = nvcc.resources(source(sample(name, len(taken(name, dtype)), dtype)[part::8]), sm)
     assert {k: r for k, r in found.items() if r.spill_bytes} == {}

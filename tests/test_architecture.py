@@ -321,14 +321,9 @@ def test_algorithms_files_and_schedules_agree():
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")
         assert module.ALGORITHM is row, "a file is called after its algorithm"
     assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense"}
-    # The arithmetic of cuDNN and of tensor cores is their own.
-    assert {row.name for row in cuda.ALGORITHMS} <= {
-        *names,
-        "cudnn",
-        "tensor_core",
-        "tensor_core_blocked",
-        "tf32",
-    }
+    # The arithmetic of cuDNN and of tensor cores is their own, and so are blocks of 16 bytes.
+    own = {"cudnn", "depthwise_blocked", "tensor_core", "tensor_core_blocked", "tf32"}
+    assert {row.name for row in cuda.ALGORITHMS} <= {*names, *own}
 
 
 def test_every_op_is_computed_somewhere():

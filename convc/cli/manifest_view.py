@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from convc.cli.render import Column, Output, console, count, mebibytes, print_json, table
 
@@ -98,6 +98,25 @@ def _of(document: Mapping[str, object]) -> str:
     return f", batch {document['batch']}" if "batch" in document else ""
 
 
+# What a part of the planned memory is.
+_ON_CPU: Final = {
+    "weights": "mapped from the file, read-only; once for all contexts and processes",
+    "arena": "of each context",
+    "workspace": "of each thread of each context",
+    "input": "the caller's",
+    "output": "the caller's",
+    "peak": "one context with one thread; each more adds its arena, inputs and outputs",
+}
+_ON_DEVICE: Final = {
+    "weights": "on the device, once for all contexts of a module; mapped from the file on the host",
+    "arena": "of each context, on the device",
+    "workspace": "of each context, on the device",
+    "input": "the caller's, and as much of each context on the device",
+    "output": "the caller's, and as much of each context on the device",
+    "peak": "on the device, one context; each more adds all but the weights",
+}
+
+
 def show_memory(file: Path, manifest: Manifest, output: Output) -> None:
     """Show the planned memory of one context on one thread, part by part; a test compares the sum with what the system counts.
 
@@ -115,6 +134,7 @@ def show_memory(file: Path, manifest: Manifest, output: Output) -> None:
         documents.append(
             {
                 "mcpu": variant.target.mcpu,
+                **({"device": list(variant.target.device)} if variant.target.device else {}),
                 **({"batch": part.batch} if part.batch else {}),
                 "weights_bytes": buffer_bytes(manifest.weights_bytes),
                 "arena_bytes": buffer_bytes(part.arena_bytes),
@@ -129,16 +149,10 @@ def show_memory(file: Path, manifest: Manifest, output: Output) -> None:
     if output.json:
         print_json({"kind": "memory", "file": str(file), "variants": documents})
         return
-    meaning = {
-        "weights": "mapped from the file, read-only; once for all contexts and processes",
-        "arena": "of each context",
-        "workspace": "of each thread of each context",
-        "input": "the caller's",
-        "output": "the caller's",
-        "peak": "one context with one thread; each more adds its arena, inputs and outputs",
-    }
+    meaning = _ON_DEVICE if manifest.target.device else _ON_CPU
     for document in documents:
-        columns = (Column(f"{manifest.name}, {document['mcpu']}{_of(document)}"), Column("bytes", True), Column("", True), Column("what"))  # fmt: skip
+        made_for = ", ".join(manifest.target.device) or document["mcpu"]
+        columns = (Column(f"{manifest.name}, {made_for}{_of(document)}"), Column("bytes", True), Column("", True), Column("what"))  # fmt: skip
         rows = [
             (name, str(size), mebibytes(size), text)
             for name, text in meaning.items()

@@ -44,8 +44,8 @@ are not needed; the kernels are machine code. The launching code is for this CPU
 $variants
 
 A machine that lacks any of these, or with a device for which there is no code, gets an error in words before anything of the module is
-loaded. Weights are uploaded once; of device memory each context takes $arena bytes and its inputs and outputs. `convc_run` copies between
-the host's buffers and the device; `convc_run_on_device` takes addresses there and a stream."""
+loaded. Weights are uploaded once; of device memory each context takes $arena bytes, and its inputs and outputs. `convc_run` copies
+between the host's buffers and the device; `convc_run_on_device` takes addresses there and a stream."""
 _CUDNN: Final = """; and cuDNN 9 for
 CUDA 13, `libcudnn.so.9`, with the C++ library (libstdc++.so.6): from the loader's path, or the file that the variable CONVC_CUDNN_PATH names"""
 _EXAMPLES: Final = ("run.c", "run.cc", "run.py", "CMakeLists.txt")
@@ -137,7 +137,8 @@ def _readme(name: str, manifest: Manifest) -> str:
             variants=variants,
             code=", ".join(manifest.target.device),
             cudnn=_CUDNN if calls_cudnn(manifest) else "",
-            arena=manifest.arena_bytes,
+            arena=manifest.arena_bytes
+            + (manifest.workspace_bytes if manifest.target.device else 0),
         ),
         driver=" and NVIDIA's driver" if manifest.target.device else " alone",
         weights=manifest.weights_bytes,

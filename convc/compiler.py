@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -25,6 +26,7 @@ from convc.planning import Wishes, locked_sizes, plan_module
 from convc.runtime.host import usable_threads
 from convc.schedules.cudnn_use import CudnnUse
 from convc.schedules.policy import Policy
+from convc.schedules.quantized_use import quantized_notes
 from convc.schedules.select import AUTO
 from convc.source import Source, load_graph
 from convc.target import Target, parse_targets
@@ -137,7 +139,10 @@ def compile(
     report("choose", 0, 1)
     digest = _graph_hash(graph, dtype)
     parts = [(reduced, machine) for machine in machines for reduced in graphs]
-    planned = plan_module(parts, wishes, digest, sizes)
+    planned = list(plan_module(parts, wishes, digest, sizes))
+    if not dequantize:
+        said = quantized_notes(*parts[0])
+        planned[0] = replace(planned[0], notes=(*planned[0].notes, *said))
     programs = [emit(reduced, p.plan, m) for p, (reduced, m) in zip(planned, parts, strict=True)]
     built = build_variants(
         [(program, m) for program, (_, m) in zip(programs, parts, strict=True)],

@@ -150,7 +150,7 @@ def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | N
     if "quantized" not in backend_of(target).schedules or any(n.op != CONSTANT for n in constants):
         return None
     spec = quantized_spec(data.type, constants[0].type, attributes)
-    return quantized.operands(spec, quantized.knobs(spec, target))
+    return quantized.operands(spec, target, quantized.knobs(spec, target))
 
 
 def is_channel_concatenation(node: Node) -> bool:

@@ -41,17 +41,17 @@ def quantized_call(
     )
 
     def make() -> tirx.PrimFunc:
-        func = te.create_prim_func(quantized.compute(spec, attributes, knobs))
+        func = te.create_prim_func(quantized.compute(spec, attributes, target, knobs))
         return backend_of(target).schedules["quantized"](func, knobs, target)
 
     stem = f"quantized_{spec.key.split('-pd')[0]}"
     parts = (spec.key, attributes, sorted(knobs.items()))
     kernel = named_kernel(stem, parts, [a.view for a in arguments], make)
-    reason = (
-        "four products an instruction"
-        if knobs["dot"]
-        else "one product at a time: the CPU has no avx512vnni"
-    )
+    reason = "one product at a time: the CPU has no avx512vnni"
+    if knobs["dot"]:
+        reason = "four products an instruction"
+    elif knobs.get("depthwise"):
+        reason = "exact sums in float32"
     return Call(
         kernel, arguments, node.name, node.op, "quantized", reason, knobs, spec.key, spec.flops
     )

@@ -4,6 +4,7 @@ THE ALGORITHM   acc[n, k, p, q] = sum over c, r, s of (x[n, c, ...] - x_zero) w[
                 zero point's part, x_zero times the sum of k's weights, is in the bias
                 quads: x and w read as int32 of four channels each: acc += x0 w0 + x1 w1 + x2 w2 + x3 w3, one vpdpbusd
                 y = saturate(round(acc factor[k]) + y_zero), or acc factor[k] as a float
+                depthwise: the sums of `depthwise` in float32, which holds them exactly: 9 products of bytes are below 2^19 of 2^24
 WHEN            constant int8 weights of zero point 0, one scale a channel; 1-D, 2-D, 3-D, any stride, dilation and group
 COST            C/group R S / 4 steps of the register tile an output point; without the instruction as many as `direct`
 ACCURACY        exact sums; one multiplication in float32 and one rounding, ties to even
@@ -13,6 +14,9 @@ SOURCE          Jacob et al., CVPR'18, section 2.4; ONNX QLinearConv-10
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 from tvm import te, tirx
@@ -20,6 +24,7 @@ from tvm import te, tirx
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem, gathered_halo
+from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.direct import ALGORITHM as DIRECT
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
@@ -35,6 +40,9 @@ __all__ = ["DOT", "compute", "cycles", "has_dot", "knobs", "operands", "pack"]
 DOT = "llvm.x86.avx512.vpdpbusd.512"
 _QUAD = 4
 
+# 255 x 128 each: the sum of so many is below 2^24, and every partial one whole.
+_EXACT_PRODUCTS: Final = 512
+
 
 def has_dot(target: Target) -> bool:
     """Return whether the CPU adds four products of bytes in one instruction."""
@@ -43,6 +51,13 @@ def has_dot(target: Target) -> bool:
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return blocks and tile."""
+    if _is_depthwise(spec):
+        return {
+            **DEPTHWISE.knobs(_in_floats(spec), target),
+            "block": target.lanes,
+            "dot": 0,
+            "depthwise": 1,
+        }
     spec = raised(spec)
     block = target.lanes
     vectors = -(-spec.out_channels // block)
@@ -59,14 +74,32 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     }
 
 
-def operands(spec: ConvSpec, knobs: Knobs) -> Operands:
+def _is_depthwise(spec: ConvSpec) -> bool:
+    """Whether the layer is depthwise, and its sums are exact in float32."""
+    products = math.prod(spec.kernel)
+    return (
+        spec.group == spec.in_channels == spec.out_channels
+        and spec.group > 1
+        and products <= _EXACT_PRODUCTS
+    )
+
+
+def _in_floats(spec: ConvSpec) -> Problem:
+    return Problem(replace(spec, dtype="float32"))
+
+
+def operands(spec: ConvSpec, target: Target, knobs: Knobs) -> Operands:
     """Return the layouts."""
+    if knobs.get("depthwise"):
+        return DEPTHWISE.operands(_in_floats(spec), target, knobs)
     border = gathered_halo(spec)
     return Operands(Layout(knobs["data_block"], border), border, Layout(knobs["block"]))
 
 
 def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return the cycles of all tiles."""
+    if knobs.get("depthwise"):
+        return DEPTHWISE.cycles(_in_floats(spec), target, knobs)
     spec = raised(spec)
     tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
     vectors = -(-spec.out_channels // knobs["block"])
@@ -78,6 +111,8 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
 
 def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     """Return int8 weights as [K/(v b)][C/a][R][S][a][v b]; with quads [..][a/4][v b] int32 of four channels each."""
+    if knobs.get("depthwise"):
+        return DEPTHWISE.pack(weight.astype(np.float32), _in_floats(spec), knobs)
     packed = DIRECT.pack(weight, Problem(spec), knobs)
     if not knobs["dot"]:
         return packed
@@ -86,8 +121,18 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     return np.ascontiguousarray(quads).view(np.int32)[..., 0]
 
 
-def compute(spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs) -> list[te.Tensor]:
+def compute(
+    spec: ConvSpec, attributes: QuantizedConvAttributes, target: Target, knobs: Knobs
+) -> list[te.Tensor]:
     """Return data, weight, bias, factor, result; blocks `acc` and what follows."""
+    if knobs.get("depthwise"):
+        x, w, sums = DEPTHWISE.compute(_in_floats(spec), target, knobs)
+        blocks, b = int(sums.shape[1]), knobs["block"]
+        bias, factor = _constants(blocks, b)
+        y = _requantized(
+            attributes, sums.shape, lambda n, k, *at: sums(n, k, *at).astype("int32"), bias, factor
+        )
+        return [x, w, bias, factor, zero_beyond(y, spec.out_channels, b)]
     spec = raised(spec)
     a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
     N, K, *points = spec.output
@@ -98,8 +143,7 @@ def compute(spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs) -
     steps, kinds = (a // _QUAD, ("int32", "int32")) if knobs["dot"] else (a, ("uint8", "int8"))
     x = te.placeholder((N, span.all_blocks, *extents, steps), kinds[0], name="data")
     w = te.placeholder((wide, span.blocks, *spec.kernel, steps, v * b), kinds[1], name="weight")
-    bias = te.placeholder((blocks, b), "int32", name="bias")
-    factor = te.placeholder((blocks, b), "float32", name="factor")
+    bias, factor = _constants(blocks, b)
     co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, steps), "ci")
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 
@@ -117,17 +161,39 @@ def compute(spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs) -
 
     acc = te.compute((N, wide, *points, v * b), product, name="acc")
 
+    y = _requantized(
+        attributes,
+        (N, blocks, *points, b),
+        lambda n, k, *at: acc(n, k // v, *at[:-1], k % v * b + at[-1]),
+        bias,
+        factor,
+    )
+    return [x, w, bias, factor, zero_beyond(y, K, b)]
+
+
+def _constants(blocks: int, block: int) -> tuple[te.Tensor, te.Tensor]:
+    bias = te.placeholder((blocks, block), "int32", name="bias")
+    return bias, te.placeholder((blocks, block), "float32", name="factor")
+
+
+def _requantized(
+    attributes: QuantizedConvAttributes,
+    shape: Sequence[Any],
+    sums: Callable[..., Any],
+    bias: te.Tensor,
+    factor: te.Tensor,
+) -> te.Tensor:
+    """Return whole sums, bias added, scaled and rounded to the result's type."""
+
     def result(n, k, *at):
-        sums = acc(n, k // v, *at[:-1], k % v * b + at[-1]) + bias[k, at[-1]]
-        y = sums.astype("float32") * factor[k, at[-1]]
+        y = (sums(n, k, *at) + bias[k, at[-1]]).astype("float32") * factor[k, at[-1]]
         if attributes.dtype == "float32":
             return y
         return rounded(
             y, tirx.const(attributes.zero, "float32"), *attributes.limits, attributes.dtype
         )
 
-    y = te.compute((N, blocks, *points, b), result, name="requantized")
-    return [x, w, bias, factor, zero_beyond(y, K, b)]
+    return te.compute(shape, result, name="requantized")
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

@@ -19,7 +19,14 @@ from convc.errors import InvalidModelError, UnsupportedModelError
 from convc.frontend.onnx.converter import display_domain
 from convc.frontend.onnx.tensors import TensorReader, all_tensors
 
-__all__ = ["OLDEST_OPSET", "ModelSource", "normal_domain", "read_model", "since_version"]
+__all__ = [
+    "MICROSOFT",
+    "OLDEST_OPSET",
+    "ModelSource",
+    "normal_domain",
+    "read_model",
+    "since_version",
+]
 
 # Before opset 7 broadcasting was an attribute of each operator: onnx rewrites such models, see `_raised`.
 OLDEST_OPSET: Final = 7
@@ -49,6 +56,9 @@ class ModelSource:
     tensors: TensorReader
 
 
+MICROSOFT: Final = "com.microsoft"
+
+
 def since_version(domain: str, op_type: str, opset: int) -> int | None:
     """Return the version of an operator that a model at `opset` means; None if onnx has no such operator.
 
@@ -56,6 +66,10 @@ def since_version(domain: str, op_type: str, opset: int) -> int | None:
         >>> since_version("", "Softmax", 12), since_version("", "Softmax", 13), since_version("", "Foo", 13)
         (11, 13, None)
     """
+    if (
+        domain == MICROSOFT
+    ):  # ONNX Runtime's own operators, of which onnx knows nothing; their one version is 1
+        return 1
     try:
         return int(onnx.defs.get_schema(op_type, opset, domain).since_version)
     except onnx.defs.SchemaError:

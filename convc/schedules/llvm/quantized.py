@@ -14,7 +14,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call
 
-from convc.schedules.llvm.convolutions import direct
+from convc.schedules.llvm.convolutions import depthwise, direct
 from convc.schedules.plan import Knobs
 from convc.schedules.quantized import DOT
 from convc.target import Target
@@ -27,6 +27,8 @@ _MARK: Final = "convc.dot"
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.quantized` scheduled."""
+    if knobs.get("depthwise"):
+        return depthwise(func, knobs, target)
     func = direct(func, knobs, target)
     if not knobs["dot"]:
         return func

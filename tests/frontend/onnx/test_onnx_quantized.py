@@ -135,3 +135,30 @@ def test_what_is_read_elsewhere_stays_a_float() -> None:
     (layer,) = (node for node in graph.nodes if node.op == "conv_quantized")
     assert layer.type.dtype == "float32"
     assert sum(node.op == "quantize" for node in graph.nodes) == 2
+
+
+def notes(text: str, mcpu: str = "x86-64-v3", target: str = "llvm", **options: Any) -> str:
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 13]> {text}')
+    return " ".join(compile(model, target=target, mcpu=mcpu, threads=1, **options).planned.notes)
+
+
+LAYER = """<float xs = {0.5}, ZERO xz = {0}, int8[4,4,1,1] w = {1,2,3,4,1,2,3,4,1,2,3,4,1,2,3,4}, float ws = {0.25}, int8 wz = {0}, float ys = {0.5}, ZERO yz = {0}>
+{ y = QLinearConv (x, xs, xz, w, ws, wz, ys, yz) }"""
+
+
+def test_where_quantised_layers_are_slow_it_is_said() -> None:
+    text = f"g (uint8[1,4,3,3] x) => (uint8[1,4,3,3] y) {LAYER.replace('ZERO', 'uint8')}"
+    assert (
+        "1 quantised layer ('y/conv') run one product at a time: x86-64-v3 has no instruction"
+        in notes(text)
+    )
+    assert "plain integer loops: cuda has no kernel" in notes(text, "host", "cuda -arch=90")
+    assert notes(text, dequantize=True) == ""
+    assert notes(text, "sapphirerapids") == ""
+
+
+def test_where_quantised_layers_run_in_floats_it_is_said() -> None:
+    text = f"g (int8[1,4,3,3] x) => (int8[1,4,3,3] y) {LAYER.replace('ZERO', 'int8')}"
+    said = notes(text, "sapphirerapids")
+    assert "run in float32: the data of" in said
+    assert "are int8, and not quantised by the model itself" in said

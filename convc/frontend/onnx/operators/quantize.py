@@ -28,7 +28,7 @@ from convc.ir.ops.shape import (
 )
 from convc.ir.types import Shape, numpy_dtype
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "parameters_of"]
 
 
 def _along(node: OperatorNode, value: str, data: Shape, axis: int, block: int = 0) -> str:
@@ -76,7 +76,7 @@ def _is_plain(node: OperatorNode, block: int, first: int = 0) -> bool:
     return not block and all(node.type(i).dtype == "float32" for i in range(first, 2))
 
 
-def _parameters(
+def parameters_of(
     node: OperatorNode, data: Shape, axis: int, at: tuple[int, int] = (1, 2)
 ) -> list[str]:
     """Return scale and zero point as float32 that broadcast with the data; the zero point is 0 if left out."""
@@ -119,7 +119,7 @@ def quantize_linear(node: OperatorNode) -> str | NarrowValue:
     axis, block = _axis(node)
     dtype = _quantized_type(node)
     if _is_plain(node, block) and dtype in ("int8", "uint8"):
-        operands = [node.value(0), *_parameters(node, data.shape, axis)]
+        operands = [node.value(0), *parameters_of(node, data.shape, axis)]
         return node.emit("quantize", operands, QuantizeAttributes(dtype))
     scale = _along(node, node.value(1), data.shape, axis, block)
     wide = "float64" if dtype.endswith("16") else "float32"
@@ -144,7 +144,7 @@ def dequantize_linear(node: OperatorNode) -> str:
     code = node.attributes.integer("output_dtype", 0)
     integer = data.dtype in ("int8", "uint8", "int32") and not node.narrow()
     if _is_plain(node, block, 1) and integer and code in (0, TensorProto.FLOAT):
-        return node.emit("dequantize", [node.value(0), *_parameters(node, data.shape, axis)])
+        return node.emit("dequantize", [node.value(0), *parameters_of(node, data.shape, axis)])
     scale = _along(node, node.value(1), data.shape, axis, block)
     dtype = node.step_type(scale).dtype
     if node.attributes.integer("output_dtype", 0):
@@ -220,14 +220,14 @@ def _qlinear_layer(node: OperatorNode) -> str:
     weight = node.type(3).shape
     window = read_window(node, weight[2:])
     pads = same_pads(node.type().shape[2:], window) if window.is_same else window.pads
-    x = node.step("dequantize", [node.value(0), *_parameters(node, node.type().shape, 1)])
-    w = node.step("dequantize", [node.value(3), *_parameters(node, weight, 0, (4, 5))])
+    x = node.step("dequantize", [node.value(0), *parameters_of(node, node.type().shape, 1)])
+    w = node.step("dequantize", [node.value(3), *parameters_of(node, weight, 0, (4, 5))])
     bias = [_bias_of_sums(node)] if node.has(8) else []
     epilogue = (Step("bias"),) if bias else ()
     group = node.attributes.integer("group", 1)
     attributes = ConvAttributes(window.strides, pads, window.dilations, group, epilogue)
     y = node.step("conv", [x, w, *bias], attributes)
-    parameters = _parameters(node, node.step_type(y).shape, 1, (6, 7))
+    parameters = parameters_of(node, node.step_type(y).shape, 1, (6, 7))
     return node.emit("quantize", [y, *parameters], QuantizeAttributes(node.type(7).dtype))
 
 
@@ -261,12 +261,12 @@ def matmul_integer(node: OperatorNode) -> str:
 def qlinear_matmul(node: OperatorNode) -> str:
     """Write QLinearMatMul: inputs a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point."""
     if _is_layer(node) and node.type(0).rank == node.type(3).rank == 2:
-        x = node.step("dequantize", [node.value(0), *_parameters(node, node.type().shape, 0)])
-        parameters = _parameters(node, node.type(3).shape, 1, (4, 5))
+        x = node.step("dequantize", [node.value(0), *parameters_of(node, node.type().shape, 0)])
+        parameters = parameters_of(node, node.type(3).shape, 1, (4, 5))
         w = node.step("dequantize", [node.value(3), *parameters])
         w = node.step("transpose", [w], TransposeAttributes((1, 0)))
         y = node.step("dense", [x, w])
-        parameters = _parameters(node, node.step_type(y).shape, 1, (6, 7))
+        parameters = parameters_of(node, node.step_type(y).shape, 1, (6, 7))
         return node.emit("quantize", [y, *parameters], QuantizeAttributes(node.type(7).dtype))
     rows, columns = max(0, node.type(0).rank - 2), max(0, node.type(3).rank - 1)
     sums = _product(node, _centred(node, 0, 2, rows), _centred(node, 3, 5, columns))

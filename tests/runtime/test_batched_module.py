@@ -10,7 +10,7 @@ import pytest
 
 import convc
 from convc import dsl as cc
-from convc.errors import InputError, PackageError, TuningError
+from convc.errors import InputError, PackageError
 from convc.ir import Graph
 from convc.ir.reference import interpret
 from convc.runtime import Module, aligned_empty, load, read_manifest
@@ -146,14 +146,12 @@ def test_nan_is_refused_in_every_part(file):
         module.run({"x": x, "w": WEIGHT})
 
 
-def test_what_compile_refuses(graph, tmp_path):
+def test_what_compile_refuses(graph):
     with pytest.raises(InputError, match="batch_sizes must be positive"):
         convc.compile(graph, batch_sizes=(0, 4))
     fixed = cc.graph({"y": cc.input("x", (2, 3)) + 1.0})
     with pytest.raises(InputError, match="whose shapes are fixed"):
         convc.compile(fixed, batch_sizes=(4,))
-    with pytest.raises(TuningError, match="one batch size and one area; got 2"):
-        convc.compile(graph, locked=tmp_path / "convc.lock")
 
 
 def test_a_manifest_that_contradicts_itself(file):

@@ -17,6 +17,14 @@ from convc.frontend.nnet import (
     dnn,
     signal,
 )
+from convc.frontend.nnet.abstract_conv import (
+    AbstractConv2d,
+    AbstractConv2d_gradInputs,
+    AbstractConv2d_gradWeights,
+    AbstractConv3d,
+    AbstractConv3d_gradInputs,
+    AbstractConv3d_gradWeights,
+)
 from convc.frontend.nnet.composed import (
     causal_conv1d,
     separable_conv2d,
@@ -67,6 +75,13 @@ from convc.frontend.nnet.dnn import (
     dnn_gradweight3d,
     dnn_pool,
 )
+from convc.frontend.nnet.dnn_ops import (
+    GpuDnnConv,
+    GpuDnnConvDesc,
+    GpuDnnConvGradI,
+    GpuDnnConvGradW,
+    GpuDnnSoftmaxGrad,
+)
 from convc.frontend.nnet.fft import (
     conv2d_fft,
     conv3d_fft,
@@ -75,6 +90,7 @@ from convc.frontend.nnet.geometry import (
     border_mode_to_pad,
 )
 from convc.frontend.nnet.pool import (
+    Pool,
     max_pool_2d_same_size,
     pool_2d,
     pool_3d,
@@ -103,6 +119,12 @@ from convc.frontend.nnet.upsampling import (
 )
 
 __all__ = [
+    "AbstractConv2d",
+    "AbstractConv2d_gradInputs",
+    "AbstractConv2d_gradWeights",
+    "AbstractConv3d",
+    "AbstractConv3d_gradInputs",
+    "AbstractConv3d_gradWeights",
     "Corr3dMM",
     "Corr3dMM_gradInputs",
     "Corr3dMM_gradWeights",
@@ -116,8 +138,14 @@ __all__ = [
     "GpuCorrMM",
     "GpuCorrMM_gradInputs",
     "GpuCorrMM_gradWeights",
+    "GpuDnnConv",
+    "GpuDnnConvDesc",
+    "GpuDnnConvGradI",
+    "GpuDnnConvGradW",
     "GpuDnnSoftmax",
+    "GpuDnnSoftmaxGrad",
     "ImageActs",
+    "Pool",
     "WeightActs",
     "assert_conv_shape",
     "assert_shape",

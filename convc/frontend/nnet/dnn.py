@@ -16,6 +16,7 @@ from convc.frontend.nnet.geometry import BorderMode, float_tensor
 from convc.frontend.nnet.pool import pool
 
 __all__ = [
+    "convolution_of",
     "dnn_conv",
     "dnn_conv3d",
     "dnn_gradinput",
@@ -51,7 +52,7 @@ _POOL_MODES: Final = {
 }
 
 
-def _convolution(
+def convolution_of(
     rank: int,
     border_mode: BorderMode,
     subsample: Numbers,
@@ -62,6 +63,7 @@ def _convolution(
     num_groups: int,
     name: str | None,
 ) -> Convolution:
+    """Return what the arguments of `dnn_conv` say; `name` is of the result."""
     if conv_mode not in ("conv", "cross"):
         raise unknown_name("conv_mode", conv_mode, ("conv", "cross"))
     if algo is not None and algo not in ALGORITHMS:
@@ -131,7 +133,7 @@ def dnn_conv(
         ((1, 4, 7, 7), 'cudnn,winograd')
     """
     _checked_hints(direction_hint, workmem)
-    return _convolution(
+    return convolution_of(
         2, border_mode, subsample, dilation, conv_mode, algo, precision, num_groups, name
     ).forward(img, kerns)
 
@@ -153,7 +155,7 @@ def dnn_conv3d(
 ) -> Tensor:
     """Return a 3-D convolution; as `dnn_conv`."""
     _checked_hints(direction_hint, None)
-    return _convolution(
+    return convolution_of(
         3, border_mode, subsample, dilation, conv_mode, algo, precision, num_groups, name
     ).forward(img, kerns)
 
@@ -174,7 +176,7 @@ def dnn_gradinput(
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of `dnn_conv` with respect to its images, of the whole shape `img_shp`."""
-    return _convolution(
+    return convolution_of(
         2, border_mode, subsample, dilation, conv_mode, algo, precision, num_groups, name
     ).input_gradient(topgrad, kerns, img_shp)
 
@@ -195,7 +197,7 @@ def dnn_gradinput3d(
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of `dnn_conv3d` with respect to its images; as `dnn_gradinput`."""
-    return _convolution(
+    return convolution_of(
         3, border_mode, subsample, dilation, conv_mode, algo, precision, num_groups, name
     ).input_gradient(topgrad, kerns, img_shp)
 
@@ -216,7 +218,7 @@ def dnn_gradweight(
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of `dnn_conv` with respect to its filters, of the whole shape `kerns_shp`."""
-    return _convolution(
+    return convolution_of(
         2, border_mode, subsample, dilation, conv_mode, algo, precision, num_groups, name
     ).weight_gradient(img, topgrad, kerns_shp)
 
@@ -237,7 +239,7 @@ def dnn_gradweight3d(
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of `dnn_conv3d` with respect to its filters; as `dnn_gradweight`."""
-    return _convolution(
+    return convolution_of(
         3, border_mode, subsample, dilation, conv_mode, algo, precision, num_groups, name
     ).weight_gradient(img, topgrad, kerns_shp)
 

@@ -17,7 +17,7 @@ from convc.frontend.nnet.geometry import float_tensor, per_axis
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, pool_counts
 from convc.ir.types import Shape
 
-__all__ = ["max_pool_2d_same_size", "pool", "pool_2d", "pool_3d", "pool_output_shape"]
+__all__ = ["Pool", "max_pool_2d_same_size", "pool", "pool_2d", "pool_3d", "pool_output_shape"]
 
 MODES: Final = ("max", "sum", "average_inc_pad", "average_exc_pad")
 
@@ -210,3 +210,29 @@ def max_pool_2d_same_size(input: Operand, patch_size: Sequence[int]) -> Tensor:
     # The gradient of a maximum goes to where it came from: so does the maximum itself.
     best = pool(x, 2, tuple(patch_size), True, None, 0, "max", None)
     return grad([best], x, [best])
+
+
+class Pool:
+    """A pool over the last `ndim` axes, 1 to 3; called as (x, ws, stride, pad). See `pool_2d`.
+
+    Source:
+        theano.tensor.signal.pool.Pool.
+
+    Example:
+        >>> from convc import dsl, nnet
+        >>> nnet.Pool(ignore_border=True, mode="sum", ndim=1)(dsl.input("x", (2, 9)), (3,), (2,)).shape
+        (2, 4)
+    """
+
+    def __init__(self, ignore_border: bool = False, mode: str = "max", ndim: int = 2) -> None:
+        if mode not in MODES:
+            raise unknown_name("pool mode", mode, MODES)
+        if ndim not in (1, 2, 3):
+            raise ShapeError(f"ndim must be 1, 2 or 3; got {ndim}.")
+        self.ignore_border, self.mode, self.ndim = ignore_border, mode, ndim
+
+    def __call__(
+        self, x: Operand, ws: Numbers, stride: Numbers | None = None, pad: Numbers | None = None
+    ) -> Tensor:
+        """Return the pool of `x`; the stride is `ws` where it is left out."""
+        return pool(x, self.ndim, ws, self.ignore_border, stride, pad or 0, self.mode, None)

@@ -1,0 +1,204 @@
+"""Theano's cuDNN ops by their classes: a descriptor, and convolutions that scale their result and add it to another.
+
+`GpuDnnConv()(img, kern, out, desc, alpha, beta)` is alpha * convolution + beta * out. Nothing is overwritten: `out` is an operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convc.errors import ShapeError, unknown_name
+from convc.frontend.dsl.elementwise import exp
+from convc.frontend.dsl.reduction import sum as dsl_sum
+from convc.frontend.dsl.tensor import Operand, Tensor
+from convc.frontend.nnet.conv_layers import Numbers
+from convc.frontend.nnet.convolution import Convolution
+from convc.frontend.nnet.dnn import convolution_of
+from convc.frontend.nnet.geometry import BorderMode, float_tensor
+from convc.frontend.nnet.shapes import get_conv_output_shape
+from convc.frontend.nnet.softmax import ALGORITHMS, MODES
+
+__all__ = [
+    "GpuDnnConv",
+    "GpuDnnConvDesc",
+    "GpuDnnConvGradI",
+    "GpuDnnConvGradW",
+    "GpuDnnSoftmaxGrad",
+]
+
+
+class GpuDnnConvDesc:
+    """The geometry of a convolution, see `nnet.dnn_conv`; of 3-D ones, where `subsample` has three numbers.
+
+    Source:
+        theano.gpuarray.dnn.GpuDnnConvDesc.
+
+    Example:
+        >>> GpuDnnConvDesc("half", (2, 2)).get_out_shape((1, 3, 9, 9), (4, 3, 3, 3), "half", (2, 2))
+        (1, 4, 5, 5)
+    """
+
+    def __init__(
+        self,
+        border_mode: BorderMode,
+        subsample: Numbers = (1, 1),
+        dilation: Numbers = 1,
+        conv_mode: str = "conv",
+        precision: str | None = None,
+        num_groups: int = 1,
+    ) -> None:
+        self.rank = len(subsample) if isinstance(subsample, Sequence) else 2
+        self.border_mode, self.subsample, self.dilation = border_mode, subsample, dilation
+        self.conv_mode, self.precision, self.num_groups = conv_mode, precision, num_groups
+        self.convolution("")
+
+    @staticmethod
+    def get_out_shape(
+        ishape: Sequence[int],
+        kshape: Sequence[int],
+        border_mode: BorderMode,
+        subsample: Sequence[int],
+    ) -> tuple[int | None, ...]:
+        """Return the shape of the result for images and filters of these shapes."""
+        return get_conv_output_shape(ishape, kshape, border_mode, subsample)
+
+    def convolution(self, algo: str | None) -> Convolution:
+        """Return what the descriptor says, to be computed by `algo`."""
+        return convolution_of(
+            self.rank,
+            self.border_mode,
+            self.subsample,
+            self.dilation,
+            self.conv_mode,
+            algo or None,
+            self.precision,
+            self.num_groups,
+            None,
+        )
+
+
+class _Op:
+    """A convolution or gradient with the algorithm it asks for.
+
+    Args:
+        algo: a name of Theano's for an algorithm, see `nnet.dnn_conv`.
+        inplace: taken; results never overwrite operands.
+    """
+
+    def __init__(self, algo: str | None = None, inplace: bool = False) -> None:
+        self.algo = algo
+
+    @staticmethod
+    def _merged(y: Tensor, out: Operand, alpha: float | None, beta: float | None) -> Tensor:
+        """Return alpha * y + beta * out; None: 1 and 0."""
+        before = float_tensor("output", out, y)
+        if before.shape != y.shape:
+            raise ShapeError(
+                f"output must have the result's shape {y.shape}; got {before.node.type}."
+            )
+        scaled = y if alpha is None or alpha == 1 else y * float(alpha)
+        return scaled + before * float(beta) if beta else scaled
+
+
+class GpuDnnConv(_Op):
+    """alpha * convolution + beta * output; called as (img, kern, output, desc, alpha, beta).
+
+    Source:
+        theano.gpuarray.dnn.GpuDnnConv.
+
+    Example:
+        >>> import numpy as np
+        >>> from convc import dsl, nnet
+        >>> x, out = dsl.input("x", (1, 3, 8, 8)), dsl.input("out", (1, 4, 6, 6))
+        >>> nnet.GpuDnnConv()(x, np.ones((4, 3, 3, 3)), out, nnet.GpuDnnConvDesc("valid"), alpha=0.5, beta=2.0).shape
+        (1, 4, 6, 6)
+    """
+
+    def __call__(
+        self,
+        img: Operand,
+        kern: Operand,
+        output: Operand,
+        desc: GpuDnnConvDesc,
+        alpha: float | None = None,
+        beta: float | None = None,
+    ) -> Tensor:
+        """Return the scaled convolution and the scaled output."""
+        return self._merged(desc.convolution(self.algo).forward(img, kern), output, alpha, beta)
+
+
+class GpuDnnConvGradW(_Op):
+    """Gradient with respect to the filters; called as (img, topgrad, output, desc, alpha, beta); `output` has their shape."""
+
+    def __call__(
+        self,
+        img: Operand,
+        topgrad: Operand,
+        output: Operand,
+        desc: GpuDnnConvDesc,
+        alpha: float | None = None,
+        beta: float | None = None,
+    ) -> Tensor:
+        """Return the scaled gradient and the scaled output."""
+        shape = float_tensor("output", output, img).shape
+        dw = desc.convolution(self.algo).weight_gradient(img, topgrad, shape)
+        return self._merged(dw, output, alpha, beta)
+
+
+class GpuDnnConvGradI(_Op):
+    """Gradient with respect to the images; called as (kern, topgrad, output, desc, alpha, beta); `output` has their shape."""
+
+    def __call__(
+        self,
+        kern: Operand,
+        topgrad: Operand,
+        output: Operand,
+        desc: GpuDnnConvDesc,
+        alpha: float | None = None,
+        beta: float | None = None,
+    ) -> Tensor:
+        """Return the scaled gradient and the scaled output."""
+        shape = float_tensor("output", output, kern).shape
+        dx = desc.convolution(self.algo).input_gradient(topgrad, kern, shape)
+        return self._merged(dx, output, alpha, beta)
+
+
+class GpuDnnSoftmaxGrad:
+    """Gradient of `GpuDnnSoftmax`, from its result; called as (dy, sm).
+
+    Args:
+        tensor_format: 'bc01'.
+        algo: 'fast' and 'accurate': sm (dy - sum(dy sm)); 'log': dy - exp(sm) sum(dy).
+        mode: 'instance' or 'channel'.
+
+    Example:
+        >>> from convc import dsl, nnet
+        >>> dy, sm = dsl.input("dy", (2, 3, 4, 4)), dsl.input("sm", (2, 3, 4, 4))
+        >>> nnet.GpuDnnSoftmaxGrad("bc01", "log", "instance")(dy, sm).shape
+        (2, 3, 4, 4)
+    """
+
+    def __init__(
+        self, tensor_format: str = "bc01", algo: str = "accurate", mode: str = "channel"
+    ) -> None:
+        for kind, value, known in (
+            ("tensor_format", tensor_format, ("bc01",)),
+            ("algo", algo, ALGORITHMS),
+            ("mode", mode, MODES),
+        ):
+            if value not in known:
+                raise unknown_name(kind, value, known)
+        self.algo, self.mode = algo, mode
+
+    def __call__(self, dy: Operand, sm: Operand) -> Tensor:
+        """Return the gradient with respect to the softmax's operand."""
+        y = float_tensor("sm", sm, dy)
+        g = float_tensor("dy", dy, y)
+        if len(y.shape) != 4 or g.shape != y.shape:
+            raise ShapeError(
+                f"dy and sm must be (batch, channels, rows, columns) and alike; got {g.node.type} and {y.node.type}."
+            )
+        axes = (1, 2, 3) if self.mode == "instance" else (1,)
+        if self.algo == "log":
+            return g - exp(y) * dsl_sum(g, axes, keepdims=True)
+        return y * (g - dsl_sum(g * y, axes, keepdims=True))

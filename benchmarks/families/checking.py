@@ -22,15 +22,25 @@ from convc.verify import compare
 __all__ = ["check"]
 
 
-def _peer_error(
-    path: Path, fed: dict[str, np.ndarray], ours: dict[str, np.ndarray]
-) -> float | None:
-    """Return how far we are from ONNX Runtime; None without it."""
+def _peer_errors(
+    path: Path,
+    fed: dict[str, np.ndarray],
+    ours: dict[str, np.ndarray],
+    exact: dict[str, np.ndarray],
+) -> dict[str, object]:
+    """Return how far we are from ONNX Runtime, and how far it is from float64 itself; nothing without it."""
     try:
         theirs = OnnxRuntimePeer(path).run(fed)
     except (ToolchainError, InvalidModelError):
-        return None
-    return max(compare(n, ours[n], theirs[n], TOLERANCE).max_relative_error for n in ours)
+        return {}
+    return {
+        "peer_error": max(
+            compare(n, ours[n], theirs[n], TOLERANCE).max_relative_error for n in ours
+        ),
+        "peer_exact": max(
+            compare(n, theirs[n], exact[n], TOLERANCE).max_relative_error for n in ours
+        ),
+    }
 
 
 def check(path: Path) -> dict[str, object]:
@@ -50,7 +60,7 @@ def check(path: Path) -> dict[str, object]:
     return {
         "compile_seconds": round(seconds, 1),
         "error": error,
-        "peer_error": _peer_error(path, fed, ours),
+        **_peer_errors(path, fed, ours, exact),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
 

@@ -59,7 +59,10 @@ def _section(source: str, rows: Iterable[Row]) -> list[str]:
 
 
 def _why(row: Row) -> str:
-    return row.failure or f"error {row.error:.1e}"
+    if row.failure:
+        return row.failure
+    peer = f"; ONNX Runtime's own is {row.peer_exact:.1e}" if row.peer_exact is not None else ""
+    return f"error {row.error:.1e}{peer}"
 
 
 def document(rows: Mapping[tuple[str, int], Row]) -> str:

@@ -31,6 +31,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         peak_gib: most memory of the process that compiled and compared.
         error: max |y - reference| / max |reference|, the greatest of the outputs, against float64.
         peer_error: the same against ONNX Runtime in float32; None where it is not installed or refuses the file.
+        peer_exact: ONNX Runtime's own error against float64, which says how much of ours is the network's.
         failure: why there is no result: the first line of an error, with the stage that raised it.
     """
 
@@ -48,6 +49,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     peak_gib: float = 0.0
     error: float | None = None
     peer_error: float | None = None
+    peer_exact: float | None = None
     failure: str = ""
 
     @property

@@ -44,7 +44,7 @@ def verify(
     seed: SeedOption = 0,
     inputs: Annotated[Path | None, typer.Option("--inputs", metavar="IN.npz", help="These inputs instead of random ones.", show_default=False)] = None,
     save_failing: Annotated[Path | None, typer.Option("--save-failing", metavar="DIR", help="Where to write the inputs that fail.", show_default=False)] = None,
-    per_layer: Annotated[bool, typer.Option("--per-layer", help="If it fails, find the first layer that goes wrong: each is compiled again and compared with float64.")] = False,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="If it fails, find the first layer that goes wrong (each is compiled again and compared with float64), and save the inputs, beside the module unless --save-failing names a folder.")] = False,
     reading: ModelOptions = AS_WRITTEN,
     threads: ThreadsOption = None,
     json: JsonOption = False,
@@ -73,6 +73,8 @@ def verify(
     else:
         reports = verify_each(loaded, graph, inputs=fed, **options)
     failed = next((r for r in reports.values() if not r.ok), None)
+    if per_layer and save_failing is None:
+        save_failing = module.with_name(f"{module.stem}-failing")
     saved = failed.save_failing(save_failing) if failed and save_failing is not None else None
     words = ""
     if per_layer and failed is not None and failed.failing_inputs is not None:

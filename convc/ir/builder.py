@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
-from convc.errors import VerifyError
+from convc.errors import ShapeError, VerifyError
 from convc.ir.graph import Graph, Node, Output, constant, placeholder
 from convc.ir.ops import Attributes
 from convc.ir.ops.definition import Array
 from convc.ir.types import TensorType
 
 __all__ = ["GraphBuilder"]
+
+# More than the memory of any machine; what plans and times kernels is not made for extents that overflow.
+GREATEST_BYTES: Final = 1 << 40
 
 
 class GraphBuilder:
@@ -42,6 +46,10 @@ class GraphBuilder:
     def _append(self, node: Node) -> str:
         if node.name in self._nodes:
             raise VerifyError(f"value %{node.name} must have one definition; it has two.")
+        if node.type.nbytes >= GREATEST_BYTES:
+            raise ShapeError(
+                f"value %{node.name} must have less than {GREATEST_BYTES >> 40} TiB; got {node.type}."
+            )
         self._nodes[node.name] = node
         return node.name
 

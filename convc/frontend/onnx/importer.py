@@ -36,6 +36,7 @@ from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
 from convc.frontend.onnx.row_wise import check_operator, counted_result
 from convc.frontend.onnx.values import BodyRefused, Refused, ValueTable
+from convc.frontend.onnx.weights import check_weights
 from convc.ir import Graph, GraphBuilder
 from convc.ir.ops.definition import Array
 from convc.ir.types import SHORT_NAMES
@@ -167,6 +168,7 @@ class Import:
         node = OperatorNode(proto, version, self.values, attributes, self._import_body)
         counted = {i: c for i, n in enumerate(proto.input) if n and (c := self.values.counted(n))}
         check_operator(node, counted)
+        check_weights(proto, self.values)
         converted = row.convert(node)
         attributes.finish()
         results = _all_of(converted)

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from convc.errors import UnsupportedModelError
+from convc.errors import InvalidModelError, ShapeError, UnsupportedModelError
 from convc.frontend.onnx import from_onnx
 from convc.frontend.onnx import operators as operator_table
 from convc.frontend.onnx.converter import Converter
@@ -182,6 +182,44 @@ def test_bodies_have_one_budget_together(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("convc.frontend.onnx.importer.MOST_WRITTEN_OUT", 40)
     assert len(from_onnx(_loops(4)).compute_nodes) == 16
     assert "more than 40 nodes when bodies are written out\n" in refusal(_loops(5))
+
+
+@pytest.mark.parametrize(("op", "shape"), [("Conv", (1, 2, 4, 4)), ("MatMul", (3, 2))])
+def test_nan_weights_are_refused_with_the_node_and_the_place(op: str, shape: tuple) -> None:
+    w = np.ones((3, 2, 1, 1) if op == "Conv" else (2, 5), np.float32)
+    w[1, 1] = np.nan
+    model = make_model(
+        [node(op, ["x", "w"], ["y"], name="stem")], {"x": shape}, ["y"], constants={"w": w}
+    )
+    with pytest.raises(InvalidModelError) as caught:
+        from_onnx(model)
+    assert str(caught.value).startswith(
+        f"weights of {op} must be numbers; got 1 NaN among the {w.size} elements of 'w', the first at [1, 1"
+    )
+    assert caught.value.__notes__ == [f"while importing {op} node 'stem' (opset 18) from net"]
+
+
+def test_a_nan_that_means_something_is_taken() -> None:
+    filling = np.array(np.nan, np.float32)
+    nodes = [node("IsNaN", ["x"], ["n"]), node("Where", ["n", "x", "nan"], ["y"])]
+    assert from_onnx(
+        make_model(nodes, {"x": (2,)}, ["y"], constants={"nan": filling})
+    ).compute_nodes
+
+
+@pytest.mark.parametrize("extent", [2**40, 2**62])
+def test_a_value_beyond_all_memory_is_refused(extent: int) -> None:
+    w = np.ones((1, 2, 1, 1), np.float32)
+    pads = [extent, 0, extent, 0]
+    model = make_model(
+        [node("Conv", ["x", "w"], ["y"], name="stem", pads=pads)],
+        {"x": X},
+        ["y"],
+        constants={"w": w},
+    )
+    with pytest.raises(ShapeError, match="value %y must have less than 1 TiB; got f32") as caught:
+        from_onnx(model)
+    assert caught.value.__notes__ == ["while importing Conv node 'stem' (opset 18) from net"]
 
 
 def test_local_functions_are_inlined() -> None:

@@ -13,6 +13,7 @@ from convc.errors import InputError, PackageError, TargetMismatchError
 from convc.runtime import host
 from convc.runtime.area_module import AreaModule
 from convc.runtime.batched_module import BatchedModule
+from convc.runtime.code_file import loadable_name
 from convc.runtime.cuda import cuda_runtime
 from convc.runtime.device_module import DeviceModule
 from convc.runtime.libraries import cudnn
@@ -66,7 +67,8 @@ def load(
         cudnn.prepare()
     try:
         # Not kept alive for ever: its memory goes with the last Module that uses it.
-        library = tvm_ffi.load_module(str(package.path.absolute()), keep_module_alive=False)
+        with loadable_name(package.path) as name:
+            library = tvm_ffi.load_module(name, keep_module_alive=False)
         package.check_unchanged()
         parts = by_size(manifest)
         entries = {size: library.get_function(part.entry) for size, part in parts.items()}

@@ -12,7 +12,9 @@ import pytest
 import tvm_ffi
 from numpy.typing import NDArray
 
+from convc.compiler import compile
 from convc.errors import ConvcError, InputError, PackageError, TargetMismatchError
+from convc.ir.text import parse
 from convc.lowering.package import link
 from convc.runtime import Module, TargetInfo, aligned_empty, host, load
 from tests.runtime import runtime_modules
@@ -304,3 +306,14 @@ def test_two_modules_with_the_same_symbols(tmp_path: Path) -> None:
     x = np.arange(64, dtype=np.float32)
     np.testing.assert_array_equal(double(x), 2 * x)
     np.testing.assert_array_equal(square(x), x * x)
+
+
+def test_a_file_made_anew_is_loaded_anew(tmp_path: Path) -> None:
+    # While a module of the old file is alive, the dynamic loader knows its name.
+    path, alive = tmp_path / "again.so", []
+    for factor in (2, 3, 5):
+        text = f"graph @g {{ %x = input : f32[4] %c = constant splat({factor}) : f32[] %y = mul(%x, %c) return %y }}"
+        compile(parse(text), threads=1).export(path)
+        alive.append(load(path))
+    ones = np.ones(4, np.float32)
+    assert [float(module(ones)[0]) for module in alive] == [2, 3, 5]

@@ -21,6 +21,7 @@ __all__ = [
     "dilated",
     "float_tensor",
     "ir_pads",
+    "is_whole",
     "per_axis",
     "sum_type",
 ]
@@ -36,7 +37,8 @@ def dilated(kernel: int, dilation: int) -> int:
     return (kernel - 1) * dilation + 1
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, Python's or NumPy's; True and False are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -58,10 +60,10 @@ def axis_pads(mode: object, covered: int) -> tuple[int, int]:
         named = {"valid": 0, "full": covered - 1, "half": covered // 2}
         if mode in named:
             return named[mode], named[mode]
-    elif _is_whole(mode) and mode >= 0:  # type: ignore[operator]
+    elif is_whole(mode) and mode >= 0:  # type: ignore[operator]
         return int(mode), int(mode)  # type: ignore[call-overload]
     elif (
-        isinstance(mode, Sequence) and len(mode) == 2 and all(_is_whole(m) and m >= 0 for m in mode)
+        isinstance(mode, Sequence) and len(mode) == 2 and all(is_whole(m) and m >= 0 for m in mode)
     ):
         return int(mode[0]), int(mode[1])
     raise ShapeError(f"border_mode must be {_MODES}; got {mode!r}.")
@@ -110,7 +112,7 @@ def per_axis(name: str, value: int | Sequence[int], rank: int) -> Shape:
     Raises:
         ShapeError: for another count, or a number below 1.
     """
-    values = (int(value),) * rank if _is_whole(value) else tuple(map(int, value))  # type: ignore[arg-type,call-overload]
+    values = (int(value),) * rank if is_whole(value) else tuple(map(int, value))  # type: ignore[arg-type,call-overload]
     if len(values) != rank or min(values) < 1:
         raise ShapeError(f"{name} must be {rank} numbers >= 1; got {value!r}.")
     return values

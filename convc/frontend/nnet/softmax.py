@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from convc.errors import ShapeError, unknown_name
@@ -11,6 +12,7 @@ from convc.frontend.dsl.reduction import softmax as dsl_softmax
 from convc.frontend.dsl.reduction import sum as dsl_sum
 from convc.frontend.dsl.tensor import Operand, Tensor, building, reshape
 from convc.frontend.nnet.geometry import float_tensor
+from convc.ir.types import Shape
 
 __all__ = ["GpuDnnSoftmax", "logsoftmax", "softmax"]
 
@@ -67,10 +69,15 @@ class GpuDnnSoftmax:
         images = float_tensor("x", x)
         if len(images.shape) != 4:
             raise ShapeError(f"x must be (batch, channels, rows, columns); got {images.node.type}.")
-        flat = reshape(images, (images.shape[0], -1)) if self.mode == "instance" else images
+        flat = reshape(images, _instances(images.shape)) if self.mode == "instance" else images
         if self.algo == "fast":
             powers = exp(flat)
             y = powers / dsl_sum(powers, 1, keepdims=True)
         else:
             y = (dsl_log_softmax if self.algo == "log" else dsl_softmax)(flat, 1)
         return reshape(y, images.shape) if self.mode == "instance" else y
+
+
+def _instances(shape: Shape) -> Shape:
+    """Return (batch, elements of an image), also of no images, of which -1 would say nothing."""
+    return (shape[0], math.prod(shape[1:]))

@@ -16,7 +16,7 @@ import numpy as np
 from convc.errors import ShapeError
 from convc.frontend.dsl.movement import concat
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, building, reshape, transpose
-from convc.frontend.nnet.geometry import check_declared, float_tensor
+from convc.frontend.nnet.geometry import check_declared, float_tensor, is_whole
 from convc.ir.ops.conv import ConvAttributes
 from convc.ir.ops.definition import Array
 
@@ -37,8 +37,8 @@ def bilinear_kernel_1D(ratio: int, normalize: bool = True) -> Array:  # noqa: N8
         >>> bilinear_kernel_1D(2).tolist()
         [0.5, 1.0, 0.5]
     """
-    if ratio < 1:
-        raise ShapeError(f"ratio must be >= 1; got {ratio}.")
+    if not is_whole(ratio) or ratio < 1:
+        raise ShapeError(f"ratio must be whole and >= 1; got {ratio}.")
     rise = np.arange(1, ratio + 1, dtype=np.float64)
     tent = np.concatenate([rise, rise[-2::-1]]) if ratio > 1 else rise
     return tent / ratio if normalize else tent
@@ -51,7 +51,7 @@ def bilinear_kernel_2D(ratio: int | Sequence[int], normalize: bool = True) -> Ar
         >>> bilinear_kernel_2D((1, 2), normalize=False).tolist()
         [[1.0, 2.0, 1.0]]
     """
-    high, wide = (ratio, ratio) if isinstance(ratio, int) else ratio
+    high, wide = ratio if isinstance(ratio, Sequence) else (ratio, ratio)
     return np.outer(bilinear_kernel_1D(high, normalize), bilinear_kernel_1D(wide, normalize))
 
 
@@ -131,7 +131,7 @@ def _whole(high: _Axis, wide: _Axis) -> bool:
 
 
 def _reduced(ratio: Sequence[int]) -> Ratio:
-    if len(ratio) != 2 or min(ratio) < 1:
+    if len(ratio) != 2 or not all(is_whole(r) and r >= 1 for r in ratio):
         raise ShapeError(
             f"frac_ratio must be (p, q) or ((p, q), (p, q)), whole and >= 1; got {ratio}."
         )
@@ -156,9 +156,8 @@ def frac_bilinear_upsampling(
         >>> nnet.frac_bilinear_upsampling(dsl.input("x", (1, 2, 8, 9)), ((7, 4), (2, 3))).shape
         (1, 2, 14, 6)
     """
-    first, second = (frac_ratio, frac_ratio) if isinstance(frac_ratio[0], int) else frac_ratio
-    assert not isinstance(first, int)
-    assert not isinstance(second, int)
+    pairs = [r for r in frac_ratio if isinstance(r, Sequence)]
+    first, second = pairs if len(pairs) == 2 == len(frac_ratio) else (frac_ratio, frac_ratio)
     return _upsampled(input, (_reduced(first), _reduced(second)), name)  # type: ignore[arg-type]
 
 
@@ -204,5 +203,7 @@ def bilinear_upsampling(
         if use_1D_kernel:
             raise ShapeError("use_1D_kernel must be False with frac_ratio; got True.")
         return frac_bilinear_upsampling(x, frac_ratio, name=name)
+    if not is_whole(ratio) or ratio < 1:  # type: ignore[operator]
+        raise ShapeError(f"ratio must be whole and >= 1, frac_ratio takes others; got {ratio}.")
     assert ratio is not None
     return _upsampled(x, (_reduced((ratio, 1)), _reduced((ratio, 1))), name)

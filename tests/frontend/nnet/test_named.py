@@ -348,7 +348,10 @@ def test_bilinear_kernels_and_refusals():
         ({"ratio": 2, "frac_ratio": (2, 1)}, "exactly one of ratio and frac_ratio"),
         ({"frac_ratio": (3, 2)}, "use_1D_kernel must be False with frac_ratio"),
         ({"ratio": 2, "num_input_channels": 4}, r"got \(None, 4\) for \(2, 3\)"),
-        ({"ratio": 0}, "whole and >= 1"),
+        ({"ratio": 0}, "ratio must be whole and >= 1, .*; got 0"),
+        ({"ratio": 1.5}, "ratio must be whole and >= 1, .*; got 1.5"),
+        ({"frac_ratio": (1.5, 2), "use_1D_kernel": False}, "whole and >= 1; got"),
+        ({"frac_ratio": ((3, 2), 2), "use_1D_kernel": False}, "whole and >= 1; got"),
     ):
         with pytest.raises(ShapeError, match=message):
             nnet.bilinear_upsampling(x, **wrong)

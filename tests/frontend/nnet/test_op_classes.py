@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convc import dsl, grad, nnet
+from convc.compiler import compile
 from convc.errors import ShapeError, UnknownNameError
 from convc.ir.reference import interpret
 
@@ -93,3 +94,16 @@ def test_pools_of_any_number_of_axes():
     np.testing.assert_array_equal(found["plane"], found["plane_function"])
     with pytest.raises(ShapeError, match="ndim must be 1, 2 or 3; got 4"):
         nnet.Pool(ndim=4)
+
+
+def test_no_images_are_taken():
+    x = dsl.input("x", (0, 4, 7, 6))
+    graph = dsl.graph(
+        {
+            "instance": nnet.GpuDnnSoftmax("bc01", "log", "instance")(x),
+            "gradient": nnet.GpuDnnSoftmaxGrad(mode="instance")(x, x),
+            "pool": nnet.Pool()(x, (2, 2)),
+        }
+    )
+    found = compile(graph, threads=1).run({"x": np.zeros((0, 4, 7, 6), np.float32)})
+    assert [v.shape for v in found.values()] == [(0, 4, 7, 6), (0, 4, 7, 6), (0, 4, 4, 3)]

@@ -147,7 +147,8 @@ class _Emitter:
             cycles = algorithm.cycles(problem, self.target, knobs)
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
         data = self.places.read(node.inputs[0], wants.data.block, wants.border)
-        arguments = [_seen(data, wants.data)]
+        seen = _seen(data, wants.data)
+        arguments = [Argument(seen.buffer, seen.view.pairs()) if knobs.get("pairs") else seen]
         arguments.append(self._weight(node, algorithm, problem, knobs))
         arguments += self._extras(node, problem, wants)
         arguments.append(_seen(self.places.write(node), wants.result, wants.split))

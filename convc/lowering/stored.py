@@ -22,7 +22,7 @@ def narrowed(packed: np.ndarray, stored: str) -> np.ndarray:
         >>> narrowed(exact, "float16").dtype.name, narrowed(exact / 3, "float16").dtype.name
         ('float16', 'float32')
     """
-    if not stored:
+    if not stored or packed.dtype != np.float32:
         return packed
     with np.errstate(over="ignore"):
         narrow = packed.astype(numpy_dtype(stored))

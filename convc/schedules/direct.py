@@ -5,6 +5,7 @@ THE ALGORITHM   y[n, k, p, q] = sum over c, r, s of x[n, c, p stride + r dilatio
                 3-D: a depth axis more everywhere, its taps in the sum; one slice of results after another
                 groups: each vector of results reads the blocks that its groups' inputs lie in, see `span`
 WHEN            any geometry
+                bfloat16, where the CPU has vdpbf16ps: x and w read as pairs of channels, two products a lane (the knob `pairs`)
 COST            C/group R S FMAs an output point, C/group rounded up to those blocks; tails of the register tile
 ACCURACY        one chain of C R S fused multiply-adds: |error| <= C R S eps (|x| * |w|)
 SOURCE          Georganas et al., SC'18 (loop order, layouts); Liu et al., ATC'19 (NCHW[x]c in TVM)
@@ -20,6 +21,7 @@ import numpy as np
 from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
+from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import (
     Operands,
     Problem,
@@ -39,10 +41,16 @@ from convc.schedules.requirements import packed_images
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Direct"]
+__all__ = ["ALGORITHM", "DOT_BF16", "Direct"]
 
 # Up to this many input channels the data stays NCHW: a block of 8 or 16 would be mostly padding (RGB images: 3 of 16).
 _FEW_CHANNELS = 4
+
+# Channels of a block that is read in pairs: at least so many.
+_PAIRED = 4
+
+# LLVM's name of vdpbf16ps on 512 bits: (sums, 32 bfloat16, 32 bfloat16) -> sums.
+DOT_BF16 = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 
 class Direct:
@@ -59,7 +67,6 @@ class Direct:
         spec = raised(problem.spec)
         block = channel_block(spec.out_channels, target)
         c = spec.in_channels
-        data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
         vectors = -(-spec.out_channels // block)
         rows, cols = spec.output[-2:]
         # A tile of more vectors may read the inputs of more groups.
@@ -71,7 +78,12 @@ class Direct:
             # Another may leave work that threads can share out evenly.
             tiles += good_tiles(target, rows, cols, vectors, block=block)
         options = []
-        for tile in tiles:
+        for tile, half in itertools.product(tiles, _halves(problem, target)):
+            if half.get("pairs"):
+                data_block, block = _PAIRED if c <= _PAIRED else target.lanes, target.lanes
+            else:
+                data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
+                block = channel_block(spec.out_channels, target)
             knobs = {
                 "data_block": data_block,
                 "block": block,
@@ -79,10 +91,10 @@ class Direct:
                 "cols": tile.cols,
                 "vectors": tile.vectors,
                 "chunks": row_chunks(spec, target, tile.rows, rows),
-                **_staged(problem),
+                **half,
             }
             # 5 % for the tile that is best by itself: the model does not see all that it is good at.
-            handicap = 1.0 if len(options) < len(widest) else 1.05
+            handicap = 1.0 if tile in tiles[: len(widest)] else 1.05
             options.append((self.cycles(problem, target, knobs) * handicap, -tile.cols, knobs))
         return min(options, key=lambda option: option[:2])[2]
 
@@ -91,8 +103,13 @@ class Direct:
         spec = raised(problem.spec)
         rows, cols = spec.output[-2:]
         c = spec.in_channels
-        data_blocks = (1,) if c <= _FEW_CHANNELS else channel_blocks(c, target)
-        for block in channel_blocks(spec.out_channels, target):
+        plain = (1,) if c <= _FEW_CHANNELS else channel_blocks(c, target)
+        paired = (_PAIRED if c <= _PAIRED else target.lanes,)
+        blocks = channel_blocks(spec.out_channels, target)
+        for half, block in itertools.product(_halves(problem, target), blocks):
+            if half.get("pairs") and block != target.lanes:
+                continue
+            data_blocks = paired if half.get("pairs") else plain
             vectors = -(-spec.out_channels // block)
             for tile in good_tiles(target, rows, cols, vectors, block=block):
                 shares = row_shares(target, tile.rows, rows)
@@ -104,7 +121,7 @@ class Direct:
                         "cols": tile.cols,
                         "vectors": tile.vectors,
                         "chunks": chunks,
-                        **_staged(problem),
+                        **half,
                     }
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
@@ -117,6 +134,8 @@ class Direct:
         steps = spec.data[0] * slices * c * math.prod(spec.kernel)
         rows, cols = spec.output[-2:]
         compute = steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
+        if knobs.get("pairs"):
+            compute *= target.core.fmas / target.core.bf16_dots / 2
         weights = 4 * math.prod(spec.weight) / target.memory_bytes
         cycles = max(target.core.together(compute, weights), spec.nbytes / target.core.data)
         return cycles * turns(_units(spec, knobs), target)
@@ -132,7 +151,12 @@ class Direct:
         spread = span.spread(raised_weight(weight))
         vectors, wide, _, *taps = spread.shape
         blocked = spread.reshape(vectors, wide, span.blocks, a, *taps)
-        return np.ascontiguousarray(np.moveaxis(blocked, (3, 1), (-2, -1)))
+        packed = np.ascontiguousarray(np.moveaxis(blocked, (3, 1), (-2, -1)))
+        if not knobs.get("pairs"):
+            return packed
+        *outer, _, lanes = packed.shape
+        pairs = packed.astype(numpy_dtype("bfloat16")).reshape(*outer, a // 2, 2, lanes)
+        return np.ascontiguousarray(np.moveaxis(pairs, -2, -1)).view(np.int32)[..., 0]
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result; blocks named `acc` (the reduction) and the epilogue after it."""
@@ -142,19 +166,26 @@ class Direct:
         extents = gathered_halo(spec).around(spec.data[2:])
         blocks = -(-K // b)
         wide, span = -(-blocks // v), _span(spec, knobs)
-        x = te.placeholder((N, span.all_blocks, *extents, a), spec.dtype, name="data")
-        w = te.placeholder((wide, span.blocks, *spec.kernel, a, v * b), spec.dtype, name="weight")
+        pairs = knobs.get("pairs", 0)
+        a, kind = (a // 2, "int32") if pairs else (a, spec.dtype)
+        x = te.placeholder((N, span.all_blocks, *extents, a), kind, name="data")
+        w = te.placeholder((wide, span.blocks, *spec.kernel, a, v * b), kind, name="weight")
         extras = blocked_extras(problem, blocks, b, (N, blocks, *points, b))
         # Halves are widened once a tile, whole vectors at a time, not one by one for each product.
         read = te.compute(x.shape, lambda *i: x(*i), name="single") if knobs.get("stage") else x
-        co, ci, taps, axes = _reduction(spec, a, span)
+        co, ci, taps, axes = _reduction(spec, a, span, exact=not pairs)
 
         def product(n, k, *at):
             *p, lane = at
             steps = zip(p, spec.strides, taps, spec.dilations, strict=True)
             position = [i * stride + r * dilation for i, stride, r, dilation in steps]
-            value = read(n, span.first(k) + co, *position, ci) * w(k, co, *taps, ci, lane)
-            return te.sum(value, axis=axes)
+            left, right = read(n, span.first(k) + co, *position, ci), w(k, co, *taps, ci, lane)
+            if pairs:
+                zero = tirx.const(0, "float32")
+                return te.sum(
+                    tirx.call_llvm_pure_intrin("float32", DOT_BF16, zero, left, right), axis=axes
+                )
+            return te.sum(left * right, axis=axes)
 
         acc = te.compute((N, wide, *points, v * b), product, name="acc")
         y = te.compute(
@@ -165,9 +196,13 @@ class Direct:
         return [x, w, *extras, blocked_result(y, problem, extras)]
 
 
-def _staged(problem: Problem) -> Knobs:
-    """Return the knob that data stored in half the width has."""
-    return {"stage": 1} if problem.stored else {}
+def _halves(problem: Problem, target: Target) -> list[Knobs]:
+    """Return the ways to multiply data stored in half the width: widened a tile at a time, or in pairs by an instruction for them."""
+    if not problem.stored:
+        return [{}]
+    has_dot = "avx512bf16" in target.features and target.lanes == 16
+    pairs = has_dot and problem.stored == "bfloat16" and problem.constant_weight
+    return [{"stage": 1, "pairs": 0}, *([{"stage": 0, "pairs": 1}] if pairs else [])]
 
 
 def _channels(spec: ConvSpec, block: int, span: Span) -> int:
@@ -180,11 +215,11 @@ def _channels(spec: ConvSpec, block: int, span: Span) -> int:
 
 
 def _reduction(
-    spec: ConvSpec, block: int, span: Span
+    spec: ConvSpec, block: int, span: Span, *, exact: bool = True
 ) -> tuple[te.Tensor, te.Tensor, list[te.Tensor], list[te.Tensor]]:
     """Return (block of channels, channel in it, taps) and the axes that they are summed over, outermost first."""
     channels = _channels(spec, block, span)
-    if channels % block:
+    if channels % block and exact:
         c = te.reduce_axis((0, channels), "c")
         return c // block, c % block, [tirx.const(0, "int32")] * len(spec.kernel), [c]
     co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, block), "ci")

@@ -116,6 +116,17 @@ class View:
         strides = (*(s // 4 for s in self.strides[:-1]), 1)
         return replace(self, shape=(*outer, lanes // 4), strides=strides, dtype="int32")
 
+    def pairs(self) -> View:
+        """Return the same bytes with two neighbouring 16-bit elements of the last axis seen as one int32.
+
+        Example:
+            >>> Layout(16).view((1, 32, 2, 2), "bfloat16").pairs().shape
+            (1, 2, 2, 2, 8)
+        """
+        *outer, lanes = self.shape
+        strides = (*(s // 2 for s in self.strides[:-1]), 1)
+        return replace(self, shape=(*outer, lanes // 2), strides=strides, dtype="int32")
+
     def split(self, *factors: int) -> View:
         """Return the same bytes with each spatial axis seen as (extent / factor, factor); for blocked views only."""
         (n, c, *spatial, b), (sn, sc, *steps, sb) = self.shape, self.strides

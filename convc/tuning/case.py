@@ -65,7 +65,8 @@ class Case:
         """
         dtype = numpy_dtype(self.problem.spec.dtype)
         block = wants.result.block
-        arrays = [_blocked(self.data, wants.data.block, wants.border)]
+        data = _blocked(self.data, wants.data.block, wants.border)
+        arrays = [np.ascontiguousarray(data).view(np.int32) if knobs.get("pairs") else data]
         # Weights of run time are packed by a step before the kernel, to the same array.
         packed = problem.constant_weight or algorithm.name in PACKINGS
         weight = widened(self.weight) if problem.stored else self.weight

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from convc.compiler import compile
-from convc.ir import GraphBuilder, TensorType
+from convc.ir import GraphBuilder, Step, TensorType
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
 from convc.ir.reference import interpret
 from convc.ir.spec import ConvSpec
 from convc.ir.text import parse
 from convc.ir.types import numpy_dtype
+from convc.lowering.build import build
+from convc.lowering.emit import emit
+from convc.runtime import load
 from convc.schedules.algorithm import Problem
 from convc.schedules.dual import posed
-from convc.schedules.plan import Unsupported
+from convc.schedules.plan import Choice, Plan, Unsupported
 from convc.schedules.select import problem_of
 from convc.schedules.table import ALGORITHMS
 from convc.target import parse_target
@@ -69,6 +75,37 @@ def test_every_algorithm(dtype: str) -> None:
         bound = error_bound(algorithm, x, w, problem.spec, choice.knobs)
         assert actual[name].dtype == numpy_dtype(dtype)
         assert_bounded(actual[name], expected[name], bound)
+
+
+@pytest.mark.skipif(
+    "avx512bf16" not in TARGET.features,
+    reason="needs a CPU with AVX512_BF16, as any from Zen 4 or Cooper Lake on",
+)
+def test_pairs_of_bfloat16() -> None:
+    """The layers of the grid by the instruction for pairs of products, whatever the model thinks of its speed."""
+    row = next(a for a in ALGORITHMS if a.name == "direct")
+    rng = np.random.default_rng(0)
+    for spec in takers("direct"):
+        problem = Problem(replace(spec, dtype="bfloat16"))
+        b = GraphBuilder("pairs")
+        x = b.input("x", TensorType(spec.data, "bfloat16"))
+        data, weight = (
+            rng.standard_normal(s).astype(np.float32).astype(numpy_dtype("bfloat16"))
+            for s in (spec.data, spec.weight)
+        )
+        w = b.constant(weight, "w")
+        a = ConvAttributes(spec.strides, spec.pads, spec.dilations, spec.group, (Step("silu"),))
+        graph = b.finish({"y": b.add("conv", [x, w], a, "y")})
+        knobs = next(k for k in row.space(problem.widened, TARGET) if k["pairs"])
+        program = emit(graph, Plan({"y": Choice("direct", knobs, "", ())}), TARGET)
+        with tempfile.TemporaryDirectory() as folder:
+            build(program, TARGET).export(Path(folder) / "m.so")
+            y = load(Path(folder) / "m.so", threads=1).run({"x": data})["y"]
+        bound = error_bound(
+            "direct", data.astype(np.float64), weight.astype(np.float64), problem.spec, knobs
+        )
+        # silu's slope is at most 1.1; then one more rounding.
+        assert_bounded(y, interpret(graph, {"x": data})["y"], 1.1 * bound + 1e-6)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

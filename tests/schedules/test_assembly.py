@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import tvm
@@ -45,4 +46,23 @@ def test_register_tiles_are_not_spilled(name: str) -> None:
     scheduled = SCHEDULES[algorithm](func, knobs, TARGET).with_attr("global_symbol", "kernel")
     text = build(tvm.IRModule({"kernel": scheduled}), TARGET).mod.inspect_source("s")
     assert text.count("vfmadd") >= 14
+    assert len(SPILL.findall(text)) == 0
+
+
+@pytest.mark.parametrize("name", ["1x1", "3x3", "first_7x7"])
+def test_bfloat16_is_multiplied_in_pairs_where_that_is_faster(name: str) -> None:
+    _, spec = LAYERS[name]
+    row, problem = algorithm_named("direct"), Problem(replace(spec, dtype="bfloat16")).widened
+    zen4, intel = parse_target(mcpu="znver4"), parse_target(mcpu="emeraldrapids")
+    assert row.knobs(problem, zen4)["pairs"] == 1
+    # vdpbf16ps there does half the products of float32's instructions.
+    assert row.knobs(problem, intel)["pairs"] == 0
+    assert {k["pairs"] for k in row.space(problem, intel)} == {0, 1}
+    assert {k["pairs"] for k in row.space(problem, TARGET)} == {0}
+    knobs = row.knobs(problem, zen4)
+    func = te.create_prim_func(list(row.compute(problem, zen4, knobs)))
+    scheduled = SCHEDULES["direct"](func, knobs, zen4).with_attr("global_symbol", "kernel")
+    text = build(tvm.IRModule({"kernel": scheduled}), zen4).mod.inspect_source("s")
+    assert text.count("vdpbf16ps") >= 14
+    assert text.count("vfmadd") == 0
     assert len(SPILL.findall(text)) == 0

@@ -18,7 +18,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from convc.schedules.llvm.quantized import in_bytes
+from convc.schedules.llvm.dots import in_bytes
 from convc.schedules.workspace import note, one_function
 from convc.target import Target
 

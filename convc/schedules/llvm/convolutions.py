@@ -10,6 +10,7 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
+from convc.schedules.direct import DOT_BF16
 from convc.schedules.llvm import (
     bottleneck,
     fft,
@@ -19,6 +20,7 @@ from convc.schedules.llvm import (
     weight_gradient,
     winograd,
 )
+from convc.schedules.llvm.dots import dots_inside
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
     Block,
@@ -76,7 +78,8 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
     at = 2 + len(slices)
     tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
-    return fetch_ahead(sch.mod["main"], "weight", tiles, target)
+    func = fetch_ahead(sch.mod["main"], "weight", tiles, target)
+    return dots_inside(func, DOT_BF16) if knobs.get("pairs") else func
 
 
 def _taps_of_a_row_first(sch: s_tir.Schedule, acc: Block) -> Loop:

@@ -260,6 +260,7 @@ def test_no_cudnn_or_another(
     assert said.startswith(words)
 
 
+@pytest.mark.slow
 def test_cudnn_in_a_static_archive(
     nvcc: None, device: dict[str, str], image_file: Path, tmp_path: Path
 ) -> None:

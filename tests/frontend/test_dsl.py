@@ -338,3 +338,23 @@ def test_graph_refusals():
     with pytest.raises(ConvcError) as caught:
         cc.graph({})
     assert str(caught.value) == "graph graph must have an output."
+
+
+def test_accum_dtype_is_the_type_of_the_sums():
+    x, g = cc.input("x", (1, 2, 5, 5), "float16"), cc.input("g", (1, 3, 3, 3), "float16")
+    w = np.ones((3, 2, 3, 3))
+    made = {
+        "y": cc.conv2d(x, w, accum_dtype="float16"),
+        "up": cc.conv_transpose2d(g, w, accum_dtype="float64"),
+        "dw": cc.conv_weight_grad(x, g, 3, accum_dtype="float16"),
+    }
+    assert [t.node.attributes.accumulate for t in made.values()] == [
+        "float16",
+        "float64",
+        "float16",
+    ]
+    with pytest.raises(
+        DTypeError,
+        match="conv accumulate must be float64 or float32 or float16 for operands of float16; got 'int8'",
+    ):
+        cc.conv2d(x, w, accum_dtype="int8")

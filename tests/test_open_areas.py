@@ -139,6 +139,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "from 4 x 4 to 12 x 9, on code for 12 x 9" in text
     code, text = run("verify", out, path, "-n", "1")
     assert (code, "2 runs" in text) == (0, True), text
+    failed = run("verify", out, path, "-n", "1", "--tolerance", "1e-9", "--per-layer")
+    assert failed[0] == 4
+    assert "The first layer that goes wrong is 'a'" in failed[1]
     assert load(out)(image(5, 7)).shape == (1, 24, 5, 7)
     assert run("verify", out, path, "--shape", "1x3x6x5")[0] == 0
     assert run("bench", out, "--iterations", "2", "--warmup", "1ms", "--no-peak")[0] == 0

@@ -64,11 +64,12 @@ def verify(
     fed = load_npz(existing_file(inputs, "--inputs")) if inputs is not None else None
     options: dict[str, Any] = {"reference": reference, "model_path": model, "n": n, "seed": seed, "tolerance": tolerance}  # fmt: skip
     options["dtype"] = _dtype(reading, first)
+    sizes: tuple[Graph, ...] = (graph,)
     if first.manifest.areas:
         if fed is not None and not reading.shape:
             raise typer.BadParameter("--inputs must be with --shape for a module with an open height and width; got none.")  # fmt: skip
         size = between(first.manifest.least, first.manifest.areas[0].size)
-        sizes = (graph,) if reading.shape else (graph, _graph(model, reading, first, size))
+        sizes = sizes if reading.shape else (graph, _graph(model, reading, first, size))
         reports = verify_areas(loaded, sizes, inputs=fed, **options)
     else:
         reports = verify_each(loaded, graph, inputs=fed, **options)
@@ -79,6 +80,9 @@ def verify(
     words = ""
     if per_layer and failed is not None and failed.failing_inputs is not None:
         mcpu = next(key for key, report in reports.items() if report is failed)
+        if first.manifest.areas:  # the graph of the size that failed
+            shapes = {name: array.shape for name, array in failed.failing_inputs.items()}
+            graph = next(g for g in sizes if all(n.type.shape == shapes[n.name] for n in g.inputs))
         words = _first_wrong(graph, loaded[mcpu], failed, mcpu)
     _answer(output, module, model, reports, saved, words)
 

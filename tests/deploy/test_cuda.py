@@ -87,6 +87,7 @@ def test_any_number_of_samples(
         np.testing.assert_array_equal(found, value)
 
 
+@pytest.mark.slow
 def test_any_number_of_samples_in_python() -> None:
     x = np.concatenate([image(seed) for seed in range(5)])
     options = {"target": "cuda -arch=sm_90", "batch_sizes": (1, 3)}
@@ -179,18 +180,18 @@ def first_line(programs: Programs, path: Path, **environment: str) -> str:
 
 
 def test_another_device_is_refused_in_words(
-    nvcc: None, sanitized: Programs, programs: Programs, device: dict[str, str], tmp_path: Path
+    nvcc: None, programs: Programs, device: dict[str, str], tmp_path: Path
 ) -> None:
     path = convc.compile(small_net(), target="cuda -arch=sm_80").export(tmp_path / "old.so")
     assert first_line(programs, path, **device) == (
         "5 module must have code for this device, CPU emulation of sm_90 (test double) (sm_90); got sm_80. Compile it with --sm 90."
     )
-    assert first_line(sanitized, path).startswith(
+    assert first_line(programs, path).startswith(
         "5 a module for cuda must find NVIDIA's driver, libcuda.so.1; got none ("
     )
 
 
-def test_a_driver_without_what_is_needed(bundle: Path, sanitized: Programs, tmp_path: Path) -> None:
+def test_a_driver_without_what_is_needed(bundle: Path, programs: Programs, tmp_path: Path) -> None:
     """Of an older CUDA, or of none."""
     source = tmp_path / "driver.c"
     for text, words in (
@@ -200,7 +201,7 @@ def test_a_driver_without_what_is_needed(bundle: Path, sanitized: Programs, tmp_
     ):
         source.write_text(text)
         run(["gcc", "-shared", "-fPIC", source, "-o", tmp_path / "libcuda.so.1"])
-        said = first_line(sanitized, bundle / "small.so", LD_LIBRARY_PATH=str(tmp_path))
+        said = first_line(programs, bundle / "small.so", LD_LIBRARY_PATH=str(tmp_path))
         assert said.startswith("5 ")
         assert words in said
 

@@ -98,7 +98,7 @@ def _check(given: argparse.Namespace) -> int:
     known = read(given.rows)
     done = {job for job, row in known.items() if row.ok}
     left = [job for job in jobs if given.again or job not in done]
-    print(f"{len(jobs)} networks, {len(jobs) - len(left)} have a row", flush=True)
+    print(f"{len(jobs)} networks, {len(jobs) - len(left)} have a good row", flush=True)
     failed = 0
     for number, (name, opset) in enumerate(left, 1):
         with tempfile.TemporaryDirectory(prefix="convc-zoo-", dir=given.scratch) as folder:

@@ -106,7 +106,7 @@ def test_a_good_row_is_not_made_again_and_a_failure_is_kept(
     append([GOOD], path)
     names = ["check", "torchvision/alexnet", "torchvision/vgg11", "--rows", str(path)]
     assert families.main(names) == 1
-    assert "2 networks, 1 have a row" in capsys.readouterr().out
+    assert "2 networks, 1 have a good row" in capsys.readouterr().out
     assert read(path)["torchvision/vgg11", 12].failure == "exporting: no"
 
 

@@ -25,25 +25,27 @@ double least_microseconds(Function function) {
 
 extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_cost(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
   using namespace convc_cudnn;
-  TVM_FFI_SAFE_CALL_BEGIN();
-  const Call call(arguments, count);
-  Context& context = call.context();
-  Entry& entry = context.entry(call.description, call.tensors);
-  if (entry.plan.workspace) TVM_FFI_THROW(ValueError) << "the plan must need no workspace; got " << entry.plan.workspace << " bytes.";
-  std::vector<void*> pointers;
-  for (const DLTensor* tensor : call.tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
-  void* none = nullptr;
-  Descriptor pack(BACKEND_VARIANT_PACK_DESCRIPTOR);
-  pack.set(ATTR_VARIANT_PACK_DATA_POINTERS, TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()), pointers.data())
-      .set(ATTR_VARIANT_PACK_UNIQUE_IDS, entry.graph->identifiers())
-      .set(ATTR_VARIANT_PACK_WORKSPACE, TYPE_VOID_PTR, 1, &none)
-      .finalize("finalisation of the variant pack");
-  const double ours = least_microseconds([&] {
-    TVMFFIAny nothing = {};
-    if (__tvm_ffi_convc_cudnn(nullptr, arguments, count, &nothing)) TVM_FFI_THROW(RuntimeError) << "the shim must run; got an error.";
+  return guarded([&] {
+    const Call call(arguments, count);
+    Context& context = call.context();
+    Entry& entry = context.entry(call.description, call.tensors);
+    if (entry.plan.workspace) CONVC_THROW(ValueError) << "the plan must need no workspace; got " << entry.plan.workspace << " bytes.";
+    std::vector<void*> pointers;
+    for (const DLTensor* tensor : call.tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
+    void* none = nullptr;
+    Descriptor pack(BACKEND_VARIANT_PACK_DESCRIPTOR);
+    pack.set(ATTR_VARIANT_PACK_DATA_POINTERS, TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()), pointers.data())
+        .set(ATTR_VARIANT_PACK_UNIQUE_IDS, entry.graph->identifiers())
+        .set(ATTR_VARIANT_PACK_WORKSPACE, TYPE_VOID_PTR, 1, &none)
+        .finalize("finalisation of the variant pack");
+    const double ours = least_microseconds([&] {
+      TVMFFIAny nothing = {};
+      if (__tvm_ffi_convc_cudnn(nullptr, arguments, count, &nothing)) CONVC_THROW(RuntimeError) << "the shim must run; got an error.";
+    });
+    const double direct = least_microseconds(
+        [&] { check(Library::get().cudnnBackendExecute(context.handle(), entry.plan.descriptor.raw(), pack.raw()), "cudnnBackendExecute"); });
+    const std::string words = "ours=" + std::to_string(ours) + ";direct=" + std::to_string(direct);
+    const TVMFFIByteArray bytes = {words.data(), words.size()};
+    TVMFFIStringFromByteArray(&bytes, result);
   });
-  const double direct = least_microseconds(
-      [&] { check(Library::get().cudnnBackendExecute(context.handle(), entry.plan.descriptor.raw(), pack.raw()), "cudnnBackendExecute"); });
-  *reinterpret_cast<tvm::ffi::Any*>(result) = tvm::ffi::String("ours=" + std::to_string(ours) + ";direct=" + std::to_string(direct));
-  TVM_FFI_SAFE_CALL_END();
 }

@@ -5,6 +5,7 @@
  *   driver batch MODULE IN N OUT0 ...  the same of N samples of a module with a symbolic batch, with another number of them before
  *   driver fork MODULE              what works in a forked child, and what is an error there
  *   driver threads MODULE IN N R    N threads, a context each, R runs each; all results equal the first
+ *   driver replaced MODULE NEWER IN OUT0 ...  NEWER takes MODULE's place while that is loaded, and is run as by `run best`
  *   driver reload MODULE N          load, run, unload N times; resident memory stays
  *   driver inspect FILE...          one line a file: status, and message or the model's name
  *   driver load FILE...             the same with the code
@@ -191,6 +192,22 @@ static void run_files(const char *cpu, int count, char **arguments) {
   convc_context_destroy(context);
   convc_unload(module);
   free_buffers(&b);
+}
+
+static void replaced(int count, char **arguments) {
+  convc_module *old;
+  CHECK(convc_load(arguments[0], NULL, &old));
+  EXPECT(rename(arguments[1], arguments[0]) == 0);
+  arguments[1] = arguments[0];
+  /* Twice: the second one finds what the first has left. */
+  for (int again = 0; again < 2; ++again) run_files("best", count - 1, arguments + 1);
+  convc_context *context;
+  CHECK(convc_context_create(old, 0, &context));
+  Buffers b = make_buffers(old);
+  CHECK(run(context, &b));
+  free_buffers(&b);
+  convc_context_destroy(context);
+  convc_unload(old);
 }
 
 static void run_batch(int count, char **arguments) {
@@ -418,6 +435,7 @@ int main(int argc, char **argv) {
   const char *verb = argv[1];
   if (strcmp(verb, "misuse") == 0) misuse(argv[2]);
   else if (strcmp(verb, "run") == 0 && argc > 3) run_files(argv[2], argc - 3, argv + 3);
+  else if (strcmp(verb, "replaced") == 0 && argc > 4) replaced(argc - 2, argv + 2);
   else if (strcmp(verb, "batch") == 0 && argc > 4) run_batch(argc - 2, argv + 2);
   else if (strcmp(verb, "fork") == 0) forked(argv[2]);
   else if (strcmp(verb, "threads") == 0 && argc == 6) threads(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));

@@ -40,6 +40,18 @@ def test_results(programs: Programs, module_file: Path, image_file: Path, tmp_pa
     assert_outputs(tmp_path)
 
 
+def test_a_file_made_anew_where_a_loaded_one_lies(
+    programs: Programs, module_file: Path, image_file: Path, tmp_path: Path
+) -> None:
+    """The dynamic loader knows the path: it would give the new module the old one's code."""
+    x = cc.input("x", (1, 3, 16, 16))
+    other = cc.graph({"y": cc.conv2d(x, np.ones((4, 3, 3, 3), np.float32), name="other")})
+    place = convc.compile(other, threads=1).export(tmp_path / "module.so")
+    newer = shutil.copy(module_file, tmp_path / "newer.so")
+    programs.drive("replaced", place, newer, *run_files(module_file, image_file, tmp_path)[1:])
+    assert_outputs(tmp_path)
+
+
 @pytest.mark.isa("avx2")
 @pytest.mark.isa("fma")
 @pytest.mark.parametrize("cpu", CPUS)

@@ -1,8 +1,10 @@
 #include "file.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -29,6 +31,7 @@ bool inside(uint64_t offset, uint64_t size, uint64_t whole) { return offset <= w
 
 ModuleFile::~ModuleFile() {
   if (data_) munmap(data_, size_);
+  if (descriptor_ >= 0) ::close(descriptor_);
   free(path_);
 }
 
@@ -51,6 +54,20 @@ convc_status ModuleFile::open(const char *path, const char *expected) {
   }
   if (convc_status bad = find_sections()) return bad;
   return check_seal();
+}
+
+void *ModuleFile::load_code() {
+  // NOW: a symbol that is missing is an error here and not the end of the process at the first call.
+  constexpr int kMode = RTLD_NOW | RTLD_LOCAL;
+  void *known = dlopen(path_, kMode | RTLD_NOLOAD);
+  if (!known) return dlopen(path_, kMode);
+  // The loader takes a name that it knows for the library that it has: a file made anew at the path of a module that is alive would run
+  // the old code on the new weights. By its descriptor, kept as long as the code, the loader looks at the file itself.
+  dlclose(known);
+  descriptor_ = ::open(path_, O_RDONLY | O_CLOEXEC);
+  char name[32];
+  snprintf(name, sizeof name, "/proc/self/fd/%d", descriptor_);
+  return dlopen(name, kMode);
 }
 
 convc_status ModuleFile::check_unchanged() const {

@@ -22,6 +22,8 @@ class ModuleFile {
 
   // Open `path`, compare the file's SHA-256 with `expected` (unless NULL), find the sections, compare the seal.
   convc_status open(const char *path, const char *expected);
+  // Load the code; NULL, with dlerror() to ask, if that fails.
+  void *load_code();
   // Fail unless `path` still is the file that was opened, unchanged.
   convc_status check_unchanged() const;
 
@@ -36,6 +38,7 @@ class ModuleFile {
   convc_status check_expected(const char *expected) const;
 
   char *path_ = nullptr;
+  int descriptor_ = -1;  // that the code was loaded by, if its path stood for another file
   unsigned char *data_ = nullptr;
   uint64_t size_ = 0;
   struct stat identity_ = {};

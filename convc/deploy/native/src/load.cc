@@ -179,8 +179,7 @@ convc_status load_code(convc_module &module, int device) {
     if (convc_status bad = find_device(module, device)) return bad;
   }
   if (!module.linked) {
-    // NOW: a symbol that is missing is an error here and not the end of the process at the first call.
-    module.library = dlopen(module.file.path(), RTLD_NOW | RTLD_LOCAL);
+    module.library = module.file.load_code();
     if (!module.library) return fail(CONVC_ERROR_FILE, "module file '%s' must load; got %s.", module.file.path(), dlerror());
     if (convc_status bad = module.file.check_unchanged()) return bad;
   }

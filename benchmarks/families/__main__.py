@@ -92,9 +92,9 @@ def _chosen(patterns: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 
 def _check(given: argparse.Namespace) -> int:
+    jobs = [(name, given.opset or opset) for name, opset in _chosen(given.names)]
     if "torch" not in _versions():
         raise ToolchainError("exporting must have the package 'torch'; got no such package. Run: pip install 'convc[zoo]'")  # fmt: skip
-    jobs = [(name, given.opset or opset) for name, opset in _chosen(given.names)]
     known = read(given.rows)
     done = {job for job, row in known.items() if row.ok}
     left = [job for job in jobs if given.again or job not in done]

@@ -26,8 +26,8 @@ class GraphBuilder:
         >>> from convc.ir.types import TensorType
         >>> b = GraphBuilder("g")
         >>> x = b.input("x", TensorType((1, 3, 8, 8)))
-        >>> b.finish({"y": b.add("relu", [x])}).outputs
-        (Output(name='y', value='relu'),)
+        >>> [(o.name, o.value) for o in b.finish({"y": b.add("relu", [x])}).outputs]
+        [('y', 'relu')]
     """
 
     def __init__(self, name: str) -> None:

@@ -34,7 +34,7 @@ def vector(length: int, target: Target) -> int:
     Example:
         >>> zen4 = Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32)
         >>> [vector(n, zen4) for n in (576, 75, 27, 3)]
-        [16, 8, 8, 1]
+        [16, 8, 8, 2]
     """
     sizes = [v for v in (target.lanes, target.lanes // 2, 4, 2, 1) if v <= max(length, 1)]
     return min(sizes, key=lambda v: length // v + length % v)

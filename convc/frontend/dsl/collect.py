@@ -60,8 +60,8 @@ def graph(outputs: Tensor | Mapping[str, Tensor], *, name: str = "graph") -> Gra
 
     Example:
         >>> from convc.frontend.dsl.tensor import input
-        >>> graph(input("x", (2,)) + 1.0).outputs
-        (Output(name='add_1', value='add_1'),)
+        >>> [(o.name, o.value) for o in graph(input("x", (2,)) + 1.0).outputs]
+        [('add_1', 'add_1')]
     """
     named = {"": outputs} if isinstance(outputs, Tensor) else dict(outputs)
     tensors = collected(list(named.values()))

@@ -77,7 +77,8 @@ def test_what_mixes_samples_is_named_with_a_way_out() -> None:
 
 def test_batches_that_cannot_be() -> None:
     with pytest.raises(
-        InvalidModelError, match=r"leading extent, the batch, alone; got \[N, C, 6, 6\]"
+        InvalidModelError,
+        match=r"leading extent, the batch, which alone may have a name; got \[N, C, 6, 6\]",
     ):
         from_onnx(net(), shapes={"x": ("N", "C", 6, 6)})
     fixed = net(**{"float[batch,3,6,6] x": "float[1,3,6,6] x"})

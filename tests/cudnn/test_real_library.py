@@ -16,7 +16,7 @@ from convc.ir import ConvSpec
 from convc.runtime.libraries.cudnn import Description, find_cudnn
 from convc.runtime.libraries.cudnn.shim import NATIVE
 from tests.conv_grid import CONV_GRID
-from tests.cuda_emulation.test_doubles import toolkit_headers
+from tests.cuda_emulation.toolkit import toolkit_headers
 from tests.cudnn.test_shim import described, symmetric
 
 
@@ -28,13 +28,6 @@ def library() -> Path:
     return Path(found)
 
 
-def headers() -> Path:
-    folder = toolkit_headers()
-    if folder is None:
-        pytest.skip("no CUDA toolkit headers (cuda.h) here; CUDA_HOME names the toolkit")
-    return folder
-
-
 def test_our_numbers_are_those_of_the_header():
     folder = library().parents[1] / "include"
     if not (folder / "cudnn_graph.h").exists():
@@ -44,7 +37,7 @@ def test_our_numbers_are_those_of_the_header():
         "-std=c++17",
         "-fsyntax-only",
         f"-I{folder}",
-        f"-I{headers()}",
+        f"-I{toolkit_headers()}",
         f"-I{tvm_ffi.libinfo.find_include_path()}",
         "abi_check.cc",
     ]
@@ -55,7 +48,7 @@ def test_our_numbers_are_those_of_the_header():
 def plans(questions: list[tuple[Description, list[tuple[tuple[int, ...], str]]]]) -> list[str]:
     library()
     text = json.dumps([[str(d), tensors] for d, tensors in questions])
-    command = [sys.executable, "-m", "tests.cudnn.deviceless", str(headers() / "cuda.h")]
+    command = [sys.executable, "-m", "tests.cudnn.deviceless", str(toolkit_headers() / "cuda.h")]
     done = subprocess.run(
         command, input=text, capture_output=True, text=True, check=False, timeout=500
     )

@@ -9,6 +9,7 @@ first line of what it said on standard error.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import subprocess
@@ -17,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import convc.cli.manifest_view
-import convc.runtime  # noqa: F401 - what the command would import is here before the first fork
 from convc.cli import invoke, main
 
 __all__ = ["exit_codes"]
@@ -36,6 +35,7 @@ def exit_codes(arguments: Sequence[str], paths: Sequence[Path]) -> list[tuple[in
 
 
 def _serve(arguments: Sequence[str]) -> None:
+    importlib.import_module("convc.runtime")
     with contextlib.redirect_stderr(io.StringIO()):
         # An error of its own, so that what the command line imports when it runs is here before the first fork, too.
         assert invoke([*arguments, os.devnull]) != 0

@@ -80,7 +80,6 @@ from convc.frontend.nnet.dnn_ops import (
     GpuDnnConvDesc,
     GpuDnnConvGradI,
     GpuDnnConvGradW,
-    GpuDnnSoftmaxGrad,
 )
 from convc.frontend.nnet.fft import (
     conv2d_fft,
@@ -108,6 +107,7 @@ from convc.frontend.nnet.shapes import (
 )
 from convc.frontend.nnet.softmax import (
     GpuDnnSoftmax,
+    GpuDnnSoftmaxGrad,
     logsoftmax,
     softmax,
 )

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convc.errors import ShapeError, unknown_name
-from convc.frontend.dsl.elementwise import exp
-from convc.frontend.dsl.reduction import sum as dsl_sum
+from convc.errors import ShapeError
 from convc.frontend.dsl.tensor import Operand, Tensor
 from convc.frontend.nnet.conv_layers import Numbers
 from convc.frontend.nnet.convolution import Convolution
 from convc.frontend.nnet.dnn import convolution_of
 from convc.frontend.nnet.geometry import BorderMode, float_tensor
 from convc.frontend.nnet.shapes import get_conv_output_shape
-from convc.frontend.nnet.softmax import ALGORITHMS, MODES
 
 __all__ = [
     "GpuDnnConv",
     "GpuDnnConvDesc",
     "GpuDnnConvGradI",
     "GpuDnnConvGradW",
-    "GpuDnnSoftmaxGrad",
 ]
 
 
@@ -161,44 +157,3 @@ class GpuDnnConvGradI(_Op):
         shape = float_tensor("output", output, kern).shape
         dx = desc.convolution(self.algo).input_gradient(topgrad, kern, shape)
         return self._merged(dx, output, alpha, beta)
-
-
-class GpuDnnSoftmaxGrad:
-    """Gradient of `GpuDnnSoftmax`, from its result; called as (dy, sm).
-
-    Args:
-        tensor_format: 'bc01'.
-        algo: 'fast' and 'accurate': sm (dy - sum(dy sm)); 'log': dy - exp(sm) sum(dy).
-        mode: 'instance' or 'channel'.
-
-    Example:
-        >>> from convc import dsl, nnet
-        >>> dy, sm = dsl.input("dy", (2, 3, 4, 4)), dsl.input("sm", (2, 3, 4, 4))
-        >>> nnet.GpuDnnSoftmaxGrad("bc01", "log", "instance")(dy, sm).shape
-        (2, 3, 4, 4)
-    """
-
-    def __init__(
-        self, tensor_format: str = "bc01", algo: str = "accurate", mode: str = "channel"
-    ) -> None:
-        for kind, value, known in (
-            ("tensor_format", tensor_format, ("bc01",)),
-            ("algo", algo, ALGORITHMS),
-            ("mode", mode, MODES),
-        ):
-            if value not in known:
-                raise unknown_name(kind, value, known)
-        self.algo, self.mode = algo, mode
-
-    def __call__(self, dy: Operand, sm: Operand) -> Tensor:
-        """Return the gradient with respect to the softmax's operand."""
-        y = float_tensor("sm", sm, dy)
-        g = float_tensor("dy", dy, y)
-        if len(y.shape) != 4 or g.shape != y.shape:
-            raise ShapeError(
-                f"dy and sm must be (batch, channels, rows, columns) and alike; got {g.node.type} and {y.node.type}."
-            )
-        axes = (1, 2, 3) if self.mode == "instance" else (1,)
-        if self.algo == "log":
-            return g - exp(y) * dsl_sum(g, axes, keepdims=True)
-        return y * (g - dsl_sum(g * y, axes, keepdims=True))

@@ -14,7 +14,7 @@ from convc.frontend.dsl.tensor import Operand, Tensor, building, reshape
 from convc.frontend.nnet.geometry import float_tensor
 from convc.ir.types import Shape
 
-__all__ = ["GpuDnnSoftmax", "logsoftmax", "softmax"]
+__all__ = ["GpuDnnSoftmax", "GpuDnnSoftmaxGrad", "logsoftmax", "softmax"]
 
 ALGORITHMS: Final = ("fast", "accurate", "log")
 MODES: Final = ("instance", "channel")
@@ -32,7 +32,23 @@ def logsoftmax(c: Operand, axis: int | None = None, *, name: str | None = None) 
     return dsl_log_softmax(float_tensor("c", c), -1 if axis is None else axis, name=name)
 
 
-class GpuDnnSoftmax:
+class _Softmax:
+    """What a softmax of cuDNN and its gradient are made with."""
+
+    def __init__(
+        self, tensor_format: str = "bc01", algo: str = "accurate", mode: str = "channel"
+    ) -> None:
+        for kind, value, known in (
+            ("tensor_format", tensor_format, ("bc01",)),
+            ("algo", algo, ALGORITHMS),
+            ("mode", mode, MODES),
+        ):
+            if value not in known:
+                raise unknown_name(kind, value, known)
+        self.algo, self.mode = algo, mode
+
+
+class GpuDnnSoftmax(_Softmax):
     """A softmax of images (batch, channels, rows, columns).
 
     Args:
@@ -52,18 +68,6 @@ class GpuDnnSoftmax:
         (2, 3, 4, 4)
     """
 
-    def __init__(
-        self, tensor_format: str = "bc01", algo: str = "accurate", mode: str = "channel"
-    ) -> None:
-        for kind, value, known in (
-            ("tensor_format", tensor_format, ("bc01",)),
-            ("algo", algo, ALGORITHMS),
-            ("mode", mode, MODES),
-        ):
-            if value not in known:
-                raise unknown_name(kind, value, known)
-        self.algo, self.mode = algo, mode
-
     def __call__(self, x: Operand) -> Tensor:
         """Return the softmax of `x`."""
         images = float_tensor("x", x)
@@ -76,6 +80,35 @@ class GpuDnnSoftmax:
         else:
             y = (dsl_log_softmax if self.algo == "log" else dsl_softmax)(flat, 1)
         return reshape(y, images.shape) if self.mode == "instance" else y
+
+
+class GpuDnnSoftmaxGrad(_Softmax):
+    """Gradient of `GpuDnnSoftmax`, from its result; called as (dy, sm).
+
+    Args:
+        tensor_format: 'bc01'.
+        algo: 'fast' and 'accurate': sm (dy - sum(dy sm)); 'log': dy - exp(sm) sum(dy).
+        mode: 'instance' or 'channel'.
+
+    Example:
+        >>> from convc import dsl, nnet
+        >>> dy, sm = dsl.input("dy", (2, 3, 4, 4)), dsl.input("sm", (2, 3, 4, 4))
+        >>> nnet.GpuDnnSoftmaxGrad("bc01", "log", "instance")(dy, sm).shape
+        (2, 3, 4, 4)
+    """
+
+    def __call__(self, dy: Operand, sm: Operand) -> Tensor:
+        """Return the gradient with respect to the softmax's operand."""
+        y = float_tensor("sm", sm, dy)
+        g = float_tensor("dy", dy, y)
+        if len(y.shape) != 4 or g.shape != y.shape:
+            raise ShapeError(
+                f"dy and sm must be (batch, channels, rows, columns) and alike; got {g.node.type} and {y.node.type}."
+            )
+        axes = (1, 2, 3) if self.mode == "instance" else (1,)
+        if self.algo == "log":
+            return g - exp(y) * dsl_sum(g, axes, keepdims=True)
+        return y * (g - dsl_sum(g * y, axes, keepdims=True))
 
 
 def _instances(shape: Shape) -> Shape:

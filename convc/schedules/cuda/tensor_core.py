@@ -17,9 +17,8 @@ from convc.schedules import implicit_gemm
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import fragments
 from convc.schedules.cuda.fragments import CHANNELS
-from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import launched_cycles
-from convc.schedules.cuda.subpixel import ALGORITHM as SUBPIXEL
+from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.matrices import Matrices
@@ -43,25 +42,8 @@ class TensorCore:
 
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
-        spec = problem.spec
-        if (old := too_old(target)) is not None:
-            return old
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
-        if spec.dtype not in self.types:
-            return Unsupported(f"element type must be {', '.join(self.types)}; got {spec.dtype}")
-        if problem.accumulator != "float32":
-            return Unsupported(f"sums must be of float32; got {problem.accumulator}")
-        if spec.transposed:
-            refusal = SUBPIXEL.refusal(spec)
-            if refusal is not None:
-                return refusal
-        whole = _whole(problem)
-        if (whole.groups > 1 or whole.phases > 1) and whole.channels % CHANNELS:
-            return Unsupported(
-                f"output channels of a group or phase must be a multiple of {CHANNELS}; got {whole.channels}"
-            )
-        return None
+        refusal = on_tensor_cores(problem, target, self.types)
+        return refusal if refusal is not None else whole_tiles(_whole(problem), CHANNELS)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile that the model finds fastest."""

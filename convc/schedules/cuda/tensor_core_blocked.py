@@ -15,10 +15,9 @@ from tvm import te
 from convc.schedules import vector_gemm
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
-from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import launched_cycles
+from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.row_tiles import row_cycles, row_tiles
-from convc.schedules.cuda.subpixel import ALGORITHM as SUBPIXEL
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
@@ -28,6 +27,8 @@ from convc.target import Target
 __all__ = ["ALGORITHM", "TensorCoreBlocked"]
 
 _TYPES: Final = ("float16", "bfloat16")
+# Of the weights, which one ldmatrix reads for two instructions.
+_CHANNELS: Final = 16
 _SPLITS: Final = (1, 2, 4, 8, 16)
 
 
@@ -39,26 +40,13 @@ class TensorCoreBlocked:
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
         spec = problem.spec
-        if (old := too_old(target)) is not None:
-            return old
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
-        if spec.dtype not in _TYPES:
-            return Unsupported(f"element type must be {' or '.join(_TYPES)}; got {spec.dtype}")
-        if problem.accumulator != "float32":
-            return Unsupported(f"sums must be of float32; got {problem.accumulator}")
-        if spec.transposed and (refusal := SUBPIXEL.refusal(spec)) is not None:
+        if (refusal := on_tensor_cores(problem, target, _TYPES)) is not None:
             return refusal
         if spec.group > 1 and (spec.in_channels // spec.group) % lanes(spec.dtype):
             return Unsupported(
                 f"input channels of a group must be a multiple of {lanes(spec.dtype)}; got {spec.in_channels // spec.group}"
             )
-        whole = _whole(problem)
-        if (whole.groups > 1 or whole.phases > 1) and whole.channels % 16:
-            return Unsupported(
-                f"output channels of a group or phase must be a multiple of 16; got {whole.channels}"
-            )
-        return None
+        return whole_tiles(_whole(problem), _CHANNELS)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile that the model finds fastest."""

@@ -172,4 +172,5 @@ def test_rows_stay_rows(body: str, wanted: int) -> None:
 
 def _run(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     results = ReferenceEvaluator(model).run(None, dict(feeds))
-    return [np.asarray(results[place]) for place in range(len(model.graph.output))]  # type: ignore[index]
+    assert isinstance(results, list), "in the order of the model's outputs"
+    return [np.asarray(value) for value in results]

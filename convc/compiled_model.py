@@ -15,6 +15,7 @@ import numpy as np
 
 from convc.deploy.bundle import write_bundle
 from convc.deploy.static import write_static
+from convc.errors import PackageError
 from convc.ir.graph import Graph
 from convc.lowering.build import Built
 from convc.planning import Planned
@@ -77,6 +78,8 @@ class CompiledModel:
             PackageError: if the format does not take the target, or the path.
         """
         destination = Path(path)
+        if format != "so" and self.manifest.areas:
+            raise PackageError(f"format must be 'so' for an open height and width, whose sizes the C runtime does not tell apart; got '{format}'. Compile once for each size.")  # fmt: skip
         if format == "so":
             self._built.export(destination, cc)
         elif format == "static":

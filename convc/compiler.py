@@ -125,6 +125,8 @@ def compile(
         opened = open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize), shapes, wanted, areas)  # fmt: skip
         graph = opened.sources[0]
     else:
+        if areas:
+            raise InputError(f"areas must be given for an open height and width; got {list(areas)} for shapes that are fixed. Open them: --shape NAME:1x3xH=64..512xW=64..512.")  # fmt: skip
         graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
     machines = parse_targets(target, mcpu, threads or usable_threads(), mtriple=mtriple)
     if opened and (len(machines) > 1 or any(m.device is not None for m in machines)):
@@ -141,7 +143,10 @@ def compile(
     parts = [(reduced, machine) for machine in machines for reduced in graphs]
     planned = list(plan_module(parts, wishes, digest, sizes))
     if not dequantize:
-        said = quantized_notes(*parts[0])
+        # Each CPU once; sizes of one graph have the same layers.
+        said = dict.fromkeys(
+            note for g, m in parts[:: len(graphs)] for note in quantized_notes(g, m)
+        )
         planned[0] = replace(planned[0], notes=(*planned[0].notes, *said))
     programs = [emit(reduced, p.plan, m) for p, (reduced, m) in zip(planned, parts, strict=True)]
     built = build_variants(

@@ -121,6 +121,9 @@ def opened(
     sizes = {tuple(a) for a in areas} if areas else {whole, *([half] if half[0] >= low_h and half[1] >= low_w else [])}  # fmt: skip
     if whole not in sizes:
         raise InvalidModelError(f"areas must have one of {high_h} x {high_w}, the largest height and width; got {sorted(sizes)}.")  # fmt: skip
+    outside = sorted(a for a in sizes if not (low_h <= a[0] <= high_h and low_w <= a[1] <= high_w))
+    if outside:
+        raise InvalidModelError(f"areas must be from {low_h} x {low_w} to {high_h} x {high_w}; got {outside[0][0]} x {outside[0][1]}.")  # fmt: skip
     names = tuple(n for n, s in shapes.items() if any(isinstance(d, str) for d in s[1:]))
 
     def at(size: tuple[int, int]) -> Graph:

@@ -34,6 +34,9 @@ TOLERANCE: Final = 1e-4
 
 _FACTOR: Final = 4
 
+# Of the greatest element, whatever the rounded run says: 0.125 in bfloat16, where a ResNet-50 is 0.006 off; 0.016 in float16, where it is 0.0005.
+_MOST_ROUNDINGS: Final = 32
+
 
 def tolerance_of(graph: Graph, dtype: str | None, given: float | None = None) -> Tolerance:
     """Return how much error passes, for given inputs and what the reference makes of them.
@@ -66,8 +69,10 @@ def tolerance_of(graph: Graph, dtype: str | None, given: float | None = None) ->
         rows = [compare(name, own[name], expected[name], TOLERANCE) for name in expected]
         # What overflows a half in one of the two alone is infinitely wrong; the module is held to what the others say.
         errors = [r.max_relative_error for r in rows if np.isfinite(r.max_relative_error)]
-        return TOLERANCE + max(
-            _FACTOR * max(errors, default=0.0), 2 * max(map(result_rounding, used))
+        one = max(map(result_rounding, used))
+        # What is run here went through the passes and the conversion that made the module: a fault of theirs must not excuse itself.
+        return TOLERANCE + min(
+            max(_FACTOR * max(errors, default=0.0), 2 * one), _MOST_ROUNDINGS * one
         )
 
     return rounding

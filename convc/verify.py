@@ -72,8 +72,8 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every output is within the tolerance."""
-        return self.max_relative_error <= self.tolerance
+        """Whether every output of every run is within that run's tolerance."""
+        return self.failing_inputs is None and self.max_relative_error <= self.tolerance
 
     @property
     def max_relative_error(self) -> float:
@@ -90,7 +90,9 @@ class VerifyReport:
             for o in self.outputs
             if not o.max_relative_error <= self.tolerance
         ]
-        raise AccuracyError("\n".join(lines))
+        # A run has a tolerance of its own, which may be less than the greatest.
+        own = f"every run must be within its own tolerance of {self.reference}; got one that is not, of at most {self.max_relative_error:.3g}."
+        raise AccuracyError("\n".join(lines) or own)
 
     def joined(self, other: VerifyReport) -> VerifyReport:
         """Return the report of both, of one module and reference."""

@@ -11,7 +11,7 @@ import pytest
 
 from convc.cli import invoke
 from convc.compiler import compile
-from convc.errors import InputError, InvalidModelError, ShapeError
+from convc.errors import InputError, InvalidModelError, PackageError, ShapeError
 from convc.runtime import load
 from convc.runtime.area_module import AreaModule
 
@@ -112,6 +112,18 @@ def test_shapes_that_cannot_be(shape: tuple, text: str) -> None:
 def test_areas_must_reach_the_largest() -> None:
     with pytest.raises(InvalidModelError, match="one of 40 x 36"):
         compile(model(), shapes=SHAPES, areas=[(20, 20)])
+
+
+def test_areas_are_within_the_range_and_for_open_shapes_only(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelError, match=r"from 8 x 8 to 40 x 36; got 64 x 64"):
+        compile(model(), shapes=SHAPES, areas=[(40, 36), (64, 64)], threads=1)
+    with pytest.raises(InputError, match=r"for an open height and width; got \[\(8, 8\)\] for shapes that are fixed"):  # fmt: skip
+        compile(model(), shapes={"x": (1, 3, 16, 16)}, areas=[(8, 8)], threads=1)
+    one = compile(model(), shapes=SHAPES, areas=[(40, 36)], threads=1)
+    for form, name in (("bundle", "b"), ("static", "b.a")):
+        with pytest.raises(PackageError, match=f"format must be 'so' .*; got '{form}'"):
+            one.export(tmp_path / name, format=form)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

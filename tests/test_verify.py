@@ -125,7 +125,18 @@ def test_onnxruntime_is_a_second_opinion(tmp_path: Path) -> None:
     assert not verify(Fake(1.0), GRAPH, reference="onnxruntime", model_path=path).ok
 
 
-def test_half_types_may_be_as_wrong_as_their_rounding() -> None:
+def test_each_run_has_its_own_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second allows more, which does not excuse the first."""
+    limits = iter((1e-6, 0.5))
+    monkeypatch.setattr("convc.verify.tolerance_of", lambda *_: lambda fed, expected: next(limits))
+    report = verify(Fake(1e-3), GRAPH, n=2)
+    assert report.max_relative_error < report.tolerance
+    assert not report.ok
+    with pytest.raises(AccuracyError, match="every run must be within its own tolerance"):
+        report.raise_if_failed()
+
+
+def test_half_types_may_be_as_wrong_as_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = "%w = constant splat(0.3) : f32[8,8]"
     graph = parse(f"graph @g {{ %x = input : f32[4,8] {weights} %a = dense(%x, %w) %b = dense(%a, %w) %y = dense(%b, %w) return %y }}")  # fmt: skip
     narrow = convert_floats(graph, "bf16")
@@ -146,6 +157,10 @@ def test_half_types_may_be_as_wrong_as_their_rounding() -> None:
     assert report.ok
     assert 2**-8 < report.tolerance < 0.1
     assert not verify(Rounded(1.1), graph, dtype="bf16").ok
+    # What is wrong in the conversion itself is in both, and must not excuse itself.
+    monkeypatch.setattr("convc.rounding.interpret", lambda *a, **k: {"y": 3 * interpret(narrow, a[1])["y"]})  # fmt: skip
+    assert verify(Rounded(1.0), graph, dtype="bf16").tolerance < 0.13
+    assert not verify(Rounded(3.0), graph, dtype="bf16").ok
     # Without the type, and where a tolerance is given, it is as for float32.
     assert not verify(Rounded(1.0), graph).ok
     assert not verify(Rounded(1.0), graph, dtype="bf16", tolerance=1e-4).ok

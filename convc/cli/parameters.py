@@ -156,7 +156,7 @@ def parse_shape(text: str) -> tuple[str | None, tuple[int | str, ...]]:
     extent = r"([1-9]\d*|[A-WYZ][A-WYZ0-9_]*(=[1-9]\d*\.\.[1-9]\d*)?)"
     if not re.fullmatch(rf"{extent}(x{extent})*", extents) or (colon and not name):
         raise typer.BadParameter(
-            f"--shape must look like NAME:1x3x224x224, NAME:Nx3x224x224 or NAME:N=1..64x3x224x224; got '{text}'."
+            f"--shape must look like NAME:1x3x224x224, NAME:Nx3x224x224, NAME:N=1..64x3x224x224 or NAME:1x3xH=64..512xW=64..512; got '{text}'."
         )
     dims = (int(d) if d.isdigit() else d for d in extents.split("x"))
     return (name if colon else None), tuple(dims)

@@ -51,7 +51,7 @@ def has_dot(target: Target) -> bool:
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return blocks and tile."""
-    if _is_depthwise(spec):
+    if is_depthwise(spec):
         return {
             **DEPTHWISE.knobs(_in_floats(spec), target),
             "block": target.lanes,
@@ -74,7 +74,7 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     }
 
 
-def _is_depthwise(spec: ConvSpec) -> bool:
+def is_depthwise(spec: ConvSpec) -> bool:
     """Whether the layer is depthwise, and its sums are exact in float32."""
     products = math.prod(spec.kernel)
     return (

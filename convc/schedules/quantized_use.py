@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.ir.graph import CONSTANT, Graph, Node
-from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.schedules.backend import backend_of
-from convc.schedules.quantized import has_dot
+from convc.schedules.quantized import has_dot, is_depthwise
 from convc.target import Target
 
 __all__ = ["quantized_notes"]
@@ -27,7 +27,7 @@ def quantized_notes(graph: Graph, target: Target) -> tuple[str, ...]:
         n
         for n in graph.nodes
         if isinstance(n.attributes, QuantizedConvAttributes)
-        and (target.device is not None or n.attributes.group != graph[n.inputs[1]].type.shape[0])
+        and (target.device is not None or not _by_floats(graph, n, n.attributes))
     ]
     notes = []
     if layers and "quantized" not in backend_of(target).schedules:
@@ -45,6 +45,11 @@ def quantized_notes(graph: Graph, target: Target) -> tuple[str, ...]:
     if in_floats:
         notes.append(f"{_named(in_floats)} run in float32: {_reason(graph, in_floats[0])}.")
     return tuple(notes)
+
+
+def _by_floats(graph: Graph, node: Node, attributes: QuantizedConvAttributes) -> bool:
+    data, weight = (graph[i].type for i in node.inputs[:2])
+    return is_depthwise(quantized_spec(data, weight, attributes))
 
 
 def _named(layers: Sequence[Node]) -> str:

@@ -115,6 +115,7 @@ CASES = [
     *(("max_pool_indices", [whole(2, 3, 6, 7)], MaxPoolIndicesAttributes((2, 3), (2, 2), (1, 1, 0, 1), (), True, c)) for c in (True, False)),
     ("reduce_prod", [f(3, 4, 5)], ReduceAttributes((0, 2), False)),
     ("max_pool", [i(-100, 100, 1, 2, 6, 6, dtype=np.int8)], None),
+    ("matmul", [i(-9, 9, 3, 4, dtype=np.int32), i(-9, 9, 4, 5, dtype=np.int32)], None),
     *(("quantize", [f(3, 4, 5), SCALES, ZEROS], QuantizeAttributes(t)) for t in ("uint8", "int8")),
     *(("dequantize", [i(0, 100, 3, 4, 5, dtype=t), SCALES, ZEROS], None) for t in (np.uint8, np.int8, np.int32)),
     *(("nms", nms_operands(n, c), NmsAttributes(m, o, t, c)) for n, m, o, t in ((30, 30, 0.3, 0.0), (17, 4, 0.5, float("-inf")), (1, 1, 0.0, -9.0), (9, 0, 0.5, 0.0)) for c in (True, False)),

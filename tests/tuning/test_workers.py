@@ -74,7 +74,7 @@ def test_every_algorithm_is_built_checked_and_timed_in_a_worker():
             timed = pool.time(Time(0, 2, 0.0002, mode))
             assert timed.status == "ok"
             assert len(timed.samples) == 2
-            # Seconds, not milliseconds; how long a busy machine held it up is not ours to say.
+            # How long a busy machine held it up is not ours to say.
             assert all(0 < s < 10 for s in timed.samples)
         pool.forget()
         assert not pool.holds(0)

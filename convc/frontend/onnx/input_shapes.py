@@ -91,7 +91,7 @@ def batch_of(
     for name, shape in named.items():
         if any(isinstance(d, str) for d in shape[1:]):
             raise InvalidModelError(
-                f"input '{name}' must have numbers behind its leading extent, the batch, which alone may have a name; got {_text(shape)}."
+                f"input '{name}' must have numbers behind its leading extent, the batch, which alone may have a name; got {_text(shape)}. An open height and width have ranges: H=64..512, W=64..512."
             )
     constants = {t.name for t in graph.initializer}
     inputs = {i.name: _open_dimensions(i) for i in graph.input if i.name not in constants}

@@ -155,6 +155,12 @@ def test_where_quantised_layers_are_slow_it_is_said() -> None:
     assert "plain integer loops: cuda has no kernel" in notes(text, "host", "cuda -arch=90")
     assert notes(text, dequantize=True) == ""
     assert notes(text, "sapphirerapids") == ""
+    # Of several CPUs one may lack it; and a layer with one filter is no depthwise one.
+    assert "x86-64-v3 has no instruction" in notes(text, "sapphirerapids,x86-64-v3")
+    one = text.replace(
+        "int8[4,4,1,1] w = {1,2,3,4,1,2,3,4,1,2,3,4,1,2,3,4}", "int8[1,4,1,1] w = {1,2,3,4}"
+    )
+    assert "1 quantised layer ('y/conv') run one product at a time" in notes(one.replace("1,4,3,3] y", "1,1,3,3] y"))  # fmt: skip
 
 
 def test_where_quantised_layers_run_in_floats_it_is_said() -> None:

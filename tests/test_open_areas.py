@@ -149,6 +149,13 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     assert code == 0, text
     assert "from 4 x 4 to 12 x 9, on code for 12 x 9" in text
+    code, text = run("inspect", out)
+    assert (
+        code,
+        "areas    any height and width from 4 x 4 to 12 x 9, on code for 12 x 9" in text,
+    ) == (0, True), text
+    code, text = run("inspect", path, "--shape", "x:1x3xH=12..4xW=4..9")
+    assert (code, "from the least to the greatest extent; got 12..4" in text) == (2, True), text
     code, text = run("verify", out, path, "-n", "1")
     assert (code, "2 runs" in text) == (0, True), text
     failed = run("verify", out, path, "-n", "1", "--tolerance", "1e-9", "--per-layer")

@@ -88,7 +88,7 @@ def _chosen(patterns: Sequence[str]) -> Iterator[tuple[str, int]]:
     for names in NAMES.values():
         for place, name in enumerate(names):
             if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns):
-                yield name, opset_of(name, place)
+                yield name, opset_of(place)
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is asked; return the exit code: 1 if a network failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description="torchvision's and timm's networks: exported, compiled, compared.")  # fmt: skip
     verbs = parser.add_subparsers(dest="verb", required=True)
-    add = verbs.add_parser("list", help="print the names").add_argument
+    verbs.add_parser("list", help="print the names")
     add = verbs.add_parser(
         "check", help="export, compile and compare what has no good row"
     ).add_argument
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--again", action="store_true", help="also what has a good row")
     add("--rows", type=Path, default=ROWS, metavar="FILE", help="where the rows are kept")
     add("--scratch", type=Path, metavar="DIR", help="where files are exported to, one at a time")
-    add = verbs.add_parser("table", help=f"write {DOCUMENT.name} from the rows").add_argument
+    verbs.add_parser("table", help=f"write {DOCUMENT.name} from the rows")
     given = parser.parse_args(arguments)
     try:
         if given.verb == "list":

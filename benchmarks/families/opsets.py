@@ -7,15 +7,13 @@ from typing import Final
 __all__ = ["OPSETS", "opset_of"]
 
 OPSETS: Final = tuple(range(11, 24))
-# What torch's exporters lack below; they name the first opset that has it.
-_AT_LEAST: Final[dict[str, int]] = {}
 
 
-def opset_of(name: str, place: int) -> int:
-    """Return the opset of the network at a place of its list.
+def opset_of(place: int) -> int:
+    """Return the opset of the network at a place of a list.
 
     Example:
-        >>> opset_of("torchvision/alexnet", 0), opset_of("torchvision/vgg16", 14)
+        >>> opset_of(0), opset_of(14)
         (11, 12)
     """
-    return max(OPSETS[place % len(OPSETS)], _AT_LEAST.get(name, 0))
+    return OPSETS[place % len(OPSETS)]

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convc.cli.manifest_view import areas_text
 from convc.cli.render import console, count, mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -122,10 +123,8 @@ def show(
             f"any number of samples, in runs of {', '.join(map(str, sizes))}; below: of {sizes[0]}"
         )
         rows.insert(1, ("batch", text))
-    if areas := manifest.areas:
-        low, (high, wide) = manifest.least, areas[0].size
-        made = ", ".join(f"{a.height} x {a.width}" for a in areas)
-        rows.insert(1, ("areas", f"any height and width from {low[0]} x {low[1]} to {high} x {wide}, on code for {made}; below: for the first"))  # fmt: skip
+    for text in areas_text(manifest):
+        rows.insert(1, ("areas", f"{text}; below: for the first"))
     if reports:
         first = next(iter(reports.values()))
         verdict = (

@@ -12,7 +12,7 @@ from convc.cli.render import Column, Output, console, count, mebibytes, print_js
 if TYPE_CHECKING:
     from convc.runtime.manifest import Manifest, Tensor
 
-__all__ = ["show_manifest", "show_memory"]
+__all__ = ["areas_text", "show_manifest", "show_memory"]
 
 
 def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) -> None:
@@ -49,9 +49,10 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
         ("module", f"{manifest.name} ({file}, {mebibytes(file.stat().st_size)})"),
         ("target", f"{target.kind} {target.mcpu}, {target.triple}; needs {', '.join(target.features) or 'nothing special'}"),
         ("made by", f"convc {manifest.convc}, apache-tvm {manifest.tvm}, apache-tvm-ffi {manifest.tvm_ffi}"),
-        *(("input", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.inputs),
+        *(("input", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.inputs if not manifest.areas or t.name not in manifest.areas[0].masks),
         *(("output", f"{t.name}: {t.dtype} {_extents(t)}{_counted(t)}") for t in manifest.outputs),
         *(("batch", f"N is any number; code for {', '.join(map(str, sizes))}, below: {sizes[0]}") for _ in sizes[:1]),
+        *(("areas", f"{text}; steps and memory: of the first") for text in areas_text(manifest)),
         ("steps", f"{len(manifest.steps)}: {', '.join(f'{n} x {a}' for a, n in algorithms.items())}"),
         ("cost", f"{count(total)}FLOP a run"),
         ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
@@ -86,6 +87,17 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
 def _counted(tensor: Tensor) -> str:
     """Return how much of an output is there, where that is data."""
     return f", of axis {tensor.axis} as much as '{tensor.count}' says" if tensor.count else ""
+
+
+def areas_text(manifest: Manifest) -> tuple[str, ...]:
+    """Return what a module with an open height and width takes, as one sentence; none for others."""
+    if not manifest.areas:
+        return ()
+    low, (high, wide) = manifest.least, manifest.areas[0].size
+    made = ", ".join(f"{a.height} x {a.width}" for a in manifest.areas)
+    return (
+        f"any height and width from {low[0]} x {low[1]} to {high} x {wide}, on code for {made}",
+    )
 
 
 def _extents(tensor: Tensor) -> str:

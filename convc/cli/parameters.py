@@ -158,6 +158,9 @@ def parse_shape(text: str) -> tuple[str | None, tuple[int | str, ...]]:
         raise typer.BadParameter(
             f"--shape must look like NAME:1x3x224x224, NAME:Nx3x224x224, NAME:N=1..64x3x224x224 or NAME:1x3xH=64..512xW=64..512; got '{text}'."
         )
+    for low, high in re.findall(r"(\d+)\.\.(\d+)", extents):
+        if int(low) > int(high):
+            raise typer.BadParameter(f"--shape must give ranges from the least to the greatest extent; got {low}..{high} in '{text}'.")  # fmt: skip
     dims = (int(d) if d.isdigit() else d for d in extents.split("x"))
     return (name if colon else None), tuple(dims)
 

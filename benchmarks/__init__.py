@@ -2,6 +2,7 @@
 
     python -m benchmarks.models --vs onnxruntime,openvino,mnn,ncnn --threads 1,2
     python -m benchmarks.layers --vs onnxruntime --classes 3x3s1,dw3
+    python -m benchmarks.layer_choice                                  # is the algorithm chosen by estimate the fastest?
     python -m benchmarks.zoo                                           # export the models first; needs torch
 
 No file in here is part of the installed package.

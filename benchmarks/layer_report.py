@@ -5,20 +5,39 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.layer_list import CLASSES
-from benchmarks.layer_runs import LayerResult
+from benchmarks.layer_runs import AlgorithmResult, LayerResult
 from benchmarks.peers import Peer
 from convc.cli.render import Column, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Choices", "algorithms_table", "choices", "classes_table", "layers_table"]
+__all__ = [
+    "Choices",
+    "Compared",
+    "algorithms_table",
+    "choices",
+    "choices_table",
+    "classes_table",
+    "layers_table",
+]
 
 # Differences below it are within the noise of a measurement.
 _AS_GOOD = 1.03
+
+
+class Compared(Protocol):
+    """A layer whose algorithms were measured."""
+
+    @property
+    def layer(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def algorithms(self) -> tuple[AlgorithmResult, ...]: ...
 
 
 def _number(value: float | None, format: str) -> str:
@@ -80,7 +99,7 @@ def classes_table(results: Sequence[LayerResult], peers: Sequence[Peer]) -> Tabl
     return table("geometric means", columns, rows)
 
 
-def algorithms_table(results: Sequence[LayerResult]) -> Table:
+def algorithms_table(results: Sequence[Compared]) -> Table:
     """Return one row per layer and algorithm: what the cost model thought, what was measured."""
     right = ("estimate us", "measured us", "measured / estimate", "/ fastest", "error")
     columns = (*map(Column, ("layer", "", "algorithm")), *(Column(c, True) for c in right), Column("knobs"))  # fmt: skip
@@ -132,7 +151,7 @@ class Choices:
         return "\n".join((first, *rows))
 
 
-def choices(results: Sequence[LayerResult]) -> Choices:
+def choices(results: Sequence[Compared]) -> Choices:
     """Return the summary of all layers that had a choice."""
     losses = []
     for result in results:
@@ -145,3 +164,15 @@ def choices(results: Sequence[LayerResult]) -> Choices:
     bad = sorted((row for row in losses if row[3] > _AS_GOOD), key=lambda row: -row[3])
     loss = _mean(row[3] for row in losses) or 1.0
     return Choices(len(losses), len(losses) - len(bad), loss, tuple(bad))
+
+
+def choices_table(results: Sequence[Compared]) -> Table:
+    """Return one row per class that occurs: for how many layers the choice is good, and what it loses on average."""
+    right = ("layers", "fastest or within 3 %", "geomean loss %")
+    rows = []
+    for name, _ in CLASSES:
+        summary = choices([r for r in results if r.kind == name])
+        if summary.layers:
+            loss = f"{100 * (summary.loss - 1):.1f}"
+            rows.append((name, str(summary.layers), str(summary.good), loss))
+    return table("with a choice", (Column("class"), *(Column(c, True) for c in right)), rows)

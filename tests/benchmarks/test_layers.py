@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import layer_choice
 from benchmarks import layers as layers_command
 from benchmarks.layer_list import CLASSES, Layer, class_of, layers
 from benchmarks.layer_model import LayerModel
@@ -171,3 +172,27 @@ def test_the_layers_command_prints_its_tables(
     assert (layer["layer"], layer["kind"]) == ("gg_5x5a", "5x5")
     assert layers_command.main(["--classes", "6x6"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown layer class '6x6'; known: ")
+
+
+def test_the_choice_command_compares_every_algorithm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "out.json"
+    arguments = ["--layers", "gg_5x5a", "--rounds", "1", "--json", str(document)]
+    assert layer_choice.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "chosen is the fastest or within 3 % for " in shown
+    (layer,) = json.loads(document.read_text())["layers"]
+    assert (layer["layer"], layer["kind"], layer["errors"]) == ("gg_5x5a", "5x5", {})
+    assert {"direct", "winograd", "fft", "im2col"} <= {a["algorithm"] for a in layer["algorithms"]}
+    assert [a["algorithm"] for a in layer["algorithms"] if a["chosen"]] == ["winograd"]
+    assert all(a["measured"] > 0 and a["error"] < 1e-5 for a in layer["algorithms"])
+
+
+def test_the_choice_command_says_what_it_cannot_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert layer_choice.main(["--layers", "vgg1_2", "--below", "0.5"]) == 2
+    assert "--below must leave a layer; got 0.5, and the smallest has " in capsys.readouterr().err
+    assert layer_choice.main(["--log", str(tmp_path / "none.jsonl")]) == 2
+    assert "--log must have records of this device" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from tvm import te, tirx, topi
 
 from convc.ir.epilogue import Step
 from convc.ir.types import FLOATS
+from convc.schedules.logistic import one_plus_exp_of_minus
 
 __all__ = ["BINARY", "UNARY", "apply_steps", "cast", "map_elements", "rounded", "zero_beyond"]
 
@@ -101,9 +102,18 @@ def _elu(x: Tensor, alpha: float) -> Tensor:
     )
 
 
-def _sigmoid(x: Tensor) -> Tensor:
-    e = _exp(topi.negative(x))
+def _exact_sigmoid(x: Tensor) -> Tensor:
+    e = topi.exp(topi.negative(x))
     return map_elements(e, lambda v: _const(1, x) / (_const(1, x) + v))
+
+
+_sigmoid = _by_precision(
+    lambda x: map_elements(x, lambda v: _const(1, x) / one_plus_exp_of_minus(v)), _exact_sigmoid
+)
+_silu = _by_precision(
+    lambda x: map_elements(x, lambda v: v / one_plus_exp_of_minus(v)),
+    lambda x: topi.multiply(x, _exact_sigmoid(x)),
+)
 
 
 def _hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
@@ -150,7 +160,7 @@ UNARY: Final[dict[str, Callable[..., Tensor]]] = {
     "sigmoid": _sigmoid,
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": lambda x: topi.multiply(x, _hard_sigmoid(x, 1 / 6, 0.5)),
-    "silu": lambda x: topi.multiply(x, _sigmoid(x)),
+    "silu": _silu,
     "tanh": _tanh,
     "softplus": _softplus,
     "exp": _exp,

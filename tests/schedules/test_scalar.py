@@ -59,6 +59,17 @@ def test_large_arguments_saturate(float32):
         np.testing.assert_allclose(actual[name], exact[name], rtol=4 * EPS, atol=EPS, err_msg=name)
 
 
+def test_the_logistic_functions_of_huge_arguments(float32):
+    graph, module = float32
+    x = np.tile(np.float32([-3e38, -1e4, -88.8, -87.9, -0.0, 87.9, 88.8, 3e38]), COUNT // 8)
+    with np.errstate(all="ignore"):
+        actual, exact = module.run({"x": x}), interpret(graph, {"x": x})
+    for name in ("sigmoid", "silu"):
+        np.testing.assert_allclose(
+            actual[name], exact[name], rtol=4 * EPS, atol=1e-36, err_msg=name
+        )
+
+
 @pytest.mark.parametrize("name", UNARY)
 def test_nan_and_infinities(float32, name):
     graph, module = float32

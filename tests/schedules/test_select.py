@@ -165,6 +165,14 @@ def test_layers_agree_where_a_copy_costs_more_than_it_gains():
     assert agreed({"a": [plain], "b": [Option(1e-6, 16, 16), Option(1e-6 + copy / 2, 16, 0)]}) == {"a": 0, "b": 1}  # fmt: skip
 
 
+@pytest.mark.parametrize(("c", "k"), [(32, 8), (960, 240), (240, 960)])
+def test_a_map_of_one_point_is_no_work_for_the_plain_loops(c: int, k: int):
+    problem = Problem(ConvSpec.of((1, c, 1, 1), (k, c, 1, 1)))
+    direct, generic = (algorithm_named(name) for name in ("direct", "generic"))
+    knobs = direct.knobs(problem, ZEN4), generic.knobs(problem, ZEN4)
+    assert direct.cycles(problem, ZEN4, knobs[0]) < generic.cycles(problem, ZEN4, knobs[1])
+
+
 def test_every_algorithm_has_properties():
     for algorithm in ALGORITHMS:
         for spec in (SPEC, ConvSpec.of((1, 32, 9, 9), (32, 1, 3, 3), group=32), ConvSpec.of((1, 8, 4, 4), (8, 8, 2, 2), strides=(2, 2), transposed=True)):  # fmt: skip

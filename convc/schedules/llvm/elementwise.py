@@ -21,6 +21,9 @@ __all__ = ["schedule", "schedule_transpose"]
 # A parallel launch costs 3 us with two threads; below this many elements one thread is done sooner.
 _PARALLEL_ELEMENTS = 16 << 10
 
+# Sums of fewer terms overlap with their neighbours' by themselves.
+_LONG_CHAIN = 16
+
 
 def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     """Return any PrimFunc made from tensor expressions, scheduled; one that is loops already stays as it is."""
@@ -126,8 +129,26 @@ def _schedule_reduction(
     if extent % target.lanes == 0 or (extent == target.lanes // 2):
         lanes = min(extent, target.lanes)
         last, lane = sch.split(last, [None, lanes])
-        sch.reorder(*outer, last, *reduced, lane)
+        outer, chains = _several_chains(sch, outer, _volume(sch, reduced))
+        sch.reorder(*outer, last, *reduced, *chains, lane)
         sch.vectorize(lane)
     if work >= _PARALLEL_ELEMENTS:
         sch.parallel(_fused(sch, _enough(sch, [*outer, last], target)))
     sch.decompose_reduction(block, reduced[0])
+
+
+def _several_chains(sch: s_tir.Schedule, outer: list, terms: int) -> tuple[list, list]:
+    """Split off the results that are summed side by side; return (outer loops, those inside the sum, unrolled).
+
+    One long chain of additions takes their latency, 4 cycles a vector: the mean of 144 channels at 56 x 56 was 40 us of 45 GB/s.
+    """
+    if terms < _LONG_CHAIN:
+        return outer, []
+    for at in range(len(outer) - 1, -1, -1):
+        extent = int(sch.get(outer[at]).extent)
+        count = max(d for d in (1, 2, 3, 4) if extent % d == 0)
+        if count > 1:
+            rest, inner = sch.split(outer[at], [None, count])
+            sch.unroll(inner)
+            return [*outer[:at], rest, *outer[at + 1 :]], [inner]
+    return outer, []

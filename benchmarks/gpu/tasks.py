@@ -17,6 +17,7 @@ from convc.tuning.calibration import calibration
 from convc.tuning.log import Log
 from convc.tuning.options import Options
 from convc.tuning.session import Session
+from convc.tuning.subjects import Tunable
 from convc.tuning.tasks import Task, tasks_of
 
 __all__ = ["read_tasks", "tune", "write_tasks", "zoo_tasks"]
@@ -24,7 +25,7 @@ __all__ = ["read_tasks", "tune", "write_tasks", "zoo_tasks"]
 
 def zoo_tasks(names: Sequence[str], batches: Sequence[int]) -> tuple[Task, ...]:
     """Return the distinct layers of networks of the zoo, a layer of several networks once."""
-    found: dict[Problem, tuple[str, ...]] = {}
+    found: dict[Tunable, tuple[str, ...]] = {}
     for name in names:
         path = exported(name)
         (value,) = load_graph(path).inputs
@@ -38,7 +39,7 @@ def zoo_tasks(names: Sequence[str], batches: Sequence[int]) -> tuple[Task, ...]:
 
 def write_tasks(tasks: Iterable[Task], path: Path) -> None:
     """Write tasks, one JSON line each."""
-    rows = ({"workload": t.problem.key, "layers": t.layers} for t in tasks)
+    rows = ({"workload": t.subject.key, "layers": t.layers} for t in tasks)
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 

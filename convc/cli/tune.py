@@ -72,7 +72,7 @@ def tune(
     from convc.tuning.options import Options, default_jobs
     from convc.tuning.rpc import Address
     from convc.tuning.session import Session
-    from convc.tuning.tasks import tasks_of
+    from convc.tuning.tasks import chain_tasks_of, tasks_of
 
     output = Output(json, quiet, verbose)
     source = model_file(model)
@@ -80,9 +80,9 @@ def tune(
         runner = str(Address.parse(runner))
     machine = parse_target(target, mcpu, threads or usable_threads())
     graph = reduced_graph(source, **reading.keywords(source))
-    tasks = tasks_of(graph, layers)
     policy = Policy(max_error=max_error).with_algorithms(algos)
     policy.check(_algorithm_names(machine))
+    tasks = (*tasks_of(graph, layers), *chain_tasks_of(graph, machine, policy, layers))
     path = log or log_path(Path("tuning_logs"), machine)
     if list_tasks:
         _list_tasks(output, tasks, machine, path)
@@ -122,8 +122,10 @@ def tune(
 
 def _algorithm_names(machine: Target) -> list[str]:
     from convc.schedules.backend import backend_of
+    from convc.schedules.chains import NAME
 
-    return [row.name for row in backend_of(machine).algorithms]
+    backend = backend_of(machine)
+    return [*(row.name for row in backend.algorithms), *([NAME] if backend.chains else [])]
 
 
 def _list_tasks(output: Output, tasks: tuple[Task, ...], machine: Target, path: Path) -> None:
@@ -132,12 +134,12 @@ def _list_tasks(output: Output, tasks: tuple[Task, ...], machine: Target, path: 
     known = knowledge(machine, [path]).records
     rows = []
     for task in tasks:
-        best = known.get(task.problem.key, ())[:1]
+        best = known.get(task.subject.key, ())[:1]
         rows.append(
             {
                 "layers": list(task.layers),
-                "workload": task.problem.key,
-                "flops": task.problem.spec.flops,
+                "workload": task.subject.key,
+                "flops": task.subject.flops,
                 "best_seconds": best[0].seconds if best else None,
                 "algorithm": best[0].algorithm if best else None,
             }
@@ -147,7 +149,7 @@ def _list_tasks(output: Output, tasks: tuple[Task, ...], machine: Target, path: 
         return
     columns = (Column("layer"), Column("workload"), Column("MFLOP", True), Column("best", True), Column("algorithm"))  # fmt: skip
     cells = [
-        (t.name, t.problem.key, f"{t.problem.spec.flops / 1e6:.1f}", seconds(r["best_seconds"]) if r["best_seconds"] else "no record", r["algorithm"] or "")
+        (t.name, t.subject.key, f"{t.subject.flops / 1e6:.1f}", seconds(r["best_seconds"]) if r["best_seconds"] else "no record", r["algorithm"] or "")
         for t, r in zip(tasks, rows, strict=True)
     ]  # fmt: skip
     console().print(table(f"{len(tasks)} distinct layers", columns, cells))
@@ -157,7 +159,7 @@ def _dry_run(output: Output, session: Session) -> None:
     rows = [
         {
             "layer": layer.task.name,
-            "workload": layer.task.problem.key,
+            "workload": layer.task.subject.key,
             "settings": len(layer.search.settings),
             "known": layer.search.measured,
             "first": [

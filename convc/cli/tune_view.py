@@ -47,7 +47,7 @@ def layer_documents(session: Session) -> list[dict[str, Any]]:
         rows.append(
             {
                 "layers": list(layer.task.layers),
-                "workload": layer.task.problem.key,
+                "workload": layer.task.subject.key,
                 "done": layer.done,
                 "trials": layer.search.measured,
                 "counts": layer.counts,

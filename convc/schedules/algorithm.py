@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tvm import te
 
 __all__ = [
+    "SEPARATOR",
     "Algorithm",
     "Operands",
     "Problem",
@@ -35,6 +36,10 @@ __all__ = [
     "shared_out",
     "turns",
 ]
+
+
+# Between the keys of problems that one kernel solves together.
+SEPARATOR: Final = " > "
 
 
 @dataclass(frozen=True, slots=True)

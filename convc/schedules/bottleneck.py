@@ -14,13 +14,14 @@ SOURCE          Sandler et al., arXiv:1801.04381 (inverted bottleneck, its secti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tvm import te, tirx
 
 from convc.schedules.algorithm import (
+    SEPARATOR,
     Operands,
     Problem,
     gathered_halo,
@@ -53,8 +54,8 @@ class Bottleneck:
 
     @property
     def key(self) -> str:
-        """Canonical name: the layers', joined."""
-        return " > ".join(layer.key for layer in self.layers)
+        """Canonical name: the layers', joined; of the types that operands have in memory."""
+        return SEPARATOR.join(replace(p, spec=p.stored_spec).key for p in self.layers)
 
     @property
     def flops(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycl
 from convc.schedules.requirements import float32_throughout
 from convc.target import Target
 
-__all__ = ["cycles", "cycles_apart", "knobs", "supports", "workspace"]
+__all__ = ["cycles", "cycles_apart", "knobs", "space", "supports", "workspace"]
 
 # e of a group, d and the strip's part of x and y may take so much of L2; what is streamed needs the rest.
 _L2_SHARE: Final = 0.7
@@ -68,39 +69,70 @@ def knobs(chain: Bottleneck, target: Target) -> Knobs:
     return min(_options(chain, target), key=lambda k: (cycles(chain, target, k), -k["rows"]))
 
 
-def _options(chain: Bottleneck, target: Target) -> Iterator[Knobs]:
-    """Yield the settings whose strips share out evenly and fit L2."""
+def space(chain: Bottleneck, target: Target) -> tuple[Knobs, ...]:
+    """Return the settings worth measuring, the model's first: its strips with the best register tile of each width."""
+    best = knobs(chain, target)
+    rest = (k for k in _options(chain, target, every_width=True) if k != best)
+    return (best, *rest)
+
+
+def _options(chain: Bottleneck, target: Target, *, every_width: bool = False) -> Iterator[Knobs]:
+    """Yield the settings whose strips share out evenly and fit L2, with the best register tiles, or the best of every width."""
     spec = chain.depthwise.spec
-    block = channel_block(spec.out_channels, target)
-    vectors, W, (P, Q) = -(-spec.out_channels // block), spec.data[-1], spec.output[-2:]
-    first: dict[str, int] = {"group": 1}
-    if chain.expand is not None:
-        wide = [v for v in (2, 3, 4) if vectors % v == 0] or [1]
-        tiles = good_tiles(target, 1, W, vectors, block=block, vectors=wide)
-        tile = min(
-            tiles,
-            key=lambda t: (
-                tile_cycles(target, t, 1, W, vectors, block),
-                abs(t.vectors - 2),
-                -t.cols,
-            ),
-        )
-        c = chain.expand.spec.in_channels
-        first = {"group": tile.vectors, "cols": tile.cols, "data_block": channel_block(c, target)}
-    last: dict[str, int] = {}
-    if chain.project is not None:
-        k = chain.project.spec.out_channels
-        k_block = channel_block(k, target)
-        tile = best_tile(target, 1, Q, -(-k // k_block), block=k_block)
-        last = {"out_block": k_block, "out_vectors": tile.vectors, "out_cols": tile.cols}
+    block, (P, Q) = channel_block(spec.out_channels, target), spec.output[-2:]
+    firsts, lasts = _expansions(chain, target, block), _projections(chain, target)
+    if not every_width:
+        firsts, lasts = firsts[:1], lasts[:1]
     strip = min(range(1, 15), key=lambda t: (-(-Q // t) * (t + 2), -t))
-    for rows in range(1, P + 1):
+    for rows, first, last in itertools.product(range(1, P + 1), firsts, lasts):
         if P % rows:
             continue
         setting = {"block": block, "rows": rows, "strip": min(strip, Q), **first, **last}
         fits = _strip_bytes(chain, setting) <= _L2_SHARE * target.l2_bytes
         if fits and (target.cores == 1 or shared_out(spec.data[0] * P // rows, target)):
             yield setting
+
+
+def _expansions(chain: Bottleneck, target: Target, block: int) -> list[dict[str, int]]:
+    """Return the expansion's knobs, a row for each width of register tile, the fastest by estimate first."""
+    if chain.expand is None:
+        return [{"group": 1}]
+    W, vectors = chain.depthwise.spec.data[-1], -(-chain.depthwise.spec.out_channels // block)
+    wide = [v for v in (2, 3, 4) if vectors % v == 0] or [1]
+    tiles = sorted(
+        good_tiles(target, 1, W, vectors, block=block, vectors=wide),
+        key=lambda t: (tile_cycles(target, t, 1, W, vectors, block), abs(t.vectors - 2), -t.cols),
+    )
+    data_block = channel_block(chain.expand.spec.in_channels, target)
+    return [
+        {"group": t.vectors, "cols": t.cols, "data_block": data_block} for t in _each_width(tiles)
+    ]
+
+
+def _projections(chain: Bottleneck, target: Target) -> list[dict[str, int]]:
+    """Return the projection's knobs, a row for each width of register tile, the fastest by estimate first."""
+    if chain.project is None:
+        return [{}]
+    k, Q = chain.project.spec.out_channels, chain.depthwise.spec.output[-1]
+    block = channel_block(k, target)
+    vectors = -(-k // block)
+    best = best_tile(target, 1, Q, vectors, block=block)
+    others = sorted(
+        good_tiles(target, 1, Q, vectors, block=block),
+        key=lambda t: tile_cycles(target, t, 1, Q, vectors, block),
+    )
+    return [
+        {"out_block": block, "out_vectors": t.vectors, "out_cols": t.cols}
+        for t in _each_width([best, *others])
+    ]
+
+
+def _each_width(tiles: Sequence[Tile]) -> list[Tile]:
+    """Return the first tile of every width, in order."""
+    found: dict[int, Tile] = {}
+    for tile in tiles:
+        found.setdefault(tile.vectors, tile)
+    return list(found.values())
 
 
 def workspace(chain: Bottleneck, knobs: Knobs) -> int:

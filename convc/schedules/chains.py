@@ -5,25 +5,28 @@ Rewrite:
     -->
     [%e %d %y]                                                                   (one)
 Unless:
-    e or d has another reader or is a graph output; a layer is pinned, or was measured by itself, which an estimate cannot be
-    compared with; the model does not find one kernel faster than its layers
+    e or d has another reader or is a graph output; a layer is pinned; one kernel is not found faster than its layers: by
+    measured times where both have them, else by the cost model's times of both, since a measured time cannot be compared with an
+    estimate
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.schedules import bottleneck_model as model
 from convc.schedules.algorithm import Problem
-from convc.schedules.backend import Backend
+from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
-from convc.schedules.plan import Chain, Unsupported
+from convc.schedules.plan import Chain, Knobs, Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.tuned import Records
 from convc.target import Target
 
-__all__ = ["NAME", "chain_problem", "chains_of"]
+__all__ = ["NAME", "Alone", "PossibleChain", "chain_problem", "chains_of", "possible_chains"]
 
 NAME: Final = "bottleneck"
 
@@ -32,36 +35,90 @@ NAME: Final = "bottleneck"
 _LAUNCH: Final = 3e-6
 _BORDER: Final = (5e-6, 9e-6)
 
-# The model is not better than this.
+# The model is not better than this; and where the layers were measured, and so found faster settings than its own, than that.
 _GAIN: Final = 0.97
+_GAIN_OVER_TUNED: Final = 0.9
+# Slower than this by estimate, a chain is not measured.
+_HOPELESS: Final = 1.15
 
 
-def chains_of(
-    graph: Graph,
-    problems: Mapping[str, Problem],
-    backend: Backend,
-    target: Target,
-    policy: Policy,
-) -> tuple[Chain, ...]:
-    """Return the chains that are estimated faster than their layers.
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A layer that may be part of a chain: its problem, and its measured seconds where its choice rests on a record of its own."""
+
+    problem: Problem
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PossibleChain:
+    """Layers that one kernel can compute, with the model's best knobs.
+
+    Attributes:
+        layers: names, first to last.
+        problem: what they pose.
+        knobs: the model's.
+        together, apart: the model's seconds for one kernel, and for one each.
+        beside: seconds of what `apart` has that is no layer's own work: launches, a border of zeros.
+    """
+
+    layers: tuple[str, ...]
+    problem: Bottleneck
+    knobs: Knobs
+    together: float
+    apart: float
+    beside: float
+
+
+def possible_chains(
+    graph: Graph, problems: Mapping[str, Problem], target: Target, policy: Policy
+) -> list[PossibleChain]:
+    """Return the chains that there could be and that are not hopeless by estimate; some have layers in common.
 
     Args:
         graph: after all passes.
         problems: of the layers that may be part of one.
-        backend: of the target.
         target: the machine.
         policy: what the choice may be of.
     """
+    backend = backend_of(target)
     if not backend.chains or not policy.allows(NAME) or policy.require:
-        return ()
-    options = []
+        return []
+    found = []
     for node in graph.nodes:
         middle = problems.get(node.name)
         if middle is None or not 1 < middle.spec.group == middle.spec.in_channels:
             continue
         for layers in _candidates(graph, node, problems):
-            option = _chain(layers, problems, backend, target, policy)
-            options += [option] if option is not None else []
+            chain = _possible(layers, problems, target, policy)
+            if chain is not None and chain.together <= _HOPELESS * chain.apart:
+                found.append(chain)
+    return found
+
+
+def chains_of(
+    graph: Graph,
+    layers: Mapping[str, Alone],
+    target: Target,
+    policy: Policy,
+    records: Records | None = None,
+) -> tuple[Chain, ...]:
+    """Return the chains that are faster than their layers.
+
+    Args:
+        graph: after all passes.
+        layers: those that may be part of one.
+        target: the machine.
+        policy: what the choice may be of.
+        records: measurements by `Bottleneck.key`, among others.
+    """
+    problems = {name: layer.problem for name, layer in layers.items()}
+    possible = possible_chains(graph, problems, target, policy)
+    compared = [_Compared.of(chain, layers, policy, records or {}) for chain in possible]
+    # Seconds saved by estimate are no rival to measured ones.
+    known = {name for row in compared if row.measured for name in row.chain.layers}
+    rivals = [row for row in compared if row.measured or known.isdisjoint(row.chain.layers)]
+    options = [(row.saved, row.taken()) for row in rivals if row.pays]
     # A pointwise layer between two depthwise ones (MobileNetV1) could end one chain or begin the other: the greater gain first.
     taken: set[str] = set()
     found = []
@@ -96,34 +153,67 @@ def _only_reader(graph: Graph, value: Node, reader: Node) -> bool:
     return once and value.op != CONSTANT and value.name not in graph.output_values
 
 
-def _chain(
-    layers: Sequence[str],
-    problems: Mapping[str, Problem],
-    backend: Backend,
-    target: Target,
-    policy: Policy,
-) -> tuple[float, Chain] | None:
-    """Return the seconds that a chain saves and itself, if it is possible, allowed and saves any."""
+def _possible(
+    layers: Sequence[str], problems: Mapping[str, Problem], target: Target, policy: Policy
+) -> PossibleChain | None:
+    """Return the layers as a chain, if one kernel takes them and the policy allows it."""
     posed = chain_problem([problems[name] for name in layers])
     if isinstance(model.supports(posed, target), Unsupported):
         return None
-    knobs = model.knobs(posed, target)
+    backend, knobs = backend_of(target), model.knobs(posed, target)
     limit = policy.workspace_limit
     if limit is not None and model.workspace(posed, knobs) > limit:
         return None
     several = target.cores > 1
-    apart = backend.seconds(model.cycles_apart(posed, target, knobs), target)
-    apart += _LAUNCH * several * (len(layers) - 1)
+    beside = _LAUNCH * several * (len(layers) - 1)
     if posed.expand is not None and any(posed.depthwise.spec.pads):
-        apart += _BORDER[several]
+        beside += _BORDER[several]
+    apart = backend.seconds(model.cycles_apart(posed, target, knobs), target) + beside
     together = backend.seconds(model.cycles(posed, target, knobs), target)
-    if together > _GAIN * apart:
-        return None
-    others = " and ".join(f"'{name}'" for name in layers[:-1])
-    reason = (
-        f"one kernel with {others}, estimated {apart / together:.2f} x faster than {len(layers)}"
-    )
-    return apart - together, Chain(tuple(layers), knobs, reason)
+    return PossibleChain(tuple(layers), posed, knobs, together, apart, beside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A possible chain beside its layers: seconds of both, measured or estimated, and what the ratio must be."""
+
+    chain: PossibleChain
+    knobs: Knobs
+    together: float
+    apart: float
+    measured: bool
+    gain: float
+
+    @staticmethod
+    def of(
+        chain: PossibleChain, layers: Mapping[str, Alone], policy: Policy, records: Records
+    ) -> _Compared:
+        known = records.get(chain.problem.key, ()) if policy.by == "time" else ()
+        rows = [m for m in known if m.algorithm == NAME and m.error <= policy.record_error and set(m.knobs) == set(chain.knobs)]  # fmt: skip
+        best = min(rows, key=lambda m: m.seconds, default=None)
+        knobs = chain.knobs if best is None else best.knobs
+        alone = [layers[name].seconds for name in chain.layers]
+        measured = [seconds for seconds in alone if seconds is not None]
+        if best is not None and len(measured) == len(alone):
+            apart = sum(measured) + chain.beside
+            return _Compared(chain, knobs, best.seconds, apart, True, 1.0)
+        gain = _GAIN_OVER_TUNED if measured else _GAIN
+        return _Compared(chain, knobs, chain.together, chain.apart, False, gain)
+
+    @property
+    def saved(self) -> float:
+        return self.apart - self.together
+
+    @property
+    def pays(self) -> bool:
+        return self.together <= self.gain * self.apart
+
+    def taken(self) -> Chain:
+        *others, _ = self.chain.layers
+        names = " and ".join(f"'{name}'" for name in others)
+        how = "measured" if self.measured else "estimated"
+        times = f"{self.apart / self.together:.2f} x faster than {len(self.chain.layers)}"
+        return Chain(self.chain.layers, self.knobs, f"one kernel with {names}, {how} {times}")
 
 
 def chain_problem(layers: Sequence[Problem]) -> Bottleneck:

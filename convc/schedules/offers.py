@@ -14,7 +14,7 @@ from convc.schedules.generic import reorder_cycles
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
-from convc.schedules.tuned import Measurement, Records, nearest
+from convc.schedules.tuned import Measurement, Records, convolutions, nearest
 from convc.target import Target
 
 __all__ = ["Offer", "Offers", "OnRequest", "admissible", "estimated_seconds", "offers_of"]
@@ -107,8 +107,7 @@ def offers_of(
     own = known.get(problem.key, ())
     near = None
     if not own and known:
-        pairs = ((key, Problem.parse(key)) for key in known)
-        near = nearest(problem, pairs, same_shape=policy.when == "per_shape")
+        near = nearest(problem, convolutions(known), same_shape=policy.when == "per_shape")
     like = (Problem.parse(near), known[near]) if near is not None else None
     offers: list[Offer] = []
     rows: list[Candidate] = []

@@ -17,7 +17,7 @@ from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
-from convc.schedules.chains import NAME, chains_of
+from convc.schedules.chains import NAME, Alone, chains_of
 from convc.schedules.dual import solved
 from convc.schedules.offers import Offer, Offers, admissible, offers_of
 from convc.schedules.plan import Candidate, Choice, Plan
@@ -128,19 +128,14 @@ def select(
     }
     agreed = agree(graph, options, lambda value: backend.copy_seconds(value, target))
     choices = {name: chooser.choice(agreed[name]) for name, chooser in choosers.items()}
-    free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].source == "estimate" and choices[name].algorithm not in policy.prefer]  # fmt: skip
-    chains = chains_of(
-        graph,
-        {name: choosers[name].made.problem for name in free},
-        backend,
-        target,
-        policy,
-    )
+    free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].algorithm not in policy.prefer]  # fmt: skip
+    alone = {name: Alone(choosers[name].made.problem, choosers[name].measured(agreed[name])) for name in free}  # fmt: skip
+    chains = chains_of(graph, alone, target, policy, known)
     for chain in chains:
         for name in chain.layers:
-            alone = choices[name]
-            reason = f"{chain.reason}; alone: {alone.algorithm}, {alone.reason}"
-            choices[name] = replace(alone, reason=reason)
+            own = choices[name]
+            reason = f"{chain.reason}; alone: {own.algorithm}, {own.reason}"
+            choices[name] = replace(own, reason=reason)
     return Plan(choices, chains, {n.name: _gradient(graph, n, target, pins) for n in gradients})
 
 
@@ -218,6 +213,11 @@ class _Chooser:
             o for o in offers if o.algorithm in policy.prefer and o.seconds <= PREFERENCE * best
         ]
         self.offers = preferred or offers
+
+    def measured(self, index: int) -> float | None:
+        """Return the seconds of one of the offers, if they are from a record of this layer."""
+        offer = self.offers[index]
+        return offer.seconds if self.made.tuned and offer.measured else None
 
     def choice(self, index: int) -> Choice:
         """Return the choice of one of the offers, with its reason."""

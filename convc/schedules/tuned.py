@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from convc.schedules.algorithm import Problem
+from convc.schedules.algorithm import SEPARATOR, Problem
 from convc.schedules.plan import Knobs
 
-__all__ = ["Measurement", "Records", "distance", "nearest"]
+__all__ = ["Measurement", "Records", "convolutions", "distance", "nearest"]
 
 # Twice the channels on both sides, or a map of twice the width: further away a record says little about this shape.
 FARTHEST: Final = 2.0
@@ -28,6 +28,11 @@ class Measurement:
 
 Records: TypeAlias = Mapping[str, tuple[Measurement, ...]]
 """Measurements by `Problem.key`, all of one device, one target and one number of threads."""
+
+
+def convolutions(records: Records) -> list[tuple[str, Problem]]:
+    """Return the keys that are of one convolution with the problems they name; a chain's names several, see `Bottleneck.key`."""
+    return [(key, Problem.parse(key)) for key in records if SEPARATOR not in key]
 
 
 def distance(one: Problem, other: Problem) -> float:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from convc.schedules.algorithm import Problem
-from convc.tuning.case import Case
 from convc.tuning.jobs import Answer, Build, Forget, Setup, Time
 from convc.tuning.kernel import TimedKernel
 from convc.tuning.place import place_of
 from convc.tuning.rpc import connect
+from convc.tuning.subjects import Case, Tunable, subject_of
 
 __all__ = ["Bench"]
 
@@ -21,7 +20,7 @@ class Bench:
     def __init__(self, setup: Setup, folder: Path) -> None:
         self.setup, self.folder = setup, folder
         self.place = place_of(setup.target, connect(setup.remote) if setup.remote else None)
-        self.cases: dict[tuple[Problem, int], Case] = {}
+        self.cases: dict[tuple[Tunable, int], Case] = {}
         self.kernels: dict[int, TimedKernel] = {}
 
     def answer(self, job: object) -> Answer:
@@ -50,7 +49,7 @@ class Bench:
     def _build(self, job: Build) -> Answer:
         key = (job.problem, job.seed)
         if key not in self.cases:
-            self.cases = {key: Case(*key)}
+            self.cases = {key: subject_of(job.problem).case(job.seed)}
         kernel = TimedKernel(
             self.cases[key], job.target, job.algorithm, job.knobs, self.place, self.folder
         )

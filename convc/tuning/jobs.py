@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from convc.schedules.algorithm import Problem
 from convc.schedules.plan import Knobs
 from convc.target import Target
 from convc.tuning.record import Status
+from convc.tuning.subjects import Tunable
 
 __all__ = ["Answer", "Build", "Forget", "Job", "Setup", "Time"]
 
@@ -37,7 +37,7 @@ class Build:
     """Build one setting, run it once and compare the result."""
 
     handle: int
-    problem: Problem
+    problem: Tunable
     target: Target
     algorithm: str
     knobs: Knobs

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from convc.schedules.algorithm import Problem
-from convc.schedules.backend import backend_of
-from convc.schedules.dual import solved
-from convc.schedules.properties import properties_of
 from convc.target import Target
 from convc.tuning.calibration import Calibration
 from convc.tuning.options import Options
-from convc.tuning.search import Search, Setting, settings_of
+from convc.tuning.search import Search
+from convc.tuning.setting import Setting
+from convc.tuning.subjects import Subject
 from convc.tuning.tasks import Task
 
 __all__ = ["Layer", "roofline_of"]
@@ -21,20 +19,12 @@ _FIRST_GAIN, _LATER_GAIN = 0.3, 0.1
 
 
 def roofline_of(
-    problem: Problem, target: Target, settings: list[Setting], limits: Calibration
+    subject: Subject, target: Target, settings: list[Setting], limits: Calibration
 ) -> float:
     """Return the seconds that no setting can beat: the least arithmetic at the machine's peak, or all bytes once."""
-    backend = backend_of(target)
-    flops = min(
-        (
-            properties_of(a, solved(problem, a, target), target, s.knobs).flops
-            for s in settings
-            for a in [backend.algorithm(s.algorithm)]
-        ),
-        default=problem.spec.flops,
-    )
+    flops = min((subject.work(target, s) for s in settings), default=float(subject.flops))
     l2_bytes = target.l2_bytes if target.device is None else target.device.l2_bytes
-    return limits.roofline(float(flops), problem.spec.nbytes, target.cores, l2_bytes)
+    return limits.roofline(flops, subject.nbytes, target.cores, l2_bytes)
 
 
 @dataclass
@@ -59,8 +49,8 @@ class Layer:
     def of(task: Task, target: Target, limits: Calibration, options: Options) -> Layer:
         """Return the layer with every setting ranked and nothing tried."""
         policy = options.policy
-        settings = settings_of(task.problem, target, policy)
-        roofline = roofline_of(task.problem, target, settings, limits)
+        settings = task.subject.settings(target, policy)
+        roofline = roofline_of(task.subject, target, settings, limits)
         search = Search(
             settings,
             roofline,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -43,14 +43,26 @@ class Launch:
 
     Attributes:
         library, symbol: where it is.
-        arguments: data, weight, others, result.
-        weight: the weight's values, to be copied.
+        arguments: data, weights, others, result.
+        weights: the weights' values by position, to be copied.
     """
 
     library: Any
     symbol: str
     arguments: list[Any]
-    weight: np.ndarray
+    weights: Mapping[int, np.ndarray]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(w.nbytes for w in self.weights.values())
+
+    def copies(self, count: int, tensor: Callable[[np.ndarray], Any]) -> list[list[Any]]:
+        """Return `count` lists of arguments that share all but the weights; `tensor` makes a copy of one."""
+        made = [self.arguments]
+        for _ in range(count - 1):
+            fresh = {at: tensor(weight) for at, weight in self.weights.items()}
+            made.append([fresh.get(at, a) for at, a in enumerate(self.arguments)])
+        return made
 
 
 class Place(Protocol):
@@ -101,21 +113,19 @@ class LocalPlace:
         ThreadPool(runtime_library(), count).activate()
 
     def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
-        data, weight, *rest = launch.arguments
-        copies = [weight]
+        count = 1
         if mode == "cold":
-            count = min(_MOST_COPIES, -(-_COLD_BYTES // max(64, launch.weight.nbytes)))
-            copies += [self.tensor(launch.weight) for _ in range(count - 1)]
-        cycle, clock = itertools.cycle(copies), time.perf_counter
+            count = min(_MOST_COPIES, -(-_COLD_BYTES // max(64, launch.weight_bytes)))
+        cycle, clock = itertools.cycle(launch.copies(count, self.tensor)), time.perf_counter
         function: Callable[..., Any] = launch.library[launch.symbol]
         for _ in range(2):
-            function(data, next(cycle), *rest)
+            function(*next(cycle))
         samples = []
         for _ in range(rounds):
             calls, begin = 0, clock()
             end = begin
             while end - begin < seconds or calls < _FEWEST_CALLS:
-                function(data, next(cycle), *rest)
+                function(*next(cycle))
                 calls, end = calls + 1, clock()
             samples.append((end - begin) / calls)
         return tuple(samples)
@@ -148,25 +158,26 @@ class DevicePlace:
         """A device has no threads to choose."""
 
     def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
-        weight = launch.arguments[1]
-        once = self._seconds(launch, [weight], 1)[0]
+        once = self._seconds(launch, [launch.arguments], 1)[0]
         fewest, most = _LAUNCHES
         calls = max(fewest, min(most, int(seconds / max(once, 1e-9))))
-        copies = [weight]
+        count = 1
         if mode == "cold":
-            wanted = -(-_L2_TIMES * self._gpu.l2_bytes // max(256, launch.weight.nbytes))
-            copies += [self.tensor(launch.weight) for _ in range(min(calls, wanted) - 1)]
-        weights = list(itertools.islice(itertools.cycle(copies), calls))
-        return tuple(s / calls for s in self._seconds(launch, weights, rounds))
+            wanted = -(-_L2_TIMES * self._gpu.l2_bytes // max(256, launch.weight_bytes))
+            count = min(calls, wanted)
+        copies = launch.copies(count, self.tensor)
+        sets = list(itertools.islice(itertools.cycle(copies), calls))
+        return tuple(s / calls for s in self._seconds(launch, sets, rounds))
 
-    def _seconds(self, launch: Launch, weights: list[Any], repeats: int) -> tuple[float, ...]:
-        """Return how long a call with each of the weights takes, all together."""
+    def _seconds(
+        self, launch: Launch, sets: Sequence[list[Any]], repeats: int
+    ) -> tuple[float, ...]:
+        """Return how long a call with each set of arguments takes, all together."""
         function: Callable[..., Any] = launch.library[launch.symbol]
-        data, _, *rest = launch.arguments
 
         def calls() -> None:
-            for weight in weights:
-                function(data, weight, *rest)
+            for arguments in sets:
+                function(*arguments)
 
         graph = self._cuda.graph(calls)
         try:

@@ -9,18 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
-from convc.schedules.algorithm import Problem, knob_space
-from convc.schedules.backend import backend_of
-from convc.schedules.dual import posed
-from convc.schedules.offers import estimated_seconds
-from convc.schedules.plan import Knobs, Unsupported
-from convc.schedules.policy import Policy
-from convc.schedules.properties import properties_of
-from convc.target import Target
+from convc.tuning.setting import Key, Setting
 
-__all__ = ["DEFAULT_TRIALS", "Key", "Search", "Setting", "Trial", "neighbours", "settings_of"]
+__all__ = ["DEFAULT_TRIALS", "Search", "Trial", "neighbours"]
 
 # Measured first: the fastest by estimate, and the analytic choice of every algorithm that is not hopeless.
 _FIRST: Final = 10
@@ -31,22 +24,6 @@ DEFAULT_TRIALS: Final = 28
 # Nearer to the roofline than this nothing is left to find.
 _NEAR: Final = 1.05
 
-Key: TypeAlias = tuple[str, tuple[tuple[str, int], ...]]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An algorithm with knobs, and the model's time for it."""
-
-    algorithm: str
-    knobs: Knobs
-    seconds: float
-
-    @property
-    def key(self) -> Key:
-        """Algorithm and knobs, hashable; as `Record.setting`."""
-        return self.algorithm, tuple(sorted(self.knobs.items()))
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -55,27 +32,6 @@ class Trial:
     seconds: float | None
     error: float = 0.0
     final: bool = False
-
-
-def settings_of(problem: Problem, target: Target, policy: Policy) -> list[Setting]:
-    """Return every setting that a policy allows, the fastest by estimate first."""
-    found = []
-    for algorithm in backend_of(target).algorithms:
-        solved = posed(problem, algorithm, target)
-        if not policy.allows(algorithm.name) or isinstance(solved, Unsupported):
-            continue
-        for knobs in knob_space(algorithm, solved, target):
-            facts = properties_of(algorithm, solved, target, knobs)
-            if policy.deterministic and not facts.deterministic:
-                continue
-            if policy.workspace_limit is not None and facts.workspace > policy.workspace_limit:
-                continue
-            # The expected error is a model's, too: what is near the limit is measured.
-            if facts.error > 2 * policy.record_error:
-                continue
-            seconds = estimated_seconds(algorithm, solved, target, knobs)
-            found.append(Setting(algorithm.name, knobs, seconds))
-    return sorted(found, key=lambda s: s.seconds)
 
 
 @dataclass
@@ -138,7 +94,11 @@ class Search:
         left = self.most - self.measured
         if left <= 0 or self.is_near_roofline:
             return []
-        return (self._untried(self._first()) or self._untried(self._around())[: self.width])[:left]
+        around = self._untried(self._first()) or self._untried(self._around())[: self.width]
+        if not around and self.most > DEFAULT_TRIALS:
+            # Who asks for more than the walk takes gets the rest of the space, most promising first.
+            around = self._untried(self.settings)[: self.width]
+        return around[:left]
 
     def rivals(self, most: int = 3) -> list[Setting]:
         """Return the fastest settings, within 10 % of the best, that no final comparison has yet seen; empty if there is no contest."""

@@ -10,12 +10,9 @@ from typing import Final
 
 from convc.errors import TuningError
 from convc.schedules.algorithm import Problem
-from convc.schedules.backend import backend_of
-from convc.schedules.dual import solved
 from convc.schedules.plan import Knobs
-from convc.schedules.properties import properties_of
 from convc.schedules.table import TEMPLATE
-from convc.schedules.tuned import distance
+from convc.schedules.tuned import Records, convolutions, distance
 from convc.target import Target
 from convc.toolchain import installed_version
 from convc.tuning.calibration import Calibration
@@ -28,7 +25,9 @@ from convc.tuning.options import Options
 from convc.tuning.pool import Limits, Pool
 from convc.tuning.record import Record, now
 from convc.tuning.rpc import servers
-from convc.tuning.search import Key, Setting, Trial
+from convc.tuning.search import Trial
+from convc.tuning.setting import Key, Setting
+from convc.tuning.subjects import Tunable
 from convc.tuning.tasks import Task
 from convc.version import VERSION
 
@@ -81,7 +80,7 @@ class Session:
         known = [] if options.fresh else [r for r in mine if r.mode == options.mode]
         self.layers = [Layer.of(t, self.target, self.limits, options) for t in self.tasks]
         for layer in self.layers:
-            key = layer.task.problem.key
+            key = layer.task.subject.key
             layer.search.known = trials(r for r in known if r.workload == key)
         others = list(mine)
         if options.warm_start is not None:
@@ -91,10 +90,12 @@ class Session:
             layer.search.seeds = self._seeds(layer.task.problem, best)
             layer.done = self._finished(layer)
 
-    def _seeds(self, problem: Problem, best: dict) -> list[Key]:
+    def _seeds(self, problem: Tunable, best: Records) -> list[Key]:
         """Return the best settings of the nearest tuned layers: a walk that begins there is short."""
-        near = sorted((distance(problem, Problem.parse(key)), key) for key in best)
-        keys = [key for far, key in near if far <= 2.0 and key != problem.key][:2]
+        keys: list[str] = []
+        if isinstance(problem, Problem):
+            near = sorted((distance(problem, other), key) for key, other in convolutions(best))
+            keys = [key for far, key in near if far <= 2.0 and key != problem.key][:2]
         if self.options.warm_start is not None and problem.key in best:
             keys.insert(0, problem.key)
         rows = [m for key in keys for m in best[key][: _SEEDS // len(keys) + 1]]
@@ -196,18 +197,15 @@ class Session:
             else:
                 self._answers[handle] = answer
                 if answer.settled is not None:
-                    self._settled[layer.task.problem.key, setting.key] = answer.settled
+                    self._settled[layer.task.subject.key, setting.key] = answer.settled
                 good.append((setting, handle))
         changed()
         return good
 
     def _wrong(self, layer: Layer, setting: Setting) -> float:
-        problem = layer.task.problem
-        algorithm = backend_of(self.target).algorithm(setting.algorithm)
-        posed = solved(problem, algorithm, self.target)
-        expected = properties_of(algorithm, posed, self.target, setting.knobs).error
+        subject = layer.task.subject
         coarser = {"float16": 2**13, "bfloat16": 2**16, "float64": 1}
-        return _WRONG * expected * coarser.get(problem.spec.dtype, 1)
+        return _WRONG * subject.expected_error(self.target, setting) * coarser.get(subject.dtype, 1)
 
     def _time(self, layer: Layer, setting: Setting, handle: int, pool: Pool) -> None:
         built = self._answers.pop(handle)
@@ -223,11 +221,11 @@ class Session:
             samples += answer.samples
         merged = Answer(answer.status, answer.message, built.error, built.seconds, samples)
         self._keep(layer, setting, merged)
-        self._held[layer.task.problem.key, setting.key] = handle
+        self._held[layer.task.subject.key, setting.key] = handle
 
     def _final(self, layer: Layer, pool: Pool, changed: Callable[[], None]) -> None:
         """Measure the best settings once more, in turns, so that a change of the machine's clock is shared by all."""
-        rivals, key = layer.search.rivals(), layer.task.problem.key
+        rivals, key = layer.search.rivals(), layer.task.subject.key
         held = {s.key: self._held.get((key, s.key), -1) for s in rivals}
         missing = [s for s in rivals if not pool.holds(held[s.key])]
         for setting, handle in self._built(layer, missing, pool, changed):
@@ -268,7 +266,7 @@ class Session:
         self, layer: Layer, setting: Setting, answer: Answer, knobs: Knobs, *, final: bool
     ) -> Record:
         return Record(
-            workload=layer.task.problem.key,
+            workload=layer.task.subject.key,
             threads=self.target.cores,
             target=target_name(self.target),
             device=self.device,

@@ -7,18 +7,26 @@ from dataclasses import dataclass
 
 from convc.errors import unknown_name
 from convc.ir.graph import Graph
-from convc.schedules.algorithm import Problem
+from convc.schedules.chains import possible_chains
+from convc.schedules.policy import Policy
 from convc.schedules.select import is_convolution, problem_of
+from convc.target import Target
+from convc.tuning.subjects import Subject, Tunable, subject_of
 
-__all__ = ["Task", "tasks_of"]
+__all__ = ["Task", "chain_tasks_of", "tasks_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One convolution problem and the layers that pose it."""
+    """One problem and the layers that pose it; of a chain of layers the last ones."""
 
-    problem: Problem
+    problem: Tunable
     layers: tuple[str, ...]
+
+    @property
+    def subject(self) -> Subject:
+        """The problem as the tuner sees it."""
+        return subject_of(self.problem)
 
     @property
     def count(self) -> int:
@@ -37,11 +45,28 @@ def tasks_of(graph: Graph, layers: str = "*") -> tuple[Task, ...]:
     Raises:
         UnknownNameError: if no convolution's name matches `layers`, a glob.
     """
-    found: dict[Problem, list[str]] = {}
+    found: dict[Tunable, list[str]] = {}
     nodes = [n for n in graph.nodes if is_convolution(n)]
     for node in nodes:
         if node.name == layers or fnmatch.fnmatchcase(node.name, layers):
             found.setdefault(problem_of(graph, node), []).append(node.name)
     if nodes and not found:
         raise unknown_name("layer", layers, [n.name for n in nodes])
+    return tuple(Task(problem, tuple(names)) for problem, names in found.items())
+
+
+def chain_tasks_of(graph: Graph, target: Target, policy: Policy, layers: str = "*") -> tuple[Task, ...]:  # fmt: skip
+    """Return the distinct chains of layers that could run as one kernel: their times are what their layers' own are compared with.
+
+    Args:
+        graph: after all passes.
+        target: the machine.
+        policy: what the choice may be of.
+        layers: a glob; a chain is in if one of its layers is.
+    """
+    problems = {n.name: problem_of(graph, n) for n in graph.nodes if is_convolution(n)}
+    found: dict[Tunable, list[str]] = {}
+    for chain in possible_chains(graph, problems, target, policy):
+        if any(name == layers or fnmatch.fnmatchcase(name, layers) for name in chain.layers):
+            found.setdefault(chain.problem, []).append(" > ".join(chain.layers))
     return tuple(Task(problem, tuple(names)) for problem, names in found.items())

@@ -22,6 +22,7 @@ from convc.schedules.chains import chain_problem
 from convc.schedules.plan import Chain, Plan
 from convc.schedules.policy import Policy
 from convc.schedules.select import is_convolution, problem_of, select
+from convc.schedules.tuned import Measurement, Records
 from convc.target import Target, parse_target
 from tests.schedules.conv_module import conv_node, whole_numbers
 from tests.tolerance import assert_exact
@@ -176,6 +177,37 @@ def mobile(**changed: object) -> tuple[Graph, tuple[str, ...]]:
     x = b.input("x", TensorType((1, 16, 112, 112)))
     layers = block(b, x, 96, 24, stride=2, **changed)  # type: ignore[arg-type]
     return b.finish({"y": layers[-1]}), layers
+
+
+def test_measured_times_decide_where_both_are_measured():
+    graph, layers = mobile()
+    problems = {name: problem_of(graph, graph[name]) for name in layers}
+    chain = chain_problem(list(problems.values()))
+    alone = {
+        p.key: (Measurement(c.algorithm, c.knobs, 1e-4, 1e-7),)
+        for name, p in problems.items()
+        for c in [select(graph, XEON)[name]]
+    }
+    (_, second, *_) = model.space(chain, XEON)
+
+    def together(seconds: float, error: float = 1e-7) -> Records:
+        return {**alone, chain.key: (Measurement("bottleneck", second, seconds, error),)}
+
+    (taken,) = select(graph, XEON, records=together(2.9e-4)).chains
+    assert taken.layers == layers
+    assert dict(taken.knobs) == dict(second)
+    # What three kernels have beside their work: a border of zeros.
+    assert "measured 1.05 x faster than 3" in taken.reason
+    whole = [c.layers for c in select(graph, XEON, records=together(3.1e-4)).chains]
+    assert layers not in whole
+    # Where only the layers are measured, the model says by how much one kernel is faster: here by more than it may be wrong.
+    (estimated,) = select(graph, XEON, records=alone).chains
+    assert "estimated" in estimated.reason
+    # A record of a chain alone gives its knobs; one that is not accurate enough gives nothing.
+    only = {chain.key: together(1.0)[chain.key]}
+    assert dict(select(graph, XEON, records=only).chains[0].knobs) == dict(second)
+    inexact = {chain.key: together(1.0, error=1e-3)[chain.key]}
+    assert dict(select(graph, XEON, records=inexact).chains[0].knobs) == dict(model.knobs(chain, XEON))  # fmt: skip
 
 
 def test_layers_whose_middle_does_not_fit_the_caches_become_one_kernel_and_say_so():

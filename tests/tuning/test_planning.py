@@ -32,7 +32,7 @@ def log(tmp_path) -> Log:
     rows = []
     for name, seconds in (("direct", 1e-6), ("winograd", 1e-3)):
         knobs = dict(algorithm_named(name).knobs(task.problem, HOST))
-        rows.append(record(name, seconds, HOST, workload=task.problem.key, knobs=knobs))
+        rows.append(record(name, seconds, HOST, workload=task.subject.key, knobs=knobs))
     log.append(rows)
     return log
 
@@ -40,7 +40,7 @@ def log(tmp_path) -> Log:
 def test_compile_uses_records_and_says_what_has_none(log):
     compiled = compile(parse(NET), threads=1, logs=[log.path])
     assert (compiled.plan["one"].algorithm, compiled.plan["one"].source) == ("direct", "record")
-    key = tasks_of(parse(NET))[1].problem.key
+    key = tasks_of(parse(NET))[1].subject.key
     assert compiled.planned.tuning == f"1 of 2 layers tuned; two by estimate (no record for {key})"
     assert compile(parse(NET), threads=1, logs=[log.path], policy=Policy(by="heuristic")).planned.records == 0  # fmt: skip
     with pytest.raises(UntunedError, match="got none for 1 of 2") as caught:

@@ -11,7 +11,9 @@ from convc.tuning.calibration import Calibration
 from convc.tuning.layer import Layer
 from convc.tuning.options import Options
 from convc.tuning.rpc import Address
-from convc.tuning.search import Search, Setting, Trial, neighbours, settings_of
+from convc.tuning.search import Search, Trial, neighbours
+from convc.tuning.setting import Setting
+from convc.tuning.subjects import subject_of
 from convc.tuning.tasks import Task, tasks_of
 from tests.tuning.records import AVX512, LIMITS, PROBLEM
 
@@ -108,9 +110,12 @@ def test_neighbours_stay_in_their_algorithm():
 
 
 def test_settings_keep_the_policy():
-    names = {s.algorithm for s in settings_of(PROBLEM, AVX512, Policy(exclude=("winograd", "fft")))}
+    names = {
+        s.algorithm
+        for s in subject_of(PROBLEM).settings(AVX512, Policy(exclude=("winograd", "fft")))
+    }
     assert names == {"direct", "im2col", "generic"}
-    rows = settings_of(PROBLEM, AVX512, Policy(workspace_limit=0))
+    rows = subject_of(PROBLEM).settings(AVX512, Policy(workspace_limit=0))
     assert {s.algorithm for s in rows} == {"direct", "im2col", "generic"}
     assert [s.seconds for s in rows] == sorted(s.seconds for s in rows)
 

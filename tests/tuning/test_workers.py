@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from convc.ir import ConvSpec, Step
+from convc.schedules import bottleneck_model
 from convc.schedules.algorithm import Problem
+from convc.schedules.chains import chain_problem
 from convc.schedules.dual import posed, solved
 from convc.schedules.llvm import backend
 from convc.schedules.plan import Unsupported
@@ -21,8 +23,8 @@ from convc.tuning.jobs import Build, Setup, Time
 from convc.tuning.log import Log
 from convc.tuning.options import Options, default_jobs
 from convc.tuning.pool import Limits, Pool
-from convc.tuning.search import settings_of
 from convc.tuning.session import Session
+from convc.tuning.subjects import subject_of
 from convc.tuning.tasks import Task
 from tests.tuning import bad_rows
 from tests.tuning.bad_rows import SCHEDULES
@@ -30,6 +32,15 @@ from tests.tuning.records import LIMITS
 
 HOST = parse_target(cores=1)
 TINY = Problem(ConvSpec.of((1, 5, 6, 7), (6, 5, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("add"), Step("relu")))  # fmt: skip
+CHAIN = chain_problem(
+    [
+        Problem(ConvSpec.of((1, 16, 8, 9), (32, 16, 1, 1)), (Step("bias"), Step("relu"))),
+        Problem(
+            ConvSpec.of((1, 32, 8, 9), (32, 1, 3, 3), pads=(1,) * 4, group=32), (Step("relu"),)
+        ),
+        Problem(ConvSpec.of((1, 32, 8, 9), (24, 32, 1, 1)), (Step("bias"), Step("add"))),
+    ]
+)
 SETUP = Setup(HOST, 2 << 30, "tests.tuning.bad_rows:install")
 
 
@@ -65,13 +76,19 @@ def test_every_algorithm_is_built_checked_and_timed_in_a_worker():
         )
     ]
     assert {j.algorithm for j in jobs if j.problem == back} >= {"direct", "winograd", "im2col"}
-    assert {s.algorithm for s in settings_of(back, HOST, Policy())} >= {"direct", "winograd"}
+    assert {s.algorithm for s in subject_of(back).settings(HOST, Policy())} >= {
+        "direct",
+        "winograd",
+    }
+    # Three layers as one kernel, with its second best strip and tiles.
+    knobs = bottleneck_model.space(CHAIN, HOST)[1]
+    jobs.append(Build(len(jobs), CHAIN, HOST, "bottleneck", knobs))
     with Pool(Setup(HOST, 2 << 30), 1) as pool:
         answers = pool.build(jobs)
         assert {jobs[h].algorithm: a.message for h, a in answers.items() if a.status != "ok"} == {}
         assert all(0 <= a.error < 1e-5 for a in answers.values())
-        for mode in ("cold", "warm"):
-            timed = pool.time(Time(0, 2, 0.0002, mode))
+        for handle, mode in ((0, "cold"), (0, "warm"), (len(jobs) - 1, "cold")):
+            timed = pool.time(Time(handle, 2, 0.0002, mode))
             assert timed.status == "ok"
             assert len(timed.samples) == 2
             # How long a busy machine held it up is not ours to say.

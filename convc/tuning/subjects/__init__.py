@@ -1,0 +1,23 @@
+"""What is tuned: a convolution, or layers that one kernel computes. A new kind is one file here and one row of `_KINDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from convc.schedules.algorithm import Problem
+from convc.schedules.bottleneck import Bottleneck
+from convc.tuning.subjects.chain import LayerChain
+from convc.tuning.subjects.convolution import Convolution
+from convc.tuning.subjects.subject import Case, Ready, Subject
+
+__all__ = ["Case", "Ready", "Subject", "Tunable", "subject_of"]
+
+Tunable: TypeAlias = Problem | Bottleneck
+
+_KINDS: Final[Mapping[type, Any]] = {Problem: Convolution, Bottleneck: LayerChain}
+
+
+def subject_of(problem: Tunable) -> Subject:
+    """Return what the tuner knows of a problem."""
+    return _KINDS[type(problem)](problem)

@@ -122,7 +122,7 @@ def compile(
     opened = None
     if (wanted := areas_of(shapes)) is not None:
         assert shapes is not None, "they ask for it"
-        opened = open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize), shapes, wanted, areas)  # fmt: skip
+        opened = open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize, is_open=True), shapes, wanted, areas)  # fmt: skip
         graph = opened.sources[0]
     else:
         if areas:

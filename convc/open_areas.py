@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import msgspec
 
 from convc.errors import ConvcError, InvalidModelError, ShapeError
 from convc.ir.area import open_area
-from convc.ir.area_graph import AreaGraph
+from convc.ir.area_graph import AreaGraph, Extents
 from convc.ir.graph import Graph
 from convc.ir.types import Shape
 from convc.lowering.build import Built
 from convc.lowering.program import Program
-from convc.runtime.manifest import Area, Open, Tensor
+from convc.runtime.manifest import Area, Open, Resampling, Tensor
 
 __all__ = ["Areas", "Range", "areas_of", "between", "opened", "with_areas"]
 
@@ -147,6 +147,8 @@ def opened(
     size = between(least, whole)  # type: ignore[arg-type]
     last = smaller(size)
     _compare(largest, last, size)
+    for part in graphs[1:]:
+        _agree(largest, part, names[0])
     return Areas(names, (first, *rest, last), graphs, least)  # type: ignore[arg-type]
 
 
@@ -160,6 +162,21 @@ def _compare(largest: AreaGraph, smaller: Graph, size: tuple[int, int]) -> None:
             f"%{name} must have {extents.at(*size)} rows and columns for a height and width of {size}; got {node.type}: a height or "
             f"width is written into {node.op} '{name}'. Give height and width numbers, and compile once for each size."
         )
+
+
+def _agree(largest: AreaGraph, part: AreaGraph, given: str) -> None:
+    """Raise ShapeError at the first value that has other extents on the code for a smaller area."""
+    size = part.graph[given].type.shape[2:]
+    pairs = {f"%{n}": (largest.values[n], e) for n, e in part.values.items() if n in largest.values}
+    for one, other in zip(largest.graph.outputs, part.graph.outputs, strict=True):
+        pairs[f"output '{one.name}'"] = largest.values.get(one.value), part.values.get(other.value)
+    for what, (ours, theirs) in pairs.items():
+        cut = ours and Extents(ours.rows[: size[0]], ours.cols[: size[1]])
+        if cut != theirs:
+            raise ShapeError(
+                f"{what} must have the same rows and columns for a height and width on the code for every area; that for {size} has others. "
+                f"Make code for one area: --area {'x'.join(map(str, largest.graph[given].type.shape[2:]))}."
+            )
 
 
 def with_areas(built: Built, programs: Sequence[Program], areas: Areas) -> Built:
@@ -178,6 +195,10 @@ def with_areas(built: Built, programs: Sequence[Program], areas: Areas) -> Built
                 for o in opened.graph.outputs
                 if o.value in opened.values
             },
+            resamplings=tuple(
+                Resampling(places=places, weights=weights, axis=t.axis, scale=t.scale, extents=t.extents, results=t.results, **asdict(t.rules))
+                for (places, weights), t in opened.taps.items()
+            ),
             arena_bytes=part.arena_bytes,
             workspace_bytes=part.workspace_bytes,
             steps=part.steps,

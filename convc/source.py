@@ -28,6 +28,7 @@ def load_graph(
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     dequantize: bool = False,
+    is_open: bool = False,
 ) -> Graph:
     """Return the graph of a model. Layers of an ONNX model between dequantize and quantize are layers of integers.
 
@@ -36,6 +37,7 @@ def load_graph(
         shapes: input name -> shape, for inputs whose shape the ONNX model leaves open; a name as the leading extent is a symbolic batch.
         values: input name -> array, for inputs of the ONNX model that become constants.
         dequantize: compute the layers of quantised ONNX models in floats, as the model is written.
+        is_open: the graph is one size of several: keep what its extents follow from, see `frontend.onnx.origins`.
 
     Raises:
         FrontendError: if the model cannot be read or uses what convc does not take, or `shapes` or `values` are given for what is no ONNX
@@ -54,7 +56,7 @@ def load_graph(
             return text.load(path)
     from convc.frontend.onnx import from_onnx
 
-    graph = from_onnx(source, shapes=shapes, values=values)
+    graph = from_onnx(source, shapes=shapes, values=values, is_open=is_open)
     return graph if dequantize else quantize_layers(graph)
 
 

@@ -51,7 +51,7 @@ PARTS: Final = (
     Part("frontend.nnet", ("ir", "frontend.dsl"), _DATA),
     Part("frontend.onnx", ("ir", "version"), (*_DATA, "onnx", "google")),
     Part("runtime.libraries", (), ("tvm_ffi",)),
-    Part("runtime", ("ir.types", "runtime.libraries"), (*_DATA, "tvm_ffi", "msgspec")),
+    Part("runtime", ("ir.types", "ir.resampling", "runtime.libraries"), (*_DATA, "tvm_ffi", "msgspec")),
     Part("schedules", ("ir", "target", "runtime.libraries"), (*_DATA, "tvm", "tvm_ffi")),
     Part("lowering", ("ir", "target", "schedules", "toolchain", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.seal"), (*_DATA, "tvm", "tvm_ffi", "msgspec")),
     Part("deploy", ("lowering.package", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.variants"), ("numpy", "msgspec")),

@@ -77,11 +77,11 @@ def test_wrong_inputs_are_refused(module: AreaModule) -> None:
         module()
 
 
-RESIZED = 'a = Conv<pads=[1,1,1,1]>(x, k)  b = AveragePool<kernel_shape=[2,2], strides=[2,2]>(a)  y = Resize<mode="linear">(b, , , s)'
 TRAPS = [
     ("r = Relu(x) y = Reshape(r, s)", "int64[3] s = {1, 3, 1440}", r"%y must compute each place .* reshape does not"),
     ("a = Conv<pads=[1,1,1,1]>(x, k) y = Slice(a, b, s, i)", "int64[1] b = {0}, int64[1] s = {36}, int64[1] i = {2}", "it cuts out rows"),
-    (RESIZED, "int64[4] s = {1, 24, 40, 36}", r"resample does not"),
+    ('q = Shape(x) n = Slice(q, t, f) a = Conv<pads=[1,1,1,1]>(x, k) h = ReduceMax(n) w = Concat<axis=0>(b, h, h) y = Resize<mode="linear">(a, , , w)',
+     "int64[1] t = {2}, int64[1] f = {4}, int64[2] b = {1, 24}", "does not follow from one height or width"),
     ("a = Relu(x) y = Slice(a, b, s, i)", "int64[1] b = {0}, int64[1] s = {40}, int64[1] i = {2}", ""),
 ]  # fmt: skip
 
@@ -107,6 +107,43 @@ def test_a_size_written_into_a_model_is_named(body: str, more: str, text: str) -
 def test_shapes_that_cannot_be(shape: tuple, text: str) -> None:
     with pytest.raises(InvalidModelError, match=text):
         compile(model(), shapes={"x": shape})
+
+
+RESIZED = """
+  a = Conv<pads=[1,1,1,1], strides=[2,2]>(x, k)  half = Relu(a)
+  all = Shape(x)  size = Slice(all, two, four)  all_half = Shape(half)  nc = Slice(all_half, zero, two)
+  to = Concat<axis=0>(nc, size)  up = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(half, , , to)
+  near = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(half, , , to)
+  less = Sub(size, one)  part = Div(less, eight)  more = Add(part, one)  few = Concat<axis=0>(nc, more)
+  shrunk = Resize<mode="linear", antialias=1>(up, , , few)
+  again = Resize<mode="cubic", coordinate_transformation_mode="align_corners">(shrunk, , , to)
+  mean = GlobalAveragePool(half)  one_point = Conv(mean, m)  nc8 = Shape<end=2>(one_point)  to8 = Concat<axis=0>(nc8, size)  wide = Resize<mode="linear">(one_point, , , to8)
+  joined = Concat<axis=1>(up, near, again, wide)  y = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(joined)
+  bigger = Resize<mode="linear", coordinate_transformation_mode="pytorch_half_pixel">(half, , scales)
+  fixed = Resize<mode="linear">(half, , , sizes)  z = GlobalMaxPool(bigger)
+"""
+
+
+def test_what_is_resized_follows_height_and_width() -> None:
+    """To the extents of the input, to arithmetic on them, by a scale, from one point, and to what is written in the model."""
+    more = (
+        "int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] four = {4}, int64[1] eight = {8}, "
+        "float[4] scales = {1, 1, 1.5, 1.75}, int64[4] sizes = {1, 24, 7, 9}"
+    )
+    text = f'<ir_version: 8, opset_import: ["": 18]> g (float[1,3,H,W] x) => (float y, float z, float fixed) <{more}> {{ {RESIZED} }}'
+    made = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, shape in (("k", (24, 3, 3, 3)), ("m", (8, 24, 1, 1))):
+        values = (rng.normal(size=shape) / 4).astype(np.float32)
+        made.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    module = compile(made, shapes=SHAPES, threads=1).load(threads=1)
+    assert isinstance(module, AreaModule)
+    assert [t.name for t in module.inputs] == ["x"]
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])  # fmt: skip
+    for size in ((40, 36), (21, 18), (8, 8), (39, 9), (17, 13), (40, 36)):
+        x = image(*size)
+        for name, value, theirs in zip("yz.", module(x), session.run(None, {"x": x}), strict=True):
+            np.testing.assert_allclose(value, theirs, rtol=1e-4, atol=1e-5, err_msg=f"{name} {size}")  # fmt: skip
 
 
 def test_areas_must_reach_the_largest() -> None:

@@ -49,7 +49,7 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
         ("module", f"{manifest.name} ({file}, {mebibytes(file.stat().st_size)})"),
         ("target", f"{target.kind} {target.mcpu}, {target.triple}; needs {', '.join(target.features) or 'nothing special'}"),
         ("made by", f"convc {manifest.convc}, apache-tvm {manifest.tvm}, apache-tvm-ffi {manifest.tvm_ffi}"),
-        *(("input", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.inputs if not manifest.areas or t.name not in manifest.areas[0].masks),
+        *(("input", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.inputs if not manifest.areas or t.name not in manifest.areas[0].filled),
         *(("output", f"{t.name}: {t.dtype} {_extents(t)}{_counted(t)}") for t in manifest.outputs),
         *(("batch", f"N is any number; code for {', '.join(map(str, sizes))}, below: {sizes[0]}") for _ in sizes[:1]),
         *(("areas", f"{text}; steps and memory: of the first") for text in areas_text(manifest)),

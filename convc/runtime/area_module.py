@@ -2,7 +2,8 @@
 
     module(x) with 300 x 200, code for 256 x 256 and 512 x 512:  zeros around it up to 512 x 512, results cut to what 300 x 200 gives
 
-The code for an area is right for every smaller one (`ir.area`): masks, which are inputs of it, say what of each value is valid.
+The code for an area is right for every smaller one (`ir.area`): inputs of it, which are filled in here, say what of each value is valid,
+and from which points with which weights a resampling makes each of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import tvm_ffi
 from numpy.typing import NDArray
 
 from convc.errors import InputError
-from convc.runtime.manifest import Area, Manifest, Open, Tensor
+from convc.ir.resampling import Rules, table
+from convc.runtime.manifest import Area, Manifest, Open, Resampling, Tensor
 from convc.runtime.memory import Window
 from convc.runtime.module import Module, NanPolicy
 from convc.runtime.ports import ArrayLike
@@ -39,8 +41,8 @@ class AreaModule(Module):
     ) -> None:
         super().__init__(manifest, library, entry, weights, pool, nan)
         self._parts = sorted(parts, key=lambda part: part[0].height * part[0].width)
-        masks = manifest.areas[0].masks
-        self._given = tuple(t for t in manifest.inputs if t.name not in masks)
+        filled = manifest.areas[0].filled
+        self._given = tuple(t for t in manifest.inputs if t.name not in filled)
         self._ready: dict[tuple[int, int, int], dict[str, NDArray]] = {}
 
     @property
@@ -83,8 +85,8 @@ class AreaModule(Module):
         """
         (area, part), fed, (height, width) = self._fed(inputs)
         results = part.run(fed)
-        for name, table in area.crops.items():
-            rows, cols = table.rows[height - 1], table.cols[width - 1]
+        for name, crop in area.crops.items():
+            rows, cols = crop.rows[height - 1], crop.cols[width - 1]
             results[name] = np.ascontiguousarray(results[name][:, :, :rows, :cols])
         for name, array in (outputs or {}).items():
             if name not in results:
@@ -125,19 +127,24 @@ class AreaModule(Module):
         fed: dict[str, ArrayLike] = {}
         for name, array in arrays.items():
             fed[name] = _within(array, area) if name in self.manifest.open else array
-        fed |= self._masks(area, height, width)
+        fed |= self._filled(area, height, width)
         return (area, part), fed, (height, width)
 
-    def _masks(self, area: Area, height: int, width: int) -> dict[str, NDArray]:
+    def _filled(self, area: Area, height: int, width: int) -> dict[str, NDArray]:
         key = (area.height * area.width, height, width)
         if key not in self._ready:
             if len(self._ready) > 8:
                 self._ready.clear()
-            shapes = {t.name: t.shape for t in area.inputs}
-            self._ready[key] = {
-                name: _mask(shapes[name], table, height, width)
-                for name, table in area.masks.items()
-            }
+            inputs = {t.name: t for t in area.inputs}
+            ready = {name: _mask(inputs[name].shape, table, height, width) for name, table in area.masks.items()}  # fmt: skip
+            for row in area.resamplings:
+                size = height if row.axis == 2 else width
+                tables = _taps(row, size)
+                for name, values in zip((row.places, row.weights), tables, strict=True):
+                    whole = np.zeros(inputs[name].shape, inputs[name].dtype)
+                    whole[: values.shape[0], : values.shape[1]] = values
+                    ready[name] = whole
+            self._ready[key] = ready
         return self._ready[key]
 
 
@@ -145,6 +152,11 @@ def _mask(shape: tuple[int, ...], table: Open, height: int, width: int) -> NDArr
     mask = np.zeros(shape, bool)
     mask[:, :, : table.rows[height - 1], : table.cols[width - 1]] = True
     return mask
+
+
+def _taps(row: Resampling, size: int) -> tuple[NDArray, NDArray]:
+    rules = Rules(row.coordinate, row.mode, row.rounding, row.cubic, row.antialias, row.exclude_outside)  # fmt: skip
+    return table(rules, row.scale, row.extents[size - 1], row.results[size - 1])
 
 
 def _within(array: NDArray, area: Area) -> NDArray:

@@ -24,6 +24,7 @@ from convc.runtime.manifest_parts import (
     Argument,
     Knob,
     Open,
+    Resampling,
     Step,
     TargetInfo,
     Tensor,
@@ -32,6 +33,7 @@ from convc.runtime.manifest_rules import (
     check_argument,
     check_count,
     check_counts,
+    check_resampling,
     check_type,
 )
 
@@ -43,6 +45,7 @@ __all__ = [
     "Knob",
     "Manifest",
     "Open",
+    "Resampling",
     "Sized",
     "Step",
     "TargetInfo",
@@ -202,9 +205,13 @@ def _check_area(manifest: Manifest, area: Area, weights: list[int]) -> None:
         check_type(f"'{tensor.name}'", tensor.shape, tensor.dtype)
     names = {tensor.name for tensor in (*area.inputs, *area.outputs)}
     unknown = {*area.masks, *area.crops, *manifest.open} - names
+    unknown |= area.filled - names
     tables = (*area.masks.values(), *area.crops.values())
     if unknown or any((len(t.rows), len(t.cols)) != (area.height, area.width) for t in tables):
         raise PackageError(f"area {area.height} x {area.width} must have a table for each of its sizes; got {area.masks} and {area.crops}.")  # fmt: skip
+    shapes = {tensor.name: tensor.shape for tensor in area.inputs}
+    for row in area.resamplings:
+        check_resampling(row, shapes, (area.height, area.width))
     sizes = {"input": [t.nbytes for t in area.inputs], "output": [t.nbytes for t in area.outputs], "weights": weights}  # fmt: skip
     _check_variant(area, sizes)
 

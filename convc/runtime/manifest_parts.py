@@ -9,7 +9,7 @@ import msgspec
 
 from convc.ir.types import numpy_dtype
 
-__all__ = ["Area", "Argument", "Knob", "Open", "Step", "TargetInfo", "Tensor"]
+__all__ = ["Area", "Argument", "Knob", "Open", "Resampling", "Step", "TargetInfo", "Tensor"]
 
 Knob: TypeAlias = int | float | str | bool
 
@@ -94,10 +94,31 @@ class Open(msgspec.Struct, frozen=True):
     cols: tuple[int, ...]
 
 
+class Resampling(msgspec.Struct, frozen=True, kw_only=True):
+    """Two inputs, `places` and `weights`, of which each height (axis 2) or width (axis 3) of the inputs has its own.
+
+    `extents` and `results` are those of operand and result, from a height or width of 1 on; the rest is `convc.ir.resampling`'s rule.
+    """
+
+    places: str
+    weights: str
+    axis: int
+    coordinate: str
+    mode: str
+    rounding: str
+    cubic: float
+    antialias: bool
+    exclude_outside: bool
+    scale: float
+    extents: tuple[int, ...]
+    results: tuple[int, ...]
+
+
 class Area(msgspec.Struct, frozen=True, kw_only=True):
     """The code of a module with an open height and width for areas up to one, see `convc.ir.area`.
 
-    `inputs` are its function's, masks included, which `masks` names; `crops` are the outputs that have height and width.
+    `inputs` are its function's; those that a caller does not give are filled for each size: `masks`, and places and weights of
+    `resamplings`. `crops` are the outputs that have height and width.
     """
 
     height: int
@@ -107,9 +128,15 @@ class Area(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     masks: dict[str, Open]
     crops: dict[str, Open]
+    resamplings: tuple[Resampling, ...] = ()
     arena_bytes: int = 0
     workspace_bytes: int = 0
     steps: tuple[Step, ...] = ()
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """The inputs that no caller gives."""
+        return frozenset(self.masks).union(*((r.places, r.weights) for r in self.resamplings))
 
     @property
     def size(self) -> tuple[int, int]:

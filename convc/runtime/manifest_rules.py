@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from convc.errors import DTypeError, PackageError
+from convc.ir.resampling import COORDINATES, MODES, ROUNDINGS
 from convc.ir.types import numpy_dtype
 
 if TYPE_CHECKING:
-    from convc.runtime.manifest_parts import Argument, Tensor
+    from convc.runtime.manifest_parts import Argument, Resampling, Tensor
 
 __all__ = ["SPACES", "check_argument", "check_count", "check_counts", "check_type"]
 
@@ -73,3 +74,26 @@ def check_counts(outputs: Sequence[Tensor]) -> None:
             raise PackageError(
                 f"output '{tensor.name}' must be counted by an int64 scalar along one of its axes; got '{tensor.count}' and {tensor.axis}."
             )
+
+
+def check_resampling(
+    row: Resampling, shapes: Mapping[str, tuple[int, ...]], area: tuple[int, int]
+) -> None:
+    """Raise PackageError unless a table of a known rule can be made, in its place, for each size of an area."""
+    subject = f"resampling of '{row.places}'"
+    if row.axis not in (2, 3) or row.coordinate not in COORDINATES or row.rounding not in ROUNDINGS:
+        raise PackageError(f"{subject} must have a known rule; got {row.axis}, {row.coordinate}, {row.rounding}.")  # fmt: skip
+    if row.mode not in MODES or not 0 <= row.scale < float("inf"):
+        raise PackageError(f"{subject} must have a mode of {', '.join(MODES)} and a scale; got {row.mode}, {row.scale}.")  # fmt: skip
+    size, shape = area[row.axis - 2], shapes[row.places]
+    if (
+        len(row.extents) != size
+        or len(row.results) != size
+        or len(shape) != 2
+        or shapes[row.weights] != shape
+    ):
+        raise PackageError(f"{subject} must have an extent for each of {size} sizes and two tables alike; got {len(row.extents)}, {len(row.results)}, {shape}.")  # fmt: skip
+    if any(
+        not 0 <= r <= shape[0] or r > 0 >= e for e, r in zip(row.extents, row.results, strict=True)
+    ):
+        raise PackageError(f"{subject} must have results of at most {shape[0]} places from operands that have some; got {max(row.results)}.")  # fmt: skip

@@ -59,6 +59,10 @@ def run(opened: AreaGraph, x: np.ndarray, weights: dict[str, np.ndarray]) -> np.
         rows, cols = extents.at(*size)
         fed[name] = np.zeros(opened.graph[name].type.shape, bool)
         fed[name][:, :, :rows, :cols] = True
+    for names, taps in opened.taps.items():
+        for name, values in zip(names, taps.at(size[taps.axis - 2]), strict=True):
+            fed[name] = np.zeros(opened.graph[name].type.shape, values.dtype)
+            fed[name][: values.shape[0], : values.shape[1]] = values
     with np.errstate(all="ignore"):  # beyond what is valid anything may be computed
         y = interpret(opened.graph, fed)["y"]
     if opened.graph.outputs[0].value in opened.values:

@@ -23,6 +23,7 @@ from convc.ir.ops.logic import (
 from convc.ir.ops.order import ArgAttributes, RunningAttributes, TopKAttributes
 from convc.ir.ops.pool import MaxPoolIndicesAttributes
 from convc.ir.ops.quantized import QuantizeAttributes
+from convc.ir.ops.resample import ResampleAttributes
 from convc.ir.ops.sample import DeformAttributes, GridAttributes, RoiAttributes
 from convc.ir.ops.select import NmsAttributes
 from convc.ir.reference import interpret
@@ -104,8 +105,8 @@ CASES = [
     ("topk", [i(0, 200, 1000, dtype=np.uint8)], TopKAttributes(0, 100)),
     *(("running", [f(3, 5, 4)], RunningAttributes(1, n, e)) for n in ("sum", "prod") for e in (True, False)),
     ("running", [i(0, 4, 3, 5, dtype=np.int32)], RunningAttributes(1)),
-    ("resample", [f(2, 3, 6, 7), i(0, 6, 9, 2, dtype=np.int32), f(9, 2)], AxisAttributes(2)),
-    ("resample", [f(2, 3, 6, 7), i(0, 7, 9, 12, dtype=np.int32), f(9, 12)], AxisAttributes(3)),
+    ("resample", [f(2, 3, 6, 7), i(0, 6, 9, 2, dtype=np.int32), f(9, 2)], ResampleAttributes(2)),
+    ("resample", [f(2, 3, 6, 7), i(0, 7, 9, 12, dtype=np.int32), f(9, 12)], ResampleAttributes(3)),
     *(("grid_sample", [f(2, 3, 6, 7), f(2, 4, 5, 2)], GridAttributes(m, p, a))
       for m, p, a in (("nearest", "zeros", True), ("nearest", "border", False), ("linear", "zeros", False), ("linear", "reflection", True), ("cubic", "zeros", False), ("cubic", "reflection", False))),
     ("grid_sample", [f(2, 3, 4, 6, 7), f(2, 4, 5, 3, 3)], GridAttributes("linear", "border")),

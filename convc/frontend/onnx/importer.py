@@ -32,6 +32,7 @@ from convc.frontend.onnx.model_file import ModelSource, normal_domain, since_ver
 from convc.frontend.onnx.narrow import NARROW, NarrowValue, narrow_name, natural
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators import find_converter
+from convc.frontend.onnx.origins import Origins
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
 from convc.frontend.onnx.row_wise import check_operator, counted_result
@@ -39,7 +40,7 @@ from convc.frontend.onnx.values import BodyRefused, Refused, ValueTable
 from convc.frontend.onnx.weights import check_weights
 from convc.ir import Graph, GraphBuilder
 from convc.ir.ops.definition import Array
-from convc.ir.types import SHORT_NAMES
+from convc.ir.types import SHORT_NAMES, Shape
 
 __all__ = ["Import"]
 
@@ -59,6 +60,8 @@ class Import:
         shapes: Mapping[str, Sequence[int]] | None,
         name: str | None,
         batch: Mapping[str, str],
+        *,
+        is_open: bool = False,
     ) -> None:
         self.inputs, self.batch = bind_inputs(source.proto.graph, shapes), batch
         source = expand_functions(source, self.inputs)
@@ -67,6 +70,7 @@ class Import:
         self.builder = GraphBuilder(name or source.stem)
         self.values = ValueTable(self.builder, source.tensors)
         self.folder = ConstantFolder(source.opsets)
+        self.origins = Origins(source.opsets, self.values.constant) if is_open else None
         self.report = RefusalReport()
         self.read_names = set(_names_read(self.graph))
         bones = skeleton(source, self.inputs)
@@ -143,7 +147,11 @@ class Import:
             return
         assert version is not None, "a row was found for it"
         try:
-            self._define(proto, self._results(proto, row, version))
+            results = self._results(proto, row, version)
+            # Names of a body stand for something else each time that it is written out.
+            if self.origins and not self.depth and all(isinstance(r, np.ndarray) for r in results):
+                self.origins.follow(proto, self._shape_of)
+            self._define(proto, results)
         except Unsupported as no:
             self._refuse(proto, version, no.reason, is_operator=False)
         except BodyRefused:
@@ -165,7 +173,9 @@ class Import:
             if self.values.narrow(name) and not row.narrow:
                 raise Unsupported(f"operand '{name}' of type {self.values.narrow(name)}")
         attributes = AttributeReader(proto.op_type, proto.attribute, self.source.tensors)
-        node = OperatorNode(proto, version, self.values, attributes, self._import_body)
+        node = OperatorNode(
+            proto, version, self.values, attributes, self._import_body, self.origins
+        )
         counted = {i: c for i, n in enumerate(proto.input) if n and (c := self.values.counted(n))}
         check_operator(node, counted)
         check_weights(proto, self.values)
@@ -187,6 +197,12 @@ class Import:
             if name in self.read_names:
                 raise Unsupported(f"output {index} ('{name}') is used")
         return results
+
+    def _shape_of(self, name: str) -> tuple[str, Shape] | None:
+        """Return name and shape of a value of the graph, None for a constant."""
+        if self.values.is_constant(name):
+            return None
+        return self.values.operand(name), self.values.type(name).shape
 
     def _fold(self, proto: NodeProto) -> Sequence[Array | None] | None:
         operands = [self.values.natural(name) if name else None for name in proto.input]

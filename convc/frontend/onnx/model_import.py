@@ -24,6 +24,7 @@ def from_onnx(
     shapes: Mapping[str, Sequence[Dimension]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     name: str | None = None,
+    is_open: bool = False,
 ) -> Graph:
     """Return the graph of an ONNX model, opsets 7 to the newest that the installed onnx knows.
 
@@ -35,6 +36,7 @@ def from_onnx(
             extent, ("N", 3, 224, 224), is a symbolic batch; where nothing but leading extents is open, they are one by themselves.
         values: input name -> array; such an input is a constant of the graph, as operands that decide a shape must be.
         name: the graph's name; the file's stem by default.
+        is_open: keep by which rule a Resize gets its extents, for `ir.area.open_area`.
 
     Raises:
         InvalidModelError: if the model cannot be read, contradicts the specification, or keeps a symbolic dimension that is no batch.
@@ -57,7 +59,7 @@ def from_onnx(
 
         def graph_of(samples: int) -> Graph:
             bound = {k: (samples, *s[1:]) for k, s in symbolic.items()}
-            return Import(source, {**(shapes or {}), **bound}, name, dict.fromkeys(bound, batch) if samples == 1 else {}).run()  # type: ignore[arg-type, dict-item]  # fmt: skip
+            return Import(source, {**(shapes or {}), **bound}, name, dict.fromkeys(bound, batch) if samples == 1 else {}, is_open=is_open).run()  # type: ignore[arg-type, dict-item]  # fmt: skip
 
         return with_symbolic_batch(graph_of, batch, symbolic) if batch else graph_of(0)
     except UnicodeDecodeError as error:

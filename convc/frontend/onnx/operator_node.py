@@ -10,6 +10,7 @@ from onnx import GraphProto, NodeProto
 
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
+from convc.frontend.onnx.origins import Origin, Origins
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.values import ValueTable
 from convc.ir import TensorType
@@ -41,6 +42,7 @@ class OperatorNode:
         values: ValueTable,
         attributes: AttributeReader,
         bodies: BodyImporter,
+        origins: Origins | None = None,
     ) -> None:
         self.op_type = proto.op_type
         self.version = version
@@ -53,6 +55,7 @@ class OperatorNode:
         self.attributes = attributes
         self._values = values
         self._bodies = bodies
+        self._origins = origins
 
     # ---- operands -----------------------------------------------------------------------------------------------
 
@@ -111,6 +114,16 @@ class OperatorNode:
                 f"input '{self.inputs[index]}' of shape {list(array.shape)} (only a scalar)"
             )
         return array.reshape(()).item()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether height and width are open: extents follow from others, see `origins`."""
+        return self._origins is not None
+
+    def origins(self, index: int) -> tuple[Origin | None, ...]:
+        """Return which extent each element of a constant input follows from; None where it is written in the model."""
+        assert self._origins is not None, "asked for where height and width are open only"
+        return self._origins.of(self._name(index))
 
     # ---- writing ------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Ops that read an image between its points: resample along an axis, sample at a grid, in boxes, or at a filter's shifted taps."""
+"""Ops that read an image between its points: sample at a grid, in boxes, or at a filter's shifted taps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError
 from convc.ir.ops.definition import Array, Attributes, OpDef
-from convc.ir.ops.linear import AxisAttributes
 from convc.ir.types import TensorType
 
 __all__ = [
@@ -56,37 +55,6 @@ class DeformAttributes(Attributes):
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
     groups: int = 1
-
-
-# ---- resample -------------------------------------------------------------------------------------------------------
-
-
-def _infer_resample(types: Sequence[TensorType], a: AxisAttributes) -> TensorType:
-    data, places, weights = types
-    if not 0 <= a.axis < data.rank:
-        raise ShapeError(f"resample axis must be in [0, {data.rank}); got {a.axis} for {data}.")
-    if places.rank != 2 or places.shape != weights.shape or places.dtype != "int32":
-        raise ShapeError(
-            f"resample places (int32) and weights must be (points, taps) alike; got {places} and {weights}."
-        )
-    if not data.is_float or weights.dtype != data.dtype:
-        raise DTypeError(
-            f"resample data and weights must have one float type; got {data} and {weights}."
-        )
-    return TensorType(
-        (*data.shape[: a.axis], places.shape[0], *data.shape[a.axis + 1 :]), data.dtype
-    )
-
-
-def _resample(arrays: Sequence[Array], a: AxisAttributes) -> Array:
-    x, places, weights = arrays
-    along = [1] * x.ndim
-    along[a.axis] = -1
-    taps = [
-        np.take(x, places[:, t], a.axis) * weights[:, t].reshape(along)
-        for t in range(places.shape[1])
-    ]
-    return np.sum(taps, 0)
 
 
 # ---- grid -----------------------------------------------------------------------------------------------------------
@@ -282,7 +250,6 @@ def _deform(arrays: Sequence[Array], a: DeformAttributes) -> Array:
 
 
 ROWS: Final = (
-    OpDef("resample", AxisAttributes, (3, 3), _infer_resample, _resample),
     OpDef("grid_sample", GridAttributes, (2, 2), _infer_grid, _grid_sample),
     OpDef("roi_align", RoiAttributes, (3, 3), _infer_roi, _roi_align),
     OpDef("deform_columns", DeformAttributes, (2, 3), _infer_deform, _deform),

@@ -1,14 +1,10 @@
-"""Upsample and Resize: whole factors repeat elements; any other nearest is a gather, linear and cubic a weighted sum, axis by axis.
-
-Interpolation is separable, so that every mode, coordinate rule and antialiasing filter is a table of places and weights per axis,
-computed here in exact fractions.
-"""
+"""Upsample and Resize: whole factors repeat elements; any other nearest is a gather, linear and cubic a weighted sum, axis by axis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
@@ -20,127 +16,35 @@ from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators.gather import take
 from convc.frontend.onnx.operators.reshape import normalized_axes
 from convc.frontend.onnx.refusal import Unsupported
-from convc.ir.ops.linear import AxisAttributes
+from convc.ir.ops.resample import ResampleAttributes
 from convc.ir.ops.shape import ResizeAttributes
+from convc.ir.resampling import COORDINATES, HALF, ROUNDINGS, Axis, Rules
 
 __all__ = ["ROWS"]
 
-HALF: Final = Fraction(1, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """One axis: extents of operand and result, the scale between them, and where tf_crop_and_resize cuts (0 to 1)."""
-
-    extent: int
-    result: int
-    scale: Fraction
-    crop: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1))
-
-    @property
-    def ideal(self) -> Fraction:
-        """The result's extent before it was rounded down."""
-        return self.extent * self.scale
-
-
-def _half_pixel(i: int, a: _Axis) -> Fraction:
-    return (i + HALF) / a.scale - HALF
-
-
-def _symmetric(i: int, a: _Axis) -> Fraction:
-    return Fraction(a.extent, 2) * (1 - a.result / a.ideal) + _half_pixel(i, a)
-
-
-def _align_corners(i: int, a: _Axis) -> Fraction:
-    return i * (a.extent - 1) / (a.ideal - 1) if a.ideal != 1 else Fraction(0)
-
-
-def _crop(i: int, a: _Axis) -> Fraction:
-    begin, end = a.crop
-    if a.ideal == 1:
-        return (begin + end) * (a.extent - 1) / 2
-    return begin * (a.extent - 1) + i * (end - begin) * (a.extent - 1) / (a.ideal - 1)
-
-
-# (result index, axis) -> operand coordinate. Source: ONNX Resize-19.
-COORDINATES: Final[dict[str, Callable[[int, _Axis], Fraction]]] = {
-    "half_pixel": _half_pixel,
-    "half_pixel_symmetric": _symmetric,
-    "pytorch_half_pixel": lambda i, a: _half_pixel(i, a) if a.result > 1 else Fraction(0),
-    "asymmetric": lambda i, a: i / a.scale,
-    "align_corners": _align_corners,
-    "tf_half_pixel_for_nn": lambda i, a: (i + HALF) / a.scale,
-    "tf_crop_and_resize": _crop,
-}
-ROUNDINGS: Final[dict[str, Callable[[Fraction], int]]] = {
-    "round_prefer_floor": lambda x: math.ceil(x - HALF),
-    "round_prefer_ceil": lambda x: math.floor(x + HALF),
-    "floor": math.floor,
-    "ceil": math.ceil,
-    "simple": lambda x: math.floor(x),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """How coordinates become places and weights."""
-
-    coordinate: str
-    mode: str
-    rounding: str = "floor"
-    cubic: float = -0.75
-    antialias: bool = False
-    exclude_outside: bool = False
-
-    def filter(self, t: float) -> float:
-        """Return the weight at a distance of t points: the triangle, or Keys' cubic."""
-        t, a = abs(t), self.cubic
-        if self.mode == "linear":
-            return max(0.0, 1 - t)
-        if t <= 1:
-            return ((a + 2) * t - (a + 3)) * t * t + 1
-        return ((a * t - 5 * a) * t + 8 * a) * t - 4 * a if t < 2 else 0.0
-
-    def nearest(self, axis: _Axis) -> np.ndarray:
-        """Return the place of every result."""
-        position = COORDINATES[self.coordinate]
-        places = (ROUNDINGS[self.rounding](position(i, axis)) for i in range(axis.result))
-        return np.array([min(max(p, 0), axis.extent - 1) for p in places], np.int64)
-
-    def taps(self, axis: _Axis) -> tuple[np.ndarray, np.ndarray]:
-        """Return places (int32) and weights, (results, taps); places beyond the data read its edge."""
-        squeeze = min(float(axis.scale), 1.0) if self.antialias else 1.0
-        reach = (1 if self.mode == "linear" else 2) / squeeze
-        rows = []
-        for i in range(axis.result):
-            x = COORDINATES[self.coordinate](i, axis)
-            first, last = math.ceil(float(x) - reach), math.floor(float(x) + reach)
-            row = [(p, self.filter(float(p - x) * squeeze)) for p in range(first, last + 1)]
-            if self.exclude_outside:
-                row = [(p, w) for p, w in row if 0 <= p < axis.extent]
-            total = sum(w for _, w in row)
-            if (self.antialias or self.exclude_outside) and total:
-                row = [(p, w / total) for p, w in row]
-            rows.append([(p, w) for p, w in row if w])
-        count = max(1, *map(len, rows))
-        places, weights = np.zeros((axis.result, count), np.int32), np.zeros((axis.result, count))
-        for i, row in enumerate(rows):
-            for t, (p, w) in enumerate(row):
-                places[i, t], weights[i, t] = min(max(p, 0), axis.extent - 1), w
-        return places, weights
-
-    def outside(self, axis: _Axis) -> np.ndarray:
-        """Return which results lie beyond the data, for tf_crop_and_resize."""
-        position = COORDINATES[self.coordinate]
-        return np.array([not 0 <= position(i, axis) <= axis.extent - 1 for i in range(axis.result)])
-
 
 def _write(
-    node: OperatorNode, axes: list[_Axis], rules: _Rules, beyond: float | None = None
+    node: OperatorNode,
+    axes: list[Axis],
+    rules: Rules,
+    beyond: float | None = None,
+    followed: Mapping[int, ResampleAttributes] | None = None,
 ) -> Result:
-    """Write the resampling of every axis that changes; `beyond` is the value outside the data, if there is one."""
+    """Write the resampling of every axis that changes.
+
+    Args:
+        node: what is converted.
+        axes: one for each of the operand's.
+        rules: how it is read between its points.
+        beyond: the value outside the data, if there is one.
+        followed: axis -> how its extent follows from others, where height and width are open.
+    """
     x = node.value()
-    if rules.mode == "nearest":
+    if followed:
+        # Nearest, too: a table for each size, where a gather would have one. In one order for all sizes: they are compared by name.
+        for i in sorted(followed):
+            x = _resampled(node, x, axes[i], rules, followed[i])
+    elif rules.mode == "nearest":
         places = [rules.nearest(a) for a in axes]
         factors = [a.result // a.extent if a.result % a.extent == 0 else 0 for a in axes]
         repeats = all(
@@ -155,7 +59,7 @@ def _write(
     else:
         # Shrink first, enlarge last: fewer points in between.
         for i in sorted(range(len(axes)), key=lambda i: axes[i].result / axes[i].extent):
-            x = _resampled(node, x, axes[i], i, rules)
+            x = _resampled(node, x, axes[i], rules, ResampleAttributes(i))
     if beyond is None:
         return x
     mask = np.zeros((1,) * len(axes), bool)
@@ -169,19 +73,54 @@ def _write(
     return node.emit("where", [node.literal(mask, "bool", "outside"), value, x])
 
 
-def _resampled(node: OperatorNode, x: str, axis: _Axis, index: int, rules: _Rules) -> str:
+def _resampled(
+    node: OperatorNode, x: str, axis: Axis, rules: Rules, attributes: ResampleAttributes
+) -> str:
     places, weights = rules.taps(axis)
-    own = np.arange(axis.result)[:, None]
-    if axis.result == axis.extent and places.shape[1] == 1 and np.all(places == own):
+    index, own = attributes.axis, np.arange(axis.result)[:, None]
+    same = axis.result == axis.extent and places.shape[1] == 1 and np.all(places == own)
+    if same and not attributes.has_rule:
         return x
     tables = [
         node.literal(places, "int32", f"places{index}"),
         node.literal(weights, node.step_type(x).dtype, f"weights{index}"),
     ]
-    return node.step("resample", [x, *tables], AxisAttributes(index))
+    return node.step("resample", [x, *tables], attributes)
 
 
-def _scaled(node: OperatorNode, scales: tuple[float, ...]) -> list[_Axis]:
+def _followed(node: OperatorNode, rules: Rules) -> dict[int, ResampleAttributes]:
+    """Return how height and width follow from other extents, where they are open; nothing where they are not, or need not be asked.
+
+    Whole factors to the nearest point are an op that follows by itself.
+    """
+    type, has_scales = node.type(), node.has(2) and node.type(2).size > 0
+    if not node.is_open or type.rank != 4 or not type.is_float:
+        return {}
+    given = 2 if has_scales else 3
+    named = normalized_axes(node, node.attributes.integers("axes", (0, 1, 2, 3)), 4)
+    origins = node.origins(given)
+    written = node.constant(given).reshape(-1)
+    rest = [i for i in range(4) if i not in (2, 3)]
+    values = dict(zip(named, written, strict=True))
+    if any(values.get(i, 1) != (1 if has_scales else type.shape[i]) for i in rest if i in values):
+        return {}  # samples or channels change, too
+    if has_scales and rules.mode == "nearest" and all(float(v).is_integer() for v in written):
+        return {}
+    found = {}
+    for axis, origin, value in zip(named, origins, written, strict=True):
+        if axis not in (2, 3) or (has_scales and value == 1):
+            continue
+        attributes = ResampleAttributes.of(axis, rules)
+        if origin is None:
+            found[axis] = replace(attributes, scale=float(value)) if has_scales else attributes
+        elif not has_scales and origin.axis == axis:
+            found[axis] = replace(attributes, like=origin.value, extents=origin.table)
+        else:  # it has no rule, and is refused by name when it is opened
+            found[axis] = ResampleAttributes(axis)
+    return found
+
+
+def _scaled(node: OperatorNode, scales: tuple[float, ...]) -> list[Axis]:
     """Return the axes for one scale each; results are rounded down."""
     shape = node.type().shape
     if len(scales) != len(shape):
@@ -192,7 +131,7 @@ def _scaled(node: OperatorNode, scales: tuple[float, ...]) -> list[_Axis]:
         raise InvalidModelError(f"{node.op_type} scales must be positive; got {list(scales)}.")
     exact = [Fraction(s) for s in scales]
     return [
-        _checked(node, _Axis(n, math.floor(n * s), s)) for n, s in zip(shape, exact, strict=True)
+        _checked(node, Axis(n, math.floor(n * s), s)) for n, s in zip(shape, exact, strict=True)
     ]
 
 
@@ -200,7 +139,7 @@ def _scaled(node: OperatorNode, scales: tuple[float, ...]) -> list[_Axis]:
 _LONGEST: Final = 1 << 20
 
 
-def _checked(node: OperatorNode, axis: _Axis) -> _Axis:
+def _checked(node: OperatorNode, axis: Axis) -> Axis:
     if not 0 < axis.result <= _LONGEST:
         raise InvalidModelError(
             f"{node.op_type} extents must be between 1 and {_LONGEST}; got {axis.result} for {node.type()}."
@@ -215,10 +154,10 @@ def upsample(node: OperatorNode) -> Result:
         scales = node.attributes.reals("scales")
     else:
         scales = tuple(map(float, node.constant(1).reshape(-1)))
-    return _write(node, _scaled(node, scales), _Rules("asymmetric", mode))
+    return _write(node, _scaled(node, scales), Rules("asymmetric", mode))
 
 
-def _axes(node: OperatorNode) -> list[_Axis]:
+def _axes(node: OperatorNode) -> list[Axis]:
     """Return the axes as `scales` or `sizes` say."""
     a, shape = node.attributes, node.type().shape
     named = normalized_axes(node, a.integers("axes", tuple(range(len(shape)))), len(shape))
@@ -236,14 +175,14 @@ def _axes(node: OperatorNode) -> list[_Axis]:
         for axis, scale in zip(named, given, strict=True):
             scales[axis] = float(scale)
         return _scaled(node, tuple(scales))
-    axes = [_Axis(n, n, Fraction(1)) for n in shape]
+    axes = [Axis(n, n, Fraction(1)) for n in shape]
     ratios = [Fraction(int(s), max(1, shape[a])) for a, s in zip(named, given, strict=True)]
     for axis, size, ratio in zip(named, given, ratios, strict=True):
         result, scale = int(size), ratio
         if policy != "stretch":
             scale = min(ratios) if policy == "not_larger" else max(ratios)
             result = math.floor(scale * shape[axis] + HALF)
-        axes[axis] = _checked(node, _Axis(shape[axis], result, scale))
+        axes[axis] = _checked(node, Axis(shape[axis], result, scale))
     return axes
 
 
@@ -252,7 +191,7 @@ def resize(node: OperatorNode) -> Result:
     a = node.attributes
     mode = a.text("mode", "nearest", ("nearest", "linear", "cubic"))
     coordinate = a.text("coordinate_transformation_mode", "half_pixel", tuple(COORDINATES))
-    rules = _Rules(
+    rules = Rules(
         coordinate,
         mode,
         a.text("nearest_mode", "round_prefer_floor", tuple(ROUNDINGS)),
@@ -263,7 +202,8 @@ def resize(node: OperatorNode) -> Result:
     beyond = a.real("extrapolation_value", 0.0)
     axes = _axes(node)
     if coordinate != "tf_crop_and_resize":
-        return _write(node, axes, rules)
+        stretched = a.text("keep_aspect_ratio_policy", "stretch") == "stretch"
+        return _write(node, axes, rules, followed=_followed(node, rules) if stretched else None)
     roi = [Fraction(float(v)) for v in node.constant(1).reshape(-1)]
     shape = node.type().shape
     named = normalized_axes(node, a.integers("axes", tuple(range(len(shape)))), len(shape))
@@ -271,7 +211,7 @@ def resize(node: OperatorNode) -> Result:
         raise InvalidModelError(f"Resize roi must have {2 * len(named)} values; got {len(roi)}.")
     for i, axis in enumerate(named):
         old = axes[axis]
-        axes[axis] = _Axis(old.extent, old.result, old.scale, (roi[i], roi[len(named) + i]))
+        axes[axis] = Axis(old.extent, old.result, old.scale, (roi[i], roi[len(named) + i]))
     if 0 in shape:
         raise Unsupported(f"empty data {node.type()}")
     return _write(node, axes, rules, beyond)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from convc.errors import DTypeError, ShapeError
 from convc.ir.types import FLOATS, SHORT_NAMES, Shape, numpy_dtype
@@ -30,6 +30,9 @@ class ConvSpec:
 
     Shapes:
         data (N, C, *spatial), weight (K, C/group, *kernel) -> output (N, K, *spatial'); transposed: weight (C, K/group, *kernel)
+
+    Attributes:
+        output: the result's shape, worked out from the others.
 
     Raises:
         ShapeError: if ranks, groups, or attribute lengths disagree, or the dilated filter is larger than the padded image.
@@ -55,6 +58,8 @@ class ConvSpec:
     transposed: bool = False
     output_padding: Shape = ()
     dtype: str = "float32"
+    # Worked out once: cost models ask for it a hundred thousand times while the settings of a network are ranked.
+    output: Shape = field(init=False, repr=False, compare=False)
 
     @staticmethod
     def of(
@@ -120,6 +125,7 @@ class ConvSpec:
                 f"{name} data and weight must not be empty; got {self.data} and {self.weight}."
             )
         self._check_channels(name)
+        object.__setattr__(self, "output", self._output())
         for axis, extent in enumerate(self.output[2:]):
             if extent < 1 and self.transposed:
                 cut = self.pads[axis] + self.pads[n + axis]
@@ -190,9 +196,8 @@ class ConvSpec:
         """Extent that the dilated filter covers."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
-    @property
-    def output(self) -> Shape:
-        """Shape of the result.
+    def _output(self) -> Shape:
+        """Return the shape of the result.
 
         P = floor((H + pad_begin + pad_end - dilation (R - 1) - 1) / stride) + 1; transposed:
         P = stride (H - 1) + output_padding + dilation (R - 1) + 1 - pad_begin - pad_end.

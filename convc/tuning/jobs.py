@@ -46,7 +46,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Time a setting that was built: `rounds` means, each over `seconds` or at least three calls."""
+    """Time a setting that was built: `rounds` times, each over `seconds` or at least three calls."""
 
     handle: int
     rounds: int
@@ -71,7 +71,7 @@ class Answer:
         message: why it failed, one line.
         error: of a build: greatest |error| / greatest |result|.
         seconds: what building took.
-        samples: of a timing: means in seconds.
+        samples: of a timing, in seconds: see `Place.time`.
         settled: of a build: the knobs that also say what a library decided, where it decided something.
     """
 

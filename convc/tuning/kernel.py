@@ -57,7 +57,7 @@ class TimedKernel:
         return algorithm.settled(knobs, str(self._library[function](*arguments)))
 
     def time(self, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
-        """Return the mean time of a call, `rounds` times; see `Place.time`."""
+        """Return the time of a call, `rounds` times; see `Place.time`."""
         self.place.threads(self.target.cores)
         launch = Launch(self._library, self._symbol, self.arguments, self._weights)
         return self.place.time(launch, rounds, seconds, mode)

@@ -22,7 +22,7 @@ def roofline_of(
     subject: Subject, target: Target, settings: list[Setting], limits: Calibration
 ) -> float:
     """Return the seconds that no setting can beat: the least arithmetic at the machine's peak, or all bytes once."""
-    flops = min((subject.work(target, s) for s in settings), default=float(subject.flops))
+    flops = min((s.flops for s in settings), default=float(subject.flops))
     l2_bytes = target.l2_bytes if target.device is None else target.device.l2_bytes
     return limits.roofline(flops, subject.nbytes, target.cores, l2_bytes)
 

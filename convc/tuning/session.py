@@ -203,9 +203,8 @@ class Session:
         return good
 
     def _wrong(self, layer: Layer, setting: Setting) -> float:
-        subject = layer.task.subject
         coarser = {"float16": 2**13, "bfloat16": 2**16, "float64": 1}
-        return _WRONG * subject.expected_error(self.target, setting) * coarser.get(subject.dtype, 1)
+        return _WRONG * setting.error * coarser.get(layer.task.subject.dtype, 1)
 
     def _time(self, layer: Layer, setting: Setting, handle: int, pool: Pool) -> None:
         built = self._answers.pop(handle)

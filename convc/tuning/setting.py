@@ -14,11 +14,20 @@ Key: TypeAlias = tuple[str, tuple[tuple[str, int], ...]]
 
 @dataclass(frozen=True)
 class Setting:
-    """An algorithm with knobs, and the model's time for it."""
+    """An algorithm with knobs, and what the cost model expects.
+
+    Attributes:
+        algorithm, knobs: what is built.
+        seconds: the model's time.
+        flops: the floating point operations that it really does; 0 is unknown.
+        error: to expect for normal data, of the greatest result.
+    """
 
     algorithm: str
     knobs: Knobs
     seconds: float
+    flops: float = 0.0
+    error: float = 0.0
 
     @property
     def key(self) -> Key:

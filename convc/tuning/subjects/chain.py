@@ -58,18 +58,14 @@ class LayerChain:
         if not policy.allows(NAME):
             return []
         limit, backend = policy.workspace_limit, backend_of(target)
-        found = [
-            Setting(NAME, k, backend.seconds(bottleneck_model.cycles(self.problem, target, k), target))
-            for k in bottleneck_model.space(self.problem, target)
-            if limit is None or bottleneck_model.workspace(self.problem, k) <= limit
-        ]  # fmt: skip
+        error = sum(map(direct_error, self.problem.layers))
+        found = []
+        for knobs in bottleneck_model.space(self.problem, target):
+            if limit is not None and bottleneck_model.workspace(self.problem, knobs) > limit:
+                continue
+            cycles = bottleneck_model.cycles(self.problem, target, knobs)
+            found.append(Setting(NAME, knobs, backend.seconds(cycles, target), self.flops, error))
         return sorted(found, key=lambda s: s.seconds)
-
-    def work(self, target: Target, setting: Setting) -> float:
-        return float(self.flops)
-
-    def expected_error(self, target: Target, setting: Setting) -> float:
-        return sum(map(direct_error, self.problem.layers))
 
     def case(self, seed: int) -> ChainCase:
         return ChainCase(self.problem, seed)

@@ -14,13 +14,13 @@ from convc.lowering.kernels import conv_kernel
 from convc.lowering.stored import narrowed, widened
 from convc.schedules.algorithm import Algorithm, Problem, Settles, knob_space
 from convc.schedules.backend import backend_of
-from convc.schedules.dual import dual_weight, posed, solved
+from convc.schedules.dual import dual_weight, posed
 from convc.schedules.layout import Layout
 from convc.schedules.offers import estimated_seconds
 from convc.schedules.packing import PACKINGS
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
-from convc.schedules.properties import Properties, properties_of
+from convc.schedules.properties import properties_of
 from convc.target import Target
 from convc.tuning.setting import Setting
 from convc.tuning.subjects.subject import Expected, Ready, blocked_vector, in_blocks, shaped
@@ -67,20 +67,8 @@ class Convolution:
                 if facts.error > 2 * policy.record_error:
                     continue
                 seconds = estimated_seconds(algorithm, answer, target, knobs)
-                found.append(Setting(algorithm.name, knobs, seconds))
+                found.append(Setting(algorithm.name, knobs, seconds, facts.flops, facts.error))
         return sorted(found, key=lambda s: s.seconds)
-
-    def _facts(self, target: Target, setting: Setting) -> Properties:
-        algorithm = backend_of(target).algorithm(setting.algorithm)
-        return properties_of(
-            algorithm, solved(self.problem, algorithm, target), target, setting.knobs
-        )
-
-    def work(self, target: Target, setting: Setting) -> float:
-        return float(self._facts(target, setting).flops)
-
-    def expected_error(self, target: Target, setting: Setting) -> float:
-        return self._facts(target, setting).error
 
     def case(self, seed: int) -> ConvolutionCase:
         return ConvolutionCase(self.problem, seed)

@@ -80,14 +80,6 @@ class Subject(Protocol):
         """Return every setting that a policy allows, the fastest by estimate first."""
         ...
 
-    def work(self, target: Target, setting: Setting) -> float:
-        """Return the floating point operations that a setting really does."""
-        ...
-
-    def expected_error(self, target: Target, setting: Setting) -> float:
-        """Return the error to expect of a setting for normal data, of the greatest result."""
-        ...
-
     def case(self, seed: int) -> Case:
         """Return data of a seed."""
         ...

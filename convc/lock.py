@@ -41,11 +41,12 @@ class LockedLayer(msgspec.Struct, frozen=True):
 
 
 class LockedChain(msgspec.Struct, frozen=True, kw_only=True):
-    """Layers that one kernel computes."""
+    """Nodes that run as one step."""
 
     layers: tuple[str, ...]
     knobs: dict[str, int]
     reason: str
+    kind: str = "bottleneck"
 
 
 class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +84,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
             for node in graph.nodes
             if is_weight_gradient(node)
         }
-        chains = tuple(Chain(c.layers, c.knobs, c.reason) for c in self.chains)
+        chains = tuple(Chain(c.layers, c.knobs, c.reason, c.kind) for c in self.chains)
         return Plan(choices, chains, gradients)
 
     def _convolution(self, graph: Graph, node: Node, target: Target) -> Choice:
@@ -237,7 +238,8 @@ def lock_of(
         layers=layers,
         gradients=gradients,
         chains=tuple(
-            LockedChain(layers=c.layers, knobs=dict(c.knobs), reason=c.reason) for c in plan.chains
+            LockedChain(layers=c.layers, knobs=dict(c.knobs), reason=c.reason, kind=c.kind)
+            for c in plan.chains
         ),
     )
 

@@ -11,6 +11,7 @@ from convc.lowering.kernels import (
     conv_kernel,
     literals_of,
     packing_kernel,
+    scaling_kernel,
     unit_kernel,
     weight_gradient_kernel,
 )
@@ -30,7 +31,7 @@ from convc.lowering.products import product_of
 from convc.lowering.program import Argument, Call, Program
 from convc.lowering.quantized_call import quantized_call
 from convc.lowering.stored import narrowed, widened
-from convc.schedules import bottleneck, bottleneck_model, packing
+from convc.schedules import bottleneck, bottleneck_model, gated, packing
 from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
@@ -86,10 +87,10 @@ class _Emitter:
             self.places.alias(node, node.inputs[0])
         elif is_channel_concatenation(node) and self.layouts.block[node.name]:
             self.places.concatenate(node, self.layouts.block[node.name])
-        elif (chain := chain_of(self.plan, unit)) is not None:
+        elif (chain := chain_of(self.plan, unit)) is not None and chain.kind != gated.NAME:
             self._chain(unit, chain)
         elif is_convolution(node):
-            self._convolution(node)
+            self._convolution(node, unit.nodes[0] if chain is not None else None)
         elif (row := gradient_row(node, self.plan)) is not None:
             self._weight_gradient(node, row)
         elif (product := product_of(self.graph, node, self.target)) is not None:
@@ -137,7 +138,8 @@ class _Emitter:
                 arguments.append(_seen(residual, wants.result, wants.split))
         return arguments
 
-    def _convolution(self, node: Node) -> None:
+    def _convolution(self, node: Node, gate: Node | None) -> None:
+        """Emit a convolution; of data that `gate` scales by channel, with its weights scaled, see `gated`."""
         choice = self.plan[node.name]
         algorithm = self.backend.algorithm(choice.algorithm)
         problem = problem_for(self.graph, node, algorithm, self.target)
@@ -146,10 +148,17 @@ class _Emitter:
         if self.backend.parallel_cycles is not None:
             cycles = algorithm.cycles(problem, self.target, knobs)
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
-        data = self.places.read(node.inputs[0], wants.data.block, wants.border)
+        source, scale = (
+            gated.gate_of(self.graph, gate) if gate is not None else (node.inputs[0], "")
+        )
+        data = self.places.read(source, wants.data.block, wants.border)
         seen = _seen(data, wants.data)
         arguments = [Argument(seen.buffer, seen.view.pairs()) if knobs.get("pairs") else seen]
-        arguments.append(self._weight(node, algorithm, problem, knobs))
+        weight = self._weight(node, algorithm, problem, knobs)
+        if gate is not None:
+            weight = self._scaled(gate, weight, self.places.read(scale, wants.data.block))
+            knobs["per_image"] = 1
+        arguments.append(weight)
         arguments += self._extras(node, problem, wants)
         arguments.append(_seen(self.places.write(node), wants.result, wants.split))
         kernel = conv_kernel(algorithm, problem, self.target, knobs, [a.view for a in arguments])
@@ -225,6 +234,15 @@ class _Emitter:
             )
         )
         return packed
+
+    def _scaled(self, gate: Node, weight: Argument, scale: Argument) -> Argument:
+        """Return the weights of every image, scaled by a step of its own."""
+        packed, images = weight.view.shape, gate.type.shape[0]
+        made = self.places.scratch(f"{gate.name}.weight", (images, *packed), gate.type.dtype)
+        arguments = (weight, scale, made)
+        kernel = scaling_kernel(packed, images, self.target, [a.view for a in arguments])
+        self._call(Call(kernel, arguments, gate.name, gate.op, reason="scales weights, not data"))
+        return made
 
     def _call(self, call: Call) -> None:
         """Append a call, unless its result has no elements: then there is nothing to compute."""

@@ -13,7 +13,7 @@ from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.lowering.partition import Unit, is_literal
-from convc.schedules import bottleneck, quantized
+from convc.schedules import bottleneck, gated, quantized
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
@@ -85,7 +85,8 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
     block: dict[str, int] = {}
     for unit in units:
         node = unit.result
-        if (chain := chain_of(plan, unit)) is not None:
+        chain = chain_of(plan, unit)
+        if chain is not None and chain.kind != gated.NAME:
             wants = bottleneck.operands(chain_of_nodes(graph, unit), chain.knobs)
             key = (unit.nodes[0].inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
@@ -95,7 +96,8 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             algorithm = backend_of(target).algorithm(choice.algorithm)
             problem = problem_for(graph, node, algorithm, target)
             wants = algorithm.operands(problem, target, choice.knobs)
-            key = (node.inputs[0], wants.data.block)
+            read = node.inputs[0] if chain is None else gated.gate_of(graph, unit.nodes[0])[0]
+            key = (read, wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
             written[node.name] = block[node.name] = wants.result.block
         elif (row := gradient_row(node, plan)) is not None:

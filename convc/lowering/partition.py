@@ -4,7 +4,7 @@ Rewrite:
     %a = mul(%x, %s);  %b = add(%a, %t);  %y = relu(%b)      (three nodes)
     -->
     [%a %b %y]                                               (one unit)
-Also the layers of a chain of the plan, as `schedules.chains` found them.
+Also the nodes of a chain of the plan, as `schedules.chains` and `schedules.gated` found them.
 Unless:
     an inner value has another user, is a graph output, or has another shape; the code would explode (`epilogue.is_small`).
 """
@@ -46,11 +46,14 @@ def partition(graph: Graph, chains: Iterable[Chain] = ()) -> tuple[Unit, ...]:
         graph: after all passes.
         chains: layers that the plan wants in one unit.
     """
+    chains = tuple(chains)
     before = {name: chain.layers[i] for chain in chains for i, name in enumerate(chain.layers[1:])}
+    first = {chain.layers[0] for chain in chains}
     unit_of: dict[str, list[Node]] = {}
     for node in graph.compute_nodes:
         merged: list[Node] = unit_of.pop(before[node.name]) if node.name in before else []
-        if OPS[node.op].elementwise:
+        # What begins a chain is no longer free to take in what comes before it.
+        if OPS[node.op].elementwise and node.name not in first:
             for operand in dict.fromkeys(node.inputs):
                 if operand not in unit_of or not _joins(graph, graph[operand], node):
                     continue

@@ -169,7 +169,10 @@ class Direct:
         pairs = knobs.get("pairs", 0)
         a, kind = (a // 2, "int32") if pairs else (a, spec.dtype)
         x = te.placeholder((N, span.all_blocks, *extents, a), kind, name="data")
-        w = te.placeholder((wide, span.blocks, *spec.kernel, a, v * b), kind, name="weight")
+        # A gated layer has weights of its own for each image.
+        per_image = bool(knobs.get("per_image"))
+        packed = (wide, span.blocks, *spec.kernel, a, v * b)
+        w = te.placeholder((N, *packed) if per_image else packed, kind, name="weight")
         extras = blocked_extras(problem, blocks, b, (N, blocks, *points, b))
         # Halves are widened once a tile, whole vectors at a time, not one by one for each product.
         read = te.compute(x.shape, lambda *i: x(*i), name="single") if knobs.get("stage") else x
@@ -179,7 +182,11 @@ class Direct:
             *p, lane = at
             steps = zip(p, spec.strides, taps, spec.dilations, strict=True)
             position = [i * stride + r * dilation for i, stride, r, dilation in steps]
-            left, right = read(n, span.first(k) + co, *position, ci), w(k, co, *taps, ci, lane)
+            at_weight = (n, k) if per_image else (k,)
+            left, right = (
+                read(n, span.first(k) + co, *position, ci),
+                w(*at_weight, co, *taps, ci, lane),
+            )
             if pairs:
                 zero = tirx.const(0, "float32")
                 return te.sum(

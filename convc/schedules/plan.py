@@ -50,11 +50,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Layers that one kernel computes, see `bottleneck`: their names, first to last, its knobs, and why."""
+    """Nodes that run as one step: their names, first to last, its knobs, why, and of which kind, see `bottleneck` and `gated`."""
 
     layers: tuple[str, ...]
     knobs: Knobs
     reason: str
+    kind: str = "bottleneck"
 
 
 @dataclass(frozen=True, slots=True)

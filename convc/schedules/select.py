@@ -19,6 +19,8 @@ from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
 from convc.schedules.chains import NAME, Alone, chains_of
 from convc.schedules.dual import solved
+from convc.schedules.gated import NAME as GATED
+from convc.schedules.gated import gated_layers
 from convc.schedules.offers import Offer, Offers, admissible, offers_of
 from convc.schedules.plan import Candidate, Choice, Plan
 from convc.schedules.policy import PREFERENCE, Policy
@@ -106,7 +108,7 @@ def select(
     nodes = [n for n in graph.nodes if is_convolution(n)]
     backend = backend_of(target)
     known_names = [row.name for row in backend.algorithms]
-    policy.check([*known_names, NAME] if backend.chains else known_names)
+    policy.check([*known_names, NAME, GATED] if backend.chains else known_names)
     gradients = [n for n in graph.nodes if is_weight_gradient(n)]
     for pattern in pins:
         if not any(_matches(n.name, pattern) for n in (*nodes, *gradients)):
@@ -136,7 +138,15 @@ def select(
             own = choices[name]
             reason = f"{chain.reason}; alone: {own.algorithm}, {own.reason}"
             choices[name] = replace(own, reason=reason)
-    return Plan(choices, chains, {n.name: _gradient(graph, n, target, pins) for n in gradients})
+    taken = {name for chain in chains for name in chain.layers}
+    every = {name: c.made.problem for name, c in choosers.items() if name not in taken}
+    gated = gated_layers(graph, every, choices, backend, policy)
+    for chain in gated:
+        own = choices[chain.layers[-1]]
+        choices[chain.layers[-1]] = replace(own, reason=f"{own.reason}; {chain.reason}")
+    return Plan(
+        choices, (*chains, *gated), {n.name: _gradient(graph, n, target, pins) for n in gradients}
+    )
 
 
 def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str]) -> Choice:

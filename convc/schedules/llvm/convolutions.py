@@ -78,7 +78,9 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
     at = 2 + len(slices)
     tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
-    func = fetch_ahead(sch.mod["main"], "weight", tiles, target)
+    func = sch.mod["main"]
+    if not knobs.get("per_image"):  # such weights were written a moment ago
+        func = fetch_ahead(func, "weight", tiles, target)
     return dots_inside(func, DOT_BF16) if knobs.get("pairs") else func
 
 

@@ -6,12 +6,12 @@ import math
 
 from convc.ir.graph import Graph, Node
 from convc.ir.ops import OPS
+from convc.lowering.gated_weights import scaling_call
 from convc.lowering.kernels import (
     bottleneck_kernel,
     conv_kernel,
     literals_of,
     packing_kernel,
-    scaling_kernel,
     unit_kernel,
     weight_gradient_kernel,
 )
@@ -237,11 +237,9 @@ class _Emitter:
 
     def _scaled(self, gate: Node, weight: Argument, scale: Argument) -> Argument:
         """Return the weights of every image, scaled by a step of its own."""
-        packed, images = weight.view.shape, gate.type.shape[0]
-        made = self.places.scratch(f"{gate.name}.weight", (images, *packed), gate.type.dtype)
-        arguments = (weight, scale, made)
-        kernel = scaling_kernel(packed, images, self.target, [a.view for a in arguments])
-        self._call(Call(kernel, arguments, gate.name, gate.op, reason="scales weights, not data"))
+        shape = (gate.type.shape[0], *weight.view.shape)
+        made = self.places.scratch(f"{gate.name}.weight", shape, gate.type.dtype)
+        self._call(scaling_call(gate, weight, scale, made, self.target))
         return made
 
     def _call(self, call: Call) -> None:

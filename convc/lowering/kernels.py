@@ -21,7 +21,7 @@ from convc.lowering.partition import Unit, is_literal
 from convc.lowering.products import Product
 from convc.lowering.program import Kernel
 from convc.lowering.views import moved, reads_back, with_views
-from convc.schedules import bottleneck, dense, gated, packing
+from convc.schedules import bottleneck, dense, packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
@@ -41,7 +41,6 @@ __all__ = [
     "named_kernel",
     "packing_kernel",
     "reorder_kernel",
-    "scaling_kernel",
     "unit_kernel",
     "weight_gradient_kernel",
 ]
@@ -114,16 +113,6 @@ def packing_kernel(
     spec = problem.spec
     parts = (spec.key, sorted(knobs.items()), problem.dual)
     return named_kernel(f"pack_{algorithm}", parts, views, make)
-
-
-def scaling_kernel(packed: Shape, images: int, target: Target, views: Sequence[View]) -> Kernel:
-    """Return the kernel that scales a gated layer's packed weights, for every image."""
-
-    def make() -> tirx.PrimFunc:
-        func = te.create_prim_func(gated.scaled_weights(packed, images))
-        return backend_of(target).schedule_any(func, target)
-
-    return named_kernel("scale_weights", (images,), views, make)
 
 
 def weight_gradient_kernel(

@@ -19,7 +19,8 @@ class Bench:
 
     def __init__(self, setup: Setup, folder: Path) -> None:
         self.setup, self.folder = setup, folder
-        self.place = place_of(setup.target, connect(setup.remote) if setup.remote else None)
+        remote = connect(setup.remote) if setup.remote else None
+        self.place = place_of(setup.target, remote, setup.reference)
         self.cases: dict[tuple[Tunable, int], Case] = {}
         self.kernels: dict[int, TimedKernel] = {}
 

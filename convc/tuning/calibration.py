@@ -20,16 +20,19 @@ from tvm import te
 
 from convc.ir.spec import ConvSpec
 from convc.machine import remeasure_peak
+from convc.runtime.library import runtime_library
+from convc.runtime.threads import ThreadPool
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.llvm.compiler import build
 from convc.schedules.register_tile import good_tiles
 from convc.target import Gpu, Target
 from convc.tuning.device import cpu_id
+from convc.tuning.pace import reference_seconds
 
 __all__ = ["Calibration", "calibrate", "calibration"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _DRAM_BYTES: Final = 192 << 20
 _SECONDS: Final = 0.05
 
@@ -39,7 +42,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     Units:
         peaks in FLOP/s of all `threads` together, by the number of threads; bandwidths in bytes a second of one core's reads,
-        by level: "l1", "l2", "l3", "memory". `tiles`: points x vectors -> FLOP/s of one core, operands in L1.
+        by level: "l1", "l2", "l3", "memory". `tiles`: points x vectors -> FLOP/s of one core, operands in L1. `reference`: seconds of
+        `Pace`'s kernel, by the number of threads.
     """
 
     version: int = _VERSION
@@ -48,6 +52,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     peak: dict[int, float]
     bandwidth: dict[str, float]
     tiles: dict[str, float] = {}
+    reference: dict[int, float] = {}
     seconds: float = 0.0
 
     def roofline(self, flops: float, nbytes: float, threads: int, l2_bytes: int = 0) -> float:
@@ -80,7 +85,9 @@ def calibration(
             return known
         made = calibrate(target, progress)
         if known is not None:
-            made = msgspec.structs.replace(made, peak=known.peak | made.peak)
+            made = msgspec.structs.replace(
+                made, peak=known.peak | made.peak, reference=known.reference | made.reference
+            )
         partial = path.with_suffix(".partial")
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1))
         partial.replace(path)
@@ -107,6 +114,11 @@ def calibrate(target: Target, progress: Callable[[str], None] = lambda stage: No
     began = time.perf_counter()
     progress("calibrating this machine, once: peak")
     peak = {n: remeasure_peak(n).gflops_per_second * 1e9 for n in sorted({1, target.cores})}
+    progress("calibrating this machine, once: reference")
+    reference = {}
+    for threads in sorted({1, target.cores}):
+        ThreadPool(runtime_library(), threads).activate()
+        reference[threads] = reference_seconds(target.with_cores(threads))
     progress("calibrating this machine, once: bandwidths")
     sizes = {
         "l1": target.l1_bytes // 2,
@@ -123,6 +135,7 @@ def calibrate(target: Target, progress: Callable[[str], None] = lambda stage: No
         peak=peak,
         bandwidth=bandwidth,
         tiles=tiles,
+        reference=reference,
         seconds=time.perf_counter() - began,
     )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from convc.schedules.plan import Knobs
 from convc.target import Target
 from convc.tuning.record import Status
-from convc.tuning.subjects import Tunable
+
+if TYPE_CHECKING:
+    # Not before a worker's initializer has run, see `worker`: this imports TVM.
+    from convc.tuning.subjects import Tunable
 
 __all__ = ["Answer", "Build", "Forget", "Job", "Setup", "Time"]
 
@@ -23,6 +26,7 @@ class Setup:
         initializer: "module:function" to call first, for algorithms that are registered at run time; or "".
         remote: "HOST:PORT/KEY" of a tracker on whose servers kernels run; "" for this machine.
         timeout: seconds that one remote call may take.
+        reference: seconds of `Pace`'s reference on this machine undisturbed; 0: times are as they are.
     """
 
     target: Target
@@ -30,6 +34,7 @@ class Setup:
     initializer: str = ""
     remote: str = ""
     timeout: float = 10.0
+    reference: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

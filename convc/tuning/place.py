@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 import tvm
+import tvm_ffi
 
 from convc.errors import DeviceError
 from convc.runtime.cuda import cuda_runtime
@@ -20,6 +21,7 @@ from convc.runtime.library import runtime_library
 from convc.runtime.manifest import TargetInfo
 from convc.runtime.threads import ThreadPool
 from convc.target import Target
+from convc.tuning.pace import Pace
 
 __all__ = ["DevicePlace", "Launch", "LocalPlace", "Mode", "Place", "RemotePlace", "place_of"]
 
@@ -28,6 +30,8 @@ Mode: TypeAlias = Literal["cold", "warm"]
 # In cold mode so many bytes of weights lie between two uses of one copy: beyond L2, as a network's other layers are.
 _COLD_BYTES: Final = 32 << 20
 _MOST_COPIES: Final = 256
+# What kernels are told of their arguments' addresses.
+_ALIGNMENT: Final = 64
 _FEWEST_CALLS: Final = 3
 # A function that every server has, to be asked for.
 _ALIVE: Final = "runtime.config_threadpool"
@@ -82,7 +86,10 @@ class Place(Protocol):
         ...
 
     def time(self, launch: Launch, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
-        """Return the time of a call, `rounds` times: the median of those in `seconds`, three at least; on a device a mean of at most 64."""
+        """Return the time of a call, `rounds` times: the median of those in `seconds`, three at least; on a device a mean of at most 64.
+
+        On this machine's CPU divided by the `Pace` beside it, where there is one.
+        """
         ...
 
     def is_lost(self, error: Exception) -> bool:
@@ -90,19 +97,62 @@ class Place(Protocol):
         ...
 
 
-def place_of(target: Target, remote: Any = None) -> Place:
-    """Return where kernels for a target run; `remote`: a session with a server, None for this machine.
+def place_of(target: Target, remote: Any = None, reference: float = 0.0) -> Place:
+    """Return where kernels for a target run.
+
+    Args:
+        target: what they are built for.
+        remote: a session with a server, None for this machine.
+        reference: what `Pace` compares this machine's CPU with; 0: times are as they are.
 
     Raises:
         ToolchainError, TargetMismatchError: if the target is a device that is not here.
     """
     if remote is not None:
         return RemotePlace(remote)
-    return DevicePlace(target) if target.device is not None else LocalPlace()
+    if target.device is not None:
+        return DevicePlace(target)
+    place = LocalPlace(Pace(target, reference) if reference else None)
+    place.threads(target.cores)
+    return place
+
+
+class _ColdWeights:
+    """Memory full of normal numbers from which copies of weights are cut: which numbers they are is nothing to a kernel's time.
+
+    To copy the weights themselves, 32 MiB for every sample, took longer than the measurement.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        few = np.random.default_rng(0).standard_normal(1 << 16, np.float32)
+        values = np.resize((np.abs(100 * few) if dtype.kind in "iu" else few).astype(dtype), 2 * _COLD_BYTES // dtype.itemsize)  # fmt: skip
+        begin = -values.ctypes.data % _ALIGNMENT // dtype.itemsize
+        self._values, self._at = values[begin:], 0
+
+    def cut(self, like: np.ndarray) -> Any:
+        """Return an array of that shape in memory that was cut longest ago."""
+        step = -(-like.nbytes // _ALIGNMENT) * _ALIGNMENT // like.itemsize
+        if self._at + step > len(self._values):
+            self._at = 0
+        view = self._values[self._at : self._at + like.size].reshape(like.shape)
+        self._at += step
+        return tvm_ffi.from_dlpack(view)
 
 
 class LocalPlace:
     """This process's CPU."""
+
+    def __init__(self, pace: Pace | None = None) -> None:
+        self._cold: dict[np.dtype, _ColdWeights] = {}
+        self._pace = pace
+
+    def _cut(self, like: np.ndarray) -> Any:
+        # NumPy does not lend arrays of a type that it does not know itself.
+        if like.nbytes > _COLD_BYTES or like.dtype.kind == "V" or like.dtype.name == "bfloat16":
+            return self.tensor(like)
+        if like.dtype not in self._cold:
+            self._cold[like.dtype] = _ColdWeights(like.dtype)
+        return self._cold[like.dtype].cut(like)
 
     def load(self, library: Path) -> Any:
         return tvm.runtime.load_module(str(library))
@@ -117,11 +167,11 @@ class LocalPlace:
         count = 1
         if mode == "cold":
             count = min(_MOST_COPIES, -(-_COLD_BYTES // max(64, launch.weight_bytes)))
-        sets, clock = itertools.cycle(launch.copies(count, self.tensor)), time.perf_counter
+        sets, clock = itertools.cycle(launch.copies(count, self._cut)), time.perf_counter
         function: Callable[..., Any] = launch.library[launch.symbol]
         for _ in range(2):
             function(*next(sets))
-        samples = []
+        samples, before = [], self._now()
         for _ in range(rounds):
             # Each call by itself: where another program takes the core for 3 ms, some calls take 3 ms longer and the median does
             # not. Means were up to 2.5 times too long on a busy machine. The clock itself takes 0.1 us.
@@ -131,8 +181,13 @@ class LocalPlace:
                 arguments, begin = next(sets), clock()
                 function(*arguments)
                 calls.append(clock() - begin)
-            samples.append(statistics.median(calls))
+            after = self._now()
+            samples.append(statistics.median(calls) / ((before + after) / 2))
+            before = after
         return tuple(samples)
+
+    def _now(self) -> float:
+        return self._pace.now() if self._pace is not None else 1.0
 
     def is_lost(self, error: Exception) -> bool:
         return False

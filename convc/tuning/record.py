@@ -36,8 +36,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         template: version of the schedules, `TEMPLATE`.
         algorithm, knobs: the setting.
         status: "ok", or how it failed: wrong results, no build, an exception, out of memory, a time-out, a crash of its process.
-        seconds: of one call, the fastest of the repetitions; 0 unless ok.
-        samples: the repetitions, in seconds: medians of calls, on a device means.
+        seconds: of one call, the median of the samples; 0 unless ok.
+        samples: in seconds: medians of calls over the machine's pace meanwhile, see `Pace`; on a device means.
         error: greatest |error| / greatest |result| against the float64 reference; negative if it was not checked.
         mode: "cold": another copy of the weights every call, as in a network; "warm": the same again.
         final: measured once more, in turns with its rivals.

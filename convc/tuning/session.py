@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -145,8 +146,14 @@ class Session:
                     f"runner must have a server; got none at {remote}. Start one with `convc rpc-server`."
                 )
             jobs = min(jobs, free)
+        reference = 0.0 if remote else self.limits.reference.get(self.target.cores, 0.0)
         setup = Setup(
-            self.target, options.memory_bytes, options.initializer, remote, options.timeout
+            self.target,
+            options.memory_bytes,
+            options.initializer,
+            remote,
+            options.timeout,
+            reference,
         )
         limits = Limits(build=2 * options.timeout, time=options.timeout)
         with Pool(setup, jobs, limits) as pool:
@@ -215,7 +222,7 @@ class Session:
         answer = pool.time(Time(handle, 1, _ROUND_SECONDS, mode))
         samples = answer.samples
         best = layer.search.best
-        if answer.status == "ok" and (best is None or min(samples) <= _SLOW * best[1]):
+        if answer.status == "ok" and (best is None or samples[0] <= _SLOW * best[1]):
             answer = pool.time(Time(handle, _ROUNDS - 1, _ROUND_SECONDS, mode))
             samples += answer.samples
         merged = Answer(answer.status, answer.message, built.error, built.seconds, samples)
@@ -273,7 +280,7 @@ class Session:
             algorithm=setting.algorithm,
             knobs=dict(knobs),
             status=answer.status,
-            seconds=min(answer.samples) if answer.status == "ok" else 0.0,
+            seconds=statistics.median(answer.samples) if answer.status == "ok" else 0.0,
             samples=tuple(float(f"{s:.4g}") for s in answer.samples),
             error=answer.error if answer.error < float("inf") else -1.0,
             mode=self.options.mode,

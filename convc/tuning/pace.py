@@ -1,0 +1,77 @@
+"""How fast this machine is just now, beside a reference kernel: what a neighbour on the same core takes is not a setting's fault.
+
+On a shared machine a core is as much as 1.8 times slower for seconds at a time, while another tenant runs on its other hardware
+thread, and all kernels of register tiles are slower alike: over 15 s with such phases the quartiles of one kernel's times were 1.07 and
+1.55 of its best; divided by how long the reference took just before and after, 0.98 and 1.06.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import tvm
+from tvm import te
+
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
+from convc.schedules.llvm.compiler import build
+from convc.target import Target
+
+__all__ = ["Pace", "reference_seconds"]
+
+# 58 MFLOP of 3 x 3 products, in L2: 0.1 ms on a core at 170 GFLOP/s, and so little beside a sample of 3 ms.
+_SPEC: Final = ConvSpec.of((1, 64, 14, 14), (64, 64, 3, 3), pads=(1, 1, 1, 1))
+_CALLS: Final = 3
+# The best of so long is what the undisturbed machine takes.
+_SECONDS: Final = 1.0
+
+
+class Pace:
+    """The reference kernel, on as many threads as the target has.
+
+    Args:
+        target: a CPU.
+        undisturbed: what `reference_seconds` found when the machine was calibrated.
+    """
+
+    def __init__(self, target: Target, undisturbed: float) -> None:
+        self._call, self._undisturbed = _reference(target), undisturbed
+
+    def now(self) -> float:
+        """Return how many times as long as undisturbed the reference takes."""
+        return statistics.median(self._call() for _ in range(_CALLS)) / self._undisturbed
+
+
+def reference_seconds(target: Target) -> float:
+    """Return what the reference takes at best, in seconds."""
+    call, until = _reference(target), time.perf_counter() + _SECONDS
+    best = call()
+    while time.perf_counter() < until:
+        best = min(best, call())
+    return best
+
+
+def _reference(target: Target) -> Callable[[], float]:
+    """Return a call of the reference kernel that returns its seconds."""
+    backend, problem = backend_of(target), Problem(_SPEC)
+    direct = backend.algorithm("direct")
+    knobs = dict(direct.knobs(problem, target)) | {"parallel": int(target.cores > 1)}
+    tensors = direct.compute(problem, target, knobs)
+    func = backend.schedules["direct"](te.create_prim_func(list(tensors)), knobs, target)
+    named = func.with_attr("global_symbol", "reference")
+    kernel: Any = build(tvm.IRModule({"reference": named}), target)["reference"]
+    shapes = [tuple(int(d) for d in t.shape) for t in tensors]
+    arguments = [tvm.runtime.tensor(np.ones(shape, np.float32)) for shape in shapes]
+    kernel(*arguments)
+
+    def call() -> float:
+        begin = time.perf_counter()
+        kernel(*arguments)
+        return time.perf_counter() - begin
+
+    return call

@@ -56,7 +56,7 @@ PARTS: Final = (
     Part("lowering", ("ir", "target", "schedules", "toolchain", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.seal"), (*_DATA, "tvm", "tvm_ffi", "msgspec")),
     Part("deploy", ("lowering.package", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.variants"), ("numpy", "msgspec")),
     Part("source", ("ir", "ir.passes", "frontend.onnx"), (*_DATA, "onnx")),
-    Part("tuning", ("schedules", "lowering", "ir", "target", "runtime", "runtime.libraries", "toolchain", "machine", "version"), (*_DATA, "tvm", "msgspec", "filelock", "platformdirs", "psutil")),
+    Part("tuning", ("schedules", "lowering", "ir", "target", "runtime", "runtime.libraries", "toolchain", "machine", "version"), (*_DATA, "tvm", "tvm_ffi", "msgspec", "filelock", "platformdirs", "psutil")),
     Part("lock", ("schedules", "ir", "target", "toolchain", "version"), ("msgspec",)),
     Part("planning", ("lock", "tuning", "schedules", "ir", "target")),
     Part("compiled_model", ("planning", "deploy", "ir", "schedules", "lowering", "runtime"), ("numpy",)),

@@ -15,6 +15,8 @@ TARGET = parse_target(cores=1)
 few = settings(deadline=None, max_examples=2, derandomize=True)
 
 CONV = ConvSpec.of((2, 19, 7, 11), (37, 19, 3, 3), pads=(1, 1, 1, 1))
+STRIDED = ConvSpec.of((2, 19, 8, 13), (37, 19, 1, 1), strides=(3, 2), pads=(1, 0, 0, 1))
+STRIDED_LINE = ConvSpec.of((1, 20, 23), (17, 20, 1), strides=(2,))
 GROUPED = ConvSpec.of((1, 64, 5, 7), (128, 32, 1, 1), group=2)
 FOURS = ConvSpec.of((2, 20, 5, 13), (20, 4, 3, 3), pads=(1, 1, 1, 1), group=5)
 MULTIPLIED = ConvSpec.of((1, 19, 5, 13), (38, 1, 3, 3), pads=(1, 0, 1, 2), strides=(1, 2), group=19)
@@ -42,6 +44,16 @@ def direct(draw) -> Case:
     data = draw(st.sampled_from([1, 4, 8, 16]))
     knobs = {"data_block": data, "block": draw(BLOCKS), **draw(tiles())}
     return Case("direct", CONV, (Step("bias"), Step("add")), tuple(knobs.items()))
+
+
+@st.composite
+def gathered(draw) -> Case:
+    """One tap with strides, its data where they are or gathered before; a pad is read like any other point."""
+    spec = draw(st.sampled_from([STRIDED, STRIDED_LINE]))
+    knobs = {"data_block": draw(BLOCKS), "block": draw(BLOCKS), **draw(tiles()), "gather": draw(st.integers(0, 1))}  # fmt: skip
+    if spec is STRIDED_LINE:
+        knobs["rows"] = 1
+    return Case("direct", spec, (Step("bias"), Step("add")), tuple(knobs.items()))
 
 
 @st.composite
@@ -107,6 +119,8 @@ def im2col(draw) -> Case:
     st.tuples(
         direct(),
         direct(),
+        gathered(),
+        gathered(),
         grouped(),
         many_groups(),
         depthwise(),

@@ -53,7 +53,7 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     GFLOP/s on every ResNet-50 layer, one Zen 4 core.
     """
     sch = s_tir.Schedule(func)
-    out = inline_between(sch, ("acc", "single"))
+    out = inline_between(sch, ("acc", "single", "gathered"))
     n, k, *slices, p, q, lane = sch.get_loops(out)
     ke, pe, qe = _extents(sch, [k, p, q])
     ko, ki = sch.split(k, [None, min(knobs["vectors"], ke)])
@@ -66,6 +66,10 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     taps = reductions(sch, acc) - 1
     if knobs["data_block"] == 1:
         first = _taps_of_a_row_first(sch, acc)
+    if knobs.get("gather"):
+        *rows, _, points = sch.get_loops(sch.get_sblock("gathered"))
+        sch.vectorize(points)
+        parallelize(sch, rows, knobs)
     if knobs.get("stage"):
         _widen_a_tile(sch, first if taps and knobs["data_block"] > 1 else None, qo, taps)
     for loop in (ki, pi, qi):

@@ -118,6 +118,13 @@ def _grid_sample(tensors: Tensors, node: Node, types: Types, block: int) -> te.T
     return te.compute(node.type.shape, value, name="grid_sample")
 
 
+def _held(value: Any) -> Any:
+    """Return a value that is computed once: TVM writes out what has a name wherever that stands, but not what lies in memory."""
+    cell = T.buffer_proxy(T.alloc_buffer((1,), str(value.ty.dtype), scope="local"))
+    cell[0] = value
+    return cell[0]
+
+
 def _roi_align(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     """Return RoiAlign as loops: how many samples a box takes is known only when it is there."""
     a: Any = node.attributes
@@ -131,23 +138,24 @@ def _roi_align(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
         """Return begin, step and samples of a box on one axis."""
         offset = 0.5 if a.half_pixel else 0.0
         begin, end = low * c(a.scale) - c(offset), high * c(a.scale) - c(offset)
+        begin, end = _held(begin), _held(end)
         size = end - begin if a.half_pixel else tirx.max(end - begin, c(1))
-        step = size / c(output[axis])
-        samples = a.sampling or tirx.max(tirx.ceil(step).astype("int32"), 0)
+        step = _held(size / c(output[axis]))
+        samples = a.sampling or _held(tirx.max(tirx.ceil(step).astype("int32"), 0))
         return begin, step, samples
 
     def corners(begin: Any, step: Any, samples: Any, p: Any, s: Any, axis: int) -> tuple[Any, ...]:
         """Return (left, right, weight left, weight right) of one sample."""
         count = c(samples) if isinstance(samples, int) else samples.astype(dtype)
-        at = begin + p.astype(dtype) * step + (s.astype(dtype) + c(0.5)) * step / count
+        at = _held(begin + p.astype(dtype) * step + (s.astype(dtype) + c(0.5)) * step / count)
         extent = extents[axis]
         inside = tirx.all(at >= c(-1), at <= c(extent))
-        at = tirx.max(at, c(0))
-        left = _clamped(tirx.floor(at), extent, dtype)
-        right = tirx.min(left + 1, extent - 1)
-        f = tirx.Select(left < extent - 1, at - left.astype(dtype), c(0))
-        zero = c(0)
-        return left, right, tirx.Select(inside, c(1) - f, zero), tirx.Select(inside, f, zero)
+        at = _held(tirx.max(at, c(0)))
+        left = _held(_clamped(tirx.floor(at), extent, dtype))
+        right = _held(tirx.min(left + 1, extent - 1))
+        f = _held(tirx.Select(left < extent - 1, at - left.astype(dtype), c(0)))
+        shares = tirx.Select(inside, c(1) - f, c(0)), tirx.Select(inside, f, c(0))
+        return left, right, _held(shares[0]), _held(shares[1])
 
     def loops(data: Any, boxes: Any, images: Any, result: Any) -> Any:
         with IRBuilder() as builder:
@@ -161,7 +169,7 @@ def _roi_align(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
                     tall = span(box[r * 4 + 1], box[r * 4 + 3], 0)
                     wide = span(box[r * 4], box[r * 4 + 2], 1)
                     with T.grid(channels, *output) as (ch, p, q):
-                        base = (which * channels + ch) * plane
+                        base = _held((which * channels + ch) * plane)
                         total[0] = c(0) if a.mode == "avg" else lowest(dtype)
                         with T.serial(0, tall[2]) as i, T.serial(0, wide[2]) as j:
                             top, bottom, wt, wb = corners(*tall, p, i, 0)

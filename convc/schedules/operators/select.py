@@ -51,18 +51,17 @@ def _nms(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     (images, classes, count), dtype = types[1].shape, types[0].dtype
     zero = tirx.const(0, dtype)
 
+    # What is used twice is bound: written out, a comparison of two boxes grows to some thousand terms (1.6 s to compile, not 0.3).
     def loops(boxes: Any, scores: Any, order: Any, result: Any) -> None:
         def sides(image: Any, box: Any) -> tuple[tuple[Any, Any], ...]:
             """Return (least, greatest) along both axes."""
-            at = [boxes[(image * count + box) * 4 + i] for i in range(4)]
+            at = [T.bind(boxes[(image * count + box) * 4 + i]) for i in range(4)]
             if a.centred:
                 half = tirx.const(0.5, dtype)
-                return tuple(
-                    (m - half * n, m + half * n) for m, n in zip(at[:2], at[2:], strict=True)
-                )
-            return tuple(
-                (tirx.min(m, n), tirx.max(m, n)) for m, n in zip(at[:2], at[2:], strict=True)
-            )
+                ends = [(m - half * n, m + half * n) for m, n in zip(at[:2], at[2:], strict=True)]
+            else:
+                ends = [(tirx.min(m, n), tirx.max(m, n)) for m, n in zip(at[:2], at[2:], strict=True)]  # fmt: skip
+            return tuple((T.bind(low), T.bind(high)) for low, high in ends)
 
         def same_object(image: Any, box: Any, other: Any) -> Any:
             one, two = sides(image, box), sides(image, other)
@@ -70,9 +69,9 @@ def _nms(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
                 tirx.max(tirx.min(q, s) - tirx.max(p, r), zero)
                 for (p, q), (r, s) in zip(one, two, strict=True)
             ]
-            both = lengths[0] * lengths[1]
-            first, second = ((u[1] - u[0]) * (v[1] - v[0]) for u, v in (one, two))
-            union = first + second - both
+            both = T.bind(lengths[0] * lengths[1])
+            first, second = (T.bind((u[1] - u[0]) * (v[1] - v[0])) for u, v in (one, two))
+            union = T.bind(first + second - both)
             part = both / tirx.Select(union > zero, union, tirx.const(1, dtype))
             real = tirx.all(both > zero, first > zero, second > zero, union > zero)
             return tirx.all(real, part > tirx.const(a.overlap, dtype))
@@ -84,7 +83,7 @@ def _nms(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
             begin[0] = rows[0]
             place[0] = _integer(0)
             with T.While(tirx.all(place[0] < count, rows[0] - begin[0] < a.most)):
-                box = order[row * count + place[0]]
+                box = T.bind(order[row * count + place[0]])
                 with T.If(scores[row * count + box] > tirx.const(a.score, dtype)), T.Then():
                     other[0] = begin[0]
                     with T.While(other[0] < rows[0]):

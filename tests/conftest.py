@@ -1,12 +1,16 @@
-"""Markers: `slow` runs only when asked for, `isa` only where the CPU has the feature."""
+"""Markers: `slow` runs only when asked for, `isa` only where the CPU has the feature. Workers: as many as cores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import pytest
 
 from convc.runtime import host
+
+# A worker takes 1 to 2 GB, and its share of the longest file ends the run: more would not make it shorter.
+_WORKERS: Final = 8
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,6 +19,12 @@ def no_tuning_logs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVC_TUNING_LOGS", "")
         yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    # pytest-xdist counts the machine's cores, whether or not this process may use them.
+    return min(host.usable_threads(), _WORKERS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

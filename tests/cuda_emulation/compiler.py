@@ -67,6 +67,13 @@ def _headers_key() -> bytes:
     return b"".join(p.read_bytes() for p in found if p.suffix in (".h", ".cpp"))
 
 
+def _write(path: Path, text: str) -> None:
+    """Write a file at once: another process may be compiling it."""
+    partial = path.with_suffix(f".{os.getpid()}.text")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 def _run(command: list[str], output: Path) -> None:
     """Run g++ towards a name of its own, and put the result in place at once."""
     partial = output.with_suffix(f".{os.getpid()}.partial")
@@ -104,7 +111,7 @@ def compile_kernels(source: str) -> bytes:
     output = _folder() / f"{key}.so"
     if not output.exists():
         path = _folder() / f"{key}.cpp"
-        path.write_text(code, encoding="utf-8")
+        _write(path, code)
         _run([*command, str(path)], output)
     output.touch()
     return output.read_bytes()
@@ -120,7 +127,7 @@ def device_library() -> tuple[Path, Path]:
         folder.mkdir(exist_ok=True)
         versions = folder / "versions.map"
         # The version that NVIDIA's library gives its symbols, which libtvm_runtime_cuda.so asks for.
-        versions.write_text("libcudart.so.13 { global: *; };\n", encoding="utf-8")
+        _write(versions, "libcudart.so.13 { global: *; };\n")
         sources = [str(NATIVE / name) for name in _DEVICE_SOURCES]
         _run(
             [

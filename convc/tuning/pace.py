@@ -7,7 +7,6 @@ thread, and all kernels of register tiles are slower alike: over 15 s with such 
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -43,8 +42,11 @@ class Pace:
         self._call, self._undisturbed = _reference(target), undisturbed
 
     def now(self) -> float:
-        """Return how many times as long as undisturbed the reference takes."""
-        return statistics.median(self._call() for _ in range(_CALLS)) / self._undisturbed
+        """Return how many times as long as undisturbed the reference takes.
+
+        The least of a few calls: another program may take the core during one.
+        """
+        return min(self._call() for _ in range(_CALLS)) / self._undisturbed
 
 
 def reference_seconds(target: Target) -> float:

@@ -30,6 +30,9 @@ Mode: TypeAlias = Literal["cold", "warm"]
 # In cold mode so many bytes of weights lie between two uses of one copy: beyond L2, as a network's other layers are.
 _COLD_BYTES: Final = 32 << 20
 _MOST_COPIES: Final = 256
+# A sample during which the machine's pace changes by more than this is taken again, and so often at most.
+_STEADY: Final = 1.1
+_ATTEMPTS: Final = 4
 # What kernels are told of their arguments' addresses.
 _ALIGNMENT: Final = 64
 _FEWEST_CALLS: Final = 3
@@ -173,17 +176,21 @@ class LocalPlace:
             function(*next(sets))
         samples, before = [], self._now()
         for _ in range(rounds):
-            # Each call by itself: where another program takes the core for 3 ms, some calls take 3 ms longer and the median does
-            # not. Means were up to 2.5 times too long on a busy machine. The clock itself takes 0.1 us.
-            calls: list[float] = []
-            until = clock() + seconds
-            while clock() < until or len(calls) < _FEWEST_CALLS:
-                arguments, begin = next(sets), clock()
-                function(*arguments)
-                calls.append(clock() - begin)
-            after = self._now()
-            samples.append(statistics.median(calls) / ((before + after) / 2))
-            before = after
+            for _ in range(_ATTEMPTS):
+                # Each call by itself: where another program takes the core for 3 ms, some calls take 3 ms longer and the median does
+                # not. Means were up to 2.5 times too long on a busy machine. The clock itself takes 0.1 us.
+                calls: list[float] = []
+                until = clock() + seconds
+                while clock() < until or len(calls) < _FEWEST_CALLS:
+                    arguments, begin = next(sets), clock()
+                    function(*arguments)
+                    calls.append(clock() - begin)
+                paces = before, self._now()
+                before = paces[1]
+                if max(paces) <= _STEADY * min(paces):
+                    break
+            # Where it never was steady, rather too slow than faster than the machine can be.
+            samples.append(statistics.median(calls) / min(paces))
         return tuple(samples)
 
     def _now(self) -> float:

@@ -37,6 +37,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.schedules.tuned import Records
 from convc.target import Target, parse_target
+from convc.tuning.calibration import calibration
 from convc.tuning.jobs import Build, Setup, Time
 from convc.tuning.knowledge import knowledge
 from convc.tuning.pool import Pool
@@ -206,7 +207,8 @@ def _run(given: argparse.Namespace) -> int:
             write_document(given.json, {"layers": results}, facts)
 
     write()  # a path that cannot be written to shows now, not after the measurement
-    with Pool(Setup(target, _MEMORY), 1) as pool:
+    reference = calibration(target, say).reference.get(target.cores, 0.0)
+    with Pool(Setup(target, _MEMORY, reference=reference), 1) as pool:
         for number, layer in enumerate(wanted, 1):
             say(f"{layer.name}, {number} of {len(wanted)}")
             results.append(

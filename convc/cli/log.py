@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import fnmatch
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from convc.cli.parameters import JsonOption, existing_file
-from convc.cli.render import Column, console, print_json, seconds, table
+from convc.cli.progress import StageProgress
+from convc.cli.render import Column, Output, console, print_json, seconds, table
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Show, merge, prune and export tuning logs.")
+app = typer.Typer(no_args_is_help=True, help="Show, merge, prune, export and import tuning logs.")
+
+
+class ExportForm(StrEnum):
+    """What `convc log export` writes."""
+
+    csv = "csv"
+    metaschedule = "metaschedule"
+
 
 LogsArgument = Annotated[Path, typer.Argument(metavar="[LOGS]", help="A log, or a folder of logs.")]
 LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="A .jsonl log.", show_default=False)]  # fmt: skip
@@ -127,20 +137,54 @@ def prune(
 @app.command("export")
 def export(
     logs: LogsArgument = Path("tuning_logs"),
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .csv file, or a folder for TVM MetaSchedule's database.")] = Path("best.csv"),
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="A .csv file, or a folder for a database.")] = Path("best.csv"),
+    form: Annotated[ExportForm | None, typer.Option("--format", help="`metaschedule`: TVM's JSON database; default: by the output's name.", show_default=False)] = None,
     workload: WorkloadOption = "*",
+    json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Write the best settings for other programs: as a table, or as TVM MetaSchedule's JSON database."""
+    """Write the best settings for other programs: as a table, or as the JSON database of TVM's MetaSchedule."""
     from convc.tuning.care import best_of, find_logs, write_csv
     from convc.tuning.log import read_log
 
+    if form is None and out.suffix not in (".csv", ""):
+        raise typer.BadParameter(f"-o must end in .csv or be a folder; got '{out}'. --format says it, too.")  # fmt: skip
+    form = form or (ExportForm.csv if out.suffix else ExportForm.metaschedule)
     records = [r for path in find_logs(logs) for r in read_log(path).records]
     rows = [b for b in best_of(records) if fnmatch.fnmatchcase(b.workload, workload)]
-    if out.suffix == ".csv":
+    if form == ExportForm.csv:
         write_csv(rows, out)
-        console().print(f"{len(rows)} settings in {out}", markup=False)
+        passed, left_out = f"{len(rows)} settings", {}
+        count = len(rows)
+    else:
+        from convc.tuning.metaschedule import export_database
+
+        with StageProgress(Output(json=json)) as progress:
+            done = export_database(rows, out, lambda n, of: progress("writing settings", n, of))
+        passed, left_out, count = str(done), dict(done.left_out), done.records
+    if json:
+        print_json({"output": str(out), "format": form.value, "settings": count, "left_out": left_out})  # fmt: skip
         return
-    raise typer.BadParameter(f"-o must end in .csv; got '{out}'.")
+    console().print(f"{out}: {passed}", markup=False)
+
+
+@app.command("import")
+def import_(
+    database: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a JSON database of TVM's MetaSchedule.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="LOG", help="The .jsonl log to append to, for `convc tune --warm-start`.")] = Path("imported.jsonl"),
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Read our settings from a database of TVM's MetaSchedule, to try first; none is chosen before this machine has measured it."""
+    from convc.tuning.care import append_new
+    from convc.tuning.metaschedule import import_database
+
+    records, passed = import_database(database)
+    append_new(out, records)
+    if json:
+        print_json({"output": str(out), "settings": passed.records, "left_out": dict(passed.left_out)})  # fmt: skip
+        return
+    console().print(f"{out}: {passed}", markup=False)
+    if records:
+        console().print(f"measure them with `convc tune MODEL --warm-start {out}`", markup=False)
 
 
 def _knobs(knobs: dict[str, int]) -> str:

@@ -14,7 +14,17 @@ from convc.tuning.knowledge import trials
 from convc.tuning.log import Contents, Log, read_log
 from convc.tuning.record import Record
 
-__all__ = ["Best", "LogSummary", "best_of", "find_logs", "merge", "prune", "summary", "write_csv"]
+__all__ = [
+    "Best",
+    "LogSummary",
+    "append_new",
+    "best_of",
+    "find_logs",
+    "merge",
+    "prune",
+    "summary",
+    "write_csv",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +116,25 @@ def merge(into: Path, logs: Sequence[Path]) -> int:
     Raises:
         TuningError: if the logs are of different devices: their times are not comparable.
     """
+    return append_new(into, (r for path in logs for r in read_log(path).records))
+
+
+def append_new(into: Path, records: Iterable[Record]) -> int:
+    """Append the records that a log does not have yet, and return how many those are.
+
+    Raises:
+        TuningError: if they, or the log's own, are of different devices: their times are not comparable.
+    """
     target = Log(into)
     known = target.read()
     seen = set(map(_identity, known.records))
     devices = {r.device for r in known.records}
     new: list[Record] = []
-    for path in logs:
-        for record in read_log(path).records:
-            devices.add(record.device)
-            if _identity(record) not in seen:
-                seen.add(_identity(record))
-                new.append(record)
+    for record in records:
+        devices.add(record.device)
+        if _identity(record) not in seen:
+            seen.add(_identity(record))
+            new.append(record)
     if len(devices) > 1:
         raise TuningError(
             f"logs to merge must be of one device; got {', '.join(sorted(devices))}. Keep a file for each."

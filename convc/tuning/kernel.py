@@ -59,8 +59,12 @@ class TimedKernel:
     def time(self, rounds: int, seconds: float, mode: Mode) -> tuple[float, ...]:
         """Return the time of a call, `rounds` times; see `Place.time`."""
         self.place.threads(self.target.cores)
-        launch = Launch(self._library, self._symbol, self.arguments, self._weights)
-        return self.place.time(launch, rounds, seconds, mode)
+        return self.place.time(self.launch, rounds, seconds, mode)
+
+    @property
+    def launch(self) -> Launch:
+        """The kernel with its arguments, for those who time several in turns."""
+        return Launch(self._library, self._symbol, self.arguments, self._weights)
 
 
 def _link(objects: tuple[bytes, ...], library: Path) -> Path:

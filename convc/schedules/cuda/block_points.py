@@ -11,10 +11,11 @@ for n, block, tile of rows, q (grid and threads, neighbours along q):
 
 from __future__ import annotations
 
-from tvm import s_tir, tirx
+from tvm import tirx
 
 from convc.schedules.cuda.product import inline_all_but
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -22,7 +23,7 @@ __all__ = ["schedule"]
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc scheduled; knobs: `rows` of a thread, `held`, `threads` of a block."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_all_but(sch, ("window", "acc"))
     acc, window = sch.get_sblock("acc"), sch.get_sblock("window")
     weight = sch.cache_read(acc, 1, "local")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 
-from tvm import s_tir, tirx
+from tvm import tirx
 
 from convc.schedules.cuda.product import inline_all_but
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -23,7 +24,7 @@ _UNROLLED = 64
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.generic` scheduled; knobs: `rows` of a thread, `threads` of a block."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_all_but(sch, ("acc",))
     loops = list(sch.get_loops(out))
     inner = None

@@ -19,6 +19,7 @@ from tvm import s_tir, tirx
 
 from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = [
@@ -74,7 +75,7 @@ def schedule_with(
         knobs: with `split`.
         target: a device's.
     """
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_all_but(sch, (*blocks, "total"))
     if knobs["split"] == 1:
         product(sch, knobs, out)

@@ -14,6 +14,7 @@ from tvm import s_tir, tirx
 from convc.schedules.cuda.product import Block, Loop, inline_all_but
 from convc.schedules.cuda.warps import warp_product
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -23,7 +24,7 @@ _THREADS: Final = 128
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `cuda.winograd` scheduled; knobs: `m`, and those of `warps.warp_product`."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     data, results = ("d", "d0", "d1", "d2"), ("y0", "y1", "y2")
     out = inline_all_but(sch, (*data, "V", "patch", "acc", "flat", *results))
     V = sch.get_sblock("V")

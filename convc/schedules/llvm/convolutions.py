@@ -35,6 +35,7 @@ from convc.schedules.llvm.tiling import (
     split_tail,
 )
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["SCHEDULES"]
@@ -52,7 +53,7 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     Order: batch, channel group (weights of one group stay in L2), rows, columns; inside, the register tile. 113-116 of 117
     GFLOP/s on every ResNet-50 layer, one Zen 4 core.
     """
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, ("acc", "single", "gathered"))
     n, k, *slices, p, q, lane = sch.get_loops(out)
     ke, pe, qe = _extents(sch, [k, p, q])
@@ -120,7 +121,7 @@ def _widen_a_tile(sch: s_tir.Schedule, first: Loop | None, tile: Loop, taps: int
 
 def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Schedule `schedules.depthwise`: strips of one row, all taps unrolled so that LLVM reuses the strip's loads."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, ("acc",))
     n, k, *slices, p, q, lane = sch.get_loops(out)
     pe, qe = _extents(sch, [p, q])
@@ -146,7 +147,7 @@ def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
 
     Phases that are written apart are copied together by a second pass over the result, with the epilogue.
     """
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, ("acc", "phases"))
     acc = sch.get_sblock("acc")
     apart = any(sch.get(block).name_hint == "phases" for block in blocks_of(sch))
@@ -183,7 +184,7 @@ def subpixel(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
 
 def generic(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Schedule `schedules.generic`: vectors along the last axis of plain data, a few output channels to share its loads."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, ("acc", "pad"))
     loops = sch.get_loops(out)
     n, k, *middle, q = loops
@@ -213,7 +214,7 @@ def generic(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
 
 def dense(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Schedule `schedules.dense`: each thread streams its own part of the weights once for all rows of a tile."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, ("acc",))
     m, k = sch.get_loops(out)
     me, ke = _extents(sch, [m, k])

@@ -36,6 +36,7 @@ from convc.schedules.llvm.tiling import (
 )
 from convc.schedules.plan import Knobs
 from convc.schedules.straight_line import Program, evaluate, slots
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -50,7 +51,7 @@ Block = Any
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.fft` scheduled."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, _STAGES)
     Y = sch.get_sblock("Y")
     m_h, m_w = (int(sch.get(loop).extent) for loop in sch.get_loops(Y)[3:5])

@@ -17,6 +17,7 @@ from tvm.sym.analyzer import Analyzer
 
 from convc.schedules.llvm.tiling import accumulate, inline_between, parallelize, split_tail
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -24,7 +25,7 @@ __all__ = ["schedule"]
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.grouped` scheduled."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, ("spread", "acc"))
     n, k, *rows, q, lane = sch.get_loops(out)
     qo, qi = split_tail(sch, q, int(sch.get(q).extent), knobs["cols"])

@@ -17,6 +17,7 @@ from tvm import s_tir, tirx
 from convc.schedules.algorithm import shared_out
 from convc.schedules.llvm.tiling import accumulate, blocks_of, inline_between, parallelize
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -33,7 +34,7 @@ Block = Any
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.im2col` scheduled."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     stages = ("planes", "panel", "acc", "tile") if knobs["panel"] else ("planes", "acc", "tile")
     out = inline_between(sch, stages)
     named = {sch.get(block).name_hint: block for block in blocks_of(sch)}

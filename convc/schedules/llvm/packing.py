@@ -16,6 +16,7 @@ from tvm import s_tir, tirx
 
 from convc.schedules.llvm.tiling import blocks_of, parallelize
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -25,7 +26,7 @@ _TILE = 16
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of a packing scheduled; Winograd's is the one with three stages."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     blocks = blocks_of(sch)
     if len(blocks) == 1:
         weight = tuple(int(extent) for extent in func.params[0].shape)

@@ -16,6 +16,7 @@ from tvm import s_tir, tirx
 
 from convc.schedules.llvm.tiling import accumulate, parallelize, reductions
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule", "schedule_lanes"]
@@ -26,7 +27,7 @@ _PARALLEL = 16 << 10
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.weight_gradient` scheduled."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     part, total, out = (sch.get_sblock(name) for name in ("part", "total", "unpack"))
     spatial, chunks = _split_loops(sch, total)
     k, c, *taps, s, ci, v, lane = spatial
@@ -51,7 +52,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
 
 def schedule_lanes(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.weight_gradient_lanes` scheduled: the register tile is taps by one vector of filters."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     part, total, out = (sch.get_sblock(name) for name in ("part", "total", "unpack"))
     spatial, chunks = _split_loops(sch, total)
     k, i, *planes, r, s, lane = spatial

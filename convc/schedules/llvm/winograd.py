@@ -21,6 +21,7 @@ from convc.schedules.algorithm import shared_out
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import inline_between, own_loops, tile_product
 from convc.schedules.plan import Knobs
+from convc.schedules.tracing import begin
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -35,7 +36,7 @@ Block = Any
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.winograd` scheduled."""
-    sch = s_tir.Schedule(func)
+    sch = begin(func)
     out = inline_between(sch, _STAGES)
     d0, d1, d2, V, acc, M, y0, y1, y2 = (sch.get_sblock(name) for name in _STAGES)
     high, wide = _geometry(sch, M)

@@ -18,8 +18,8 @@ from convc.tuning.tasks import Task, tasks_of
 from tests.tuning.records import AVX512, LIMITS, PROBLEM
 
 GRID = [
-    Setting(name, {"rows": r, "cols": c}, base * (1 + abs(r - 2) + abs(c - 3)))
-    for name, base in (("a", 1.0), ("b", 1.5), ("hopeless", 90.0))
+    Setting(name, {"rows": r, "cols": c}, base * (1 + 0.04 * (abs(r - 2) + abs(c - 3))))
+    for name, base in (("a", 1.0), ("b", 1.2), ("hopeless", 90.0))
     for r in range(1, 6)
     for c in range(1, 7)
 ]
@@ -85,6 +85,24 @@ def test_failures_and_inexact_settings_never_win():
     search.known[GRID[21].key] = Trial(2.0, error=1e-6)
     assert search.best is not None
     assert search.best[0] == GRID[21]
+
+
+def test_a_walk_that_gains_nothing_ends_unless_more_is_asked_for():
+    def flat(search: Search) -> int:
+        while batch := search.next():
+            for setting in batch:
+                search.known[setting.key] = Trial(1.0 if setting == GRID[0] else 0.995)
+        return search.measured
+
+    # The first ten, of which none gains a hundredth on the first.
+    assert flat(Search(GRID)) == 10
+    assert flat(Search(GRID, most=45)) == 45
+    # Failures say nothing.
+    failing = Search(GRID)
+    for setting in GRID[1:20]:
+        failing.known[setting.key] = Trial(None)
+    failing.known[GRID[0].key] = Trial(1.0)
+    assert failing.next() != []
 
 
 def test_rivals_are_compared_once():

@@ -24,6 +24,7 @@ class Microarchitecture:
         memory: bytes a cycle of weights that are read once, in order.
         data: bytes a cycle of a layer's data and results, which the layer before has left in L3 or L2.
         crowding: times as long as that takes with two cores reading.
+        transforms: times as long as on Zen 4 as Winograd's transforms take, see `schedules.winograd`.
         uncovered: of two streams, work and loads from memory, the part of the shorter that the longer one does not hide.
         bf16_dots: whole vectors of pairs of bfloat16 products added a cycle, by vdpbf16ps.
         hertz: cycles a second under load; only ratios of estimates decide, this turns them into the seconds that reports show.
@@ -40,6 +41,7 @@ class Microarchitecture:
     memory: float
     data: float
     crowding: float
+    transforms: float
     uncovered: float
     hertz: float
     bf16_dots: float = 1.0
@@ -77,6 +79,7 @@ _INTEL_SERVER: Final = Microarchitecture(
     memory=6.0,
     data=10.0,
     crowding=1.25,
+    transforms=0.45,
     uncovered=0.9,
     hertz=2.8e9,
     # Measured 0.48, beside two FMAs of float32: a quarter of the instructions, half of the products. These CPUs' bfloat16 is in AMX.
@@ -97,6 +100,7 @@ _ZEN4: Final = Microarchitecture(
     memory=9.2,
     data=8.0,
     crowding=4 / 3,
+    transforms=1.0,
     uncovered=0.2,
     hertz=3.6e9,
 )
@@ -114,6 +118,7 @@ _AVX2: Final = Microarchitecture(
     memory=9.2,
     data=8.0,
     crowding=4 / 3,
+    transforms=1.0,
     uncovered=0.2,
     hertz=3.6e9,
 )
@@ -131,6 +136,7 @@ _NARROW: Final = Microarchitecture(
     memory=9.2,
     data=8.0,
     crowding=4 / 3,
+    transforms=1.0,
     uncovered=0.2,
     hertz=3.6e9,
 )

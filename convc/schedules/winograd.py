@@ -34,8 +34,6 @@ from convc.schedules.algorithm import (
     channel_block,
     channel_blocks,
     gathered_halo,
-    shared_out,
-    turns,
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.combine import combine
@@ -44,28 +42,14 @@ from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties
 from convc.schedules.rank import raised, raised_weight
-from convc.schedules.register_tile import Tile, good_tiles, tile_cycles, whole_tile
+from convc.schedules.register_tile import good_tiles, whole_tile
 from convc.schedules.requirements import packed_images
-from convc.schedules.span import Span, swapped
+from convc.schedules.span import swapped
+from convc.schedules.winograd_model import cycles, span_of
 from convc.schedules.winograd_tiles import Depth, Tiles, block_shares, taps_of
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Winograd", "transforms"]
-
-# Cycles of both transforms of one tile of 16 channels in and 16 out, in units of alpha^2, by alpha; the share of the forward one.
-# Measured on Zen 4 at 64 channels, 56 x 56 and 256 channels, 14 x 14: stores bind, and from alpha = 7 on registers spill.
-_TRANSFORM_CYCLES: Final = {3: 8.0, 4: 10.0, 5: 14.0, 6: 13.0, 7: 16.5, 8: 17.5}
-_FORWARD_SHARE: Final = 0.58
-
-# Fitted to 190 settings of ResNet-50's layers on an Intel Xeon, each divided by the machine's pace; 11 % rms. Parts of L2 as `Target`
-# counts it: from where on V and M push each other out of it, and from where on they are not in it; times as fast as L3 alone for U
-# that is fetched ahead, and for the part of V and M that comes from there.
-_CROWDED: Final = 0.65
-_BEYOND: Final = 1.5
-_FETCHED: Final = 1.6
-# Plane by plane U is read in order: 128 channels at 28 x 28 479 -> 446 us, 64 at 56 x 56 490 -> 442, 512 at 7 x 7 1398 -> 1156.
-_BY_PLANES: Final = 0.96
-_EVICTED: Final = 2.4
 
 # m the choice is among by itself. F(6, 3)'s 2.2e-5 is for those who ask for it: `--algo-for 'layer=winograd'` with that knob.
 _DEFAULT_M: Final = (2, 3, 4, 5)
@@ -89,10 +73,6 @@ def _border(spec: ConvSpec, m: int) -> Halo:
         return border
     depth = gathered_halo(spec)
     return Halo.of((depth.front, *border.begins(2)), (depth.back, *border.ends(2)))
-
-
-def _span(spec: ConvSpec, knobs: Knobs) -> Span:
-    return Span.of(spec, knobs["data_block"], knobs["vectors"] * knobs["block"])
 
 
 def _slab(tiles: Tiles, channels: int, points: int) -> int:
@@ -200,50 +180,7 @@ class Winograd:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the cycles of products and transforms, and of what the caches cannot hide."""
-        spec, tiles = raised(problem.spec), Tiles.of(raised(problem.spec), knobs["m"])
-        depth, alphas, filters = Depth.of(spec, knobs), tiles.alphas, tiles.filters
-        points = knobs["rows"] * tiles.high.images * tiles.cols
-        blocks = tiles.high.blocks // knobs["rows"] * (depth.slices // depth.together)
-        lanes, vectors = knobs["block"], -(-spec.out_channels // knobs["block"])
-        # Channels that a result sums over, of all parts and depth taps; those that are transformed; those that are stored.
-        C = _span(spec, knobs).blocks * knobs["data_block"] * tiles.parts * depth.taps
-        moved_c = -(-spec.in_channels // knobs["data_block"]) * knobs["data_block"] * tiles.parts
-        K = vectors * lanes
-        tile = Tile(1, knobs["points"], knobs["vectors"])
-        product = alphas * C * tile_cycles(target, tile, 1, points, vectors, lanes)
-        product *= blocks * depth.together * filters
-        # Each block of tiles streams all of U: from memory the first time, then from where it fits.
-        u_bytes, v_bytes = 4 * alphas * C * K * filters, 4 * alphas * moved_c * depth.read * points
-        core, memory = target.core, target.memory_bytes
-        again = core.l2 if u_bytes < target.l2_bytes / 2 else _FETCHED * core.l3
-        if u_bytes > target.l3_bytes / 2:
-            again = memory * 2 / 3
-        stream = u_bytes / memory + u_bytes * (blocks - 1) / again
-        # Beyond all of L2, V is written to L3 and read from there: once for every group of output channels, M staying in L2; or, plane
-        # by plane, once, but so is M (512 -> 256 channels at 32 x 32 on an Intel Xeon: 7.6 ms the one way, 6.3 the other).
-        groups, m_bytes = -(-vectors // knobs["vectors"]), 4 * alphas * K * points * depth.together
-        if v_bytes + m_bytes > _CROWDED * target.l2_bytes:
-            product += (v_bytes + m_bytes) * blocks * filters / (_EVICTED * core.l3)
-        if knobs["planes"] and (v_bytes + m_bytes) / 2 > _BEYOND * target.l2_bytes:
-            product += 2 * (v_bytes + m_bytes) * blocks * filters / core.l3
-        elif not knobs["planes"] and v_bytes > _BEYOND * target.l2_bytes:
-            product += v_bytes * (1 + groups) * blocks * filters / core.l3
-        per_pair = alphas * _TRANSFORM_CYCLES[max(t.alpha for t in transforms(spec, knobs["m"]))]
-        per_pair *= core.transforms
-        moved = _FORWARD_SHARE * moved_c * depth.read + (1 - _FORWARD_SHARE) * K * depth.together
-        moved *= points * blocks * filters * per_pair / 16
-        # The transforms read data and write results while no product runs: from L3 when they do not fit L2.
-        image = 4 * (math.prod(spec.data[1:]) + math.prod(spec.output[1:]))
-        if image > target.l2_bytes:
-            moved += image / core.l3
-        # Few blocks are computed one after another, their channels shared out.
-        units = spec.data[0] * blocks
-        evenly = turns(units if shared_out(units, target) else groups, target)
-        if not shared_out(units, target):
-            # Every thread reads the others' parts of V.
-            moved += v_bytes * (target.cores - 1) * blocks * filters / core.l3
-        work = core.together(product, stream) * (_BY_PLANES if knobs["planes"] else 1)
-        return spec.data[0] * (work + moved) * evenly
+        return cycles(problem, target, knobs)
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return the products and half a dozen operations a transformed point; U's growth and V and M of a block."""
@@ -274,7 +211,7 @@ class Winograd:
         With the knob `planes` the axis [K/(v b)] comes behind [alpha][alpha]: U lies as it is read.
         """
         spec, tiles = raised(problem.spec), Tiles.of(raised(problem.spec), knobs["m"])
-        span, high, wide = _span(spec, knobs), tiles.high, tiles.wide
+        span, high, wide = span_of(spec, knobs), tiles.high, tiles.wide
         weight = raised_weight(weight)
         if spec.transposed:
             weight = swapped(weight, spec.group)
@@ -304,7 +241,7 @@ class Winograd:
         """Return data, U, extras..., result; blocks `d0 d1 d2 V`, `acc M`, `y0 y1 y2`."""
         spec, m = raised(problem.spec), knobs["m"]
         a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
-        tiles, depth, span = Tiles.of(spec, m), Depth.of(spec, knobs), _span(spec, knobs)
+        tiles, depth, span = Tiles.of(spec, m), Depth.of(spec, knobs), span_of(spec, knobs)
         high, wide = tiles.high, tiles.wide
         (B_h, A_h), (B_w, A_w) = factored(high.transform), factored(wide.transform)
         alpha_h, alpha_w = high.transform.alpha, wide.transform.alpha

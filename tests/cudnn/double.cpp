@@ -197,7 +197,8 @@ struct Tensor {
   }
 };
 
-void each(const std::vector<int64_t>& extents, const std::function<void(const std::vector<int64_t>&)>& visit) {
+template <class Visit>
+void each(const std::vector<int64_t>& extents, const Visit& visit) {
   std::vector<int64_t> index(extents.size(), 0);
   for (int64_t e : extents)
     if (e == 0) return;
@@ -273,18 +274,24 @@ struct Convolution {
     return "";
   }
 
-  void terms(const std::function<void(size_t x, size_t w, size_t y)>& visit) const {
+  template <class Visit>
+  void terms(const Visit& visit) const {
     const size_t n = pads.size();
     const int64_t per_group = w.extents[0] / (x.extents[1] / w.extents[1]);
     std::vector<int64_t> loops = y.extents;
     loops.insert(loops.end(), w.extents.begin() + 1, w.extents.end());
+    // Made once: with a few vectors for each product the double was most of the time of its tests.
+    std::vector<int64_t> at_x(n + 2), at_w(n + 2), at_y(n + 2);
     each(loops, [&](const std::vector<int64_t>& i) {
-      std::vector<int64_t> at_y(i.begin(), i.begin() + 2 + n), at_w = {i[1]}, at_x = {i[0], i[1] / per_group * w.extents[1] + i[2 + n]};
-      at_w.insert(at_w.end(), i.begin() + 2 + n, i.end());
+      at_x[0] = at_y[0] = i[0];
+      at_w[0] = at_y[1] = i[1];
+      at_w[1] = i[2 + n];
+      at_x[1] = i[1] / per_group * w.extents[1] + i[2 + n];
       for (size_t k = 0; k < n; ++k) {
-        const int64_t at = i[2 + k] * strides[k] - pads[k] + i[3 + n + k] * dilations[k];
-        if (at < 0 || at >= x.extents[2 + k]) return;
-        at_x.push_back(at);
+        at_y[2 + k] = i[2 + k];
+        at_w[2 + k] = i[3 + n + k];
+        at_x[2 + k] = i[2 + k] * strides[k] - pads[k] + i[3 + n + k] * dilations[k];
+        if (at_x[2 + k] < 0 || at_x[2 + k] >= x.extents[2 + k]) return;
       }
       visit(x.flat(at_x), w.flat(at_w), y.flat(at_y));
     });

@@ -80,7 +80,10 @@ def build(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
     # The runtime checks every array before the entry sees it, and the entry alone calls kernels. TVM's own checks of the same
     # arguments were two thirds of the compile time of a module with 120 inputs and outputs (11.9 s against 3.5 s), and they
     # refuse bfloat16, which they take for uint16.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+    # LLVM finds common subexpressions itself: without TVM's pass the code is as large (0.2 % of 25 Winograd kernels) and as fast
+    # (ResNet-50, MobileNetV2, U-Net: medians within 0.5 %), and compiled in 0.88 of the time.
+    config = {"tirx.disable_assert": True, "tirx.disable_cse_tir": True}
+    with tvm.transform.PassContext(config=config):
         return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)
 
 

@@ -27,12 +27,13 @@ from convc.schedules.backend import backend_of
 from convc.schedules.llvm.compiler import build
 from convc.schedules.register_tile import good_tiles
 from convc.target import Gpu, Target
+from convc.target.caches import host_caches
 from convc.tuning.device import cpu_id
 from convc.tuning.pace import reference_seconds
 
 __all__ = ["Calibration", "calibrate", "calibration"]
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _DRAM_BYTES: Final = 192 << 20
 _SECONDS: Final = 0.05
 
@@ -43,7 +44,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     Units:
         peaks in FLOP/s of all `threads` together, by the number of threads; bandwidths in bytes a second of one core's reads,
         by level: "l1", "l2", "l3", "memory". `tiles`: points x vectors -> FLOP/s of one core, operands in L1. `reference`: seconds of
-        `Pace`'s kernel, by the number of threads.
+        `Pace`'s kernel, by the number of threads. `l2_bytes`: of a core's L2, all of it; 0 is unknown.
     """
 
     version: int = _VERSION
@@ -53,17 +54,28 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: dict[str, float]
     tiles: dict[str, float] = {}
     reference: dict[int, float] = {}
+    l2_bytes: int = 0
     seconds: float = 0.0
 
     def roofline(self, flops: float, nbytes: float, threads: int, l2_bytes: int = 0) -> float:
         """Return seconds that so much arithmetic, or moving so many bytes, takes at least.
 
-        What fits the threads' L2 comes from there: the layer before has just written it. Everything else at most at L3's speed.
+        What fits the threads' L2 comes from there: the layer before has just written it. The rest comes at most at L3's speed.
+
+        Args:
+            flops: to compute.
+            nbytes: to move.
+            threads: that do it.
+            l2_bytes: of one core, where the calibration does not know it.
         """
         peak = self.peak.get(threads) or max(self.peak.values())
-        level = "l2" if nbytes <= l2_bytes * threads else "l3"
+        near = min(nbytes, (self.l2_bytes or l2_bytes) * threads)
+        moved = self._seconds(near, "l2", threads) + self._seconds(nbytes - near, "l3", threads)
+        return max(flops / peak, moved)
+
+    def _seconds(self, nbytes: float, level: str, threads: int) -> float:
         rate = threads * max(self.bandwidth.get(level, 0.0), self.bandwidth.get("memory", 0.0))
-        return max(flops / peak, nbytes / rate if rate else 0.0)
+        return nbytes / rate if rate else 0.0
 
 
 def _path(target: Target) -> Path:
@@ -136,6 +148,7 @@ def calibrate(target: Target, progress: Callable[[str], None] = lambda stage: No
         bandwidth=bandwidth,
         tiles=tiles,
         reference=reference,
+        l2_bytes=host_caches().get(2, 0),
         seconds=time.perf_counter() - began,
     )
 

@@ -177,23 +177,28 @@ class LocalPlace:
         function: Callable[..., Any] = launch.library[launch.symbol]
         for _ in range(2):
             function(*next(sets))
+
+        def median() -> float:
+            # Each call by itself: where another program takes the core for 3 ms, some calls take 3 ms longer and the median does
+            # not. Means were up to 2.5 times too long on a busy machine. The clock itself takes 0.1 us.
+            calls: list[float] = []
+            until = clock() + seconds
+            while clock() < until or len(calls) < _FEWEST_CALLS:
+                arguments, begin = next(sets), clock()
+                function(*arguments)
+                calls.append(clock() - begin)
+            return statistics.median(calls)
+
         samples, before = [], self._now()
         for _ in range(rounds):
-            for _ in range(_ATTEMPTS):
-                # Each call by itself: where another program takes the core for 3 ms, some calls take 3 ms longer and the median does
-                # not. Means were up to 2.5 times too long on a busy machine. The clock itself takes 0.1 us.
-                calls: list[float] = []
-                until = clock() + seconds
-                while clock() < until or len(calls) < _FEWEST_CALLS:
-                    arguments, begin = next(sets), clock()
-                    function(*arguments)
-                    calls.append(clock() - begin)
-                paces = before, self._now()
-                before = paces[1]
+            taken, paces = median(), (before, self._now())
+            for _ in range(_ATTEMPTS - 1):
                 if max(paces) <= _STEADY * min(paces):
                     break
+                taken, paces = median(), (paces[1], self._now())
             # Where it never was steady, rather too slow than faster than the machine can be.
-            samples.append(statistics.median(calls) / min(paces))
+            samples.append(taken / min(paces))
+            before = paces[1]
         return tuple(samples)
 
     def _now(self) -> float:

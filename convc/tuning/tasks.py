@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from convc.errors import unknown_name
 from convc.ir.graph import Graph
+from convc.schedules.algorithm import SEPARATOR
 from convc.schedules.chains import possible_chains
 from convc.schedules.policy import Policy
 from convc.schedules.select import is_convolution, problem_of
@@ -34,9 +35,11 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The first layer's, with the number of others."""
+        """The first layer's, with the number of others; a chain's last layer, with the number of those before it."""
+        *before, last = self.layers[0].split(SEPARATOR)
+        chain = f" with {len(before)} before it" if before else ""
         more = f" (+{self.count - 1})" if self.count > 1 else ""
-        return self.layers[0] + more
+        return last + chain + more
 
 
 def tasks_of(graph: Graph, layers: str = "*") -> tuple[Task, ...]:
@@ -68,5 +71,5 @@ def chain_tasks_of(graph: Graph, target: Target, policy: Policy, layers: str = "
     found: dict[Tunable, list[str]] = {}
     for chain in possible_chains(graph, problems, target, policy):
         if any(name == layers or fnmatch.fnmatchcase(name, layers) for name in chain.layers):
-            found.setdefault(chain.problem, []).append(" > ".join(chain.layers))
+            found.setdefault(chain.problem, []).append(SEPARATOR.join(chain.layers))
     return tuple(Task(problem, tuple(names)) for problem, names in found.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from convc.errors import TuningError, UnknownNameError
@@ -14,7 +15,7 @@ from convc.tuning.rpc import Address
 from convc.tuning.search import Search, Trial, neighbours
 from convc.tuning.setting import Setting
 from convc.tuning.subjects import subject_of
-from convc.tuning.tasks import Task, tasks_of
+from convc.tuning.tasks import Task, chain_tasks_of, tasks_of
 from tests.tuning.records import AVX512, LIMITS, PROBLEM
 
 GRID = [
@@ -146,6 +147,24 @@ def test_a_workload_is_tuned_once_however_often_it_occurs():
     tasks = tasks_of(parse(NET))
     assert [(t.layers, t.count) for t in tasks] == [(("one", "two"), 2), (("three",), 1)]
     assert tasks[0].name == "one (+1)"
+
+
+CHAIN = """graph @g { %x = input : f32[1,16,112,112]  %w = constant splat(0.5) : f32[96,16,1,1]
+  %v = constant splat(0.5) : f32[96,1,3,3]  %u = constant splat(0.5) : f32[24,96,1,1]
+  %e = conv(%x, %w)  %d = conv(%e, %v) {strides=[2,2], pads=[1,1,1,1], group=96}  %y = conv(%d, %u)  return %y }"""
+
+
+def test_layers_that_one_kernel_could_compute_are_a_task():
+    graph = parse(CHAIN)
+    tasks = chain_tasks_of(graph, AVX512, Policy())
+    assert [t.layers for t in tasks] == [("e > d > y",), ("e > d",), ("d > y",)]
+    assert tasks[0].name == "y with 2 before it"
+    assert tasks[0].subject.flops == sum(t.subject.flops for t in tasks_of(graph))
+    settings = tasks[0].subject.settings(AVX512, Policy())
+    assert {s.algorithm for s in settings} == {"bottleneck"}
+    assert len({s.key for s in settings}) == len(settings) > 4
+    assert chain_tasks_of(graph, AVX512, Policy(exclude=("bottleneck",))) == ()
+    assert [t.layers for t in chain_tasks_of(graph, AVX512, Policy(), "y")] == [("e > d > y",), ("d > y",)]  # fmt: skip
     assert [t.layers for t in tasks_of(parse(NET), "t*")] == [("two",), ("three",)]
     with pytest.raises(UnknownNameError, match="unknown layer 'four'"):
         tasks_of(parse(NET), "four")
@@ -180,5 +199,9 @@ def test_rooflines_take_the_nearest_memory_that_holds_the_layer():
     )
     assert limits.roofline(1e9, 0, 1) == pytest.approx(1e-2)
     assert limits.roofline(0, 1e6, 1, l2_bytes=2 << 20) == pytest.approx(1e6 / 5e10)
-    assert limits.roofline(0, 4e6, 1, l2_bytes=2 << 20) == pytest.approx(4e6 / 1e10)
+    beyond = 4e6 - (2 << 20)
+    whole = (2 << 20) / 5e10 + beyond / 1e10
+    assert limits.roofline(0, 4e6, 1, l2_bytes=2 << 20) == pytest.approx(whole)
     assert limits.roofline(0, 4e6, 2, l2_bytes=2 << 20) == pytest.approx(4e6 / 1e11)
+    known = msgspec.structs.replace(limits, l2_bytes=1 << 20)
+    assert known.roofline(0, 1 << 20, 1) == pytest.approx((1 << 20) / 5e10)

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 import tvm
-import tvm_ffi
 
 from convc.errors import DeviceError
 from convc.runtime.cuda import cuda_runtime
@@ -21,23 +20,19 @@ from convc.runtime.library import runtime_library
 from convc.runtime.manifest import TargetInfo
 from convc.runtime.threads import ThreadPool
 from convc.target import Target
+from convc.tuning.cold_memory import ColdMemory
 from convc.tuning.pace import Pace
 
 __all__ = ["DevicePlace", "Launch", "LocalPlace", "Mode", "Place", "RemotePlace", "place_of"]
 
 Mode: TypeAlias = Literal["cold", "warm"]
 
-# In cold mode so many bytes of weights lie between two uses of one copy: beyond L2, as a network's other layers are. Copies are cut from
-# this much memory in turn, so that what was last read of it lies as far away as a network's weights of the run before: on an Intel Xeon
-# 30 GB/s come from 64 MiB, 17 from 200.
+# In cold mode so many bytes of weights lie between two uses of one copy: beyond L2, as a network's other layers are.
 _COLD_BYTES: Final = 32 << 20
-_COLD_MEMORY: Final = 192 << 20
 _MOST_COPIES: Final = 256
 # A sample during which the machine's pace changes by more than this is taken again, and so often at most.
 _STEADY: Final = 1.1
 _ATTEMPTS: Final = 4
-# What kernels are told of their arguments' addresses.
-_ALIGNMENT: Final = 64
 _FEWEST_CALLS: Final = 3
 # A function that every server has, to be asked for.
 _ALIVE: Final = "runtime.config_threadpool"
@@ -123,42 +118,11 @@ def place_of(target: Target, remote: Any = None, reference: float = 0.0) -> Plac
     return place
 
 
-class _ColdWeights:
-    """Memory full of normal numbers from which copies of weights are cut: which numbers they are is nothing to a kernel's time.
-
-    To copy the weights themselves, 32 MiB for every sample, took longer than the measurement.
-    """
-
-    def __init__(self, dtype: np.dtype) -> None:
-        few = np.random.default_rng(0).standard_normal(1 << 16, np.float32)
-        values = np.resize((np.abs(100 * few) if dtype.kind in "iu" else few).astype(dtype), _COLD_MEMORY // dtype.itemsize)  # fmt: skip
-        begin = -values.ctypes.data % _ALIGNMENT // dtype.itemsize
-        self._values, self._at = values[begin:], 0
-
-    def cut(self, like: np.ndarray) -> Any:
-        """Return an array of that shape in memory that was cut longest ago."""
-        step = -(-like.nbytes // _ALIGNMENT) * _ALIGNMENT // like.itemsize
-        if self._at + step > len(self._values):
-            self._at = 0
-        view = self._values[self._at : self._at + like.size].reshape(like.shape)
-        self._at += step
-        return tvm_ffi.from_dlpack(view)
-
-
 class LocalPlace:
     """This process's CPU."""
 
     def __init__(self, pace: Pace | None = None) -> None:
-        self._cold: dict[np.dtype, _ColdWeights] = {}
-        self._pace = pace
-
-    def _cut(self, like: np.ndarray) -> Any:
-        # NumPy does not lend arrays of a type that it does not know itself.
-        if like.nbytes > _COLD_BYTES or like.dtype.kind == "V" or like.dtype.name == "bfloat16":
-            return self.tensor(like)
-        if like.dtype not in self._cold:
-            self._cold[like.dtype] = _ColdWeights(like.dtype)
-        return self._cold[like.dtype].cut(like)
+        self._cold, self._pace = ColdMemory(), pace
 
     def load(self, library: Path) -> Any:
         return tvm.runtime.load_module(str(library))
@@ -173,7 +137,7 @@ class LocalPlace:
         count = 1
         if mode == "cold":
             count = min(_MOST_COPIES, -(-_COLD_BYTES // max(64, launch.weight_bytes)))
-        sets, clock = itertools.cycle(launch.copies(count, self._cut)), time.perf_counter
+        sets, clock = itertools.cycle(launch.copies(count, self._cold.copy)), time.perf_counter
         function: Callable[..., Any] = launch.library[launch.symbol]
         for _ in range(2):
             function(*next(sets))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from convc.ir.passes import PIPELINE, run_passes
 from convc.ir.passes.convert_floats import convert_floats
 from convc.lowering.build import Batch, build_variants
 from convc.lowering.emit import emit
-from convc.open_areas import areas_of, with_areas
+from convc.open_areas import Areas, areas_of, with_areas
 from convc.open_areas import opened as open_areas
 from convc.planning import Wishes, locked_sizes, plan_module
 from convc.runtime.host import usable_threads
@@ -39,6 +39,7 @@ __all__ = [
     "compile",
     "load_graph",
     "reduced_graph",
+    "reduced_graphs",
 ]
 
 # One sample at a time, and enough of them to use a weight often; each size more is the whole model once more to compile.
@@ -119,15 +120,8 @@ def compile(
     check_toolchain()
     report = progress or _silent
     report("import", 0, 1)
-    opened = None
-    if (wanted := areas_of(shapes)) is not None:
-        assert shapes is not None, "they ask for it"
-        opened = open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize, is_open=True), shapes, wanted, areas)  # fmt: skip
-        graph = opened.sources[0]
-    else:
-        if areas:
-            raise InputError(f"areas must be given for an open height and width; got {list(areas)} for shapes that are fixed. Open them: --shape NAME:1x3xH=64..512xW=64..512.")  # fmt: skip
-        graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
+    opened = _opened(source, shapes, values, dequantize, areas)
+    graph = opened.sources[0] if opened else load_graph(source, shapes=shapes, values=values, dequantize=dequantize)  # fmt: skip
     machines = parse_targets(target, mcpu, threads or usable_threads(), mtriple=mtriple)
     if opened and (len(machines) > 1 or any(m.device is not None for m in machines)):
         raise InputError("an open height and width must be compiled for one CPU; got several targets, or a device.")  # fmt: skip
@@ -163,6 +157,22 @@ def compile(
     return CompiledModel(graph, graphs[0], planned[0].plan, planned[0], built, sources)
 
 
+def _opened(
+    source: Source,
+    shapes: Mapping[str, Sequence[int | str]] | None,
+    values: Mapping[str, np.ndarray] | None,
+    dequantize: bool,
+    areas: Sequence[tuple[int, int]] | None,
+) -> Areas | None:
+    """Return the model for each area if its height and width are open, else None."""
+    wanted = areas_of(shapes)
+    if shapes is None or wanted is None:
+        if areas:
+            raise InputError(f"areas must be given for an open height and width; got {list(areas)} for shapes that are fixed. Open them: --shape NAME:1x3xH=64..512xW=64..512.")  # fmt: skip
+        return None
+    return open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize, is_open=True), shapes, wanted, areas)  # fmt: skip
+
+
 def _batch(graph: Graph, wanted: Sequence[int] | None) -> Batch | None:
     """Return the sizes and ports of the graph's symbolic batch; None if its shapes are fixed."""
     if not graph.batch:
@@ -183,18 +193,33 @@ def _batch(graph: Graph, wanted: Sequence[int] | None) -> Batch | None:
     )
 
 
-def reduced_graph(
+def reduced_graphs(
     source: Source,
     *,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, np.ndarray] | None = None,
     dequantize: bool = False,
     dtype: str | None = None,
-) -> Graph:
-    """Return the graph that choosing and tuning see: imported, all passes run; a symbolic batch is the greatest usual size."""
+    areas: Sequence[tuple[int, int]] | None = None,
+) -> dict[tuple[int, int] | None, Graph]:
+    """Return the graphs that choosing and tuning see: imported, all passes run; a symbolic batch is the greatest usual size.
+
+    One for each area, by its height and width, if those are open; else one, by None. Arguments as `compile`.
+    """
     check_toolchain()
-    graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
-    return convert_floats(run_passes(with_batch(graph, max(BATCH_SIZES)), PIPELINE), dtype)
+    opened = _opened(source, shapes, values, dequantize, areas)
+    if opened:
+        graphs = {a.graph[opened.inputs[0]].type.shape[2:]: a.graph for a in opened.graphs}
+    else:
+        graph = load_graph(source, shapes=shapes, values=values, dequantize=dequantize)
+        graphs = {None: with_batch(graph, max(BATCH_SIZES))}
+    return {k: convert_floats(run_passes(g, PIPELINE), dtype) for k, g in graphs.items()}  # type: ignore[misc]
+
+
+def reduced_graph(source: Source, **options: Any) -> Graph:
+    """Return the one graph of a model whose height and width are not open; arguments as `reduced_graphs`."""
+    (graph,) = reduced_graphs(source, **options).values()
+    return graph
 
 
 def _dumper(folder: str | os.PathLike[str] | None) -> Callable[[str, Graph], None] | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convc.compiler import reduced_graph
+from convc.compiler import reduced_graphs
+from convc.ir.graph import Graph
 from convc.planning import Wishes, plan_graph
 from convc.runtime.host import usable_threads
 from convc.schedules.algorithm import Problem
@@ -40,12 +41,13 @@ class CandidateReport:
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """One convolution and every algorithm's answer to it."""
+    """One convolution and every algorithm's answer to it; of a module with an open height and width, for one area."""
 
     node: str
     op: str
     key: str
     candidates: tuple[CandidateReport, ...]
+    area: tuple[int, int] | None = None
 
 
 def explain(
@@ -63,11 +65,18 @@ def explain(
     policy: Policy | None = None,
     cudnn: CudnnUse = "auto",
     logs: Sequence[str | os.PathLike[str]] | None = None,
+    areas: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[LayerReport, ...]:
     """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
-    graph = reduced_graph(source, shapes=shapes, values=values, dequantize=dequantize, dtype=dtype)
+    graphs = reduced_graphs(source, shapes=shapes, values=values, dequantize=dequantize, dtype=dtype, areas=areas)  # fmt: skip
     machine = parse_target(target, mcpu, threads or usable_threads())
     wishes = Wishes.of(algo, algo_for, policy, logs, cudnn=cudnn)
+    return tuple(r for area, graph in graphs.items() for r in _reports(graph, machine, wishes, area))  # fmt: skip
+
+
+def _reports(
+    graph: Graph, machine: Target, wishes: Wishes, area: tuple[int, int] | None
+) -> list[LayerReport]:
     plan = plan_graph(graph, machine, wishes, "").plan
     reports = []
     for node in graph.nodes:
@@ -76,12 +85,12 @@ def explain(
         choice = plan[node.name]
         problem = problem_of(graph, node)
         rows = tuple(_report(c, choice, problem, machine) for c in choice.candidates)
-        reports.append(LayerReport(node.name, node.op, problem.spec.key, rows))
+        reports.append(LayerReport(node.name, node.op, problem.spec.key, rows, area))
     for name, choice in plan.gradients.items():
         key = weight_gradient_spec(graph, graph[name]).key
         rows = tuple(_gradient_report(row, choice) for row in choice.candidates)
-        reports.append(LayerReport(name, graph[name].op, key, rows))
-    return tuple(reports)
+        reports.append(LayerReport(name, graph[name].op, key, rows, area))
+    return reports
 
 
 def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -> CandidateReport:

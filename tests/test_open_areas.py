@@ -202,7 +202,20 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run("verify", out, path, "--shape", "1x3x6x5")[0] == 0
     assert run("bench", out, "--iterations", "2", "--warmup", "1ms", "--no-peak")[0] == 0
     assert run("run", out, "-i", "random")[0] == 0
-    assert run("explain", path, "--shape", "x:1x3xH=4..12xW=4..9")[0] == 0
-    assert (
-        run("compile", path, "-o", out, "--shape", "x:1x3xH=4..12xW=4..9", "--area", "12")[0] == 2
-    )
+    shape = ("--shape", "x:1x3xH=4..12xW=4..9")
+    code, text = run("explain", path, *shape)
+    assert (code, "for 12 x 9" in text, "for 6 x 5" in text) == (0, True, True), text
+    code, text = run("tune", path, *shape, "--list-tasks")
+    assert (code, "h12w9" in text, "h6w5" in text) == (0, True, True), text
+    code, text = run("tune", path, *shape, "--area", "12x9", "--list-tasks")
+    assert (code, "h12w9" in text, "h6w5" in text) == (0, True, False), text
+    assert run("compile", path, "-o", out, *shape, "--area", "12")[0] == 2
+    lock, before = tmp_path / "convc.lock", out.read_bytes()
+    code, text = run("compile", path, "-o", out, *shape, "--lock", lock)
+    assert (code, "--lock must be with one --area" in text) == (2, True), text
+    assert out.read_bytes() == before
+    one = (*shape, "--area", "12x9")
+    assert run("compile", path, "-o", out, *one, "--lock", lock)[0] == 0
+    before = out.read_bytes()
+    assert run("compile", path, "-o", out, *one, "--locked", lock)[0] == 0
+    assert out.read_bytes() == before

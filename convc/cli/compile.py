@@ -30,6 +30,7 @@ from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
+    AreaOption,
     BatchSizeOption,
     CcOption,
     FastMathOption,
@@ -46,7 +47,7 @@ from convc.cli.parameters import (
     VerboseOption,
     existing_file,
     parse_algo_for,
-    parse_area,
+    parse_areas,
     target_words,
 )
 from convc.cli.progress import StageProgress
@@ -68,7 +69,7 @@ def compile(
     format: Annotated[Format, typer.Option("--format", help="so: one file. bundle: a folder (or .tar) with the C runtime, headers and examples; for cuda it needs the driver alone. static: an archive and headers to link.")] = Format.SO,
     reading: ModelOptions = AS_WRITTEN,
     batch_size: BatchSizeOption = None,
-    area: Annotated[list[str] | None, typer.Option("--area", metavar="HxW", help="Largest height and width to make code for, where --shape leaves them open; repeatable. A run takes the smallest that holds it. Default: the largest, and its half.", show_default=False)] = None,
+    area: AreaOption = None,
     target: TargetOption = "llvm",
     sm: SmOption = None,
     ptx: PtxOption = False,
@@ -102,12 +103,16 @@ def compile(
 ) -> None:  # fmt: skip
     """Compile a model to a module that runs without a compiler, and check its result."""
     from convc.compiler import compile as compile_model
+    from convc.open_areas import areas_of
 
     output = Output(json, quiet, verbose)
     source = model_file(model)
     path = output_path(out, model, format)
     if format is not Format.SO and (lock or locked):
         raise typer.BadParameter(f"--lock and --locked must be with --format so; got {format}.")
+    given = reading.compile_keywords(source)
+    if lock and areas_of(given["shapes"]) is not None and len(area or ()) != 1:
+        raise typer.BadParameter(f"--lock must be with one --area, the largest height and width; got {len(area or ()) or 'none'}.")  # fmt: skip
     began = time.perf_counter()
     with StageProgress(output) as progress:
         compiled = compile_model(
@@ -117,7 +122,7 @@ def compile(
             mtriple=mtriple,
             threads=threads,
             **{
-                **reading.compile_keywords(source),
+                **given,
                 **({"batch_sizes": batch_size} if batch_size else {}),
             },
             algo=algo,
@@ -129,15 +134,13 @@ def compile(
             logs=log,
             require_tuned=require_tuned,
             locked=existing_file(locked, "--locked") if locked else None,
-            areas=[parse_area(text) for text in area] if area else None,
+            areas=parse_areas(area),
             progress=progress,
             dump=dump,
         )
         if lock and len(compiled.batch_sizes) > 1:
             sizes = ", ".join(map(str, compiled.batch_sizes))
             raise typer.BadParameter(f"--lock must be with one --batch-size; got {sizes}.")
-        if lock and len(compiled.manifest.areas) > 1:
-            raise typer.BadParameter(f"--lock must be with one --area; got {len(compiled.manifest.areas)}.")  # fmt: skip
         reports = _write(
             compiled, path, format, cc, progress, verify, tolerance, seed, reading.dtype
         )

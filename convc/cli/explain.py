@@ -25,6 +25,7 @@ from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
     AlgoForOption,
     AlgoOption,
+    AreaOption,
     JsonOption,
     McpuOption,
     ModelArgument,
@@ -34,6 +35,7 @@ from convc.cli.parameters import (
     ThreadsOption,
     VerboseOption,
     parse_algo_for,
+    parse_areas,
     target_words,
 )
 from convc.cli.render import Column, Output, console, mebibytes, print_json, seconds, table
@@ -49,6 +51,7 @@ def explain(
         str, typer.Option("--layer", metavar="GLOB", help="Only layers whose name matches.")
     ] = "*",
     reading: ModelOptions = AS_WRITTEN,
+    area: AreaOption = None,
     target: TargetOption = "llvm",
     sm: SmOption = None,
     mcpu: McpuOption = "host",
@@ -79,7 +82,8 @@ def explain(
         target=target_words(target, sm, False, False),
         mcpu=mcpu,
         threads=threads,
-        **reading.keywords(model),
+        **reading.open_keywords(model),
+        areas=parse_areas(area),
         algo=algo,
         algo_for=parse_algo_for(algo_for),
         policy=parse_policy(
@@ -97,7 +101,8 @@ def explain(
     screen = console()
     columns = (Column(""), Column("algorithm"), *(Column(c, True) for c in ("estimate", "workspace", "error")), Column("reason"))  # fmt: skip
     for report in chosen:
-        screen.print(f"{report.node}  {report.op}  {report.key}", markup=False, style="bold")
+        place = f"  for {report.area[0]} x {report.area[1]}" if report.area else ""
+        screen.print(f"{report.node}  {report.op}  {report.key}{place}", markup=False, style="bold")
         rows = [
             (
                 "*" if c.chosen else "",

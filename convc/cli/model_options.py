@@ -76,10 +76,13 @@ class ModelOptions:
             "dtype": None if self.dtype is None else self.dtype.value,
         }
 
+    def open_keywords(self, path: Path) -> dict[str, Any]:
+        """Return them with the heights and widths that `--shape` leaves open."""
+        return {**self.keywords(path), "shapes": shapes_of(path, self.shape)}
+
     def compile_keywords(self, path: Path) -> dict[str, Any]:
         """Return them as keyword arguments of `convc.compile`: with what `--shape` leaves open, and its numbers of samples."""
-        shapes, sizes = shapes_of(path, self.shape), batch_range_of(path, self.shape)
-        return {**self.keywords(path), "shapes": shapes, "batch_sizes": sizes}
+        return {**self.open_keywords(path), "batch_sizes": batch_range_of(path, self.shape)}
 
     def graph(self, path: Path) -> Graph:
         """Return the imported graph of a model's file, in the model's own element type."""

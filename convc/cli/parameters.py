@@ -12,6 +12,7 @@ import typer
 __all__ = [
     "AlgoForOption",
     "AlgoOption",
+    "AreaOption",
     "BatchSizeOption",
     "CcOption",
     "ChecksumsOption",
@@ -31,7 +32,7 @@ __all__ = [
     "VerboseOption",
     "existing_file",
     "parse_algo_for",
-    "parse_area",
+    "parse_areas",
     "parse_bytes",
     "parse_duration",
     "parse_shape",
@@ -70,6 +71,7 @@ AlgoForOption = Annotated[
     list[str] | None,
     typer.Option("--algo-for", metavar="NODE=ALGO", help="Algorithm for the layers whose name matches a glob; repeatable.", show_default=False),
 ]  # fmt: skip
+AreaOption = Annotated[list[str] | None, typer.Option("--area", metavar="HxW", help="Largest height and width to make code for, where --shape leaves them open; repeatable. A run takes the smallest that holds it. Default: the largest, and its half.", show_default=False)]  # fmt: skip
 BatchSizeOption = Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Number of samples to make code for, where the model has a symbolic batch; repeatable. Any number runs, split into these. Default: 8 and 1; of `N=1..64` in --shape the ends, and 8.", show_default=False)]  # fmt: skip
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of random inputs.")]
 JsonOption = Annotated[
@@ -165,20 +167,23 @@ def parse_shape(text: str) -> tuple[str | None, tuple[int | str, ...]]:
     return (name if colon else None), tuple(dims)
 
 
-def parse_area(text: str) -> tuple[int, int]:
-    """Return (height, width).
+def parse_areas(texts: Sequence[str] | None) -> list[tuple[int, int]] | None:
+    """Return heights and widths, or None if none are given.
 
     Raises:
-        BadParameter: if they are not two positive numbers joined by x.
+        BadParameter: if one is not two positive numbers joined by x.
 
     Example:
-        >>> parse_area("256x320")
-        (256, 320)
+        >>> parse_areas(["256x320"])
+        [(256, 320)]
     """
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not found:
-        raise typer.BadParameter(f"--area must look like 256x256; got '{text}'.")
-    return int(found[1]), int(found[2])
+    areas = []
+    for text in texts or ():
+        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+        if not found:
+            raise typer.BadParameter(f"--area must look like 256x256; got '{text}'.")
+        areas.append((int(found[1]), int(found[2])))
+    return areas or None
 
 
 def parse_shapes(

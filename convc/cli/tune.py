@@ -10,6 +10,7 @@ import typer
 from convc.cli.exits import INTERRUPTED
 from convc.cli.model_options import AS_WRITTEN, ModelOptions, reads_model
 from convc.cli.parameters import (
+    AreaOption,
     JsonOption,
     McpuOption,
     ModelArgument,
@@ -18,6 +19,7 @@ from convc.cli.parameters import (
     ThreadsOption,
     VerboseOption,
     existing_file,
+    parse_areas,
     parse_bytes,
     parse_duration,
 )
@@ -54,6 +56,7 @@ def tune(
     memory: Annotated[str, typer.Option("--memory", metavar="4G", help="Of one candidate's process.")] = "4G",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the data that candidates are checked with.")] = 0,
     reading: ModelOptions = AS_WRITTEN,
+    area: AreaOption = None,
     target: TargetOption = "llvm",
     mcpu: McpuOption = "host",
     threads: ThreadsOption = None,
@@ -62,7 +65,7 @@ def tune(
     verbose: VerboseOption = False,
 ) -> None:  # fmt: skip
     """Find the fastest setting of every layer on this machine; compile uses what is found. Stop and go on at any time."""
-    from convc.compiler import reduced_graph
+    from convc.compiler import reduced_graphs
     from convc.runtime.host import usable_threads
     from convc.schedules.policy import Policy
     from convc.target import parse_target
@@ -72,17 +75,23 @@ def tune(
     from convc.tuning.options import Options, default_jobs
     from convc.tuning.rpc import Address
     from convc.tuning.session import Session
-    from convc.tuning.tasks import chain_tasks_of, tasks_of
+    from convc.tuning.tasks import chain_tasks_of, distinct, tasks_of
 
     output = Output(json, quiet, verbose)
     source = model_file(model)
     if runner != "local":
         runner = str(Address.parse(runner))
     machine = parse_target(target, mcpu, threads or usable_threads())
-    graph = reduced_graph(source, **reading.keywords(source))
+    graphs = reduced_graphs(
+        source, **reading.open_keywords(source), areas=parse_areas(area)
+    ).values()
     policy = Policy(max_error=max_error).with_algorithms(algos)
     policy.check(_algorithm_names(machine))
-    tasks = (*tasks_of(graph, layers), *chain_tasks_of(graph, machine, policy, layers))
+    tasks = distinct(
+        task
+        for graph in graphs
+        for task in (*tasks_of(graph, layers), *chain_tasks_of(graph, machine, policy, layers))
+    )
     path = log or log_path(Path("tuning_logs"), machine)
     if list_tasks:
         _list_tasks(output, tasks, machine, path)

@@ -5,10 +5,10 @@
 
 So each value is followed with the rows and columns that are valid for each h and w, and where a window reaches beyond them, what lies
 there is replaced by what the op's padding would be: zeros for convolutions, -inf for max pools, nothing for means, which divide by what is
-valid. The masks are inputs of the graph; a runtime that knows h and w fills them in. Every kernel, algorithm and target stays as it is.
+valid. The masks are inputs of the graph; a runtime that knows h and w fills them in, and the places and weights of what is resampled.
+Every kernel, algorithm and target stays as it is.
 
-An op that would need a size at compile time is refused by name: a Reshape that joins height and width, a resize to fixed extents, a
-constant for each place.
+An op that would need a size at compile time is refused by name: a Reshape that joins height and width, a constant for each place.
 """
 
 from __future__ import annotations

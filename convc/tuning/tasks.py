@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from convc.errors import unknown_name
@@ -14,7 +15,7 @@ from convc.schedules.select import is_convolution, problem_of
 from convc.target import Target
 from convc.tuning.subjects import Subject, Tunable, subject_of
 
-__all__ = ["Task", "chain_tasks_of", "tasks_of"]
+__all__ = ["Task", "chain_tasks_of", "distinct", "tasks_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +73,12 @@ def chain_tasks_of(graph: Graph, target: Target, policy: Policy, layers: str = "
     for chain in possible_chains(graph, problems, target, policy):
         if any(name == layers or fnmatch.fnmatchcase(name, layers) for name in chain.layers):
             found.setdefault(chain.problem, []).append(SEPARATOR.join(chain.layers))
+    return tuple(Task(problem, tuple(names)) for problem, names in found.items())
+
+
+def distinct(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """Return the tasks of several graphs of one model, one for each area, each problem once."""
+    found: dict[Tunable, dict[str, None]] = {}
+    for task in tasks:
+        found.setdefault(task.problem, {}).update(dict.fromkeys(task.layers))
     return tuple(Task(problem, tuple(names)) for problem, names in found.items())

@@ -14,6 +14,7 @@ from convc.cli import invoke
 from convc.errors import ConvcError, PackageError, TargetMismatchError, ToolchainError
 from convc.lowering.package import link
 from convc.runtime import Manifest, Step, TargetInfo
+from convc.runtime.manifest import Area
 from tests.cudnn.double_library import build_double
 from tests.deploy.toolbox import HERE, Programs, run
 
@@ -118,4 +119,15 @@ def test_another_cudnn(
     monkeypatch.setenv("CONVC_CUDNN_PATH", str(build_double(version=8907)))
     with pytest.raises(ToolchainError, match=r"^cuDNN must be version 9; got version 8 \(8907\)"):
         convc.load(path, threads=1)
+    assert not marker.exists()
+
+
+def test_libconvc_takes_no_open_height_and_width(
+    early: Callable[[str, Manifest], Path], programs: Programs, marker: Path
+) -> None:
+    """Only Python fills in what such code needs for each size; without it a run would be wrong."""
+    area = Area(height=4, width=4, entry="main", inputs=(), outputs=(), masks={}, crops={})
+    path = early("open", msgspec.structs.replace(GOOD, areas=(area,)))
+    status, text = load_in_c(programs, path)
+    assert (status, "one height and width for libconvc" in text) == (3, True), text
     assert not marker.exists()

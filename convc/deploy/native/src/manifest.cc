@@ -36,6 +36,7 @@ class Reader {
       if (key.is("outputs")) return list(m.outputs, [this](Tensor &t) { return tensor(t); });
       if (key.is("weights_bytes")) return json_.integer(m.weights_bytes);
       if (key.is("weights_sha256")) return json_.string(m.weights_sha256);
+      if (key.is("areas")) return json_.array([&] { return m.open_area = true, json_.skip(); });
       if (key.is("variants")) return list(m.variants, [this](Variant &v) { return variant(v); });
       return variant_field(key, top);
     });
@@ -230,6 +231,10 @@ convc_status parse_manifest(char *text, size_t size, Bump &bump, Manifest &m) {
                 static_cast<long long>(kFormat), reader.position());
   }
   if (format < 1) return fail(CONVC_ERROR_FORMAT, "module must have a format from 1 on; got %lld.", static_cast<long long>(format));
+  if (m.open_area) {
+    return fail(CONVC_ERROR_FORMAT, "module must have one height and width for libconvc; got open ones, which Python runs. "
+                "Compile it for each size: --shape NAME:1x3x224x224.");
+  }
   if (m.weights_bytes < 0) return fail(CONVC_ERROR_FORMAT, "module's weights_bytes must be at least 0; got %lld.", static_cast<long long>(m.weights_bytes));
   if (convc_status bad = check_tensors("input", m.inputs, m.batch())) return bad;
   if (convc_status bad = check_tensors("output", m.outputs, m.batch())) return bad;

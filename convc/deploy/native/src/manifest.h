@@ -81,6 +81,7 @@ struct Manifest {
   int64_t weights_bytes = 0;
   Text weights_sha256;
   List<Variant> variants;
+  bool open_area = false;  // code for several heights and widths, whose masks and tables the Python runtime fills in
 
   int64_t batch() const { return variants[0].batch; }
 };

@@ -120,7 +120,7 @@ def compile(
     check_toolchain()
     report = progress or _silent
     report("import", 0, 1)
-    opened = _opened(source, shapes, values, dequantize, areas)
+    opened = _opened(source, shapes, values, dequantize, areas, report)
     graph = opened.sources[0] if opened else load_graph(source, shapes=shapes, values=values, dequantize=dequantize)  # fmt: skip
     machines = parse_targets(target, mcpu, threads or usable_threads(), mtriple=mtriple)
     if opened and (len(machines) > 1 or any(m.device is not None for m in machines)):
@@ -163,6 +163,7 @@ def _opened(
     values: Mapping[str, np.ndarray] | None,
     dequantize: bool,
     areas: Sequence[tuple[int, int]] | None,
+    progress: Progress = _silent,
 ) -> Areas | None:
     """Return the model for each area if its height and width are open, else None."""
     wanted = areas_of(shapes)
@@ -170,7 +171,7 @@ def _opened(
         if areas:
             raise InputError(f"areas must be given for an open height and width; got {list(areas)} for shapes that are fixed. Open them: --shape NAME:1x3xH=64..512xW=64..512.")  # fmt: skip
         return None
-    return open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize, is_open=True), shapes, wanted, areas)  # fmt: skip
+    return open_areas(lambda fixed: load_graph(source, shapes=fixed, values=values, dequantize=dequantize, is_open=True), shapes, wanted, areas, progress)  # fmt: skip
 
 
 def _batch(graph: Graph, wanted: Sequence[int] | None) -> Batch | None:

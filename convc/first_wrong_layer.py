@@ -6,7 +6,7 @@ at a time are looked at: of 225 layers the first wrong one is found in two round
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,6 +58,7 @@ def first_wrong_layer(
     algorithms: Mapping[str, str] | None = None,
     mcpu: str = "host",
     dtype: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> WrongLayer | None:
     """Return the first layer whose compiled value is further from float64's than the tolerance; None if none is.
 
@@ -70,12 +71,15 @@ def first_wrong_layer(
         algorithms: layer -> algorithm to use there, as the module has it.
         mcpu: the CPU of the module's code.
         dtype: the element type it was compiled for, as `compile`.
+        progress: called with ("layers", those that are known to be right, all of them).
     """
     exact = interpret(graph, inputs, keep=True)
     nodes = [n for n in graph.compute_nodes if n.type.size]
     before: OutputError | None = None
     low, high, found = 0, len(nodes), None
     while low < high:
+        if progress is not None:
+            progress("layers", low, len(nodes))
         places = sorted({low + (high - low) * (i + 1) // _TAPS - 1 for i in range(_TAPS)})
         taps = [nodes[i] for i in places if i >= low]
         part = _seen(graph, taps)

@@ -103,6 +103,7 @@ def opened(
     shapes: Shapes,
     wanted: tuple[Range, Range],
     areas: Sequence[tuple[int, int]] | None,
+    progress: Callable[[str, int, int], None],
 ) -> Areas:
     """Return the model for the areas, by default the largest and one of half its height and width if the range reaches so far.
 
@@ -111,6 +112,7 @@ def opened(
         shapes: as asked for.
         wanted: heights and widths.
         areas: largest heights and widths to make code for, instead of the default.
+        progress: called with ("import", imports that are done, all of them).
 
     Raises:
         ShapeError: naming the node, if one needs a height and width at compile time, or has one written into it.
@@ -126,7 +128,10 @@ def opened(
         raise InvalidModelError(f"areas must be from {low_h} x {low_w} to {high_h} x {high_w}; got {outside[0][0]} x {outside[0][1]}.")  # fmt: skip
     names = tuple(n for n, s in shapes.items() if any(isinstance(d, str) for d in s[1:]))
 
+    done = iter(range(len(sizes) + 1))
+
     def at(size: tuple[int, int]) -> Graph:
+        progress("import", next(done), len(sizes) + 1)
         bound = {n: (*s[:2], *size) if n in names else tuple(s) for n, s in shapes.items()}
         return load(bound)  # type: ignore[arg-type]
 

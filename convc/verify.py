@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from convc.deviation import OutputError, compare, merge
 from convc.errors import AccuracyError, InputError, unknown_name
 from convc.inputs import ArraySignature, random_inputs
 from convc.ir.graph import Graph
-from convc.ir.reference import interpret
 from convc.ir.types import Shape
 from convc.npz import save_npz
+from convc.references import REFERENCES
 from convc.rounding import tolerance_of
 
 __all__ = [
@@ -39,6 +39,12 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, np.ndarray]
+# Called with (stage, done, total).
+Progress: TypeAlias = "Callable[[str, int, int], None]"
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
 
 
 class Runnable(Protocol):
@@ -111,27 +117,6 @@ class VerifyReport:
         return path
 
 
-def _float64(graph: Graph, model_path: str | os.PathLike[str] | None) -> Callable[[Arrays], Arrays]:
-    return lambda inputs: interpret(graph, inputs)
-
-
-def _onnxruntime(
-    graph: Graph, model_path: str | os.PathLike[str] | None
-) -> Callable[[Arrays], Arrays]:
-    if model_path is None or Path(model_path).suffix != ".onnx":
-        raise InputError(
-            f"reference onnxruntime must have an .onnx model; got {model_path or 'a graph without a file'}."
-        )
-    # An optional package: only this reference needs it.
-    from convc.onnxruntime_peer import OnnxRuntimePeer
-
-    return OnnxRuntimePeer(model_path).run
-
-
-# name -> (graph, model path) -> inputs -> outputs. "auto" is the first: exact to double precision, and it needs nothing.
-REFERENCES: Final = {"float64": _float64, "onnxruntime": _onnxruntime}
-
-
 @dataclass(frozen=True, slots=True)
 class _Signature:
     name: str
@@ -197,10 +182,12 @@ def verify_each(
     seed: int = 0,
     tolerance: float | None = None,
     dtype: str | None = None,
+    progress: Progress = _silent,
 ) -> dict[str, VerifyReport]:
     """Verify several modules of one graph on the same inputs; the reference, which is slow, runs once for all of them.
 
-    Takes at least one module, by any name, and for the rest what `verify` takes; errors as there.
+    Takes at least one module, by any name, and for the rest what `verify` takes; errors as there. `progress` is called with
+    ("verify", runs that are done, all of them).
 
     Returns:
         A report by each module's name; `seconds` counts the reference and this module, not the others.
@@ -219,6 +206,7 @@ def verify_each(
     runs = 1 if inputs is not None else max(n, len(samples))
     tallies = {key: _Tally({}, None) for key in modules}
     for run in range(runs):
+        progress("verify", run, runs)
         size = samples[run % len(samples)] if samples else 0
         fed = inputs if inputs is not None else random_inputs(_inputs(first, size), seed + run)
         began = time.perf_counter()
@@ -245,12 +233,17 @@ def verify_areas(
     seed: int = 0,
     tolerance: float | None = None,
     dtype: str | None = None,
+    progress: Progress = _silent,
 ) -> dict[str, VerifyReport]:
     """Verify modules with an open height and width at each of the sizes that graphs have; the rest as `verify_each`."""
     joined: dict[str, VerifyReport] = {}
-    for graph in graphs:
+    for at, graph in enumerate(graphs):
+
+        def part(stage: str, done: int, total: int, at: int = at) -> None:
+            progress(stage, at * total + done, len(graphs) * total)
+
         sized = {key: _OfSize(module, graph) for key, module in modules.items()}
-        reports = verify_each(sized, graph, reference=reference, model_path=model_path, inputs=inputs, n=n, seed=seed, tolerance=tolerance, dtype=dtype)  # fmt: skip
+        reports = verify_each(sized, graph, reference=reference, model_path=model_path, inputs=inputs, n=n, seed=seed, tolerance=tolerance, dtype=dtype, progress=part)  # fmt: skip
         for key, report in reports.items():
             joined[key] = report if key not in joined else joined[key].joined(report)
     return joined

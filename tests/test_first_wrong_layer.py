@@ -34,7 +34,10 @@ def test_the_first_wrong_layer_is_named(monkeypatch: pytest.MonkeyPatch, layers:
     monkeypatch.setitem(
         scalar.UNARY, "tanh", lambda x: scalar.map_elements(right(x), lambda v: v * 1.01)
     )
-    wrong = first_wrong_layer(graph, inputs)
+    seen: list[tuple[str, int, int]] = []
+    wrong = first_wrong_layer(graph, inputs, progress=lambda *at: seen.append(at))
+    assert seen[0] == ("layers", 0, 2 * layers)
+    assert len(seen) > layers // 15
     assert wrong is not None
     assert wrong.op == "tanh"
     assert wrong.error.max_relative_error == pytest.approx(0.01, rel=0.01)

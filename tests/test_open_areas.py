@@ -35,7 +35,10 @@ SHAPES = {"x": (1, 3, "H=8..40", "W=8..36")}
 
 @pytest.fixture(scope="module")
 def module() -> AreaModule:
-    loaded = compile(model(), shapes=SHAPES, threads=1).load(threads=1)
+    seen: list[tuple[str, int, int]] = []
+    made = compile(model(), shapes=SHAPES, threads=1, progress=lambda *at: seen.append(at))
+    assert [at for at in seen if at[0] == "import"][1:] == [("import", i, 3) for i in range(3)]
+    loaded = made.load(threads=1)
     assert isinstance(loaded, AreaModule)
     return loaded
 

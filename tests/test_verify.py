@@ -12,7 +12,7 @@ from convc.ir.reference import interpret
 from convc.ir.text import parse
 from convc.npz import load_npz
 from convc.runtime.manifest import Tensor
-from convc.verify import compare, verify
+from convc.verify import compare, verify, verify_areas
 
 GRAPH = parse("graph @g { %x = input : f32[2,3]  %y = relu(%x) : f32[2,3]  return %y }")
 
@@ -41,6 +41,12 @@ def test_a_right_module_passes_every_run() -> None:
     assert report.outputs[0].max_relative_error == 0.0
     report.raise_if_failed()
     assert report.save_failing("nowhere") is None
+
+
+def test_progress_counts_runs_over_all_sizes() -> None:
+    seen: list[tuple[str, int, int]] = []
+    verify_areas({"": Fake()}, [GRAPH, GRAPH], n=2, progress=lambda *at: seen.append(at))
+    assert seen == [("verify", 0, 4), ("verify", 1, 4), ("verify", 2, 4), ("verify", 3, 4)]
 
 
 def test_a_wrong_module_fails_by_the_metric(tmp_path: Path) -> None:

@@ -196,9 +196,8 @@ def _write(
         compiled.export(partial, cc=cc)
         reports: dict[str, VerifyReport] = {}
         if verify and not why_not_here(compiled):
-            progress("verify", 0, 1)
             modules = load_each(partial)
-            options: dict[str, Any] = {"seed": seed, "tolerance": tolerance, "dtype": dtype}
+            options: dict[str, Any] = {"seed": seed, "tolerance": tolerance, "dtype": dtype, "progress": progress}  # fmt: skip
             if compiled.sources[1:]:
                 sizes = (compiled.sources[0], compiled.sources[-1])
                 reports = verify_areas(modules, sizes, **options)

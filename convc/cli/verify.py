@@ -18,6 +18,7 @@ from convc.cli.parameters import (
     VerboseOption,
     existing_file,
 )
+from convc.cli.progress import StageProgress
 from convc.cli.render import Column, Output, console, print_json, seconds, table
 from convc.cli.run import ModuleArgument
 from convc.cli.sources import model_file, module_file, values_of
@@ -60,30 +61,41 @@ def verify(
     output = Output(json, quiet, verbose)
     loaded = load_each(module_file(module), threads)
     first = next(iter(loaded.values()))
-    graph = _graph(model, reading, first)
     fed = load_npz(existing_file(inputs, "--inputs")) if inputs is not None else None
-    options: dict[str, Any] = {"reference": reference, "model_path": model, "n": n, "seed": seed, "tolerance": tolerance}  # fmt: skip
-    options["dtype"] = _dtype(reading, first)
-    sizes: tuple[Graph, ...] = (graph,)
-    if first.manifest.areas:
-        if fed is not None and not reading.shape:
-            raise typer.BadParameter("--inputs must be with --shape for a module with an open height and width; got none.")  # fmt: skip
-        size = between(first.manifest.least, first.manifest.areas[0].size)
-        sizes = sizes if reading.shape else (graph, _graph(model, reading, first, size))
-        reports = verify_areas(loaded, sizes, inputs=fed, **options)
-    else:
-        reports = verify_each(loaded, graph, inputs=fed, **options)
-    failed = next((r for r in reports.values() if not r.ok), None)
-    if per_layer and save_failing is None:
-        save_failing = module.with_name(f"{module.stem}-failing")
-    saved = failed.save_failing(save_failing) if failed and save_failing is not None else None
-    words = ""
-    if per_layer and failed is not None and failed.failing_inputs is not None:
-        mcpu = next(key for key, report in reports.items() if report is failed)
-        if first.manifest.areas:  # the graph of the size that failed
-            shapes = {name: array.shape for name, array in failed.failing_inputs.items()}
-            graph = next(g for g in sizes if all(n.type.shape == shapes[n.name] for n in g.inputs))
-        words = _first_wrong(graph, loaded[mcpu], failed, mcpu)
+    if first.manifest.areas and fed is not None and not reading.shape:
+        raise typer.BadParameter("--inputs must be with --shape for a module with an open height and width; got none.")  # fmt: skip
+    words, saved = "", None
+    with StageProgress(output) as progress:
+        progress("import", 0, 1)
+        graph = _graph(model, reading, first)
+        options: dict[str, Any] = {
+            "reference": reference,
+            "model_path": model,
+            "n": n,
+            "seed": seed,
+            "tolerance": tolerance,
+            "dtype": _dtype(reading, first),
+            "inputs": fed,
+            "progress": progress,
+        }
+        sizes: tuple[Graph, ...] = (graph,)
+        if first.manifest.areas:
+            size = between(first.manifest.least, first.manifest.areas[0].size)
+            sizes = sizes if reading.shape else (graph, _graph(model, reading, first, size))
+            reports = verify_areas(loaded, sizes, **options)
+        else:
+            reports = verify_each(loaded, graph, **options)
+        failed = next((r for r in reports.values() if not r.ok), None)
+        if per_layer and save_failing is None:
+            save_failing = module.with_name(f"{module.stem}-failing")
+        if failed and save_failing is not None:
+            saved = failed.save_failing(save_failing)
+        if per_layer and failed is not None and failed.failing_inputs is not None:
+            mcpu = next(key for key, report in reports.items() if report is failed)
+            if first.manifest.areas:  # the graph of the size that failed
+                shapes = {name: array.shape for name, array in failed.failing_inputs.items()}
+                graph = next(g for g in sizes if all(n.type.shape == shapes[n.name] for n in g.inputs))  # fmt: skip
+            words = _first_wrong(graph, loaded[mcpu], failed, mcpu, progress)
     _answer(output, module, model, reports, saved, words)
 
 
@@ -123,7 +135,9 @@ def _dtype(reading: ModelOptions, module: Module) -> str | None:
     return made
 
 
-def _first_wrong(graph: Graph, module: Module, report: VerifyReport, mcpu: str) -> str:
+def _first_wrong(
+    graph: Graph, module: Module, report: VerifyReport, mcpu: str, progress: StageProgress
+) -> str:
     """Return which layer goes wrong first, in words."""
     from convc.first_wrong_layer import first_wrong_layer
     from convc.schedules.table import ALGORITHMS
@@ -147,6 +161,7 @@ def _first_wrong(graph: Graph, module: Module, report: VerifyReport, mcpu: str) 
         algorithms=algorithms,
         mcpu=mcpu,
         dtype=module.manifest.options.get("dtype"),
+        progress=progress,
     )
     if wrong is None:
         return (

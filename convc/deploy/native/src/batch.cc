@@ -8,8 +8,6 @@
 namespace convc {
 namespace {
 
-size_t round_up(size_t nbytes) { return (nbytes + kAlignment - 1) / kAlignment * kAlignment; }
-
 // Where a part's samples lie in a caller's buffer.
 struct Slice {
   const Tensor &tensor;

@@ -9,7 +9,6 @@
 namespace convc {
 
 constexpr int64_t kFormat = 1;
-constexpr size_t kAlignment = CONVC_ALIGNMENT;
 
 struct Tensor {
   Text name;

@@ -8,7 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../include/convc.h"
+
 namespace convc {
+
+constexpr size_t kAlignment = CONVC_ALIGNMENT;
+
+inline size_t round_up(size_t nbytes) { return (nbytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 // Text in memory that something else owns; zero-terminated behind its end.
 struct Text {

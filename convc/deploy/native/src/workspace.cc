@@ -2,14 +2,9 @@
 
 #include <stdlib.h>
 
-#include "../include/convc.h"
+#include "memory.h"
 
 namespace convc {
-namespace {
-
-size_t round_up(size_t nbytes) { return (nbytes + CONVC_ALIGNMENT - 1) / CONVC_ALIGNMENT * CONVC_ALIGNMENT; }
-
-}  // namespace
 
 void Stack::set(void *memory, size_t size) {
   memory_ = static_cast<unsigned char *>(memory);
@@ -43,7 +38,7 @@ Workspace::~Workspace() {
 
 bool Workspace::reserve(size_t nbytes) {
   if (!nbytes) return true;
-  memory_ = aligned_alloc(CONVC_ALIGNMENT, round_up(nbytes));
+  memory_ = aligned_alloc(kAlignment, round_up(nbytes));
   if (memory_) stack_.set(memory_, round_up(nbytes));
   return memory_ != nullptr;
 }
@@ -65,7 +60,7 @@ void *Workspace::take_more(size_t nbytes) {
   }
   if (!found) return nullptr;
   free(found->memory);
-  found->memory = aligned_alloc(CONVC_ALIGNMENT, nbytes);
+  found->memory = aligned_alloc(kAlignment, nbytes);
   found->size = found->memory ? nbytes : 0;
   found->used = found->memory != nullptr;
   return found->memory;

@@ -21,6 +21,7 @@ from tvm import te, tirx
 
 from convc.ir.ops.conv_local import local_weight
 from convc.ir.spec import ConvSpec
+from convc.schedules.narrow import narrowed
 from convc.target import Target
 
 __all__ = ["data_gradient", "forward", "vector", "weight_gradient"]
@@ -137,7 +138,7 @@ def weight_gradient(
         p, inner = rest[:rank], rest[rank:]
         return te.sum(patch(*p, n, k // per_k, *inner) * dy(n, k, *p).astype(wide), axis=n)
 
-    return _narrowed(te.compute(local_weight(spec), value, name="sum"), spec.dtype)
+    return narrowed(te.compute(local_weight(spec), value, name="sum"), spec.dtype, "local")
 
 
 def data_gradient(
@@ -168,8 +169,4 @@ def data_gradient(
         inside = tirx.if_then_else(tirx.all(*conditions), element, tirx.const(0, wide))
         return te.sum(inside, axis=taps)
 
-    return _narrowed(te.compute(spec.data, value, name="sum"), spec.dtype)
-
-
-def _narrowed(y: te.Tensor, dtype: str) -> te.Tensor:
-    return y if y.dtype == dtype else te.compute(y.shape, lambda *i: y(*i).astype(dtype), "local")
+    return narrowed(te.compute(spec.data, value, name="sum"), spec.dtype, "local")

@@ -23,6 +23,7 @@ from tvm import te
 from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
+from convc.schedules.divisors import greatest_divisor
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
@@ -88,10 +89,6 @@ def _shared_block(spec: ConvSpec, target: Target) -> tuple[int, int, int] | None
     return (block, a, span // a) if a else None
 
 
-def _divisor(n: int, most: int) -> int:
-    return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(1, most))
-
-
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return blocks, tile and chunk."""
     spec = raised(spec)
@@ -132,8 +129,8 @@ def work_of_product(dtype: str) -> float:
 def chunks(spec: ConvSpec) -> Knobs:
     """Return the rows, of one plane of how many images, that a chunk of the sum is over."""
     *_, P, Q = spec.output
-    rows = _divisor(P, _POINTS // Q)
-    return {"rows": rows, "images": _divisor(spec.data[0], _POINTS // (rows * Q))}
+    rows = greatest_divisor(P, _POINTS // Q)
+    return {"rows": rows, "images": greatest_divisor(spec.data[0], _POINTS // (rows * Q))}
 
 
 def pieces(

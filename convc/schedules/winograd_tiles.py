@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.cook_toom import POINTS, Transform, cook_toom
+from convc.schedules.divisors import divisors
 from convc.schedules.layout import Halo
 from convc.schedules.plan import Knobs
 
@@ -211,9 +212,5 @@ class Depth:
 
 def block_shares(spec: ConvSpec, m: int) -> Iterator[tuple[int, int]]:
     """Yield (tile rows, slices) of one block: divisors of their numbers."""
-    slices = _divisors(spec.output[2]) if spec.rank == 3 else [1]
-    yield from itertools.product(_divisors(Tiles.of(spec, m).high.blocks), slices)
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+    slices = divisors(spec.output[2]) if spec.rank == 3 else [1]
+    yield from itertools.product(divisors(Tiles.of(spec, m).high.blocks), slices)

@@ -17,6 +17,7 @@ from tvm import s_tir, tirx
 from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
+    extent,
     inline_between,
     own_loops,
     reductions,
@@ -40,8 +41,8 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     strip, p = sch.split(p, [None, knobs["rows"]])
     zeroed = []
     if "acc3" in named:
-        ko, ki = sch.split(k, [None, min(knobs["out_vectors"], _extent(sch, k))])
-        qo, qi = split_tail(sch, q, _extent(sch, q), knobs["out_cols"])
+        ko, ki = sch.split(k, [None, min(knobs["out_vectors"], extent(sch, k))])
+        qo, qi = split_tail(sch, q, extent(sch, q), knobs["out_cols"])
         sch.reorder(n, strip, ko, p, qo, ki, qi, lane)
         zeroed.append(
             (named["acc3"], _tile(sch, named["acc3"], qo, (ki, qi), lane, knobs["out_block"]))
@@ -55,7 +56,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     if "E" in named:
         sch.compute_at(named["E"], group, preserve_unit_loops=True)
         _, k, p, q, lane = own_loops(sch, named["E"])
-        qo, qi = split_tail(sch, q, _extent(sch, q), knobs["cols"])
+        qo, qi = split_tail(sch, q, extent(sch, q), knobs["cols"])
         sch.reorder(p, qo, k, qi, lane)
         zeroed.append((named["acc1"], _tile(sch, named["acc1"], qo, (k, qi), lane, knobs["block"])))
     if knobs.get("parallel", 1):
@@ -63,10 +64,6 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     for block, loop in zeroed:
         sch.decompose_reduction(block, loop)
     return sch.mod["main"]
-
-
-def _extent(sch: s_tir.Schedule, loop: Loop) -> int:
-    return int(sch.get(loop).extent)
 
 
 def _tile(

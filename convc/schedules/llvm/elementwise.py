@@ -13,7 +13,8 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm.tiling import blocks_of
+from convc.schedules.divisors import greatest_divisor
+from convc.schedules.llvm.tiling import blocks_of, extent, fused
 from convc.target import Target
 
 __all__ = ["schedule", "schedule_transpose"]
@@ -93,14 +94,14 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> None:
     inner = len(spatial) - 1
     while inner > 0 and _volume(sch, spatial[inner:]) % target.lanes:
         inner -= 1
-    last = _fused(sch, spatial[inner:])
+    last = fused(sch, spatial[inner:])
     outer = spatial[:inner]
     if total >= target.lanes:
         rest, lane = sch.split(last, [None, target.lanes])
         sch.vectorize(lane)
         outer = [*outer, rest]
     if total >= _PARALLEL_ELEMENTS and outer:
-        sch.parallel(_fused(sch, _enough(sch, outer, target)))
+        sch.parallel(fused(sch, _enough(sch, outer, target)))
 
 
 def _enough(sch: s_tir.Schedule, loops: list, target: Target) -> list:
@@ -112,11 +113,7 @@ def _enough(sch: s_tir.Schedule, loops: list, target: Target) -> list:
 
 
 def _volume(sch: s_tir.Schedule, loops: list) -> int:
-    return math.prod(int(sch.get(loop).extent) for loop in loops)
-
-
-def _fused(sch: s_tir.Schedule, loops: list) -> Any:
-    return sch.fuse(*loops) if len(loops) > 1 else loops[0]
+    return math.prod(extent(sch, loop) for loop in loops)
 
 
 def _schedule_reduction(
@@ -124,16 +121,16 @@ def _schedule_reduction(
 ) -> None:
     """Vectorise the last spatial axis inside the reduction when it is whole vectors; otherwise reduce one element at a time."""
     *outer, last = spatial
-    extent = int(sch.get(last).extent)
+    length = extent(sch, last)
     work = total * _volume(sch, reduced)
-    if extent % target.lanes == 0 or (extent == target.lanes // 2):
-        lanes = min(extent, target.lanes)
+    if length % target.lanes == 0 or (length == target.lanes // 2):
+        lanes = min(length, target.lanes)
         last, lane = sch.split(last, [None, lanes])
         outer, chains = _several_chains(sch, outer, _volume(sch, reduced))
         sch.reorder(*outer, last, *reduced, *chains, lane)
         sch.vectorize(lane)
     if work >= _PARALLEL_ELEMENTS:
-        sch.parallel(_fused(sch, _enough(sch, [*outer, last], target)))
+        sch.parallel(fused(sch, _enough(sch, [*outer, last], target)))
     sch.decompose_reduction(block, reduced[0])
 
 
@@ -145,8 +142,7 @@ def _several_chains(sch: s_tir.Schedule, outer: list, terms: int) -> tuple[list,
     if terms < _LONG_CHAIN:
         return outer, []
     for at in range(len(outer) - 1, -1, -1):
-        extent = int(sch.get(outer[at]).extent)
-        count = max(d for d in (1, 2, 3, 4) if extent % d == 0)
+        count = greatest_divisor(extent(sch, outer[at]), 4)
         if count > 1:
             rest, inner = sch.split(outer[at], [None, count])
             sch.unroll(inner)

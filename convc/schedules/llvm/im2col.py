@@ -15,7 +15,7 @@ from typing import Any
 from tvm import s_tir, tirx
 
 from convc.schedules.algorithm import shared_out
-from convc.schedules.llvm.tiling import accumulate, blocks_of, inline_between, parallelize
+from convc.schedules.llvm.tiling import accumulate, blocks_of, extent, inline_between, parallelize
 from convc.schedules.plan import Knobs
 from convc.schedules.tracing import begin
 from convc.target import Target
@@ -39,8 +39,8 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     out = inline_between(sch, stages)
     named = {sch.get(block).name_hint: block for block in blocks_of(sch)}
     n, k, *spatial = sch.get_loops(out)
-    rank, width = len(spatial), _extent(sch, spatial[-1])
-    g, k = sch.split(k, [_extent(sch, sch.get_loops(named["tile"])[1]), None])
+    rank, width = len(spatial), extent(sch, spatial[-1])
+    g, k = sch.split(k, [extent(sch, sch.get_loops(named["tile"])[1]), None])
     # A slice of three dimensions and a row of one are cut like the image of two.
     sizes = [1, knobs["rows"], knobs["cols"]][-rank:]
     cuts = [sch.split(p, [None, size]) for p, size in zip(spatial, sizes, strict=True)]
@@ -57,7 +57,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
         shared.append(_pack(sch, named["panel"], knobs, target, rank))
     if "planes" in named:
         _pad(sch, named["planes"], knobs, rank)
-    units = math.prod(_extent(sch, loop) for loop in (n, g, *blocks))
+    units = math.prod(extent(sch, loop) for loop in (n, g, *blocks))
     if target.cores == 1 or shared_out(units, target):
         parallelize(sch, [n, g, *blocks], knobs)
     else:
@@ -66,10 +66,6 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
             parallelize(sch, [loop], knobs)
     sch.decompose_reduction(named["acc"], first)
     return sch.mod["main"]
-
-
-def _extent(sch: s_tir.Schedule, loop: Loop) -> int:
-    return int(sch.get(loop).extent)
 
 
 def _copy(sch: s_tir.Schedule, cols: Loop, count: int, target: Target, *, whole: bool) -> None:
@@ -89,7 +85,7 @@ def _product(sch: s_tir.Schedule, acc: Block, tile: Block, knobs: Knobs, rank: i
     *_, channels, at, pixels = sch.get_loops(tile)
     vectors, lane = sch.split(pixels, [None, knobs["lanes"]])
     sch.reorder(at, channels, vectors, lane)
-    taps = _extent(sch, sch.get_loops(acc)[-1])
+    taps = extent(sch, sch.get_loops(acc)[-1])
     unroll = int(not knobs["panel"] and taps <= _UNROLLED_TAPS)
     first = accumulate(sch, acc, at, 1 + rank, knobs["lanes"], unroll=unroll)
     for loop in (channels, vectors):
@@ -106,7 +102,7 @@ def _product(sch: s_tir.Schedule, acc: Block, tile: Block, knobs: Knobs, rank: i
 def _pad(sch: s_tir.Schedule, planes: Block, knobs: Knobs, rank: int) -> None:
     """Copy the data into their planes; a strided copy goes faster without tests in it."""
     n, c, *loops = sch.get_loops(planes)
-    if _extent(sch, loops[rank - 1]) > 1:
+    if extent(sch, loops[rank - 1]) > 1:
         sch.annotate(loops[-1], "pragma_loop_partition_hint", 1)
     parallelize(sch, [n, c], knobs)
 
@@ -114,7 +110,7 @@ def _pad(sch: s_tir.Schedule, planes: Block, knobs: Knobs, rank: int) -> None:
 def _pack(sch: s_tir.Schedule, panel: Block, knobs: Knobs, target: Target, rank: int) -> Loop:
     """Copy patches row by row; return the loop over input channels."""
     loops = sch.get_loops(panel)
-    points, cols = _extent(sch, loops[-1]), knobs["cols"]
+    points, cols = extent(sch, loops[-1]), knobs["cols"]
     row, col = sch.split(loops[-1], [None, cols])
     if points % cols:
         sch.annotate(row, "pragma_loop_partition_hint", 1)

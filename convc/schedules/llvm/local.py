@@ -15,7 +15,15 @@ from typing import Any, Final
 
 from tvm import s_tir, tirx
 
-from convc.schedules.llvm.tiling import accumulate, blocks_of, parallelize, split_tail
+from convc.schedules.divisors import greatest_divisor
+from convc.schedules.llvm.tiling import (
+    accumulate,
+    blocks_of,
+    extent,
+    fused,
+    parallelize,
+    split_tail,
+)
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
@@ -26,18 +34,6 @@ _IMAGES, _FILTERS, _ALONE = 4, 4, 8
 
 # Vectors of images whose sums stay in registers over the filters.
 _MOST_IMAGES: Final = 8
-
-
-def _divisor(n: int, most: int) -> int:
-    return max(d for d in range(1, min(n, most) + 1) if n % d == 0)
-
-
-def _extent(sch: s_tir.Schedule, loop: Any) -> int:
-    return int(sch.get(loop).extent)
-
-
-def _fused(sch: s_tir.Schedule, loops: Sequence[Any]) -> Any:
-    return sch.fuse(*loops) if len(loops) > 1 else loops[0]
 
 
 def _rows(points: Sequence[Any], knobs: Knobs) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -61,8 +57,8 @@ def schedule_forward(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.
     names = [sch.get(b).name_hint for b in blocks_of(sch)]
     part, patch, out = (sch.get_sblock(name) for name in ("part", "patch", "local"))
     n, k, *points = sch.get_loops(out)
-    images = _divisor(_extent(sch, n), _IMAGES)
-    filters = _divisor(knobs["filters"], _FILTERS if images > 1 else _ALONE)
+    images = greatest_divisor(extent(sch, n), _IMAGES)
+    filters = greatest_divisor(knobs["filters"], _FILTERS if images > 1 else _ALONE)
     no, ni = sch.split(n, [None, images])
     ko, ki = sch.split(k, [None, filters])
     outer, row = _rows(points, knobs)
@@ -130,8 +126,8 @@ def schedule_data_gradient(func: tirx.PrimFunc, knobs: Knobs, target: Target) ->
     rank = (len(spatial) - 3) // 2
     points, (n, g), inner = spatial[:rank], spatial[rank : rank + 2], spatial[rank + 2 :]
     step, lane = _vectors(sch, inner, knobs)
-    no, ni = sch.split(n, [None, _divisor(_extent(sch, n), _MOST_IMAGES)])
-    ko, ki = sch.split(k, [None, _divisor(_extent(sch, k), _FILTERS)])
+    no, ni = sch.split(n, [None, greatest_divisor(extent(sch, n), _MOST_IMAGES)])
+    ko, ki = sch.split(k, [None, greatest_divisor(extent(sch, k), _FILTERS)])
     sch.reorder(*points, g, no, ko, step, ki, ni, lane)
     sch.unroll(ki)
     sch.unroll(ni)
@@ -145,8 +141,8 @@ def schedule_data_gradient(func: tirx.PrimFunc, knobs: Knobs, target: Target) ->
 
 def _vectors(sch: s_tir.Schedule, inner: Sequence[Any], knobs: Knobs) -> tuple[Any, Any]:
     """Split channels and taps, which lie one behind the other, into vectors; the last one, if it is short, is code of its own."""
-    length = _fused(sch, inner)
-    return split_tail(sch, length, _extent(sch, length), knobs["lanes"])
+    length = fused(sch, inner)
+    return split_tail(sch, length, extent(sch, length), knobs["lanes"])
 
 
 SCHEDULES: Final = {

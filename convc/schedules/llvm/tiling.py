@@ -14,6 +14,8 @@ __all__ = [
     "Loop",
     "accumulate",
     "blocks_of",
+    "extent",
+    "fused",
     "inline_between",
     "own_loops",
     "parallelize",
@@ -30,6 +32,16 @@ Block = Any
 def blocks_of(sch: s_tir.Schedule) -> list[Block]:
     """Return all blocks but the root, producers first."""
     return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def extent(sch: s_tir.Schedule, loop: Loop) -> int:
+    """Return how often a loop runs."""
+    return int(sch.get(loop).extent)
+
+
+def fused(sch: s_tir.Schedule, loops: Sequence[Loop]) -> Loop:
+    """Return one loop instead of some."""
+    return sch.fuse(*loops) if len(loops) > 1 else loops[0]
 
 
 def inline_between(sch: s_tir.Schedule, keep: Sequence[str]) -> Block:

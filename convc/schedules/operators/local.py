@@ -19,6 +19,7 @@ from convc.ir.ops.conv_local import (
 )
 from convc.ir.spec import ConvSpec
 from convc.schedules import local
+from convc.schedules.narrow import narrowed
 from convc.schedules.operators.operator import Operator, Special, Tensors, Types
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -67,10 +68,6 @@ def _read(
     return _if(conditions, x(n, c, *index), spec.dtype)
 
 
-def _narrowed(y: te.Tensor, dtype: str) -> te.Tensor:
-    return y if y.dtype == dtype else te.compute(y.shape, lambda *i: y(*i).astype(dtype), "narrow")
-
-
 def _forward(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     x, w = tensors
     spec, wide = _geometry(node, types)
@@ -81,7 +78,7 @@ def _forward(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tenso
         element = _read(x, spec, n, k // per_k * per_c + c, at, taps).astype(wide)
         return te.sum(element * w(k, *at, c, *taps).astype(wide), axis=[c, *taps])
 
-    return _narrowed(te.compute(spec.output, value, "local"), spec.dtype)
+    return narrowed(te.compute(spec.output, value, "local"), spec.dtype)
 
 
 def _data_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -102,7 +99,7 @@ def _data_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
         product = dy(n, k, *points).astype(wide) * w(k, *points, c % per_c, *taps).astype(wide)
         return te.sum(_if(conditions, product, wide), axis=[kk, *taps])
 
-    return _narrowed(te.compute(spec.data, value, "local_data"), spec.dtype)
+    return narrowed(te.compute(spec.data, value, "local_data"), spec.dtype)
 
 
 def _weight_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -117,7 +114,7 @@ def _weight_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.T
         element = _read(x, spec, n, k // per_k * per_c + c, at, taps).astype(wide)
         return te.sum(element * dy(n, k, *at).astype(wide), axis=[n])
 
-    return _narrowed(te.compute(local_weight(spec), value, "local_weight"), spec.dtype)
+    return narrowed(te.compute(local_weight(spec), value, "local_weight"), spec.dtype)
 
 
 def _by_rows(spec: ConvSpec, target: Target) -> bool:

@@ -12,6 +12,7 @@ from convc.ir.ops.conv import accumulator
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
 from convc.ir.types import Shape
+from convc.schedules.narrow import narrowed
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
 
 __all__ = ["ROWS"]
@@ -55,11 +56,7 @@ def _gather(
         held = tirx.if_then_else(tirx.all(*conditions), inside, tirx.const(0, dtype))
         return te.sum(held.astype(wide), axis=axes)
 
-    return _narrowed(te.compute(shape, element, name="gathered"), dtype)
-
-
-def _narrowed(y: te.Tensor, dtype: str) -> te.Tensor:
-    return y if y.dtype == dtype else te.compute(y.shape, lambda *i: y(*i).astype(dtype), "narrow")
+    return narrowed(te.compute(shape, element, name="gathered"), dtype)
 
 
 def _max_pool_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -94,7 +91,7 @@ def _max_pool_select(tensors: Tensors, node: Node, types: Types, block: int) -> 
         held = tirx.if_then_else(tirx.all(*conditions), chosen, zero)
         return te.sum(held.astype(accumulator(dtype)), axis=taps)
 
-    return _narrowed(te.compute(y.shape, value, name="selected"), dtype)
+    return narrowed(te.compute(y.shape, value, name="selected"), dtype)
 
 
 def _sum_pool_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:

@@ -33,7 +33,7 @@ TAKEN = {
     "direct": 122,
     "grouped": 9,
     "winograd": 114,
-    "fft": 66,
+    "fft": 85,
     "subpixel": 31,
     "im2col": 122,
     "generic": len(CONV_GRID),

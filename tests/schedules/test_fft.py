@@ -23,6 +23,7 @@ from tvm.runtime import tensor
 from convc.ir import ConvSpec, Step
 from convc.ir.ops.conv import convolve
 from convc.schedules.algorithm import Problem
+from convc.schedules.error_bound import error_bound
 from convc.schedules.fft import ALGORITHM
 from convc.schedules.overlap_save import LENGTHS, Tiling
 from convc.schedules.select import candidates
@@ -37,28 +38,32 @@ ZEN4 = Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32)
 def fft_bound(result: Result) -> np.ndarray:
     """Return the sum over channels of the norms of tile and filter, for every result."""
     spec = result.case.spec
+    alone = spec.group == spec.in_channels == spec.out_channels
+    if not (spec.group == 1 or alone) or max(spec.dilations) > 1 or max(spec.kernel) > 64:
+        return error_bound("fft", result.data, result.weight, spec, result.knobs)
     tiling = Tiling.of(spec, result.knobs["t_h"], result.knobs["t_w"])
+    tall, wide = tiling.high, tiling.wide
     (top, left), (H, W) = spec.pads[:2], spec.data[2:]
-    high = (tiling.rows - 1) * tiling.m_h + tiling.t_h
-    wide = (tiling.cols - 1) * tiling.m_w + tiling.t_w
-    padded = np.zeros((*spec.data[:2], max(high, top + H), max(wide, left + W)))
+    extents = (max(tall.reach, top + H), max(wide.reach, left + W))
+    padded = np.zeros((*spec.data[:2], *extents))
     padded[:, :, top : top + H, left : left + W] = result.data.astype(np.float64) ** 2
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (tiling.t_h, tiling.t_w), (2, 3))
-    windows = windows[:, :, :: tiling.m_h, :: tiling.m_w][:, :, : tiling.rows, : tiling.cols]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (tall.t, wide.t), (2, 3))
+    windows = windows[:, :, :: tall.m, :: wide.m][:, :, : tall.tiles, : wide.tiles]
     tiles = np.sqrt(windows.sum((-1, -2)))
     filters = np.sqrt((result.weight.astype(np.float64) ** 2).sum((2, 3)))
     if spec.group > 1:
         bound = tiles * filters[:, 0, None, None]
     else:
         bound = np.einsum("kc,ncpq->nkpq", filters, tiles)
-    bound = bound.repeat(tiling.m_h, 2).repeat(tiling.m_w, 3)
+    bound = bound.repeat(tall.m, 2).repeat(wide.m, 3)
     return 4 * EPS * bound[:, :, : spec.output[2], : spec.output[3]]
 
 
-def conv(c, k, extents, kernel, *, n=1, p=None, g=1) -> ConvSpec:
+def conv(c, k, extents, kernel, *, n=1, p=None, g=1, d=(1, 1)) -> ConvSpec:
     """Return the convolution; without pads it keeps the extents."""
-    pads = p or tuple((r - 1) // 2 for r in kernel) + tuple(r // 2 for r in kernel)
-    return ConvSpec.of((n, c, *extents), (k, c // g, *kernel), pads=pads, group=g)
+    reach = [(r - 1) * step for r, step in zip(kernel, d, strict=True)]
+    pads = p or (*(r // 2 for r in reach), *((r + 1) // 2 for r in reach))
+    return ConvSpec.of((n, c, *extents), (k, c // g, *kernel), pads=pads, group=g, dilations=d)
 
 
 DENSE = {
@@ -83,9 +88,20 @@ DEPTHWISE = {
 }  # fmt: skip
 LARGE = {
     13: conv(17, 17, (20, 20), (13, 13), g=17),
-    21: conv(8, 8, (25, 25), (21, 21), g=8),
     31: conv(4, 8, (33, 33), (31, 31)),
     64: conv(3, 3, (64, 70), (64, 64), p=(0, 0, 0, 0)),
+}
+# Phase images that are not full, more of them than results, oblong; groups in a block, of blocks, with more results than inputs; parts
+# of the filter on one axis and in groups.
+OTHERS = {
+    "dilated": (conv(5, 19, (23, 17), (3, 3), d=(2, 3)), (8, 8)),
+    "dilated beyond the result": (conv(16, 16, (3, 9), (3, 5), n=2, d=(4, 1)), (8, 8)),
+    "dilated depthwise": (conv(19, 19, (23, 17), (3, 3), g=19, d=(2, 2)), (8, 12)),
+    "groups in a block": (conv(12, 20, (13, 9), (3, 3), g=4), (8, 8)),
+    "groups of blocks": (conv(48, 32, (13, 9), (5, 3), g=2), (8, 8)),
+    "a group of each input": (conv(6, 18, (13, 9), (3, 3), g=6), (8, 8)),
+    "70 taps": (conv(3, 5, (80, 20), (70, 3)), (24, 8)),
+    "100 taps in groups": (conv(4, 8, (2, 120), (1, 100), g=2), (1, 24)),
 }
 
 
@@ -96,7 +112,8 @@ def case(
         t_axis if r > 1 else 1 + axis
         for axis, (r, t_axis) in enumerate(zip(spec.kernel, t, strict=True))
     )
-    rows = Tiling.of(spec, t_h, t_w).rows if whole and spec.group == 1 else 1
+    high = Tiling.of(spec, t_h, t_w).high
+    rows = high.tiles if whole and spec.group == 1 else high.images
     knobs = ALGORITHM.with_lengths(spec, target, t_h, t_w, products, rows)
     return Case("fft", spec, epilogue, tuple(knobs.items()))
 
@@ -105,24 +122,27 @@ def case(
 def compiled() -> ConvModule:
     """Return every spec, in turn with square and oblong transforms, three and four products, one block and many."""
     cases = []
+    transforms = ((8, 8), (12, 8), (12, 16), (20, 12))
     for index, spec in enumerate([*DENSE.values(), *DEPTHWISE.values()]):
-        for number, t in enumerate((((8, 8), (12, 16)), ((12, 8), (20, 12)))[index % 2]):
-            turn = index + index // 2 + number
-            cases.append(case(spec, t, products=3 + turn % 2, whole=turn % 3 == 0))
-    # Every length once, dense and depthwise, longer than the map or not.
-    for index, t in enumerate(LENGTHS[2:]):
-        cases.append(case(conv(8, 8, (19, 30), (5, 5)), (t, t), products=3 + index % 2))
-        cases.append(case(conv(8, 8, (19, 30), (5, 5), g=8), (t, t)))
+        turn = index + index // 2
+        cases.append(case(spec, transforms[index % 4], products=3 + turn % 2, whole=turn % 3 == 0))
+    # Every other length once, dense or depthwise, longer than the map or not.
+    for index, t in enumerate(LENGTHS[2:-1]):
+        group = (1, 8)[index % 2]
+        products = 3 + index // 2 % 2
+        cases.append(case(conv(8, 8, (19, 30), (5, 5), g=group), (t, t), products=products))
     cases += [
         case(spec, (max(r + 1, 40), max(r + 1, 48)) if r < 64 else (64, 64))
         for r, spec in LARGE.items()
     ]
+    for index, (spec, t) in enumerate(OTHERS.values()):
+        cases.append(case(spec, t, products=3 + index % 2, whole=index % 3 == 0))
     return ConvModule(cases, TARGET)
 
 
 def test_normal_data_stay_within_the_bound():
     results = compiled().run(exact=False)
-    assert len(results) == 2 * 14 + 2 * 7 + 4
+    assert len(results) == 14 + 6 + 3 + len(OTHERS)
     for result in results:
         assert_bounded(result.actual, result.expected, fft_bound(result))
 
@@ -222,10 +242,8 @@ def test_the_estimate_chooses_what_measured_fastest(spec, chosen):
     ("spec", "reason"),
     [
         (ConvSpec.of((1, 8, 9, 9), (8, 8, 5, 5), strides=(2, 1)), "strides must be 1; got (2, 1)"),
-        (ConvSpec.of((1, 8, 9, 9), (8, 8, 3, 3), dilations=(1, 2)), "dilations must be 1; got (1, 2)"),
-        (ConvSpec.of((1, 8, 9, 9), (8, 4, 3, 3), group=2), "group must be 1 or equal C and K; got group = 2, C = 8, K = 8"),
         (ConvSpec.of((1, 8, 9, 9), (8, 8, 1, 1)), "filter must have more than one tap; got (1, 1)"),
-        (ConvSpec.of((1, 8, 70, 9), (8, 8, 65, 3)), "filter must have at most 64 taps an axis; got (65, 3)"),
+        (ConvSpec.of((1, 8, 70, 9), (8, 1, 65, 3), group=8), "depthwise, the filter must have at most 64 taps an axis; got (65, 3)"),
     ],
     ids=lambda v: v.key if isinstance(v, ConvSpec) else None,
 )  # fmt: skip

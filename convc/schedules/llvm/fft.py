@@ -54,13 +54,17 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch = begin(func)
     out = inline_between(sch, _STAGES)
     Y = sch.get_sblock("Y")
-    m_h, m_w = (int(sch.get(loop).extent) for loop in sch.get_loops(Y)[3:5])
+    m_h, m_w = (int(sch.get(loop).extent) for loop in sch.get_loops(Y)[4:6])
     n, k, p, q, lane = sch.get_loops(out)
-    po, pi = sch.split(p, [None, m_h])
-    qo, qi = sch.split(q, [None, m_w])
-    block, row = sch.split(po, [None, knobs["rows"]])
-    sch.reorder(n, block, k, row, qo, pi, qi, lane)
-    sch.unroll(qi)
+    images = [int(count) for count in sch.get(Y).annotations["convc.images"]]
+    sch.unannotate(Y, "convc.images")
+    # Phase images of a dilated filter: their tiles lie side by side; along a row the results of all images are written together.
+    po, pi, image = sch.split(p, [None, m_h, images[0]])
+    qo, qi = sch.split(q, [None, m_w * images[1]])
+    block, row = sch.split(po, [None, knobs["rows"] // images[0]])
+    sch.reorder(n, block, k, row, image, qo, pi, qi, lane)
+    if images[1] == 1:
+        sch.unroll(qi)
     sch.vectorize(lane)
     sch.compute_at(Y, pi, preserve_unit_loops=True)
     sch.set_scope(Y, 0, "local")
@@ -70,15 +74,15 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     else:
         sch.reorder(n, k, block)
         programs = _depthwise(sch, [n, k, block], qo, knobs, m_h)
-    _as_program(sch, Y, (0, 1, 2, 3), (4, 5, 6, 7))
+    _as_program(sch, Y, (0, 1, 2, 3, 4), (5, 6, 7, 8))
     programs["Y"] = row_inverse(knobs["t_w"], m_w)
     func = sch.mod["main"]
     if dense:
         # Of four products, real and imaginary part read the same panel one after the other.
         planes, points = (1 if knobs["products"] == 3 else 2), knobs["points"]
-        tiles = knobs["rows"] * int(sch.get(qo).extent)
+        tiles = knobs["rows"] * int(sch.get(qo).extent) * images[1]
         func = fetch_ahead(func, "U", {2: (1, planes), 5: (points, -(-tiles // points))}, target)
-    return _with_programs(func, programs)
+    return _with_programs(func, programs, images[1])
 
 
 def _dense(
@@ -144,8 +148,10 @@ def _as_program(
     sch.blockize(first)
 
 
-def _with_programs(func: tirx.PrimFunc, programs: Mapping[str, Program]) -> tirx.PrimFunc:
-    """Return the function with the body of each stage's block replaced by its program.
+def _with_programs(
+    func: tirx.PrimFunc, programs: Mapping[str, Program], step: int
+) -> tirx.PrimFunc:
+    """Return the function with the body of each stage's block replaced by its program; `S` reads every step-th point of a row.
 
     Rewrite:
         with sblock("S_o"): reads(x[i, j:j + 16, 0:16]); writes(S[0:8, i, 0:2, 0:16])
@@ -156,26 +162,33 @@ def _with_programs(func: tirx.PrimFunc, programs: Mapping[str, Program]) -> tirx
 
     def replaced(block: Any) -> Any:
         stage, outer, _ = str(block.name_hint).partition("_o")
-        return _written_out(block, programs[stage]) if outer and stage in programs else block
+        if not outer or stage not in programs:
+            return block
+        return _written_out(block, programs[stage], step if stage == "S" else 1)
 
     return func.with_body(tvm_ffi.structural_map(func.body, (s_tir.SBlock, replaced)))
 
 
-def _vectors(region: Any) -> list[tuple[Any, list[Any]]]:
-    """Return (buffer, indices) of every vector of a region, row-major; its last axis is the lanes."""
+def _vectors(region: Any, step: int = 1) -> list[tuple[Any, list[Any]]]:
+    """Return (buffer, indices) of every vector of a region, row-major; its last axis is the lanes, of that before every step-th."""
     *axes, lanes = region.region
     ramp = tirx.Ramp(lanes.min, 1, int(lanes.extent))
+    steps = [1] * (len(axes) - 1) + [step]
+    counts = [-(-int(axis.extent) // by) for axis, by in zip(axes, steps, strict=True)]
     return [
-        (region.source, [*(axis.min + int(i) for axis, i in zip(axes, at, strict=True)), ramp])
-        for at in np.ndindex(*(int(axis.extent) for axis in axes))
+        (
+            region.source,
+            [*(x.min + int(i) * by for x, i, by in zip(axes, at, steps, strict=True)), ramp],
+        )
+        for at in np.ndindex(*counts)
     ]
 
 
-def _written_out(block: Any, program: Program) -> Any:
+def _written_out(block: Any, program: Program, step: int) -> Any:
     """Return the block with the program as its body."""
     # The data before U, wherever analysis put them.
     reads = sorted(block.reads, key=lambda region: region.source.name == "U")
-    inputs = [vector for region in reads for vector in _vectors(region)]
+    inputs = [vector for region in reads for vector in _vectors(region, step)]
     outputs = _vectors(block.writes[0])
     wanted, made = (program.inputs, len(program.outputs)), (len(inputs), len(outputs))
     assert made == wanted, (

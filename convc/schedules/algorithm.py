@@ -35,6 +35,7 @@ __all__ = [
     "row_shares",
     "shared_out",
     "turns",
+    "two_panels_fit",
 ]
 
 
@@ -250,6 +251,11 @@ def turns(units: int, target: Target) -> float:
         [2.0, 1.0, 1.3333333333333333, 1.1428571428571428]
     """
     return -(-units // target.cores) * target.cores / units if units else 1.0
+
+
+def two_panels_fit(nbytes: int, target: Target) -> bool:
+    """Whether L2 holds two panels of weights of so many bytes beside the data: one that is read, and the next one on its way."""
+    return nbytes <= target.l2_bytes / 3
 
 
 def shared_out(units: int, target: Target) -> bool:

@@ -32,6 +32,7 @@ from convc.schedules.algorithm import (
     row_chunks,
     row_shares,
     turns,
+    two_panels_fit,
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Layout
@@ -50,6 +51,11 @@ _FEW_CHANNELS = 4
 # One tap with a stride reads one line of several, which hardware does not fetch ahead as well. On a core of an Intel Xeon, where they
 # are -> gathered, in us: 256 -> 512 channels from 56 x 56 1473 -> 1275, 512 from 28 x 28 1282 -> 1161, 1024 from 14 x 14 1273 -> 1239.
 _STRIDED: Final = 1.12
+
+# The part of the weights' stream that FMAs do not hide where whole panels are fetched ahead. On a core of an Intel Xeon, in us: 1x1 512 ->
+# 2048 at 7 x 7 650, of which FMAs 577 and the stream 250; 3x3 stride 2, 256 -> 512 from 14 x 14 727, 650 and 280; 512 -> 512 1550 with
+# panels of 295 KB, 1870 with such as do not fit.
+_PANELS_UNCOVERED: Final = 0.3
 
 # Channels of a block that is read in pairs: at least so many.
 _PAIRED = 4
@@ -79,8 +85,9 @@ class Direct:
         tiles = [
             best_tile(target, rows, cols, vectors, block=block, max_vectors=most) for most in widest
         ]
-        if target.cores > 1:
-            # Another may leave work that threads can share out evenly.
+        panel = 4 * c // spec.group * math.prod(spec.kernel) * tiles[0].vectors * block
+        if target.cores > 1 or not two_panels_fit(panel, target):
+            # Another may leave work that threads can share out evenly, or read panels that L2 holds two of.
             tiles += good_tiles(target, rows, cols, vectors, block=block)
         options = []
         for tile, way in itertools.product(tiles, _ways(problem, target)):
@@ -131,6 +138,7 @@ class Direct:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles of all tiles and the part of the weights' way from memory that they do not hide."""
+        core = target.core
         spec = raised(problem.spec)
         tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
         vectors = -(-spec.out_channels // knobs["block"])
@@ -140,17 +148,21 @@ class Direct:
         rows, cols = spec.output[-2:]
         compute = steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
         if knobs.get("pairs"):
-            compute *= target.core.fmas / target.core.bf16_dots / 2
+            compute *= core.fmas / core.bf16_dots / 2
         gathered = 0.0
         if knobs.get("gather"):
             points = spec.data[0] * spec.in_channels * math.prod(spec.output[2:])
-            gathered = 2 * 4 * points / target.core.data
+            gathered = 2 * 4 * points / core.data
         elif "gather" in knobs:
             compute *= _STRIDED
-        weights = 4 * math.prod(spec.weight) / target.memory_bytes
-        cycles = gathered + max(
-            target.core.together(compute, weights), spec.nbytes / target.core.data
-        )
+        stream = 4 * math.prod(spec.weight) / target.memory_bytes
+        panel = 4 * c * math.prod(spec.kernel) * knobs["vectors"] * knobs["block"]
+        uncovered = core.uncovered
+        if two_panels_fit(panel, target):
+            # Fetched while the panel before is read, and not just before it is read itself.
+            uncovered = min(_PANELS_UNCOVERED, uncovered)
+        work = max(compute, stream) + uncovered * min(compute, stream)
+        cycles = gathered + max(work, spec.nbytes / core.data)
         return cycles * turns(_units(spec, knobs), target)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:

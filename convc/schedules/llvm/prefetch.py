@@ -32,6 +32,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import TensorLoad
 
+from convc.schedules.algorithm import two_panels_fit
 from convc.target import Target
 
 __all__ = ["fetch_ahead"]
@@ -91,7 +92,7 @@ def fetch_ahead(
         turn = turn * count + tirx.floormod(tirx.floordiv(outside(values[axis]), extent), count)
         passes *= count
     panel = steps * wide
-    near = panel * size > target.l2_bytes / 3
+    near = not two_panels_fit(panel * size, target)
     if near:
         passes = 1
     lines = -(-run * wide * size // passes // _LINE_BYTES)

@@ -32,7 +32,7 @@ def _elementwise(walk: Walk, node: Node) -> None:
             raise walk.refusal(node, f"%{i} holds a value for each place of the largest area")
     if node.type.rank != 4:
         raise walk.refusal(node, f"its result is {node.type}")
-    zero = len(node.inputs) == 1 and spatial[0] in walk.zero_beyond and node.op in ("relu", "leaky_relu", "abs", "neg", "hard_swish", "silu", "tanh")  # fmt: skip
+    zero = spatial[0] in walk.zero_beyond and OPS[node.op].keeps_zero(node.attributes)
     walk.put(node, found.pop(), zero=zero)
 
 

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from convc.compiler import compile
+from convc.deviation import compare
 from convc.errors import DTypeError, UnknownNameError
+from convc.inputs import random_inputs
 from convc.ir.graph import Graph
 from convc.ir.passes import run_passes
 from convc.ir.passes.convert_floats import FLOAT_TYPES, convert_floats
 from convc.ir.reference import interpret
 from convc.ir.text import parse
+from convc.runtime.manifest import Tensor
 from tests.strategies import graphs, inputs_of
 
 
@@ -45,6 +49,21 @@ def test_products_narrow_and_means_and_softmax_stay(dtype: str, narrow: str) -> 
     assert [graph[i].type.dtype for i in conv.inputs] == [FLOAT_TYPES[dtype]] * 2 + ["float32"]
     assert [n.type.dtype for n in graph.inputs] == ["float32"]
     assert [graph[o.value].type.dtype for o in graph.outputs] == ["float32"]
+
+
+def test_unshared_layers_and_weight_gradients_are_products_too() -> None:
+    """Each compiled in float16, sums in float32, against float64 on the same rounded operands."""
+    body = """
+      %w = input : f32[4,6,6,4,1,1]  %y = conv_local(%x, %w)
+      %d = conv_local_data_grad(%y, %w) {extents = [6, 6]}  %g = conv_local_weight_grad(%x, %y) {kernel = [1, 1]}
+      %k = conv_weight_grad(%x, %y) {kernel = [1, 1]}  return %y, %d, %g, %k
+    """
+    graph = converted(body, "fp16")
+    assert set(types(graph).values()) == {"f16"}
+    fed = random_inputs([Tensor(n.name, n.type.shape, n.type.dtype) for n in graph.inputs], 0)
+    ours, exact = compile(graph, threads=1).run(fed), interpret(graph, fed, rounded=True)
+    for name, value in ours.items():
+        assert compare(name, np.asarray(value), exact[name], 2e-3).max_relative_error <= 2e-3, name
 
 
 def test_a_norm_written_out_stays_in_float32() -> None:

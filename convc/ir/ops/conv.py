@@ -14,7 +14,7 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError
 from convc.ir.epilogue import Step, apply_epilogue, check_epilogue
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.spec import ConvSpec
 from convc.ir.types import FLOATS, HALVES, TensorType
 
@@ -207,7 +207,16 @@ def _dense_reference(arrays: Sequence[Array], attributes: DenseAttributes) -> Ar
 
 
 ROWS: Final = (
-    OpDef("conv", ConvAttributes, (2, None), _infer_conv, _conv_reference),
-    OpDef("conv_transpose", ConvTransposeAttributes, (2, None), _infer_conv, _conv_reference),
-    OpDef("dense", DenseAttributes, (2, None), _infer_dense, _dense_reference),
+    OpDef("conv", ConvAttributes, (2, None), _infer_conv, _conv_reference, floats=Floats.PRODUCT),
+    OpDef(
+        "conv_transpose",
+        ConvTransposeAttributes,
+        (2, None),
+        _infer_conv,
+        _conv_reference,
+        floats=Floats.PRODUCT,
+    ),
+    OpDef(
+        "dense", DenseAttributes, (2, None), _infer_dense, _dense_reference, floats=Floats.PRODUCT
+    ),
 )

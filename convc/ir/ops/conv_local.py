@@ -18,7 +18,7 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError
 from convc.ir.ops.conv import check_accumulate
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.spec import ConvSpec
 from convc.ir.types import Shape, TensorType
 
@@ -215,13 +215,21 @@ def _infer_weight_grad(types: Sequence[TensorType], a: LocalWeightGradAttributes
 
 
 ROWS: Final = (
-    OpDef("conv_local", LocalAttributes, (2, 2), _infer_forward, _forward),
-    OpDef("conv_local_data_grad", LocalDataGradAttributes, (2, 2), _infer_data_grad, _data_grad),
+    OpDef("conv_local", LocalAttributes, (2, 2), _infer_forward, _forward, floats=Floats.PRODUCT),
+    OpDef(
+        "conv_local_data_grad",
+        LocalDataGradAttributes,
+        (2, 2),
+        _infer_data_grad,
+        _data_grad,
+        floats=Floats.PRODUCT,
+    ),
     OpDef(
         "conv_local_weight_grad",
         LocalWeightGradAttributes,
         (2, 2),
         _infer_weight_grad,
         _weight_grad,
+        floats=Floats.PRODUCT,
     ),
 )

@@ -20,7 +20,7 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError
 from convc.ir.ops.conv import check_accumulate, taps_of, window_of
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.spec import ConvSpec
 from convc.ir.types import TensorType
 
@@ -119,4 +119,13 @@ def _reference(arrays: Sequence[Array], attributes: ConvWeightGradAttributes) ->
     return convolve_weight_grad(x, dy, spec)
 
 
-ROWS: Final = (OpDef("conv_weight_grad", ConvWeightGradAttributes, (2, 2), _infer, _reference),)
+ROWS: Final = (
+    OpDef(
+        "conv_weight_grad",
+        ConvWeightGradAttributes,
+        (2, 2),
+        _infer,
+        _reference,
+        floats=Floats.PRODUCT,
+    ),
+)

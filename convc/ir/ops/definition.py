@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from convc.errors import ShapeError
 from convc.ir.types import TensorType
 
-__all__ = ["Array", "Attributes", "OpDef", "check_arity"]
+__all__ = ["Array", "Attributes", "Floats", "OpDef", "check_arity"]
 
 Array: TypeAlias = np.ndarray
 
@@ -22,6 +23,21 @@ class Attributes:
 
     The text form prints and parses these by their field names and annotations; a field at its default is not printed.
     """
+
+
+class Floats(Enum):
+    """What an op computes in where a graph's floats are made narrower, see `ir.passes.convert_floats`.
+
+    WIDE      norms, means, sums, softmax, exp ...       float32 at least, whatever its operands are
+    NEUTRAL   moves, choices, + - x, relu ...            as its operands are
+    PRODUCT   conv, dense, matmul                        operands and result narrow, sums, bias and epilogue in float32
+    FIXED     floats are scales, or bits                 as the model has them
+    """
+
+    WIDE = auto()
+    NEUTRAL = auto()
+    PRODUCT = auto()
+    FIXED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class OpDef:
         infer: (operand types, attributes) -> result type; raises ShapeError or DTypeError when they do not fit.
         reference: (operand arrays, attributes) -> result; floats arrive as float64 and stay so. This is the oracle.
         elementwise: result element i depends on operand elements i alone (after broadcasting).
+        floats: what it computes in where floats are made narrower.
     """
 
     name: str
@@ -44,6 +61,23 @@ class OpDef:
     infer: Callable[[Sequence[TensorType], Any], TensorType]
     reference: Callable[[Sequence[Array], Any], Array]
     elementwise: bool = False
+    floats: Floats = Floats.WIDE
+
+    def keeps_zero(self, attributes: Attributes) -> bool:
+        """Return whether this is a function of one operand, element by element, that gives 0 for 0: its reference says.
+
+        Example:
+            >>> from convc.ir.ops import OPS
+            >>> from convc.ir.ops.elementwise import ClipAttributes, NoAttributes
+            >>> OPS["relu"].keeps_zero(NoAttributes()), OPS["exp"].keeps_zero(NoAttributes())
+            (True, False)
+            >>> OPS["clip"].keeps_zero(ClipAttributes(0.0, 6.0)), OPS["clip"].keeps_zero(ClipAttributes(1.0))
+            (True, False)
+        """
+        if not self.elementwise or self.arity != (1, 1):
+            return False
+        with np.errstate(all="ignore"):
+            return not np.any(self.reference([np.zeros(1)], attributes))
 
 
 def check_arity(op: OpDef, count: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.types import TensorType
 
 __all__ = ["BINARY", "ROWS", "UNARY", "Unary"]
@@ -18,10 +18,11 @@ __all__ = ["BINARY", "ROWS", "UNARY", "Unary"]
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """A scalar function: its parameters with defaults, and its NumPy form."""
+    """A scalar function: its parameters with defaults, its NumPy form, and what it computes in (`Floats`)."""
 
     attributes: type[Attributes]
     function: Callable[..., Array]
+    floats: Floats = Floats.WIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,13 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 # ONNX's names in lower case with underscores; parameters and their defaults are ONNX's too.
 UNARY: Final[dict[str, Unary]] = {
-    "relu": Unary(NoAttributes, lambda x: np.maximum(x, 0)),
-    "clip": Unary(ClipAttributes, lambda x, min, max: np.minimum(np.maximum(x, min), max)),
-    "leaky_relu": Unary(LeakyAttributes, lambda x, alpha: np.where(x < 0, alpha * x, x)),
+    "relu": Unary(NoAttributes, lambda x: np.maximum(x, 0), Floats.NEUTRAL),
+    "clip": Unary(
+        ClipAttributes, lambda x, min, max: np.minimum(np.maximum(x, min), max), Floats.NEUTRAL
+    ),
+    "leaky_relu": Unary(
+        LeakyAttributes, lambda x, alpha: np.where(x < 0, alpha * x, x), Floats.NEUTRAL
+    ),
     "elu": Unary(
         AlphaAttributes, lambda x, alpha: np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x)
     ),
@@ -84,9 +89,9 @@ UNARY: Final[dict[str, Unary]] = {
     "sqrt": Unary(NoAttributes, np.sqrt),
     "reciprocal": Unary(NoAttributes, lambda x: 1 / x),
     "erf": Unary(NoAttributes, lambda x: _erf(x)),
-    "abs": Unary(NoAttributes, np.abs),
-    "neg": Unary(NoAttributes, np.negative),
-    "sign": Unary(NoAttributes, np.sign),
+    "abs": Unary(NoAttributes, np.abs, Floats.NEUTRAL),
+    "neg": Unary(NoAttributes, np.negative, Floats.NEUTRAL),
+    "sign": Unary(NoAttributes, np.sign, Floats.NEUTRAL),
     "floor": Unary(NoAttributes, np.floor),
     "ceil": Unary(NoAttributes, np.ceil),
     "round": Unary(NoAttributes, np.rint),
@@ -123,6 +128,9 @@ BINARY: Final[dict[str, Callable[[Array, Array], Array]]] = {
     "maximum": np.maximum,
     "minimum": np.minimum,
 }
+
+
+_WIDE: Final = frozenset({"div", "pow"})
 
 
 def _infer_unary(name: str) -> Callable[[Sequence[TensorType], Any], TensorType]:
@@ -164,11 +172,19 @@ def _binary_reference(function: Callable[[Array, Array], Array]) -> Callable[...
 
 ROWS: Final = (
     *(
-        OpDef(n, u.attributes, (1, 1), _infer_unary(n), _unary_reference(u), elementwise=True)
+        OpDef(n, u.attributes, (1, 1), _infer_unary(n), _unary_reference(u), True, u.floats)
         for n, u in UNARY.items()
     ),
     *(
-        OpDef(n, NoAttributes, (2, 2), _infer_binary(n), _binary_reference(f), elementwise=True)
+        OpDef(
+            n,
+            NoAttributes,
+            (2, 2),
+            _infer_binary(n),
+            _binary_reference(f),
+            True,
+            Floats.WIDE if n in _WIDE else Floats.NEUTRAL,
+        )
         for n, f in BINARY.items()
     ),
 )

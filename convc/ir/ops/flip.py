@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from convc.errors import ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.types import TensorType
 
 __all__ = ["ROWS", "FlipAttributes"]
@@ -34,4 +34,4 @@ def _reference(arrays: Sequence[Array], a: FlipAttributes) -> Array:
     return np.flip(arrays[0], a.axes)
 
 
-ROWS: Final = (OpDef("flip", FlipAttributes, (1, 1), _infer, _reference),)
+ROWS: Final = (OpDef("flip", FlipAttributes, (1, 1), _infer, _reference, floats=Floats.NEUTRAL),)

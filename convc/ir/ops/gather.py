@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.ops.linear import AxisAttributes
 from convc.ir.types import TensorType
 
@@ -226,7 +226,7 @@ def _scatter_nd(arrays: Sequence[Array], a: ScatterNDAttributes) -> Array:
 def _row(
     name: str, attributes: type[Attributes], arity: int, infer: Any, reference: Callable[..., Array]
 ) -> OpDef:
-    return OpDef(name, attributes, (arity, arity), infer, reference)
+    return OpDef(name, attributes, (arity, arity), infer, reference, floats=Floats.NEUTRAL)
 
 
 ROWS: Final = (

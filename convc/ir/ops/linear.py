@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.ops.elementwise import NoAttributes
 from convc.ir.types import TensorType
 
@@ -106,11 +106,25 @@ def _log_softmax_reference(arrays: Sequence[Array], a: AxisAttributes) -> Array:
 
 
 ROWS: Final = (
-    OpDef("matmul", NoAttributes, (2, 2), _infer_matmul, lambda arrays, _: arrays[0] @ arrays[1]),
+    OpDef(
+        "matmul",
+        NoAttributes,
+        (2, 2),
+        _infer_matmul,
+        lambda arrays, _: arrays[0] @ arrays[1],
+        floats=Floats.PRODUCT,
+    ),
     OpDef("softmax", AxisAttributes, (1, 1), _infer_softmax, _softmax_reference),
     OpDef("log_softmax", AxisAttributes, (1, 1), _infer_softmax, _log_softmax_reference),
     *(
-        OpDef(name, ReduceAttributes, (1, 1), _infer_reduce(name), _reduce_reference(function))
+        OpDef(
+            name,
+            ReduceAttributes,
+            (1, 1),
+            _infer_reduce(name),
+            _reduce_reference(function),
+            floats=Floats.NEUTRAL if name in ("reduce_max", "reduce_min") else Floats.WIDE,
+        )
         for name, function in REDUCTIONS.items()
     ),
 )

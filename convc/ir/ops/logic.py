@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.ops.elementwise import NoAttributes
 from convc.ir.types import FLOATS, TensorType, numpy_dtype
 
@@ -200,13 +200,21 @@ def _two(function: Callable[[Array, Array], Array]) -> Callable[[Sequence[Array]
 
 
 def _row(
-    name: str, arity: int, infer: Any, reference: Any, attributes: Any = NoAttributes
+    name: str,
+    arity: int,
+    infer: Any,
+    reference: Any,
+    attributes: Any = NoAttributes,
+    floats: Floats = Floats.WIDE,
 ) -> OpDef:
-    return OpDef(name, attributes, (arity, arity), infer, reference, elementwise=True)
+    return OpDef(name, attributes, (arity, arity), infer, reference, True, floats)
 
 
 ROWS: Final = (
-    *(_row(n, 2, _infer_comparison(n), _two(f)) for n, f in COMPARISONS.items()),
+    *(
+        _row(n, 2, _infer_comparison(n), _two(f), floats=Floats.NEUTRAL)
+        for n, f in COMPARISONS.items()
+    ),
     *(_row(n, 2, _infer_of_kind(n, _is_bool, "a bool"), _two(f)) for n, f in _LOGIC.items()),
     *(_row(n, 2, _infer_of_kind(n, _is_integer, "an integer"), _two(f)) for n, f in _BITS.items()),
     _row(
@@ -224,9 +232,11 @@ ROWS: Final = (
     # mod has the sign of the divisor (Python's), fmod that of the dividend (C's).
     _row("mod", 2, _infer_mod, _two(np.mod)),
     _row("fmod", 2, _infer_mod, _two(np.fmod)),
-    _row("where", 3, _infer_where, lambda arrays, a: np.where(*arrays)),
+    _row("where", 3, _infer_where, lambda arrays, a: np.where(*arrays), floats=Floats.NEUTRAL),
     _row("cast", 1, _infer_cast, _cast_reference, CastAttributes),
-    _row("bit_cast", 1, _infer_bit_cast, _bit_cast_reference, BitCastAttributes),
-    _row("is_nan", 1, _infer_is, lambda arrays, a: np.isnan(arrays[0])),
-    _row("is_inf", 1, _infer_is, _is_inf, InfinityAttributes),
+    _row(
+        "bit_cast", 1, _infer_bit_cast, _bit_cast_reference, BitCastAttributes, floats=Floats.FIXED
+    ),
+    _row("is_nan", 1, _infer_is, lambda arrays, a: np.isnan(arrays[0]), floats=Floats.NEUTRAL),
+    _row("is_inf", 1, _infer_is, _is_inf, InfinityAttributes, floats=Floats.NEUTRAL),
 )

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.types import TensorType
 
 __all__ = ["ROWS", "ArgAttributes", "RunningAttributes", "TopKAttributes"]
@@ -105,7 +105,7 @@ def _running(arrays: Sequence[Array], a: RunningAttributes) -> Array:
 
 
 ROWS: Final = (
-    OpDef("argmax", ArgAttributes, (1, 1), _infer_arg, _arg),
-    OpDef("topk", TopKAttributes, (1, 1), _infer_topk, _topk),
+    OpDef("argmax", ArgAttributes, (1, 1), _infer_arg, _arg, floats=Floats.NEUTRAL),
+    OpDef("topk", TopKAttributes, (1, 1), _infer_topk, _topk, floats=Floats.NEUTRAL),
     OpDef("running", RunningAttributes, (1, 1), _infer_running, _running),
 )

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.spec import pooled_extent
 from convc.ir.types import Shape, TensorType
 
@@ -202,8 +202,15 @@ def _lrn_reference(arrays: Sequence[Array], a: LRNAttributes) -> Array:
 
 
 ROWS: Final = (
-    OpDef("max_pool", MaxPoolAttributes, (1, 1), infer_pool, _max_reference),
-    OpDef("max_pool_indices", MaxPoolIndicesAttributes, (1, 1), _infer_indices, _indices_reference),
+    OpDef("max_pool", MaxPoolAttributes, (1, 1), infer_pool, _max_reference, floats=Floats.NEUTRAL),
+    OpDef(
+        "max_pool_indices",
+        MaxPoolIndicesAttributes,
+        (1, 1),
+        _infer_indices,
+        _indices_reference,
+        floats=Floats.NEUTRAL,
+    ),
     OpDef("average_pool", AveragePoolAttributes, (1, 1), infer_pool, _average_reference),
     OpDef("lrn", LRNAttributes, (1, 1), _infer_lrn, _lrn_reference),
 )

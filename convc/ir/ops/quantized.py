@@ -10,7 +10,7 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError
 from convc.ir.ops.conv import convolve
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.ops.elementwise import NoAttributes
 from convc.ir.ops.logic import broadcast
 from convc.ir.spec import ConvSpec
@@ -132,7 +132,25 @@ def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
 
 
 ROWS: Final = (
-    OpDef("quantize", QuantizeAttributes, (3, 3), _infer_quantize, _quantize, elementwise=True),
-    OpDef("dequantize", NoAttributes, (3, 3), _infer_dequantize, _dequantize, elementwise=True),
-    OpDef("conv_quantized", QuantizedConvAttributes, (4, 4), _infer_conv, _conv),
+    OpDef(
+        "quantize",
+        QuantizeAttributes,
+        (3, 3),
+        _infer_quantize,
+        _quantize,
+        elementwise=True,
+        floats=Floats.FIXED,
+    ),
+    OpDef(
+        "dequantize",
+        NoAttributes,
+        (3, 3),
+        _infer_dequantize,
+        _dequantize,
+        elementwise=True,
+        floats=Floats.FIXED,
+    ),
+    OpDef(
+        "conv_quantized", QuantizedConvAttributes, (4, 4), _infer_conv, _conv, floats=Floats.FIXED
+    ),
 )

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.definition import Array, Attributes, OpDef
+from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.types import TensorType
 
 __all__ = [
@@ -157,6 +157,7 @@ ROWS: Final = (
         (1, 1),
         _infer_reshape,
         lambda arrays, a: arrays[0].reshape(a.shape),
+        floats=Floats.NEUTRAL,
     ),
     OpDef(
         "transpose",
@@ -164,6 +165,7 @@ ROWS: Final = (
         (1, 1),
         _infer_transpose,
         lambda arrays, a: arrays[0].transpose(a.perm),
+        floats=Floats.NEUTRAL,
     ),
     OpDef(
         "concat",
@@ -171,8 +173,11 @@ ROWS: Final = (
         (1, None),
         _infer_concat,
         lambda arrays, a: np.concatenate(arrays, a.axis),
+        floats=Floats.NEUTRAL,
     ),
-    OpDef("pad", PadAttributes, (1, 1), _infer_pad, _pad_reference),
-    OpDef("slice", SliceAttributes, (1, 1), _infer_slice, _slice_reference),
-    OpDef("resize", ResizeAttributes, (1, 1), _infer_resize, _resize_reference),
+    OpDef("pad", PadAttributes, (1, 1), _infer_pad, _pad_reference, floats=Floats.NEUTRAL),
+    OpDef("slice", SliceAttributes, (1, 1), _infer_slice, _slice_reference, floats=Floats.NEUTRAL),
+    OpDef(
+        "resize", ResizeAttributes, (1, 1), _infer_resize, _resize_reference, floats=Floats.NEUTRAL
+    ),
 )

@@ -3,9 +3,11 @@
 Not in the PIPELINE: it comes behind it, so that a folded batch norm is folded in float32 and each weight rounded once. The graph as it
 came in stays the reference: what the rounding costs is seen, not hidden.
 
-    products    conv, conv_transpose, dense, matmul   operands and result in the type, sums, bias and epilogue in float32
+    products    conv, dense, matmul ...               operands and result in the type, sums, bias and epilogue in float32
     neutral     moves, choices, + - x, relu ...       as their operands are
     all others  norms, means, sums, softmax, exp ...  in float32, whatever their operands are
+
+Which of them an op is, the op says (`OpDef.floats`).
 
 Inputs and outputs keep the model's type, with a cast at the border.
 
@@ -21,9 +23,10 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, unknown_name
+from convc.ir.epilogue import Step
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node, Output, constant
-from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
-from convc.ir.ops.definition import Array
+from convc.ir.ops import OPS
+from convc.ir.ops.definition import Array, Floats
 from convc.ir.ops.logic import CastAttributes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.types import FLOATS, HALVES, greatest_finite, numpy_dtype
@@ -32,51 +35,6 @@ __all__ = ["FLOAT_TYPES", "convert_floats"]
 
 # The command line's names.
 FLOAT_TYPES: Final = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
-_PRODUCTS: Final = frozenset({"conv", "conv_transpose", "dense", "matmul"})
-_NEUTRAL: Final = frozenset(
-    [
-        "relu",
-        "clip",
-        "leaky_relu",
-        "abs",
-        "neg",
-        "sign",
-        "maximum",
-        "minimum",
-        "add",
-        "sub",
-        "mul",
-        "where",
-        "equal",
-        "less",
-        "less_equal",
-        "greater",
-        "greater_equal",
-        "is_nan",
-        "is_inf",
-        "max_pool",
-        "max_pool_indices",
-        "reduce_max",
-        "reduce_min",
-        "argmax",
-        "topk",
-        "reshape",
-        "transpose",
-        "concat",
-        "pad",
-        "slice",
-        "resize",
-        "gather",
-        "gather_elements",
-        "gather_nd",
-        "scatter_elements",
-        "scatter_nd",
-        "flip",
-    ]
-)
-# Their floats are scales, which the standard has in float32, or bits.
-_FIXED: Final = frozenset({"quantize", "dequantize", "conv_quantized", "bit_cast"})
 
 
 def convert_floats(graph: Graph, dtype: str | None) -> Graph:
@@ -170,25 +128,27 @@ class _Conversion:
 
     def _attributes(self, node: Node):  # whatever the op's are
         a = node.attributes
-        if not isinstance(a, ConvAttributes | ConvTransposeAttributes) or not a.accumulate:
+        if not getattr(a, "accumulate", ""):
             return a
         at_least = FLOATS[: FLOATS.index(self.wide) + 1]
         return a if a.accumulate in at_least else replace(a, accumulate="")
 
     def _operand_types(self, node: Node) -> list[str]:
         """Return the element type of each operand that is a float."""
-        if node.op in _FIXED:
+        kind = OPS[node.op].floats
+        if kind is Floats.FIXED:
             return [self.graph[v].type.dtype for v in node.inputs]
-        type = self.dtype if node.op in _PRODUCTS else self._neutral(node)
+        type = self.dtype if kind is Floats.PRODUCT else self._neutral(node)
         types = [type] * len(node.inputs)
-        if type in HALVES and node.op in _PRODUCTS and node.op != "matmul":
-            steps = [s.name for s in node.attributes.epilogue if s.takes_operand]  # type: ignore[attr-defined]
+        if type in HALVES and kind is Floats.PRODUCT:
+            epilogue: tuple[Step, ...] = getattr(node.attributes, "epilogue", ())
+            steps = [s.name for s in epilogue if s.takes_operand]
             types[2:] = ["float32" if name == "bias" else type for name in steps]
         return types
 
     def _neutral(self, node: Node) -> str:
         """Return the narrow type for an op that takes operands as they are, if that is what they are in, else the wide one."""
-        if node.op not in _NEUTRAL:
+        if OPS[node.op].floats is not Floats.NEUTRAL:
             return self.wide
         if self.dtype not in HALVES:
             return self.dtype

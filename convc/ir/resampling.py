@@ -152,9 +152,9 @@ def table(rules: Rules, scale: float, extent: int, result: int) -> tuple[np.ndar
     """Return places and weights, (result, points) each; a scale of 0 is the ratio of the extents.
 
     Example:
-        >>> places, weights = table(Rules("half_pixel", "linear"), 0.0, 2, 3)
+        >>> places, weights = table(Rules("half_pixel", "linear"), 0.0, 2, 4)
         >>> places.tolist(), weights.tolist()
-        ([[0, 0], [0, 1], [1, 1]], [[0.16666666666666669, 0.8333333333333334], [0.5, 0.5], [0.8333333333333334, 0.16666666666666669]])
+        ([[0, 0], [0, 1], [0, 1], [1, 1]], [[0.25, 0.75], [0.75, 0.25], [0.25, 0.75], [0.75, 0.25]])
     """
     exact = Fraction(scale) if scale else Fraction(result, extent)
     return rules.taps(Axis(extent, result, exact))

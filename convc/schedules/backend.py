@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -102,4 +103,9 @@ def backend_of(target: Target) -> Backend:
     """
     if target.kind not in _FOLDERS:
         raise unknown_name("target kind", target.kind, _FOLDERS)
-    return importlib.import_module(f"{_FOLDERS[target.kind]}.backend").BACKEND
+    return _backend(target.kind)
+
+
+@cache
+def _backend(kind: str) -> Backend:
+    return importlib.import_module(f"{_FOLDERS[kind]}.backend").BACKEND

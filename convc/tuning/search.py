@@ -141,12 +141,14 @@ class Search:
                 chosen.append(setting)
             seen.add(setting.algorithm)
         per: dict[str, int] = {}
+        distinct = {s.key for s in chosen}
         for setting in self.settings:
             # Not one algorithm's ten nearly equal settings: half of them, and the others' best.
             per[setting.algorithm] = per.get(setting.algorithm, 0) + 1
             if per[setting.algorithm] <= first // 2 and setting.seconds <= _PROMISING * least:
                 chosen.append(setting)
-            if len({s.key for s in chosen}) >= first:
+                distinct.add(setting.key)
+            if len(distinct) >= first:
                 break
         return list({s.key: s for s in chosen}.values())
 

@@ -83,11 +83,12 @@ class Session:
         for layer in self.layers:
             key = layer.task.subject.key
             layer.search.known = trials(r for r in known if r.workload == key)
-        others = list(mine)
-        if options.warm_start is not None:
-            others += read_log(options.warm_start).records
-        best = measurements(others)
+        given = () if options.warm_start is None else read_log(options.warm_start).records
+        near, asked = measurements([*mine, *given]), measurements(given)
         for layer in self.layers:
+            # A layer that has begun goes on as if it had never stopped, whatever has become known of its neighbours; or one that is
+            # done would begin anew each time that another has found something.
+            best = asked if layer.search.known else near
             layer.search.seeds = self._seeds(layer.task.problem, best)
             layer.done = self._finished(layer)
 

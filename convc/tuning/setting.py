@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from convc.schedules.plan import Knobs
@@ -29,7 +30,7 @@ class Setting:
     flops: float = 0.0
     error: float = 0.0
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """Algorithm and knobs, hashable; as `Record.setting`."""
         return self.algorithm, tuple(sorted(self.knobs.items()))

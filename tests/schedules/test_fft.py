@@ -158,6 +158,16 @@ def test_the_bound_is_no_less_than_the_direct_ones():
         assert np.all(fft_bound(result) >= 4 * EPS * np.abs(result.expected) * (1 - 1e-12))
 
 
+def test_tiles_that_are_left_over_in_a_block_are_computed():
+    """A register tile that does not divide a block's tiles: all blocks but the first were wrong."""
+    spec, cases = conv(8, 32, (24, 42), (3, 3)), []
+    for rows, points in ((1, 4), (2, 3)):
+        knobs = {**ALGORITHM.with_lengths(spec, TARGET, 8, 8, 3, rows), "points": points}
+        cases.append(Case("fft", spec, (), tuple(knobs.items())))
+    for result in ConvModule(cases, TARGET).run(exact=False):
+        assert_bounded(result.actual, result.expected, fft_bound(result))
+
+
 @pytest.mark.parametrize("group", [1, 19], ids=["dense", "depthwise"])
 def test_epilogues(group):
     spec = conv(19, 19, (11, 13), (5, 5), n=2, g=group)

@@ -94,10 +94,10 @@ def _dense(
     h, zn, zk, *inner = own_loops(sch, Z)
     ko, ki = sch.split(zk, [None, min(knobs["vectors"], int(sch.get(zk).extent))])
     sch.reorder(h, zn, ko, ki, *inner)
-    sch.compute_at(M, ko, preserve_unit_loops=True)
+    # Before a tail is split off: TVM would take it for tiles of this block, and compute the tiles of V and S from the wrong one on.
+    for stage, loop in ((M, ko), (acc, ko), (V, h), (S, block)):
+        sch.compute_at(stage, loop, preserve_unit_loops=True)
     first = tile_product(sch, acc, M, knobs, (0, 3, 4, 1, 2))
-    sch.compute_at(V, h, preserve_unit_loops=True)
-    sch.compute_at(S, block, preserve_unit_loops=True)
     for stage in (V, M):
         # A tile touches all planes of a column at once: an odd number of cache lines from plane to plane spreads them over L1.
         sch.storage_align(stage, 0, axis=2, factor=2 * _LINE, offset=_LINE)

@@ -12,7 +12,7 @@ demo: $(READY)
 
 # A worker a core. A file's tests stay with one worker, so that what they compile together is compiled once.
 WORKERS := -n auto --dist loadfile
-# Many tests start Python: without bytecode a child compiles convc's sources first, 0.7 s each time.
+# Many tests start Python: without bytecode a child compiles convc's sources first, each time.
 test test-all: export PYTHONDONTWRITEBYTECODE =
 
 test: $(READY)

@@ -81,7 +81,7 @@ def build(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
     # arguments were two thirds of the compile time of a module with 120 inputs and outputs (11.9 s against 3.5 s), and they
     # refuse bfloat16, which they take for uint16.
     # LLVM finds common subexpressions itself: without TVM's pass the code is as large (0.2 % of 25 Winograd kernels) and as fast
-    # (ResNet-50, MobileNetV2, U-Net: medians within 0.5 %), and compiled in 0.88 of the time.
+    # (ResNet-50, MobileNetV2, U-Net: medians within 0.5 %), and those kernels compile in 0.88 of the time.
     config = {"tirx.disable_assert": True, "tirx.disable_cse_tir": True}
     with tvm.transform.PassContext(config=config):
         return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import layer_choice
+from benchmarks import layer_choice, tune_layers
 from benchmarks import layers as layers_command
 from benchmarks.layer_list import CLASSES, Layer, class_of, layers
 from benchmarks.layer_model import LayerModel
@@ -15,6 +15,7 @@ from benchmarks.layer_report import choices
 from benchmarks.layer_runs import AlgorithmResult, LayerResult, measure_layer
 from benchmarks.onnx_file import open_model
 from benchmarks.peers import peers_named
+from benchmarks.tune_layers import layer_tasks
 from convc.errors import UnknownNameError
 from convc.ir import ConvSpec
 from tests.tolerance import assert_bounded, error_bound
@@ -196,3 +197,25 @@ def test_the_choice_command_says_what_it_cannot_do(
     assert "--below must leave a layer; got 0.5, and the smallest has " in capsys.readouterr().err
     assert layer_choice.main(["--log", str(tmp_path / "none.jsonl")]) == 2
     assert "--log must have records of this device" in capsys.readouterr().err
+
+
+def test_layers_to_tune_are_distinct_and_small():
+    tasks = layer_tasks((), "*", 1.0)
+    keys = [task.subject.key for task in tasks]
+    assert len(keys) == len(set(keys)) > 100
+    assert all(task.subject.flops < 2e9 for task in tasks)
+    assert sum(len(task.layers) for task in tasks) == sum(row.spec.flops < 2e9 for row in layers())
+    assert {n for t in layer_tasks(["dw3"], "*", 0.003) for n in t.layers} < {row.name for row in layers(["dw3"])}  # fmt: skip
+    with pytest.raises(UnknownNameError, match="no_such"):
+        layer_tasks((), "no_such*", 1.0)
+
+
+def test_tuning_layers_keeps_what_was_measured_when_interrupted(monkeypatch, tmp_path, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune_layers, "tune", interrupted)
+    log = str(tmp_path / "log.jsonl")
+    assert tune_layers.main(["--layers", "r50_stem", "--log", log]) == 130
+    assert "goes on from there" in capsys.readouterr().out
+    assert tune_layers.main(["--layers", "no_such", "--log", log]) == 2

@@ -1,0 +1,78 @@
+"""Tune the benchmark's layers, as `convc tune` tunes a model's: how the shipped logs come by more than the networks' own layers.
+
+python -m benchmarks.tune_layers [--below 1] [--classes 3x3s1,dw3] [--layers GLOB] [--threads 1] [--time 20m] [--log FILE]
+
+Ctrl-C keeps everything; the same command goes on. Layers have no bias or activation here: a network's layer with one takes their
+records as those of a like layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.arguments import names
+from benchmarks.gpu.tasks import tune
+from benchmarks.layer_list import layers
+from convc.cli.exits import INTERRUPTED, REPORTED, report_error
+from convc.cli.parameters import parse_duration
+from convc.runtime.threads import check_threads
+from convc.schedules.algorithm import Problem
+from convc.target import parse_target
+from convc.tuning.device import log_path
+from convc.tuning.options import Options, default_jobs
+from convc.tuning.subjects import Tunable
+from convc.tuning.tasks import Task
+
+__all__ = ["layer_tasks", "main"]
+
+
+def layer_tasks(classes: Sequence[str], pattern: str, below: float) -> tuple[Task, ...]:
+    """Return the distinct layers of these classes and names with less than `below` GMAC, each once.
+
+    Raises:
+        UnknownNameError: for a class that does not exist, or a pattern that matches nothing.
+    """
+    found: dict[Tunable, list[str]] = {}
+    for layer in layers(classes, pattern):
+        if layer.spec.flops < 2e9 * below:
+            found.setdefault(Problem(layer.spec), []).append(layer.name)
+    return tuple(Task(problem, tuple(ids)) for problem, ids in found.items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune_layers", description="Tune the layers of benchmarks/layers.csv.")  # fmt: skip
+    parser.add_argument("--below", type=float, default=1.0, metavar="GMAC", help="only smaller layers; default 1")  # fmt: skip
+    parser.add_argument("--classes", default="", metavar="CLASS,...", help="default: all")
+    parser.add_argument("--layers", default="*", metavar="GLOB", help="of ids, as in 'r50_*'")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--time", default="20m", help="for all layers together; default 20m")
+    parser.add_argument("--jobs", type=int, default=default_jobs(), help="processes that build")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="default: this device's in ./tuning_logs")  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune, say what became of each layer when it is done, and return the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        tasks = layer_tasks(names(given.classes), given.layers, given.below)
+        target = parse_target(cores=check_threads(given.threads))
+        log = given.log or log_path(Path("tuning_logs"), target)
+        options = Options(seconds=parse_duration(given.time), jobs=given.jobs)
+        session = tune(tasks, target, log, options, lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        print("everything measured so far is in the log; the same command goes on from there")
+        return INTERRUPTED
+    except REPORTED as error:
+        return report_error(error, as_json=False)
+    done = sum(layer.done for layer in session.layers)
+    counts = ", ".join(f"{n} {status}" for status, n in session.counts.items()) or "none"
+    print(f"{done} of {len(tasks)} layers done in {session.spent:.0f} s; trials: {counts}; records are in {log}")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -103,9 +103,10 @@ def backend_of(target: Target) -> Backend:
     """
     if target.kind not in _FOLDERS:
         raise unknown_name("target kind", target.kind, _FOLDERS)
-    return _backend(target.kind)
+    return _module(target.kind).BACKEND
 
 
 @cache
-def _backend(kind: str) -> Backend:
-    return importlib.import_module(f"{_FOLDERS[kind]}.backend").BACKEND
+def _module(kind: str) -> Any:
+    # The module and not its BACKEND: tests put another one in place.
+    return importlib.import_module(f"{_FOLDERS[kind]}.backend")

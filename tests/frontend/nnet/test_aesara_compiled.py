@@ -42,7 +42,7 @@ TAKEN = {
         "direct": 869,
         "grouped": 39,
         "winograd": 554,
-        "fft": 132,
+        "fft": 352,
         "subpixel": 649,
         "im2col": 869,
         "generic": 1363,

@@ -172,7 +172,9 @@ def _compare(largest: AreaGraph, smaller: Graph, size: tuple[int, int]) -> None:
 def _agree(largest: AreaGraph, part: AreaGraph, given: str) -> None:
     """Raise ShapeError at the first value that has other extents on the code for a smaller area."""
     size = part.graph[given].type.shape[2:]
-    pairs = {f"%{n}": (largest.values[n], e) for n, e in part.values.items() if n in largest.values}
+    pairs: dict[str, tuple[Extents | None, Extents | None]] = {
+        f"%{n}": (largest.values[n], e) for n, e in part.values.items() if n in largest.values
+    }
     for one, other in zip(largest.graph.outputs, part.graph.outputs, strict=True):
         pairs[f"output '{one.name}'"] = largest.values.get(one.value), part.values.get(other.value)
     for what, (ours, theirs) in pairs.items():

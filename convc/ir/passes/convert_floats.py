@@ -18,7 +18,7 @@ Source:
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from convc.errors import DTypeError, unknown_name
 from convc.ir.epilogue import Step
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node, Output, constant
 from convc.ir.ops import OPS
-from convc.ir.ops.definition import Array, Floats
+from convc.ir.ops.definition import Array, Attributes, Floats
 from convc.ir.ops.logic import CastAttributes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.types import FLOATS, HALVES, greatest_finite, numpy_dtype
@@ -126,8 +126,8 @@ class _Conversion:
         operands = [(name, self.nodes[name].type) for name in names]
         self._define(node, Node.of(node.name, node.op, operands, self._attributes(node)))
 
-    def _attributes(self, node: Node):  # whatever the op's are
-        a = node.attributes
+    def _attributes(self, node: Node) -> Attributes:
+        a: Any = node.attributes
         if not getattr(a, "accumulate", ""):
             return a
         at_least = FLOATS[: FLOATS.index(self.wide) + 1]

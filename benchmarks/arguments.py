@@ -1,14 +1,16 @@
-"""What both benchmarks' command lines share: lists joined by commas, checked numbers, and a line that says what is going on."""
+"""What the benchmarks' command lines share: lists joined by commas, checked numbers, a line that says what is going on, exit codes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from benchmarks.peers import Peer, peers_named
+from convc.cli.exits import REPORTED, report_error
 from convc.errors import InputError
 from convc.runtime.threads import check_threads
 
-__all__ = ["NONE", "check_rounds", "names", "peers_of", "say", "threads_of"]
+__all__ = ["NONE", "check_rounds", "exit_code", "names", "peers_of", "say", "threads_of"]
 
 NONE = "none"
 
@@ -55,3 +57,11 @@ def say(text: str) -> None:
     """Show what is going on, on one line of a terminal; nothing elsewhere."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """Return what `run` returns; what it refuses is said in words, as by `convc`, and gives that error's exit code."""
+    try:
+        return run()
+    except REPORTED as error:
+        return report_error(error, as_json=False)

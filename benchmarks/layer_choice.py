@@ -18,13 +18,13 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.arguments import check_rounds, names, say
+from benchmarks.arguments import check_rounds, exit_code, names, say
 from benchmarks.layer_list import CLASSES, Layer, layers
 from benchmarks.layer_model import NODE, LayerModel
 from benchmarks.layer_report import algorithms_table, choices, choices_table
 from benchmarks.layer_runs import AlgorithmResult
 from benchmarks.run_facts import RunFacts, write_document
-from convc.cli.exits import BUG, REPORTED, report_error
+from convc.cli.exits import BUG
 from convc.cli.render import console
 from convc.compiler import compile as compile_model
 from convc.errors import InputError
@@ -231,10 +231,7 @@ def _run(given: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; return the exit code: 0 only if the chosen algorithm works for every layer."""
     given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except REPORTED as error:
-        return report_error(error, as_json=False)
+    return exit_code(lambda: _run(given))
 
 
 if __name__ == "__main__":

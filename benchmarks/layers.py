@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.arguments import check_rounds, names, peers_of, say
+from benchmarks.arguments import check_rounds, exit_code, names, peers_of, say
 from benchmarks.layer_list import CLASSES, layers
 from benchmarks.layer_report import algorithms_table, choices, classes_table, layers_table
 from benchmarks.layer_runs import LayerResult, measure_layer
 from benchmarks.run_facts import RunFacts, write_document
-from convc.cli.exits import BUG, REPORTED, report_error
+from convc.cli.exits import BUG
 from convc.cli.render import console
 from convc.runtime.threads import check_threads
 
@@ -110,10 +110,7 @@ def _run(given: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; return the exit code: 0 only if convc ran every layer and was right."""
     given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except REPORTED as error:
-        return report_error(error, as_json=False)
+    return exit_code(lambda: _run(given))
 
 
 if __name__ == "__main__":

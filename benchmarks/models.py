@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.arguments import check_rounds, peers_of, say, threads_of
+from benchmarks.arguments import check_rounds, exit_code, peers_of, say, threads_of
 from benchmarks.model_report import models_table, notes
 from benchmarks.model_runs import ModelResult, compare
 from benchmarks.onnx_file import OnnxFile, input_names, open_model
@@ -18,7 +18,7 @@ from benchmarks.ours import CONVC
 from benchmarks.peers import PEERS
 from benchmarks.run_facts import RunFacts, write_document
 from benchmarks.zoo import NAMES, exported, zoo_folder
-from convc.cli.exits import BUG, REPORTED, report_error
+from convc.cli.exits import BUG
 from convc.cli.parameters import parse_shapes
 from convc.cli.render import console
 from convc.errors import InputError
@@ -137,10 +137,7 @@ def _run(given: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print and write; return the exit code: 0 only if convc ran every model and was right."""
     given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except REPORTED as error:
-        return report_error(error, as_json=False)
+    return exit_code(lambda: _run(given))
 
 
 if __name__ == "__main__":

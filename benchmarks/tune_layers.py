@@ -13,16 +13,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.arguments import names
-from benchmarks.gpu.tasks import tune
+from benchmarks.arguments import exit_code, names
 from benchmarks.layer_list import layers
-from convc.cli.exits import INTERRUPTED, REPORTED, report_error
+from convc.cli.exits import INTERRUPTED
 from convc.cli.parameters import parse_duration
+from convc.cli.render import Output
+from convc.cli.tune_view import TuneView
 from convc.runtime.threads import check_threads
 from convc.schedules.algorithm import Problem
 from convc.target import parse_target
+from convc.tuning.calibration import calibration
 from convc.tuning.device import log_path
+from convc.tuning.log import Log
 from convc.tuning.options import Options, default_jobs
+from convc.tuning.session import Session
 from convc.tuning.subjects import Tunable
 from convc.tuning.tasks import Task
 
@@ -54,24 +58,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Tune, say what became of each layer when it is done, and return the exit code."""
-    given = _parser().parse_args(arguments)
-    try:
-        tasks = layer_tasks(names(given.classes), given.layers, given.below)
-        target = parse_target(cores=check_threads(given.threads))
-        log = given.log or log_path(Path("tuning_logs"), target)
-        options = Options(seconds=parse_duration(given.time), jobs=given.jobs)
-        session = tune(tasks, target, log, options, lambda text: print(text, flush=True))
-    except KeyboardInterrupt:
-        print("everything measured so far is in the log; the same command goes on from there")
-        return INTERRUPTED
-    except REPORTED as error:
-        return report_error(error, as_json=False)
+def _run(given: argparse.Namespace) -> int:
+    tasks = layer_tasks(names(given.classes), given.layers, given.below)
+    target = parse_target(cores=check_threads(given.threads))
+    log = given.log or log_path(Path("tuning_logs"), target)
+    output = Output()
+    view = TuneView(output)
+    options = Options(seconds=parse_duration(given.time), jobs=given.jobs)
+    session = Session(tasks, target, Log(log), calibration(target, view.note), options)
+    for note in session.notes:
+        output.warn(note)
+    interrupted = False
+    with view.watching(session):
+        try:
+            session.run(view.changed)
+        except KeyboardInterrupt:
+            interrupted = True
     done = sum(layer.done for layer in session.layers)
     counts = ", ".join(f"{n} {status}" for status, n in session.counts.items()) or "none"
     print(f"{done} of {len(tasks)} layers done in {session.spent:.0f} s; trials: {counts}; records are in {log}")  # fmt: skip
-    return 0
+    if done < len(tasks):
+        print("the same command goes on from here")
+    return INTERRUPTED if interrupted else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune, say what became of each layer when it is done, and return the exit code."""
+    given = _parser().parse_args(arguments)
+    return exit_code(lambda: _run(given))
 
 
 if __name__ == "__main__":

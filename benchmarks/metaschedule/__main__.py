@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.arguments import names, say
+from benchmarks.arguments import exit_code, names, say
 from benchmarks.layer_list import layers
 from benchmarks.metaschedule.contest import Contest, contest
 from benchmarks.run_facts import RunFacts, write_document
-from convc.cli.exits import BUG, REPORTED, report_error
+from convc.cli.exits import BUG
 from convc.cli.render import Column, console, seconds, table
 from convc.errors import InputError
 from convc.runtime.threads import check_threads
@@ -126,10 +126,7 @@ def _run(given: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune, print and write; return the exit code: 0 only if convc found a kernel for every layer."""
     given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except REPORTED as error:
-        return report_error(error, as_json=False)
+    return exit_code(lambda: _run(given))
 
 
 if __name__ == "__main__":

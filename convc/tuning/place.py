@@ -113,7 +113,7 @@ def place_of(target: Target, remote: Any = None, reference: float = 0.0) -> Plac
         return RemotePlace(remote)
     if target.device is not None:
         return DevicePlace(target)
-    place = LocalPlace(Pace(target, reference) if reference else None)
+    place = LocalPlace(Pace(target, reference).now) if reference else LocalPlace()
     place.threads(target.cores)
     return place
 
@@ -121,7 +121,7 @@ def place_of(target: Target, remote: Any = None, reference: float = 0.0) -> Plac
 class LocalPlace:
     """This process's CPU."""
 
-    def __init__(self, pace: Pace | None = None) -> None:
+    def __init__(self, pace: Callable[[], float] = lambda: 1.0) -> None:
         self._cold, self._pace = ColdMemory(), pace
 
     def load(self, library: Path) -> Any:
@@ -153,20 +153,17 @@ class LocalPlace:
                 calls.append(clock() - begin)
             return statistics.median(calls)
 
-        samples, before = [], self._now()
+        samples, before = [], self._pace()
         for _ in range(rounds):
-            taken, paces = median(), (before, self._now())
+            taken, paces = median(), (before, self._pace())
             for _ in range(_ATTEMPTS - 1):
                 if max(paces) <= _STEADY * min(paces):
                     break
-                taken, paces = median(), (paces[1], self._now())
+                taken, paces = median(), (paces[1], self._pace())
             # Where it never was steady, rather too slow than faster than the machine can be.
             samples.append(taken / min(paces))
             before = paces[1]
         return tuple(samples)
-
-    def _now(self) -> float:
-        return self._pace.now() if self._pace is not None else 1.0
 
     def is_lost(self, error: Exception) -> bool:
         return False

@@ -19,6 +19,7 @@ from benchmarks.tune_layers import layer_tasks
 from convc.errors import UnknownNameError
 from convc.ir import ConvSpec
 from tests.tolerance import assert_bounded, error_bound
+from tests.tuning.records import LIMITS
 
 ONNXRUNTIME = peers_named(["onnxruntime"])
 
@@ -214,8 +215,10 @@ def test_tuning_layers_keeps_what_was_measured_when_interrupted(monkeypatch, tmp
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune_layers, "tune", interrupted)
+    monkeypatch.setattr(tune_layers.Session, "run", interrupted)
+    monkeypatch.setattr(tune_layers, "calibration", lambda *_: LIMITS)
     log = str(tmp_path / "log.jsonl")
     assert tune_layers.main(["--layers", "r50_stem", "--log", log]) == 130
-    assert "goes on from there" in capsys.readouterr().out
+    assert "0 of 1 layers done in 0 s; trials: none" in (said := capsys.readouterr().out)
+    assert "the same command goes on from here" in said
     assert tune_layers.main(["--layers", "no_such", "--log", log]) == 2

@@ -33,7 +33,7 @@ class Machine:
 
     def samples(self, monkeypatch: pytest.MonkeyPatch, rounds: int, mode: place.Mode) -> list[float]:  # fmt: skip
         monkeypatch.setattr(place.time, "perf_counter", self.perf_counter)
-        local = LocalPlace(self)  # type: ignore[arg-type]
+        local = LocalPlace(self.now)
         weight = np.ones((64, 1024), np.float32)
         arguments = [local.tensor(np.ones(4, np.float32)), local.tensor(weight), None]
         launch = Launch({"f": self.kernel}, "f", arguments, {1: weight})

@@ -5,20 +5,16 @@ A child of the test, so that a crash is its death and no more: it writes the see
 
 from __future__ import annotations
 
-import logging
-import resource
 import signal
 import sys
-import tempfile
 import traceback
-import warnings
-from collections import Counter
 from pathlib import Path
 from types import FrameType
 
 from convc.errors import DTypeError, FrontendError, ShapeError
 from convc.frontend.onnx import from_onnx
 from tests.frontend.onnx.fuzz.mutations import mutant
+from tests.frontend.onnx.fuzz.seeds import try_seeds
 
 # onnx and NumPy take 0.5 GiB of addresses; the light models' own weights are splats.
 LIMIT_BYTES = 4 << 30
@@ -29,11 +25,6 @@ REFUSALS = (FrontendError, ShapeError, DTypeError)
 
 class _TookTooLong(Exception):  # noqa: N818
     """Raised by the alarm."""
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _alarm(number: int, frame: FrameType | None) -> None:
@@ -57,23 +48,8 @@ def _tried(path: Path) -> str:
 
 def main(first: int, count: int) -> None:
     """Try the seeds from `first` on."""
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
     signal.signal(signal.SIGALRM, _alarm)
-    kinds: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mutant.onnx"
-        for seed in range(first, first + count):
-            _say(f"seed {seed}")
-            what, data = mutant(seed)
-            path.write_bytes(data)
-            answer = _tried(path)
-            if answer in ("taken", "refused"):
-                kinds[answer] += 1
-            else:
-                _say(f"WRONG {seed} ({what}): {answer!r}")
-    _say(f"done {dict(kinds)}")
+    try_seeds(range(first, first + count), mutant, _tried, ("taken", "refused"), LIMIT_BYTES)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,9 @@ What survives the import must compile, run, and give what float64 gives. A child
 
 from __future__ import annotations
 
-import logging
-import resource
 import signal
 import sys
-import tempfile
 import traceback
-import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +20,7 @@ from convc.ir.reference import interpret
 from convc.verify import compare
 from tests.frontend.onnx.fuzz.__main__ import LIMIT_BYTES, REFUSALS
 from tests.frontend.onnx.fuzz.case_mutants import case_mutant
+from tests.frontend.onnx.fuzz.seeds import try_seeds
 
 # Of this process: a machine with other work only takes longer.
 LIMIT_SECONDS = 120
@@ -32,11 +28,6 @@ LIMIT_SECONDS = 120
 _MOST_ELEMENTS = 1 << 22
 # float32's, where no case sums more than some hundred products; and a few roundings of half types.
 _TOLERANCES = {"float16": 2e-2, "bfloat16": 6e-2}
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _alarm(number: int, frame: object) -> None:
@@ -83,23 +74,14 @@ def tried(path: Path) -> str:
 
 def main(first: int, count: int) -> None:
     """Try the seeds from `first` on."""
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
     signal.signal(signal.SIGPROF, _alarm)
-    kinds: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mutant.onnx"
-        for seed in range(first, first + count):
-            _say(f"seed {seed}")
-            what, data = case_mutant(seed)
-            path.write_bytes(data)
-            answer = tried(path)
-            if answer in ("right", "refused", "too large"):
-                kinds[answer] += 1
-            else:
-                _say(f"WRONG {seed} ({what}): {answer!r}")
-    _say(f"done {dict(kinds)}")
+    try_seeds(
+        range(first, first + count),
+        case_mutant,
+        tried,
+        ("right", "refused", "too large"),
+        LIMIT_BYTES,
+    )
 
 
 if __name__ == "__main__":

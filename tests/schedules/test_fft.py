@@ -147,6 +147,25 @@ def test_normal_data_stay_within_the_bound():
         assert_bounded(result.actual, result.expected, fft_bound(result))
 
 
+@pytest.mark.slow
+def test_every_length_in_both_forms_stays_within_the_bound():
+    """Each spec with a square and an oblong transform, each length dense and depthwise; `compiled` takes them in turn."""
+    cases = []
+    specs = [*DENSE.values(), *DEPTHWISE.values(), conv(8, 8, (25, 25), (21, 21), g=8)]
+    for index, spec in enumerate(specs):
+        pair = (((8, 8), (12, 16)), ((12, 8), (20, 12)))[index % 2]
+        if max(spec.kernel) > 12:
+            pair = ((24, 32), (32, 24))
+        for number, t in enumerate(pair):
+            turn = index + index // 2 + number
+            cases.append(case(spec, t, products=3 + turn % 2, whole=turn % 3 == 0))
+    for index, t in enumerate(LENGTHS[2:]):
+        cases.append(case(conv(8, 8, (19, 30), (5, 5)), (t, t), products=3 + index % 2))
+        cases.append(case(conv(8, 8, (19, 30), (5, 5), g=8), (t, t)))
+    for result in ConvModule(cases, TARGET).run(exact=False):
+        assert_bounded(result.actual, result.expected, fft_bound(result))
+
+
 def test_whole_numbers_are_exact_when_rounded():
     for result in compiled().run(exact=True):
         assert_bounded(result.actual, result.expected, fft_bound(result))

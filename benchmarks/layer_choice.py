@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ from convc.tuning.pool import Pool
 
 __all__ = ["LayerChoice", "compare_algorithms", "main"]
 
-# Short rounds and the least of them: on a shared core one that no other program interrupts is as good as on a quiet one.
+# Short rounds, each over the machine's pace, and their median: the least would be the one whose pace was overestimated most.
 _ROUND_SECONDS: Final = 0.003
 # An algorithm that takes so much longer than the fastest in the first rounds gets no others.
 _FIRST_ROUNDS: Final = 3
@@ -122,9 +123,14 @@ def compare_algorithms(
             else:
                 errors[job.algorithm] = f"{answer.status}: {answer.message}"
         if number == _FIRST_ROUNDS - 1:
-            least = min((min(times) for times in samples.values() if times), default=0.0)
-            running = [j for j in running if min(samples[j.algorithm], default=0.0) <= _HOPELESS * least]  # fmt: skip
-    times = {name: min(rows) for name, rows in samples.items() if rows and name not in errors}
+            so_far = {name: statistics.median(rows) for name, rows in samples.items() if rows}
+            least = min(so_far.values(), default=0.0)
+            running = [j for j in running if so_far.get(j.algorithm, 0.0) <= _HOPELESS * least]
+    times = {
+        name: statistics.median(rows)
+        for name, rows in samples.items()
+        if rows and name not in errors
+    }
     times, copies = _with_copies(layer, problem, target, settings, times, seed)
     rows = tuple(
         AlgorithmResult(name, name == chosen, estimates[name], time, accuracy[name], dict(settings[name]))

@@ -19,6 +19,7 @@ from convc.cli.exits import INTERRUPTED
 from convc.cli.parameters import parse_duration
 from convc.cli.render import Output
 from convc.cli.tune_view import TuneView
+from convc.errors import InputError
 from convc.runtime.threads import check_threads
 from convc.schedules.algorithm import Problem
 from convc.target import parse_target
@@ -27,8 +28,7 @@ from convc.tuning.device import log_path
 from convc.tuning.log import Log
 from convc.tuning.options import Options, default_jobs
 from convc.tuning.session import Session
-from convc.tuning.subjects import Tunable
-from convc.tuning.tasks import Task
+from convc.tuning.tasks import Task, distinct
 
 __all__ = ["layer_tasks", "main"]
 
@@ -38,12 +38,14 @@ def layer_tasks(classes: Sequence[str], pattern: str, below: float) -> tuple[Tas
 
     Raises:
         UnknownNameError: for a class that does not exist, or a pattern that matches nothing.
+        InputError: if none is small enough.
     """
-    found: dict[Tunable, list[str]] = {}
-    for layer in layers(classes, pattern):
-        if layer.spec.flops < 2e9 * below:
-            found.setdefault(Problem(layer.spec), []).append(layer.name)
-    return tuple(Task(problem, tuple(ids)) for problem, ids in found.items())
+    fitting = layers(classes, pattern)
+    small = [layer for layer in fitting if layer.spec.flops < 2e9 * below]
+    if not small:
+        least = min(layer.spec.flops for layer in fitting) / 2e9
+        raise InputError(f"--below must leave a layer; got {below:g}, and the smallest of {len(fitting)} has {least:.3g} GMAC.")  # fmt: skip
+    return distinct(Task(Problem(layer.spec), (layer.name,)) for layer in small)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -244,10 +245,12 @@ def _loaded(case: Case, workload: Workload, library: Path) -> _Kernel:
 
 
 def _in_turns(kernels: list[_Kernel], place: Place) -> dict[str, float]:
-    """Return the least time of each name, over rounds that the kernels take turns in."""
-    times = {kernel.name: float("inf") for kernel in kernels}
+    """Return each name's time, of its best kernel's median over rounds that the kernels take turns in."""
+    samples: list[list[float]] = [[] for _ in kernels]
     for _ in range(_ROUNDS):
-        for kernel in kernels:
-            (seconds,) = place.time(kernel.launch, 1, _ROUND_SECONDS, "cold")
-            times[kernel.name] = min(times[kernel.name], seconds)
+        for kernel, own in zip(kernels, samples, strict=True):
+            own += place.time(kernel.launch, 1, _ROUND_SECONDS, "cold")
+    times: dict[str, float] = {}
+    for kernel, own in zip(kernels, samples, strict=True):
+        times[kernel.name] = min(times.get(kernel.name, float("inf")), statistics.median(own))
     return times

@@ -189,7 +189,15 @@ class _Compared:
         chain: PossibleChain, layers: Mapping[str, Alone], policy: Policy, records: Records
     ) -> _Compared:
         known = records.get(chain.problem.key, ()) if policy.by == "time" else ()
-        rows = [m for m in known if m.algorithm == NAME and m.error <= policy.record_error and set(m.knobs) == set(chain.knobs)]  # fmt: skip
+        limit = policy.workspace_limit
+        rows = [
+            m
+            for m in known
+            if m.algorithm == NAME
+            and m.error <= policy.record_error
+            and set(m.knobs) == set(chain.knobs)
+            and (limit is None or model.workspace(chain.problem, m.knobs) <= limit)
+        ]
         best = min(rows, key=lambda m: m.seconds, default=None)
         knobs = chain.knobs if best is None else best.knobs
         alone = [layers[name].seconds for name in chain.layers]

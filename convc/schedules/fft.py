@@ -26,6 +26,7 @@ from tvm import te
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem, channel_block
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
+from convc.schedules.divisors import divisors
 from convc.schedules.fft_stages import dense, depthwise, planes_of, wave
 from convc.schedules.fft_transform import column_forward, row_forward
 from convc.schedules.layout import Layout
@@ -118,7 +119,7 @@ class Fft:
         for t_h, t_w in lengths(spec):
             high = Tiling.of(spec, t_h, t_w).high
             blocks, products = (
-                ((1,), (4,)) if _is_depthwise(spec) else (_divisors(high.blocks), (3, 4))
+                ((1,), (4,)) if _is_depthwise(spec) else (divisors(high.blocks), (3, 4))
             )
             for number, rows in itertools.product(products, blocks):
                 yield self.with_lengths(spec, target, t_h, t_w, number, rows * high.images)
@@ -302,10 +303,6 @@ def _register_tile(target: Target, points: int, vectors: int, block: int) -> Til
             -tile.cols,
         ),
     )
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 ALGORITHM = Fft()

@@ -20,7 +20,7 @@ from convc.schedules.algorithm import Algorithm
 __all__ = ["ALGORITHMS", "TEMPLATE", "algorithm_named"]
 
 # Of tuning records: one more whenever a schedule or the meaning of a knob changes so much that old times say nothing any more.
-TEMPLATE: Final = 3
+TEMPLATE: Final = 4
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     depthwise.ALGORITHM,

@@ -1,4 +1,4 @@
-"""Weights that are in no cache: copies cut from memory that was last read long ago.
+"""Weights that are not in L2, as in a network: copies cut from memory that was last read long ago.
 
 Which numbers they are is nothing to a kernel's time, so they are normal ones and not the weights: to copy those, 32 MiB for every
 sample, took longer than the measurement.

@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         algorithm, knobs: the setting.
         status: "ok", or how it failed: wrong results, no build, an exception, out of memory, a time-out, a crash of its process.
         seconds: of one call, the median of the samples; 0 unless ok.
-        samples: in seconds: medians of calls over the machine's pace meanwhile, see `Pace`; on a device means.
+        samples: in seconds: medians of calls over the machine's pace meanwhile, see `Pace`; on a device or a server means.
         error: greatest |error| / greatest |result| against the float64 reference; negative if it was not checked.
         mode: "cold": another copy of the weights every call, as in a network; "warm": the same again.
         final: measured once more, in turns with its rivals.

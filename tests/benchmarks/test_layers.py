@@ -16,7 +16,7 @@ from benchmarks.layer_runs import AlgorithmResult, LayerResult, measure_layer
 from benchmarks.onnx_file import open_model
 from benchmarks.peers import peers_named
 from benchmarks.tune_layers import layer_tasks
-from convc.errors import UnknownNameError
+from convc.errors import InputError, UnknownNameError
 from convc.ir import ConvSpec
 from tests.tolerance import assert_bounded, error_bound
 from tests.tuning.records import LIMITS
@@ -207,6 +207,8 @@ def test_layers_to_tune_are_distinct_and_small():
     assert all(task.subject.flops < 2e9 for task in tasks)
     assert sum(len(task.layers) for task in tasks) == sum(row.spec.flops < 2e9 for row in layers())
     assert {n for t in layer_tasks(["dw3"], "*", 0.003) for n in t.layers} < {row.name for row in layers(["dw3"])}  # fmt: skip
+    with pytest.raises(InputError, match="must leave a layer; got 0, and the smallest of 8 has 0"):
+        layer_tasks(["dw3"], "*", 0.0)
     with pytest.raises(UnknownNameError, match="no_such"):
         layer_tasks((), "no_such*", 1.0)
 

@@ -124,8 +124,8 @@ def compiled() -> ConvModule:
     cases = []
     transforms = ((8, 8), (12, 8), (12, 16), (20, 12))
     for index, spec in enumerate([*DENSE.values(), *DEPTHWISE.values()]):
-        turn = index + index // 2
-        cases.append(case(spec, transforms[index % 4], products=3 + turn % 2, whole=turn % 3 == 0))
+        products, whole = 3 + index // 4 % 2, index // 2 % 2 == 0
+        cases.append(case(spec, transforms[index % 4], products=products, whole=whole))
     # Every other length once, dense or depthwise, longer than the map or not.
     for index, t in enumerate(LENGTHS[2:-1]):
         group = (1, 8)[index % 2]

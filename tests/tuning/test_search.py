@@ -58,6 +58,19 @@ def test_every_algorithm_that_is_not_hopeless_is_measured_first():
     assert len(first) == 10
 
 
+def test_of_an_algorithm_that_is_neither_promising_nor_hopeless_one_setting_is_measured():
+    fair = [Setting("fair", {"rows": r}, 2.0 + 0.01 * r) for r in range(5)]
+    first = Search(sorted([*GRID, *fair], key=lambda s: s.seconds)).next()
+    assert [s for s in first if s.algorithm == "fair"] == fair[:1]
+
+
+def test_times_of_settings_that_are_not_asked_for_do_not_end_the_walk():
+    alone, beside = Search(GRID), Search(GRID)
+    # As where an earlier run has tuned with an algorithm that this one leaves out.
+    beside.known = {("other", ()): Trial(0.5)}
+    assert run(alone) == run(beside) > 1
+
+
 def test_it_goes_on_as_if_it_had_never_stopped():
     whole, parts = Search(GRID), Search(GRID)
     run(whole)
@@ -147,6 +160,9 @@ def test_a_workload_is_tuned_once_however_often_it_occurs():
     tasks = tasks_of(parse(NET))
     assert [(t.layers, t.count) for t in tasks] == [(("one", "two"), 2), (("three",), 1)]
     assert tasks[0].name == "one (+1)"
+    assert [t.layers for t in tasks_of(parse(NET), "t*")] == [("two",), ("three",)]
+    with pytest.raises(UnknownNameError, match="unknown layer 'four'"):
+        tasks_of(parse(NET), "four")
 
 
 CHAIN = """graph @g { %x = input : f32[1,16,112,112]  %w = constant splat(0.5) : f32[96,16,1,1]
@@ -165,9 +181,6 @@ def test_layers_that_one_kernel_could_compute_are_a_task():
     assert len({s.key for s in settings}) == len(settings) > 4
     assert chain_tasks_of(graph, AVX512, Policy(exclude=("bottleneck",))) == ()
     assert [t.layers for t in chain_tasks_of(graph, AVX512, Policy(), "y")] == [("e > d > y",), ("d > y",)]  # fmt: skip
-    assert [t.layers for t in tasks_of(parse(NET), "t*")] == [("two",), ("three",)]
-    with pytest.raises(UnknownNameError, match="unknown layer 'four'"):
-        tasks_of(parse(NET), "four")
 
 
 def test_a_layer_knows_what_a_round_is_worth():

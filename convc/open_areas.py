@@ -2,22 +2,26 @@
 
     shapes = {"x": (1, 3, "H=64..512", "W=64..512")}
 
-The model is imported for each area that code is made for, and once more for a size in between: what the shape rules say of that size is
-compared with what the import says, value by value. So a size that is written into the model is named.
+The model is imported for each area that code is made for, for two sizes in between, odd and even, and for the least: what the shape rules
+say of those sizes is compared with what the import says, and nodes, attributes and constants must be the same. So a size that is written
+into the model, or that something but a Resize is computed from, is named.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 import msgspec
+import numpy as np
 
 from convc.errors import ConvcError, InvalidModelError, ShapeError
 from convc.ir.area import open_area
 from convc.ir.area_graph import AreaGraph, Extents
-from convc.ir.graph import Graph
+from convc.ir.graph import CONSTANT, Graph
 from convc.ir.types import Shape
 from convc.lowering.build import Built
 from convc.lowering.program import Program
@@ -128,10 +132,11 @@ def opened(
         raise InvalidModelError(f"areas must be from {low_h} x {low_w} to {high_h} x {high_w}; got {outside[0][0]} x {outside[0][1]}.")  # fmt: skip
     names = tuple(n for n, s in shapes.items() if any(isinstance(d, str) for d in s[1:]))
 
-    done = iter(range(len(sizes) + 1))
+    # Known before the largest says what the least is that it can do, so that it may be one too many.
+    count, done = len(sizes) + len(_others((low_h, low_w), whole)), itertools.count()
 
     def at(size: tuple[int, int]) -> Graph:
-        progress("import", next(done), len(sizes) + 1)
+        progress("import", next(done), count)
         bound = {n: (*s[:2], *size) if n in names else tuple(s) for n, s in shapes.items()}
         return load(bound)  # type: ignore[arg-type]
 
@@ -149,12 +154,56 @@ def opened(
     rest = [smaller(size) for size in ordered[1:]]  # type: ignore[arg-type]
     graphs = (largest, *(open_area(graph, names) for graph in rest))
     least = tuple(map(max, (low_h, low_w), largest.least))
-    size = between(least, whole)  # type: ignore[arg-type]
-    last = smaller(size)
-    _compare(largest, last, size)
+    others = {size: smaller(size) for size in _others(least, whole)}  # type: ignore[arg-type]
+    for size, graph in others.items():
+        _same(first, whole, graph, size)
+        _compare(largest, graph, size)
     for part in graphs[1:]:
         _agree(largest, part, names[0])
+    last = others[between(least, whole)]  # type: ignore[index]
     return Areas(names, (first, *rest, last), graphs, least)  # type: ignore[arg-type]
+
+
+def _others(least: tuple[int, int], whole: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Return sizes at which the model must be what it is at the largest: between, odd; one more, even; the least.
+
+    Example:
+        >>> _others((8, 8), (64, 32))
+        ((37, 21), (38, 22), (8, 8))
+    """
+    size = between(least, whole)
+    even = tuple(min(s + 1, t) for s, t in zip(size, whole, strict=True))
+    return tuple(dict.fromkeys((size, even, least)))  # type: ignore[arg-type]
+
+
+# What of these differs from size to size has rules in `ir.area_rules`.
+_BY_RULE: Final = ("slice", "resample", "reshape")
+
+
+def _same(whole: Graph, at: tuple[int, int], other: Graph, size: tuple[int, int]) -> None:
+    """Raise ShapeError at the first node, attribute or constant that the model has at one size and not at another."""
+
+    def refuse(what: str) -> ShapeError:
+        return ShapeError(
+            f"{what} must be the same for every height and width; it is not for {at} and {size}: it was computed from them. "
+            "Give height and width numbers, and compile once for each size."
+        )
+
+    for name in [n.name for n in whole.nodes] + [n.name for n in other.nodes]:
+        one, two = whole.by_name.get(name), other.by_name.get(name)
+        if one is None or two is None:
+            raise refuse(f"%{name} ({(one or two).op})")  # type: ignore[union-attr]
+        if one.op == CONSTANT == two.op:
+            resampled = all(user.op == "resample" for user in whole.users[name])
+            if not resampled and not np.array_equal(
+                one.value, two.value, equal_nan=one.type.is_float
+            ):
+                raise refuse(f"constant %{name}")
+            continue
+        if (one.op, one.inputs) != (two.op, two.inputs):
+            raise refuse(f"%{name} ({one.op})")
+        if one.op not in _BY_RULE and one.attributes != two.attributes:
+            raise refuse(f"attributes of %{name} ({one.op})")
 
 
 def _compare(largest: AreaGraph, smaller: Graph, size: tuple[int, int]) -> None:

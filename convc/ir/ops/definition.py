@@ -77,7 +77,7 @@ class OpDef:
         if not self.elementwise or self.arity != (1, 1):
             return False
         with np.errstate(all="ignore"):
-            return not np.any(self.reference([np.zeros(1)], attributes))
+            return not np.any(self.reference([np.zeros(1, np.int64)], attributes))
 
 
 def check_arity(op: OpDef, count: int) -> None:

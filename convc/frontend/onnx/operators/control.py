@@ -25,6 +25,10 @@ __all__ = ["ROWS"]
 def if_(node: OperatorNode) -> Result:
     """Write If."""
     if node.is_constant(0):
+        if node.is_open and any(origin is not None for origin in node.origins(0)):
+            raise Unsupported(
+                "a condition that follows from an open height or width (give height and width numbers, and compile once for each size)"
+            )
         taken = "then_branch" if bool(node.constant(0).reshape(-1)[0]) else "else_branch"
         node.attributes.ignore("then_branch", "else_branch")
         return tuple(node.body(taken, []))

@@ -55,17 +55,15 @@ def tried(path: Path) -> str:
     """Return `right`, `refused`, `too large`, or what goes wrong with a file."""
     signal.setitimer(signal.ITIMER_PROF, LIMIT_SECONDS)
     try:
-        graph = from_onnx(path)
+        try:
+            graph = from_onnx(path)
+        except REFUSALS as error:
+            return "refused" if str(error).strip() else "refused without a word"
         if sum(n.type.size for n in graph.nodes) > _MOST_ELEMENTS:
             return "too large"
         return _differs(graph) or "right"
-    except REFUSALS as error:
-        frames = [Path(f.filename).parts for f in traceback.extract_tb(error.__traceback__)]
-        # The compiler has nothing to refuse in what was imported.
-        if any("compiler.py" in parts for parts in frames):
-            return f"refused by the compiler: {error}"
-        return "refused"
     except BaseException as error:
+        # Refusals, too: there is nothing to refuse in what was imported.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}: {str(error)[:300]}"
     finally:

@@ -37,9 +37,9 @@ __all__ = ["ALGORITHM", "Grouped"]
 _MOST_UNROLLED = 1024
 
 
-# Cycles of the model's own, and where the permuted row does not stay in registers. On one core of an Intel Xeon, strips of 14, the least and
-# the median of two runs, in us: 3x3 of 4 channels a group, 128 at 56 x 56, 168 and 250; of 8, 256 at 28 x 28, 225 and 334; of 16, 512 at
-# 14 x 14, 144 and 199, where `direct` takes 205 and 192: as fast.
+# Cycles of the model's own, and where the permuted row does not stay in registers. On one core of an Intel Xeon, strips of 14, the
+# least and the median of two runs, in us: 3x3 of 4 channels a group, 128 at 56 x 56, 168 and 250; of 8, 256 at 28 x 28, 225 and 334; of
+# 16, 512 at 14 x 14, 144 and 199, where `direct` takes 205 and 192: as fast.
 _MEASURED = 0.8
 _SPILLED = 1.15
 

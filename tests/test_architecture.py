@@ -60,7 +60,7 @@ PARTS: Final = (
     Part("lock", ("schedules", "ir", "target", "toolchain", "version"), ("msgspec",)),
     Part("planning", ("lock", "tuning", "schedules", "ir", "target")),
     Part("compiled_model", ("planning", "deploy", "ir", "schedules", "lowering", "runtime"), ("numpy",)),
-    Part("open_areas", ("ir", "lowering", "runtime"), ("msgspec",)),
+    Part("open_areas", ("ir", "lowering", "runtime"), ("numpy", "msgspec")),
     Part("compiler", ("compiled_model", "open_areas", "planning", "source", "deploy", "ir", "ir.passes", "target", "schedules", "lowering", "runtime", "toolchain", "version"), (*_DATA, "onnx")),
     Part("explaining", ("compiler", "planning", "source", "ir", "target", "schedules", "runtime"), ("numpy",)),
     # The tools: all that stands on the compiler, but for the command line.

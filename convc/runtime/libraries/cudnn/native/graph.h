@@ -3,7 +3,7 @@
 #include <limits>
 #include <memory>
 
-#include "description.h"
+#include "../../native/description.h"
 #include "descriptor.h"
 #include "shape.h"
 

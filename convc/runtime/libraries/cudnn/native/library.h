@@ -6,9 +6,11 @@
 #include <string>
 
 #include "abi.h"
-#include "host.h"
+#include "../../native/host.h"
 
 namespace convc_cudnn {
+
+using namespace convc_library;
 
 struct Library {
   Status (*cudnnCreate)(Handle*);

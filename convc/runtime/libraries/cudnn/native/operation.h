@@ -3,7 +3,7 @@
 #pragma once
 #include <memory>
 
-#include "description.h"
+#include "../../native/description.h"
 #include "shape.h"
 
 namespace convc_cudnn {

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <vector>
 
-#include "host.h"
+#include "../../native/host.h"
 #include "library.h"
 
 namespace convc_cudnn {

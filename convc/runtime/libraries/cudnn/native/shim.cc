@@ -7,7 +7,7 @@
 #include <list>
 #include <unordered_map>
 
-#include "host.h"
+#include "../../native/host.h"
 #include "operation.h"
 #include "plans.h"
 #include "timer.h"

@@ -3,7 +3,7 @@
 #include <dlfcn.h>
 
 #include "abi.h"
-#include "host.h"
+#include "../../native/host.h"
 
 namespace convc_cudnn {
 

@@ -1,5 +1,6 @@
-// What the shim asks of whoever has loaded its module: TVM's runtime in Python, libconvc in a product. libconvc fills in the variables
-// below; where they are empty, the functions of tvm_ffi and TVM's runtime are there. Those are weak: a product has none of them.
+// What a library's shim asks of whoever has loaded its module: TVM's runtime in Python, libconvc in a product. libconvc fills in the variables
+// below; where they are empty, the functions of tvm_ffi and TVM's runtime are there. Those are weak: a product has none of them. And so are
+// the variables: a module with two libraries in it has them once.
 #pragma once
 #include <dlfcn.h>
 #include <tvm/ffi/c_api.h>
@@ -17,12 +18,12 @@ extern "C" {
 using ConvcStream = void*();
 using ConvcTake = void*(int type, int device, uint64_t bytes, int code, int bits);
 using ConvcGive = int(int type, int device, void* memory);
-__attribute__((visibility("default"))) ConvcStream* convc_stream = nullptr;
-__attribute__((visibility("default"))) ConvcTake* convc_take_workspace = nullptr;
-__attribute__((visibility("default"))) ConvcGive* convc_give_workspace = nullptr;
+__attribute__((visibility("default"), weak)) ConvcStream* convc_stream = nullptr;
+__attribute__((visibility("default"), weak)) ConvcTake* convc_take_workspace = nullptr;
+__attribute__((visibility("default"), weak)) ConvcGive* convc_give_workspace = nullptr;
 }
 
-namespace convc_cudnn {
+namespace convc_library {
 
 // An error on its way to the caller: the name of its Python class, and what is said.
 struct Failure {
@@ -41,7 +42,7 @@ class Thrower {
   const char* kind_;
   std::ostringstream words_;
 };
-#define CONVC_THROW(KIND) ::convc_cudnn::Thrower(#KIND).words()
+#define CONVC_THROW(KIND) ::convc_library::Thrower(#KIND).words()
 
 // Run it and return 0, or leave the message with the module's host and return -1.
 template <class Function>
@@ -63,14 +64,14 @@ int guarded(Function function) {
 inline std::string text_of(const TVMFFIAny& value) {
   if (value.type_index == kTVMFFIRawStr) return value.v_c_str;
   if (value.type_index == kTVMFFISmallStr) return std::string(value.v_bytes, value.small_str_len);
-  if (value.type_index != kTVMFFIStr) CONVC_THROW(TypeError) << "a cuDNN call's description must be a string; got a value of type " << value.type_index << ".";
+  if (value.type_index != kTVMFFIStr) CONVC_THROW(TypeError) << "a library's call's description must be a string; got a value of type " << value.type_index << ".";
   const TVMFFIByteArray* bytes = TVMFFIBytesGetByteArrayPtr(value.v_obj);
   return std::string(bytes->data, bytes->size);
 }
 
 inline const DLTensor* tensor_of(const TVMFFIAny& value) {
   if (value.type_index == kTVMFFIDLTensorPtr) return static_cast<const DLTensor*>(value.v_ptr);
-  if (value.type_index != kTVMFFITensor) CONVC_THROW(TypeError) << "a cuDNN call's operand must be a tensor; got a value of type " << value.type_index << ".";
+  if (value.type_index != kTVMFFITensor) CONVC_THROW(TypeError) << "a library's call's operand must be a tensor; got a value of type " << value.type_index << ".";
   return TVMFFITensorGetDLTensorPtr(value.v_obj);
 }
 
@@ -108,4 +109,4 @@ class HostMemory {
   void* memory_ = nullptr;
 };
 
-}  // namespace convc_cudnn
+}  // namespace convc_library

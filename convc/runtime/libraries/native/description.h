@@ -1,5 +1,5 @@
-// What convc writes into a call: "kind=forward;pads=1,1;steps=bias,relu;policy=heuristic;...". All of it is decided when the model is
-// compiled; convc/runtime/libraries/cudnn/description.py is the other side and says what each field means.
+// What convc writes into a call of a library: "kind=forward;pads=1,1;steps=bias,relu;...". All of it is decided when the model is compiled;
+// convc/runtime/libraries/NAME/description.py is the other side and says what each field means.
 #pragma once
 #include <cstdlib>
 #include <map>
@@ -9,7 +9,7 @@
 
 #include "host.h"
 
-namespace convc_cudnn {
+namespace convc_library {
 
 inline std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
@@ -30,7 +30,7 @@ class Description {
   const std::string& text(const std::string& name) const {
     auto found = fields_.find(name);
     if (found == fields_.end()) {
-      CONVC_THROW(ValueError) << "a cuDNN call must have the field '" << name << "'; got none.";
+      CONVC_THROW(ValueError) << "a library's call must have the field '" << name << "'; got none.";
     }
     return found->second;
   }
@@ -46,4 +46,4 @@ class Description {
   std::map<std::string, std::string> fields_;
 };
 
-}  // namespace convc_cudnn
+}  // namespace convc_library

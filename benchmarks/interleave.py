@@ -8,6 +8,9 @@ of milliseconds (ONNX Runtime, OpenMP runtimes). On a machine with as many cores
 down. No fixed pause is right for all of them and none is switched off, since within a block spinning is what makes the next call
 start fast. So the wait ends when the process has stopped using CPU time. The first call of a block wakes the sleeping pool and
 brings weights back into the caches.
+
+On a shared machine a core is at times nearly twice as slow, for tenths of a second to seconds. With a `reference`, a call whose time
+depends on the machine alone, a block counts only if the reference took about its best before it and behind it.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ _IDLE_SHARE: Final = 0.05
 _WAIT_LIMIT_SECONDS: Final = 1.0
 _BLOCK_SECONDS: Final = 0.1
 _FEWEST_CALLS, _MOST_CALLS = 3, 50
+# Of the reference's best: undisturbed it repeats within 3 %, a neighbour on the same core costs 40 to 80 %.
+_CALM: Final = 1.1
+# Blocks that do not count are repeated in further rounds, up to so many times as many as were asked for.
+_MOST_ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +48,20 @@ class Contestant:
 class Timing:
     """One contestant's calls.
 
-    Units:
-        seconds
+    Attributes:
+        samples: seconds of the calls that count.
+        calls: which of all its calls those are, the first being 0.
+        always_idle: whether the process was idle before each of its blocks.
+        disturbed, undisturbed: how many of its blocks the machine slowed down, and how many not; the former count only where there are
+            none of the latter.
     """
 
     name: str
     samples: tuple[float, ...]
+    calls: tuple[int, ...] = ()
     always_idle: bool = True
+    disturbed: int = 0
+    undisturbed: int = 0
 
     @property
     def median(self) -> float:
@@ -81,11 +95,60 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A block's calls that may count, the number of the first of them, and the reference's seconds, the longer of before and behind."""
+
+    first: int
+    samples: tuple[float, ...]
+    reference: float
+
+
+class _Blocks:
+    """One contestant's blocks."""
+
+    def __init__(self, contestant: Contestant) -> None:
+        self.contestant = contestant
+        self.always_idle = True
+        self._blocks: list[_Block] = []
+        self._calls = 0
+
+    def run(self, reference: Callable[[], float], before: float) -> float:
+        """Run a block; return what the reference took behind it."""
+        self.always_idle &= wait_until_idle()
+        call = self.contestant.call
+        warm = _seconds(call)
+        count = min(_MOST_CALLS, max(_FEWEST_CALLS, round(_BLOCK_SECONDS / warm)))
+        samples = tuple(_seconds(call) for _ in range(count))
+        wait_until_idle()
+        behind = reference()
+        self._blocks.append(_Block(self._calls + 1, samples, max(before, behind)))
+        self._calls += 1 + count
+        return behind
+
+    def calm(self, best: float) -> list[_Block]:
+        """Return the blocks during which the reference took about its best."""
+        return [b for b in self._blocks if b.reference <= _CALM * best]
+
+    def timing(self, best: float) -> Timing:
+        calm = self.calm(best)
+        blocks = calm or self._blocks
+        return Timing(
+            self.contestant.name,
+            tuple(s for b in blocks for s in b.samples),
+            tuple(b.first + i for b in blocks for i in range(len(b.samples))),
+            self.always_idle,
+            len(self._blocks) - len(calm),
+            len(calm),
+        )
+
+
 def interleave(
     contestants: Sequence[Contestant],
     rounds: int,
     *,
     seed: int = 0,
+    reference: Callable[[], float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
     """Return every contestant's timing over `rounds` rounds.
@@ -94,23 +157,25 @@ def interleave(
         contestants: already warm: each has run once.
         rounds: at least 1.
         seed: of the order within the rounds.
+        reference: runs something that always takes equally long on an undisturbed machine, and returns its seconds. Where a contestant
+            has fewer than `rounds` undisturbed blocks there are further rounds, up to three times as many. None: every block counts.
         progress: called with (round, rounds) before each round.
     """
-    order = list(contestants)
+    measure = reference or (lambda: 0.0)
+    order = [_Blocks(c) for c in contestants]
     shuffle = random.Random(seed).shuffle
-    samples: dict[str, list[float]] = {c.name: [] for c in contestants}
-    restless: set[str] = set()
-    for number in range(rounds):
+    wait_until_idle()
+    now = best = measure()
+    number = 0
+    while number < rounds or (
+        number < _MOST_ROUNDS * rounds and any(len(b.calm(best)) < rounds for b in order)
+    ):
         if progress is not None:
-            progress(number, rounds)
+            progress(number, max(rounds, number + 1))
         shuffle(order)
-        for contestant in order:
-            if not wait_until_idle():
-                restless.add(contestant.name)
-            warm = _seconds(contestant.call)
-            count = min(_MOST_CALLS, max(_FEWEST_CALLS, round(_BLOCK_SECONDS / warm)))
-            samples[contestant.name] += [_seconds(contestant.call) for _ in range(count)]
-    return {
-        name: Timing(name, tuple(seconds), name not in restless)
-        for name, seconds in samples.items()
-    }
+        for blocks in order:
+            now = blocks.run(measure, now)
+            best = min(best, now)
+        number += 1
+    made = {b.contestant.name: b.timing(best) for b in order}
+    return {c.name: made[c.name] for c in contestants}

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from benchmarks.interleave import Contestant, interleave
+from benchmarks.interleave import Contestant, Timing, interleave
 from benchmarks.layer_list import Layer
 from benchmarks.layer_model import NODE, LayerModel
+from benchmarks.machine_pace import machine_reference
 from benchmarks.model_runs import largest_error
 from benchmarks.onnx_file import open_model
 from benchmarks.peers import Peer
@@ -87,12 +88,14 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, str]
 
 
-def _kernel_call(module: Module, model: LayerModel, samples: list[float]) -> Callable[[], object]:
-    """Return a call that adds the kernel's times to `samples`."""
+def _kernel_call(
+    module: Module, model: LayerModel, samples: list[list[float]]
+) -> Callable[[], object]:
+    """Return a call that adds the kernel's times in it to `samples`."""
 
     def call() -> None:
         steps = [t for t in module.profile(model.feed, _REPEATS) if t.step.op in _OPS]
-        samples.extend(sum(t.seconds[i] for t in steps) for i in range(_REPEATS))
+        samples.append([sum(t.seconds[i] for t in steps) for i in range(_REPEATS)])
 
     return call
 
@@ -105,7 +108,7 @@ class _Candidates:
         self.threads = threads
         self.compiled: dict[str, CompiledModel] = {}
         self.modules: dict[str, Module] = {}
-        self.samples: dict[str, list[float]] = {}
+        self.samples: dict[str, list[list[float]]] = {}
         self.accuracy: dict[str, float] = {}
         self.errors: dict[str, str] = {}
         self.chosen = ""
@@ -149,18 +152,19 @@ class _Candidates:
             made.append(Contestant(_CALL, lambda: module.run(self.model.feed)))
         return made
 
-    def results(self) -> tuple[AlgorithmResult, ...]:
+    def results(self, timings: Mapping[str, Timing]) -> tuple[AlgorithmResult, ...]:
         """Return one row per algorithm that ran, in the order of compilation."""
         rows = []
         for name, compiled in self.compiled.items():
             choice = compiled.plan[NODE]
+            calls = [self.samples[name][i] for i in timings[f"{_KERNEL} {name}"].calls]
             estimate = next(c.seconds for c in choice.candidates if c.algorithm == name)
             rows.append(
                 AlgorithmResult(
                     name,
                     name == self.chosen,
                     estimate or 0.0,
-                    statistics.median(self.samples[name]),
+                    statistics.median(s for call in calls for s in call),
                     self.accuracy[name],
                     dict(choice.knobs),
                 )
@@ -215,21 +219,25 @@ def measure_layer(
                 if peer.name == "onnxruntime":
                     profile = KernelProfile(file, threads, Path(folder))
                     contestants.append(Contestant(_ORT_KERNEL, lambda p=profile: p.infer(inputs)))
-        timings = interleave(contestants, rounds, seed=seed)
-        ort_kernel = profile.finish(("Conv", "FusedConv", "ConvTranspose")) if profile else None
-    return _result(layer, candidates, {n: t.median for n, t in timings.items()}, ort_kernel, errors, peers, peak_gflops)  # fmt: skip
+        timings = interleave(contestants, rounds, seed=seed, reference=machine_reference(threads))
+        ort_kernel = None
+        if profile:
+            calls = timings[_ORT_KERNEL].calls
+            ort_kernel = profile.finish(("Conv", "FusedConv", "ConvTranspose"), calls)
+    return _result(layer, candidates, timings, ort_kernel, errors, peers, peak_gflops)
 
 
 def _result(
     layer: Layer,
     candidates: _Candidates,
-    seconds: dict[str, float],
+    timings: Mapping[str, Timing],
     ort_kernel: float | None,
     errors: dict[str, str],
     peers: Sequence[Peer],
     peak_gflops: float,
 ) -> LayerResult:
-    rows = candidates.results()
+    rows = candidates.results(timings)
+    seconds = {name: timing.median for name, timing in timings.items()}
     best = next((row for row in rows if row.chosen), None)
     call = seconds.get(_CALL)
     peer_seconds = {p.name: seconds[p.name] for p in peers if p.name in seconds}

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.interleave import Contestant, Timing, interleave
+from benchmarks.machine_pace import machine_reference
 from benchmarks.onnx_file import OnnxFile
 from benchmarks.ours import CONVC
 from benchmarks.peers import Array, Infer, Peer, peers_named
@@ -29,7 +30,8 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one comparison found; engines by name, "convc" among them.
 
     Attributes:
-        ms: median time of a call, in milliseconds, of every engine that runs, wrong or right.
+        ms: median time of a call, in milliseconds, of every engine that runs, wrong or right; of calls that the machine did not slow
+            down, where there are such.
         fastest_ms: of the fastest call; on a busy machine it says more than the median.
         spread: half the distance between the quartiles, relative to the median.
         calls: how many were timed.
@@ -161,6 +163,7 @@ def compare(
         [Contestant(name, lambda infer=infer: infer(inputs)) for name, infer in running.items()],
         rounds,
         seed=seed,
+        reference=machine_reference(threads),
         progress=lambda done, total: say(f"round {done + 1} of {total}"),
     )
     ms = {name: 1e3 * timing.median for name, timing in timings.items()}
@@ -190,6 +193,8 @@ def _warnings(timings: Iterable[Timing]) -> list[str]:
             texts.append(
                 f"{timing.name} varies by {100 * timing.spread:.0f} % (half the quartiles' distance); quiet is below {100 * _NOISY:.0f} %."
             )
+        if timing.disturbed and not timing.undisturbed:
+            texts.append(f"{timing.name} was measured on a machine that was slower all the time.")
         if not timing.always_idle:
             texts.append(f"before {timing.name} the process did not become idle; other pools spin.")
     return texts

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmarks.arguments import check_rounds, say
 from benchmarks.interleave import Contestant, Timing, interleave
+from benchmarks.machine_pace import machine_reference
 from benchmarks.training_networks import CLASSES, initial, loss_of_torch, resnet18
 from convc.cli.layer_table import layer_rows, layer_table
 from convc.cli.render import Column, seconds, table
@@ -100,7 +101,12 @@ def _run(a: argparse.Namespace, screen: Console) -> None:
         middle, (worst, name) = found[len(found) // 2][0], found[-1]
         screen.print(f"differences, of each gradient's maximum: median {middle:.1e}, largest {worst:.1e} in '{name}'")  # fmt: skip
     contestants = [Contestant(name, call) for name, call in calls.items()]
-    timings = interleave(contestants, rounds, progress=lambda i, n: say(f"round {i + 1} of {n}"))
+    timings = interleave(
+        contestants,
+        rounds,
+        reference=machine_reference(threads),
+        progress=lambda i, n: say(f"round {i + 1} of {n}"),
+    )
     say("")
     screen.print(_table(timings, a))
     if a.profile:

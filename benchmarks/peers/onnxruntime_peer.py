@@ -52,12 +52,16 @@ class KernelProfile:
         """Run once."""
         self._session.run(None, dict(zip(self._names, inputs, strict=True)))
 
-    def finish(self, operators: Sequence[str]) -> float | None:
-        """Return the median seconds of the kernels of these operators, None if there were none; the session ends."""
+    def finish(self, operators: Sequence[str], calls: Sequence[int]) -> float | None:
+        """Return the median seconds of the kernels of these operators in these of its calls; the session ends.
+
+        None if there was none, or not one in each call.
+        """
         events = json.loads(Path(self._session.end_profiling()).read_text())
         times = [
             event["dur"] * 1e-6
             for event in events
             if event.get("cat") == "Node" and event["args"].get("op_name") in operators
         ]
-        return statistics.median(times) if times else None
+        made = max(calls, default=-1) + 1
+        return statistics.median(times[c] for c in calls) if made and len(times) >= made else None

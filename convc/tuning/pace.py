@@ -22,7 +22,7 @@ from convc.schedules.backend import backend_of
 from convc.schedules.llvm.compiler import build
 from convc.target import Target
 
-__all__ = ["REFERENCE_FLOPS", "Pace", "reference_seconds"]
+__all__ = ["REFERENCE_FLOPS", "Pace", "reference_call", "reference_seconds"]
 
 # 14 MFLOP of 3 x 3 products, in L2: 0.08 ms on a core at 175 GFLOP/s, and so little beside a sample of 3 ms.
 _SPEC: Final = ConvSpec.of((1, 64, 14, 14), (64, 64, 3, 3), pads=(1, 1, 1, 1))
@@ -41,7 +41,7 @@ class Pace:
     """
 
     def __init__(self, target: Target, undisturbed: float) -> None:
-        self._call, self._undisturbed = _reference(target), undisturbed
+        self._call, self._undisturbed = reference_call(target), undisturbed
 
     def now(self) -> float:
         """Return how many times as long as undisturbed the reference takes.
@@ -53,15 +53,15 @@ class Pace:
 
 def reference_seconds(target: Target) -> float:
     """Return what the reference takes at best, in seconds."""
-    call, until = _reference(target), time.perf_counter() + _SECONDS
+    call, until = reference_call(target), time.perf_counter() + _SECONDS
     best = call()
     while time.perf_counter() < until:
         best = min(best, call())
     return best
 
 
-def _reference(target: Target) -> Callable[[], float]:
-    """Return a call of the reference kernel that returns its seconds."""
+def reference_call(target: Target) -> Callable[[], float]:
+    """Return a call of the reference kernel that returns its seconds; it runs in the calling thread's pool."""
     backend, problem = backend_of(target), Problem(_SPEC)
     direct = backend.algorithm("direct")
     knobs = dict(direct.knobs(problem, target)) | {"parallel": int(target.cores > 1)}

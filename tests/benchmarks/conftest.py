@@ -1,4 +1,4 @@
-"""Quick and alone: no peak is measured, blocks are short, and the cache is the test's own."""
+"""Quick and alone: no peak and no pace is measured, blocks are short, and the cache is the test's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import run_facts
+from benchmarks import machine_pace, run_facts
 from tests.benchmarks.tiny_model import save_tiny
 
 
@@ -14,6 +14,7 @@ from tests.benchmarks.tiny_model import save_tiny
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(run_facts, "_peak", lambda threads: 100.0)
+    monkeypatch.setattr(machine_pace, "_kernel", lambda threads: lambda: 1e-4)
     monkeypatch.setattr("benchmarks.interleave._BLOCK_SECONDS", 0.0)
 
 

@@ -142,6 +142,25 @@ def test_every_round_has_every_contestant_and_its_first_call_does_not_count() ->
     assert progress == [(i, 5) for i in range(5)]
 
 
+def test_blocks_on_a_slow_machine_do_not_count_and_are_repeated() -> None:
+    made: list[int] = []
+    paces = iter([1.0, 1.0, 1.5, 1.0, 1.0, *[0.99] * 20])
+    timing = interleave(
+        [Contestant("a", lambda: made.append(0))], 2, reference=lambda: next(paces)
+    )["a"]
+    assert (timing.undisturbed, timing.disturbed) == (2, 2), "before or behind two of four blocks"
+    assert timing.calls == (1, 2, 3, 13, 14, 15)
+    assert len(timing.samples) == 6
+    assert len(made) == 16
+
+
+def test_where_the_machine_is_always_slow_all_blocks_count() -> None:
+    paces = iter([1.0, *[1.5] * 20])
+    timing = interleave([Contestant("a", lambda: None)], 2, reference=lambda: next(paces))["a"]
+    assert (timing.undisturbed, timing.disturbed) == (0, 6), "three times the rounds, then the end"
+    assert len(timing.samples) == 18
+
+
 def test_the_wait_ends_when_no_thread_works() -> None:
     stop = threading.Event()
 

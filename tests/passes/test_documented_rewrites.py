@@ -20,6 +20,7 @@ FREE = {
     "remove_identities": "%x = input : f32[2,3,4]",
     "fuse_activations": "%x = input : f32[2,3]",
     "merge_pads": "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3]",
+    "drop_dead_taps": "%x = input : f32[1,1,14,4]",
     "replace_global_pools": "%x = input : f32[1,3,4,4]",
     "absorb_broadcasts": "%x = input : f32[1,3,4,4]",
     "fold_channel_affine": "%x = input : f32[1,1,3,3]",

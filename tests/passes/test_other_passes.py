@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convc.ir.passes.deduplicate_nodes import deduplicate_nodes
+from convc.ir.passes.drop_dead_taps import drop_dead_taps
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.merge_pads import merge_pads
@@ -186,6 +187,47 @@ def test_pads_merge(body, after):
     assert lines(merged) == [after]
     data = inputs_of(graph)
     np.testing.assert_array_equal(interpret(merged, data)["y"], interpret(graph, data)["y"])
+
+
+DEAD = {
+    # extents, filter, (strides, dilations, pads) -> filter and attributes that are left
+    "both ends": ((14, 14), (3, 3), ((1, 1), (24, 12), (24, 12, 24, 12)), (1, 3), ((), (1, 12), (0, 12, 0, 12))),
+    "one end": ((2, 4), (3, 3), ((2, 1), (1, 1), (1, 1, 1, 1)), (2, 3), ((2, 1), (), (0, 1, 1, 1))),
+    "a single point": ((1, 1), (5, 3), ((1, 1), (1, 1), (2, 1, 2, 1)), (1, 1), ((), (), ())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("extents", "kernel", "given", "left", "after"), DEAD.values(), ids=DEAD)
+def test_taps_that_read_padding_alone_go(extents, kernel, given, left, after):
+    strides, dilations, pads = map(list, given)
+    weights = np.random.default_rng(0).integers(1, 9, (2, 3, *kernel)).astype(np.float32)
+    graph = parse(
+        f"graph @g {{ %x = input : f32[1,3,{extents[0]},{extents[1]}] %w = constant dense({weights.ravel().tolist()}) : f32[2,3,{kernel[0]},{kernel[1]}]"
+        f" %y = conv(%x, %w) {{strides = {strides}, dilations = {dilations}, pads = {pads}}} return %y }}"
+    )
+    cut = eliminate_dead_nodes(drop_dead_taps(graph))
+    attributes = cut["y"].attributes
+    assert cut["w_live"].type.shape[2:] == left
+    assert (attributes.strides or (1, 1)) == (after[0] or (1, 1))
+    assert (attributes.dilations, attributes.pads) == after[1:]
+    data = inputs_of(graph)
+    np.testing.assert_array_equal(interpret(cut, data)["y"], interpret(graph, data)["y"])
+    assert drop_dead_taps(cut) is cut
+
+
+ALIVE = {
+    "every tap reads data": "{pads = [1, 1, 1, 1]}",
+    "padding alone, everywhere": "{strides = [9, 9], pads = [5, 5, 9, 9]}",
+    "a negative pad would follow": "{dilations = [3, 1], pads = [2, 1, 1, 1]}",
+}
+
+
+@pytest.mark.parametrize("attributes", ALIVE.values(), ids=ALIVE.keys())
+def test_other_taps_stay(attributes):
+    graph = parse(
+        f"graph @g {{ %x = input : f32[1,1,4,4] %w = constant splat(1.0) : f32[1,1,3,3] %y = conv(%x, %w) {attributes} return %y }}"
+    )
+    assert drop_dead_taps(graph) is graph
 
 
 UNMERGED = {

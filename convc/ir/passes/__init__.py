@@ -14,6 +14,7 @@ from convc.errors import ConvcError
 from convc.ir.graph import Graph
 from convc.ir.passes.absorb_broadcasts import absorb_broadcasts
 from convc.ir.passes.deduplicate_nodes import deduplicate_nodes
+from convc.ir.passes.drop_dead_taps import drop_dead_taps
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.fold_channel_affine import fold_channel_affine
 from convc.ir.passes.fold_constants import fold_constants
@@ -48,6 +49,7 @@ PIPELINE: Final = _named(
     remove_identities,
     fuse_activations,
     merge_pads,
+    drop_dead_taps,
     replace_global_pools,
     absorb_broadcasts,
     # Layers absorb their surroundings: weights first, then the epilogue takes what is left.

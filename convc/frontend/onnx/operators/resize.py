@@ -42,7 +42,7 @@ def _write(
     x = node.value()
     if followed:
         # Nearest, too: a table for each size, where a gather would have one. In one order for all sizes: they are compared by name.
-        for i in sorted(followed):
+        for i in sorted(followed, reverse=True):
             x = _resampled(node, x, axes[i], rules, followed[i])
     elif rules.mode == "nearest":
         places = [rules.nearest(a) for a in axes]
@@ -57,8 +57,9 @@ def _write(
         for i, p in enumerate(places):
             x = take(node, x, p, i)
     else:
-        # Shrink first, enlarge last: fewer points in between.
-        for i in sorted(range(len(axes)), key=lambda i: axes[i].result / axes[i].extent):
+        # Shrink first, enlarge last: fewer points in between. Rows are combined as vectors, points within a row are gathered one by one:
+        # rows first where that leaves fewer points to gather, last where it would make more (21 x 28 x 28 to 224 x 224: 3.2 ms -> X).
+        for i in sorted(range(len(axes)), key=lambda i: _order(axes[i], i)):
             x = _resampled(node, x, axes[i], rules, ResampleAttributes(i))
     if beyond is None:
         return x
@@ -71,6 +72,11 @@ def _write(
         return x
     value = node.literal(beyond, node.type().dtype, "extrapolation")
     return node.emit("where", [node.literal(mask, "bool", "outside"), value, x])
+
+
+def _order(axis: Axis, index: int) -> tuple[float, int]:
+    ratio = axis.result / axis.extent
+    return ratio, -index if ratio > 1 else index
 
 
 def _resampled(

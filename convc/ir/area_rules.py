@@ -18,7 +18,7 @@ __all__ = ["RULES"]
 
 # What an op's windows read beyond the valid part.
 _ZERO, _LOWEST = 0.0, float("-inf")
-_SAME: Final = frozenset({"lrn", "softmax", "log_softmax", "topk", "argmax"})
+_SAME: Final = frozenset({"lrn", "softmax", "log_softmax", "topk", "argmax", "layer_norm"})
 
 
 def _elementwise(walk: Walk, node: Node) -> None:

@@ -15,7 +15,19 @@ from convc.ir.epilogue import Step
 from convc.ir.types import FLOATS
 from convc.schedules.logistic import one_plus_exp_of_minus
 
-__all__ = ["BINARY", "UNARY", "apply_steps", "cast", "map_elements", "rounded", "zero_beyond"]
+__all__ = [
+    "BINARY",
+    "UNARY",
+    "apply_steps",
+    "cast",
+    "is_once",
+    "map_elements",
+    "once",
+    "rounded",
+    "zero_beyond",
+]
+
+ONCE: Final = "computed_once"
 
 Tensor = te.Tensor
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
@@ -24,6 +36,16 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 def map_elements(x: Tensor, function: Callable[[Expr], Expr]) -> Tensor:
     """Return the tensor of `function` of each element."""
     return te.compute(x.shape, lambda *i: function(x(*i)), name="map")
+
+
+def once(shape: Sequence[int], function: Callable[..., Expr], name: str) -> Tensor:
+    """Return a tensor that the schedules which take anything compute before its readers, and not anew for each of them."""
+    return te.compute(tuple(shape), function, name=name, attrs={ONCE: 1})
+
+
+def is_once(block: Any) -> bool:
+    """Return whether a TensorIR block computes such a tensor."""
+    return ONCE in block.annotations
 
 
 def cast(x: Tensor, dtype: str) -> Tensor:

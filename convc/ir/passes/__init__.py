@@ -24,6 +24,7 @@ from convc.ir.passes.merge_affine import merge_affine
 from convc.ir.passes.merge_pads import merge_pads
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
+from convc.ir.passes.sink_transposes import sink_transposes
 
 __all__ = ["PASSES", "PIPELINE", "Pass", "run_passes"]
 
@@ -47,6 +48,7 @@ PIPELINE: Final = _named(
     deduplicate_nodes,
     # One spelling for one meaning.
     remove_identities,
+    sink_transposes,
     fuse_activations,
     merge_pads,
     drop_dead_taps,

@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
+from convc.schedules.scalar import is_once
 from convc.target import Target
 
 __all__ = ["schedule", "schedule_block", "schedule_transpose"]
@@ -41,7 +42,7 @@ def _inline_producers(sch: s_tir.Schedule) -> None:
     results = {sch.get(b).name_hint for b in sch.get_output_blocks(sch.get_sblock("root"))}
     for block in sch.get_child_blocks(sch.get_sblock("root")):
         info = sch.get(block)
-        if not _reduces(info) and info.name_hint not in results:
+        if not _reduces(info) and info.name_hint not in results and not is_once(info):
             sch.compute_inline(block)
 
 

@@ -15,6 +15,7 @@ from tvm import s_tir, tirx
 
 from convc.schedules.divisors import greatest_divisor
 from convc.schedules.llvm.tiling import blocks_of, extent, fused
+from convc.schedules.scalar import is_once
 from convc.target import Target
 
 __all__ = ["schedule", "schedule_transpose"]
@@ -71,7 +72,7 @@ def _inline_producers(sch: s_tir.Schedule) -> None:
     for block in blocks_of(sch):
         info = sch.get(block)
         reduces = any(v.iter_type == tirx.IterVar.CommReduce for v in info.iter_vars)
-        if reduces or info.name_hint in results:
+        if reduces or info.name_hint in results or is_once(info):
             continue
         sch.compute_inline(block)
 

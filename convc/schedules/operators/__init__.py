@@ -7,6 +7,7 @@ from typing import Final
 from convc.schedules.operators import (
     elementwise,
     gather,
+    layer_norm,
     linear,
     local,
     logic,
@@ -31,6 +32,7 @@ OPERATORS: Final[dict[str, Operator]] = {
         window,
         window_grad,
         linear,
+        layer_norm,
         movement,
         gather,
         order,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
+
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.converter import Converter
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators.reshape import normalized_axes
+from convc.ir.ops.layer_norm import LayerNormAttributes
 from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.ops.shape import ReshapeAttributes
 
@@ -28,20 +31,35 @@ def _normalized(
     return node.step("mul", [centred, factor]), mean, factor
 
 
-def layer_normalization(node: OperatorNode) -> tuple[str, ...]:
+def layer_normalization(node: OperatorNode) -> str | tuple[str, ...]:
     """Write LayerNormalization; mean and variance in float32 at least, as stash_type asks."""
     a, data = node.attributes, node.type()
     a.only("stash_type", 1)
     (axis,) = normalized_axes(node, (a.integer("axis", -1),), data.rank)
+    epsilon = a.real("epsilon", 1e-5)
     wide = data.dtype if data.dtype == "float64" else "float32"
+    one_axis = axis == data.rank - 1 and node.type(1).size == data.shape[axis] > 0
+    if one_axis and data.dtype == wide and not any(node.outputs[1:]):
+        return _along_last(node, epsilon)
     axes = tuple(range(axis, data.rank))
-    y, mean, factor = _normalized(
-        node, node.cast(node.value(), wide), axes, a.real("epsilon", 1e-5)
-    )
+    y, mean, factor = _normalized(node, node.cast(node.value(), wide), axes, epsilon)
     y = node.step("mul", [node.cast(y, data.dtype), node.value(1)])
     if node.has(2):
         y = node.step("add", [y, node.value(2)])
     return y, mean, factor
+
+
+def _along_last(node: OperatorNode, epsilon: float) -> str:
+    """Write one op: the mean and the factor have no reader."""
+    data = node.type()
+    axis = data.rank - 1
+    row = ReshapeAttributes((*[1] * axis, data.shape[axis]))
+    scale = node.step("reshape", [node.value(1)], row)
+    if node.has(2):
+        bias = node.step("reshape", [node.value(2)], row)
+    else:
+        bias = node.literal(np.zeros(row.shape), data.dtype, "bias")
+    return node.emit("layer_norm", [node.value(), scale, bias], LayerNormAttributes(axis, epsilon))
 
 
 def group_normalization(node: OperatorNode) -> str:

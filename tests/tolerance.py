@@ -36,6 +36,7 @@ SCALAR_ERRORS: Final[Mapping[str, int]] = {
     "softplus": 2,
     "tanh": 4,
     "erf": 4,
+    "gelu": 8,
     "sinh": 2,
 }
 

@@ -32,7 +32,7 @@ __all__ = ["OPERAND_STEPS", "POLYNOMIALS", "Step", "apply_epilogue", "check_epil
 OPERAND_STEPS: Final = ("bias", "add")
 
 # Functions that a compiler writes out as a polynomial, which reads its argument about 20 times; other functions at most 3 times.
-POLYNOMIALS: Final = frozenset({"elu", "erf", "exp", "sigmoid", "silu", "softplus", "tanh"})
+POLYNOMIALS: Final = frozenset({"elu", "erf", "exp", "gelu", "sigmoid", "silu", "softplus", "tanh"})
 # softplus, then tanh in one kernel: 400 copies of the argument, and 7 s to compile it; one more function: minutes.
 _COPIES: Final = 64
 

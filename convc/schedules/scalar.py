@@ -6,6 +6,7 @@ an element, measured), and these into straight vector code. Every function here 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -143,6 +144,13 @@ def _hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
     return _clip(line, 0.0, 1.0)
 
 
+def _gelu(x: Tensor) -> Tensor:
+    e = _erf(map_elements(x, lambda v: v * _const(math.sqrt(0.5), x)))
+    return te.compute(
+        x.shape, lambda *i: _const(0.5, x) * x(*i) * (_const(1, x) + e(*i)), name="gelu"
+    )
+
+
 def _softplus(x: Tensor) -> Tensor:
     # max(x, 0) + log(1 + exp(-|x|)) does not overflow.
     e = topi.log(map_elements(_exp(topi.negative(topi.abs(x))), lambda v: v + _const(1, x)))
@@ -183,6 +191,7 @@ UNARY: Final[dict[str, Callable[..., Tensor]]] = {
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": lambda x: topi.multiply(x, _hard_sigmoid(x, 1 / 6, 0.5)),
     "silu": _silu,
+    "gelu": _gelu,
     "tanh": _tanh,
     "softplus": _softplus,
     "exp": _exp,

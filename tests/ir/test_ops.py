@@ -13,6 +13,7 @@ from convc.ir.epilogue import apply_epilogue
 from convc.ir.ops import OPS
 from convc.ir.ops.conv import ConvAttributes, DenseAttributes
 from convc.ir.ops.elementwise import UNARY
+from convc.ir.ops.layer_norm import LayerNormAttributes
 from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
 from convc.ir.ops.pool import LRNAttributes
 from convc.ir.ops.shape import (
@@ -37,6 +38,7 @@ FORMULAS = {
     "hard_sigmoid": lambda x: max(0.0, min(1.0, 0.2 * x + 0.5)),
     "hard_swish": lambda x: x * max(0.0, min(1.0, x / 6 + 0.5)),
     "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu": lambda x: x / 2 * (1 + math.erf(x / math.sqrt(2))),
     "tanh": math.tanh,
     "softplus": lambda x: math.log1p(math.exp(x)),
     "exp": math.exp,
@@ -175,6 +177,9 @@ REFUSALS = [
     ("reduce_sum", [t(2, dtype="bool")], ReduceAttributes((0,)), DTypeError, "reduce_sum data must have a number type; got i1[2]."),
     ("softmax", [t(2, 3)], AxisAttributes(2), ShapeError, "softmax axis must be in [-2, 2); got 2 for f32[2,3]."),
     ("softmax", [t(2, dtype="int8")], None, DTypeError, "softmax data must have a float type; got i8[2]."),
+    ("layer_norm", [t(2, 3)] + [t(1, 3)] * 2, LayerNormAttributes(2), ShapeError, "layer_norm axis must be in [0, 2); got 2 for f32[2,3]."),
+    ("layer_norm", [t(2, 3), t(3), t(1, 3)], LayerNormAttributes(1), ShapeError, "layer_norm scale and bias must have the shape (1, 3) for f32[2,3] along axis 1, which must not be empty; got f32[3] and f32[1,3]."),
+    ("layer_norm", [t(2, 3), t(1, 3), t(1, 3, dtype="float64")], LayerNormAttributes(1), DTypeError, "layer_norm operands must have one float type; got f32[2,3], f32[1,3], f64[1,3]."),
     ("reshape", [t(2, 3)], ReshapeAttributes((4,)), ShapeError, "reshape must keep the element count 6 of f32[2,3]; got shape (4,)."),
     ("transpose", [t(2, 3)], TransposeAttributes((0, 0)), ShapeError, "transpose perm must order the axes of f32[2,3]; got (0, 0)."),
     ("concat", [t(2, 3)], ConcatAttributes(2), ShapeError, "concat axis must be in [0, 2); got 2."),

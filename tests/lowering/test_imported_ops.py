@@ -13,6 +13,7 @@ from convc.ir.ops.gather import (
     ScatterAttributes,
     ScatterNDAttributes,
 )
+from convc.ir.ops.layer_norm import LayerNormAttributes
 from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
 from convc.ir.ops.logic import (
     COMPARISONS,
@@ -27,6 +28,7 @@ from convc.ir.ops.resample import ResampleAttributes
 from convc.ir.ops.sample import DeformAttributes, GridAttributes, RoiAttributes
 from convc.ir.ops.select import NmsAttributes
 from convc.ir.reference import interpret
+from convc.ir.text import parse
 from tests.ir.imported_ops import IMPORTED
 
 rng = np.random.default_rng(0)
@@ -68,6 +70,11 @@ def nms_operands(count: int, centred: bool) -> list[np.ndarray]:
     return [boxes.astype(np.float32), scores, np.argsort(-scores, -1, kind="stable")]
 
 
+# Rows of whole vectors, of a part of one and of a prime; channels of a plain image; the leading axis; a single value.
+LAYER_NORMS = [
+    ((2, 5, 32), (1, 1, 32), 2), ((3, 40), (1, 40), 1), ((4, 7), (1, 7), 1), ((2, 12, 3, 5), (1, 12, 1, 1), 1), ((6, 9), (6, 1), 0), ((3, 1), (1, 1), 1),
+]  # fmt: skip
+
 CASES = [
     *((n, [whole(4, 5), whole(5)], None) for n in COMPARISONS),
     ("less", [i(-3, 3, 4, 5, dtype=np.int8), i(-3, 3, 4, 5, dtype=np.int8)], None),
@@ -107,6 +114,7 @@ CASES = [
     ("running", [i(0, 4, 3, 5, dtype=np.int32)], RunningAttributes(1)),
     ("resample", [f(2, 3, 6, 7), i(0, 6, 9, 2, dtype=np.int32), f(9, 2)], ResampleAttributes(2)),
     ("resample", [f(2, 3, 6, 7), i(0, 7, 9, 12, dtype=np.int32), f(9, 12)], ResampleAttributes(3)),
+    *(("layer_norm", [f(*s), f(*a), f(*a)], LayerNormAttributes(x)) for s, a, x in LAYER_NORMS),
     *(("grid_sample", [f(2, 3, 6, 7), f(2, 4, 5, 2)], GridAttributes(m, p, a))
       for m, p, a in (("nearest", "zeros", True), ("nearest", "border", False), ("linear", "zeros", False), ("linear", "reflection", True), ("cubic", "zeros", False), ("cubic", "reflection", False))),
     ("grid_sample", [f(2, 3, 4, 6, 7), f(2, 4, 5, 3, 3)], GridAttributes("linear", "border")),
@@ -156,6 +164,21 @@ def test_compiled_op_equals_its_reference(results, name: str) -> None:
     np.testing.assert_allclose(
         got[name].astype(np.float64), wanted[name].astype(np.float64), rtol=2e-5, atol=4e-6
     )
+
+
+@pytest.mark.parametrize("channels", [40, 32])
+def test_channels_in_blocks_are_normalised_as_they_lie(channels: int) -> None:
+    c = channels
+    graph = parse(
+        f"graph @g {{ %x = input : f32[2,8,6,7] %w = input : f32[{c},8,1,1] %v = input : f32[8,{c},1,1] %s = input : f32[1,{c},1,1]"
+        f" %b = input : f32[1,{c},1,1] %a = conv(%x, %w) %n = layer_norm(%a, %s, %b) {{axis = 1}} %y = conv(%n, %v) return %y }}"
+    )
+    feed = {n.name: f(*n.type.shape) for n in graph.nodes if n.op == "input"}
+    module = compile(graph, threads=1).load(threads=1)
+    copied = {t.step.node for t in module.profile(feed, 1) if t.step.op == "reorder"}
+    assert copied.isdisjoint({"a", "n"})
+    got, wanted = module.run(feed)["y"], interpret(graph, feed)["y"]
+    np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5 * np.abs(wanted).max())
 
 
 def test_every_imported_op_has_a_case() -> None:

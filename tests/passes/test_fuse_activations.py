@@ -58,6 +58,40 @@ def test_hard_swish_is_recognised_from_its_ramp(body):
     )
 
 
+GELU = {
+    "as torch": "%s = div(%x, %root) %e = erf(%s) %g = add(%e, %one) %m = mul(%x, %g) %y = mul(%m, %half) return %y",
+    "a factor": "%s = mul(%rooth, %x) %e = erf(%s) %g = add(%one, %e) %m = mul(%g, %x) %y = mul(%half, %m) return %y",
+    "half first": "%s = mul(%x, %rooth) %e = erf(%s) %g = add(%e, %one) %m = mul(%x, %half) %y = mul(%m, %g) return %y",
+    "half last": "%s = mul(%x, %rooth) %e = erf(%s) %g = add(%e, %one) %m = mul(%half, %x) %y = mul(%g, %m) return %y",
+}
+ROOTS = (
+    "%root = constant splat(1.4142135) : f32[] %rooth = constant splat(0.70710677) : f32[]"
+    " %one = constant splat(1.0) : f32[] %half = constant splat(0.5) : f32[] "
+)
+
+
+@pytest.mark.parametrize("body", GELU.values(), ids=GELU.keys())
+def test_gelu_is_recognised(body):
+    graph = graph_of(ROOTS + body)
+    fused = fuse_activations(graph)
+    fused.verify()
+    assert lines(fused) == ["%y = gelu(%x) : f32[3]"]
+    data = {"x": np.array([-4.0, 1.5, 7.0]), "v": np.zeros(3)}
+    np.testing.assert_allclose(
+        interpret(fused, data)["y"], interpret(graph, data)["y"], rtol=2.0**-20, atol=2.0**-23
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("splat(1.4142135)", "splat(1.5)"), ("%one = constant splat(1.0)", "%one = constant splat(2.0)"), ("mul(%x, %g)", "mul(%v, %g)"),
+     ("return %y", "return %y, %e"), ("splat(0.5)", "splat(0.25)")],
+)  # fmt: skip
+def test_what_is_nearly_gelu_stays(old, new):
+    graph = graph_of((ROOTS + GELU["as torch"]).replace(old, new))
+    assert fuse_activations(graph) is graph
+
+
 @pytest.mark.parametrize("last", ["div(%c, %six)", "mul(%c, %sixth)", "mul(%sixth, %c)"])
 def test_hard_sigmoid_is_recognised_from_its_ramp(last):
     graph = graph_of(f"{RAMP} %y = {last} return %y")

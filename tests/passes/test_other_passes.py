@@ -12,6 +12,7 @@ from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.merge_pads import merge_pads
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
+from convc.ir.passes.sink_transposes import sink_transposes
 from convc.ir.reference import interpret
 from convc.ir.text import parse, print_graph
 from tests.strategies import inputs_of
@@ -157,6 +158,37 @@ def test_transposes_of_three_axes_compose_in_the_right_order():
     np.testing.assert_array_equal(
         interpret(after, inputs_of(graph))["v"], interpret(graph, inputs_of(graph))["v"]
     )
+
+
+# ---- sink_transposes --------------------------------------------------------------------------------------------
+
+BLOCK = """
+  %t = transpose(%x) {perm = [0, 2, 3, 1]} %s = constant dense([1.0, 2.0, 0.5]) : f32[1,1,1,3] %b = constant splat(0.25) : f32[1,1,1,3]
+  %n = layer_norm(%t, %s, %b) {axis = 3} %w = constant dense([1.0, -1.0, 2.0, 3.0, 0.0, 1.0]) : f32[3,2] %m = matmul(%n, %w)
+  %k = constant dense([0.5, -0.5]) : f32[2] %a = add(%m, %k) %g = gelu(%a)
+"""
+SUNK = {
+    "an inverse": (f"{BLOCK} %y = transpose(%g) {{perm = [0, 3, 1, 2]}} return %y", []),
+    "means over height and width": (f"{BLOCK} %y = reduce_mean(%g) {{axes = [1, 2], keepdims = false}} return %y", []),
+    "a mean that keeps its axes": (f"{BLOCK} %r = reduce_mean(%g) {{axes = [1, 2]}} %y = mul(%g, %r) return %y", [(1, 4, 5, 2)]),
+    "nothing is gained": ("%t = transpose(%x) {perm = [0, 2, 3, 1]} %y = relu(%t) return %y", [(1, 4, 5, 3)]),
+    "another operand is no image": ("%v = input : f32[1,4,5,3] %t = transpose(%x) {perm = [0, 2, 3, 1]} %y = mul(%t, %v) return %y", [(1, 4, 5, 3)]),
+    "two of them": ("%t = transpose(%x) {perm = [0, 2, 3, 1]} %a = relu(%x) %u = transpose(%a) {perm = [0, 2, 3, 1]} %y = mul(%t, %u) return %y", [(1, 4, 5, 3)]),
+    "one of them has another reader": (f"{BLOCK} %y = transpose(%g) {{perm = [0, 3, 1, 2]}} %z = reshape(%t) {{shape = [60]}} return %y, %z", [(1, 4, 5, 3)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "left"), SUNK.values(), ids=SUNK.keys())
+def test_transposes_sink(body, left):
+    graph = graph_of("%x = input : f32[1,3,4,5]", body)
+    sunk = sink_transposes(graph)
+    sunk.verify()
+    assert [n.type.shape for n in sunk.nodes if n.op == "transpose"] == left
+    data = inputs_of(graph)
+    wanted, got = interpret(graph, data), interpret(sunk, data)
+    for name in wanted:
+        np.testing.assert_allclose(got[name], wanted[name], rtol=1e-12, atol=1e-12)
+    assert sink_transposes(sunk) is sunk
 
 
 # ---- merge_pads, replace_global_pools ---------------------------------------------------------------------------

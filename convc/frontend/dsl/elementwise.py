@@ -30,6 +30,7 @@ __all__ = [
     "erf",
     "exp",
     "floor",
+    "gelu",
     "hard_sigmoid",
     "hard_swish",
     "leaky_relu",
@@ -74,6 +75,7 @@ relu = _unary("relu")
 sigmoid = _unary("sigmoid")
 hard_swish = _unary("hard_swish")
 silu = _unary("silu")
+gelu = _unary("gelu")
 sign = _unary("sign")
 tanh = _unary("tanh")
 softplus = _unary("softplus")

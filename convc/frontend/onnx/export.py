@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -70,6 +71,11 @@ def _scalar(
     """Write a function of one element."""
     if op == "silu":
         return w.add("Mul", [inputs[0], w.add("Sigmoid", inputs, f"{output}.sigmoid")], output)
+    if op == "gelu":  # Gelu is opset 20's
+        root, half, one = (w.constant(f"{output}.{n}", np.array(v, dtype)) for n, v in (("root", math.sqrt(0.5)), ("half", 0.5), ("one", 1)))  # fmt: skip
+        erf = w.add("Erf", [w.add("Mul", [inputs[0], root], f"{output}.scaled")], f"{output}.erf")
+        halved = w.add("Mul", [inputs[0], half], f"{output}.halved")
+        return w.add("Mul", [halved, w.add("Add", [erf, one], f"{output}.gate")], output)
     if op == "clip":
         limits = []
         for name, value in (("min", attributes.min), ("max", attributes.max)):
@@ -196,7 +202,7 @@ _UNARY: Final = {
 }  # fmt: skip
 
 ROWS: Final[Mapping[str, Row]] = {
-    **dict.fromkeys((*_UNARY, "silu", "clip"), _unary),
+    **dict.fromkeys((*_UNARY, "silu", "gelu", "clip"), _unary),
     **{f"{op}": _plain(op.capitalize()) for op in ("add", "sub", "mul", "div", "pow")},
     "maximum": _plain("Max"),
     "minimum": _plain("Min"),

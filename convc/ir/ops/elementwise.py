@@ -82,6 +82,7 @@ UNARY: Final[dict[str, Unary]] = {
     "hard_sigmoid": Unary(HardSigmoidAttributes, _hard_sigmoid),
     "hard_swish": Unary(NoAttributes, lambda x: x * _hard_sigmoid(x, 1 / 6, 0.5)),
     "silu": Unary(NoAttributes, lambda x: x * _sigmoid(x)),
+    "gelu": Unary(NoAttributes, lambda x: x / 2 * (1 + _erf(x * math.sqrt(0.5)))),
     "tanh": Unary(NoAttributes, np.tanh),
     "softplus": Unary(NoAttributes, lambda x: np.logaddexp(x, 0)),
     "exp": Unary(NoAttributes, np.exp),

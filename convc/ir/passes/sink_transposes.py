@@ -49,16 +49,14 @@ class _Sink:
 
 
 def _elementwise(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
-    images = []
-    for operand in operands:
-        image = s.channels_first(operand)
-        if image is not None and operand.type.shape != node.type.shape:
-            return False
-        images.append(image if image is not None else s.constant_first(operand))
-    kept = [i for i in images if i is not None]
-    if len(kept) == len(images):
-        s.transposed(node, s.r.add(node.name, node.op, kept, node.attributes))
-    return len(kept) == len(images)
+    if node.type.rank != 4 or not any(map(s.channels_first, operands)):
+        return False
+    images = [s.channels_first(o) or s.constant_first(o) for o in operands]
+    whole = [i for i in images if i is not None]
+    if len(whole) < len(images):
+        return False
+    s.transposed(node, s.r.add(node.name, node.op, whole, node.attributes))
+    return True
 
 
 def _layer_norm(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:

@@ -60,6 +60,11 @@ def _silu(call: Call) -> Tensor:
     return s + call.x * s * (1.0 - s)
 
 
+def _gelu(call: Call) -> Tensor:
+    share = 0.5 + 0.5 * apply("erf", [call.x * math.sqrt(0.5)])
+    return share + call.x * apply("exp", [-0.5 * (call.x * call.x)]) / math.sqrt(2 * math.pi)
+
+
 UNARY: Final[dict[str, Rule]] = {
     "relu": _scaled(lambda c: _sign(c.y)),
     "clip": _scaled(lambda c: _equal(c.x, c.y)),
@@ -69,6 +74,7 @@ UNARY: Final[dict[str, Rule]] = {
     "hard_sigmoid": _scaled(_hard_sigmoid),
     "hard_swish": _scaled(_hard_swish),
     "silu": _scaled(_silu),
+    "gelu": _scaled(_gelu),
     "tanh": _scaled(lambda c: 1.0 - c.y * c.y),
     "softplus": _scaled(lambda c: apply("sigmoid", [c.x])),
     "exp": _scaled(lambda c: c.y),

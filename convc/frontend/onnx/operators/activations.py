@@ -87,18 +87,17 @@ def gelu(node: OperatorNode) -> str:
         ONNX Gelu-20.
     """
     approximate = node.attributes.text("approximate", "none", ("none", "tanh"))
+    if approximate == "none":
+        return node.emit("gelu", [node.value()])
     x, dtype = node.value(), node.type().dtype
 
     def scalar(value: float, stem: str) -> str:
         return node.literal(value, dtype, stem)
 
-    if approximate == "none":
-        inner = node.step("erf", [node.step("mul", [x, scalar(math.sqrt(0.5), "sqrt_half")])])
-    else:
-        cubic = node.step("mul", [node.step("mul", [x, x]), x])
-        small = node.step("mul", [cubic, scalar(0.044715, "cubic_factor")])
-        scale = scalar(math.sqrt(2 / math.pi), "scale")
-        inner = node.step("tanh", [node.step("mul", [node.step("add", [x, small]), scale])])
+    cubic = node.step("mul", [node.step("mul", [x, x]), x])
+    small = node.step("mul", [cubic, scalar(0.044715, "cubic_factor")])
+    scale = scalar(math.sqrt(2 / math.pi), "scale")
+    inner = node.step("tanh", [node.step("mul", [node.step("add", [x, small]), scale])])
     half = node.step("mul", [x, scalar(0.5, "half")])
     return node.emit("mul", [half, node.step("add", [inner, scalar(1.0, "one")])])
 

@@ -16,6 +16,7 @@ from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.cudnn_use import CudnnUse
 from convc.schedules.dual import posed
+from convc.schedules.op_choice import op_key
 from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
@@ -41,7 +42,7 @@ class CandidateReport:
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """One convolution and every algorithm's answer to it; of a module with an open height and width, for one area."""
+    """One node with a choice and every algorithm's answer to it; of a module with an open height and width, for one area."""
 
     node: str
     op: str
@@ -67,7 +68,7 @@ def explain(
     logs: Sequence[str | os.PathLike[str]] | None = None,
     areas: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[LayerReport, ...]:
-    """Return, for every convolution, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
+    """Return, for every layer with a choice, each algorithm with its estimate or the reason why it cannot; arguments as `compile`."""
     graphs = reduced_graphs(source, shapes=shapes, values=values, dequantize=dequantize, dtype=dtype, areas=areas)  # fmt: skip
     machine = parse_target(target, mcpu, threads or usable_threads())
     wishes = Wishes.of(algo, algo_for, policy, logs, cudnn=cudnn)
@@ -88,8 +89,11 @@ def _reports(
         reports.append(LayerReport(node.name, node.op, problem.spec.key, rows, area))
     for name, choice in plan.gradients.items():
         key = weight_gradient_spec(graph, graph[name]).key
-        rows = tuple(_gradient_report(row, choice) for row in choice.candidates)
+        rows = tuple(_short_report(row, choice) for row in choice.candidates)
         reports.append(LayerReport(name, graph[name].op, key, rows, area))
+    for name, choice in plan.operations.items():
+        rows = tuple(_short_report(row, choice) for row in choice.candidates)
+        reports.append(LayerReport(name, graph[name].op, op_key(graph, graph[name]), rows, area))
     return reports
 
 
@@ -104,7 +108,7 @@ def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -
     return CandidateReport(row.algorithm, chosen, row.seconds, facts.workspace, facts.error, reason)
 
 
-def _gradient_report(row: Candidate, choice: Choice) -> CandidateReport:
+def _short_report(row: Candidate, choice: Choice) -> CandidateReport:
     chosen = row.algorithm == choice.algorithm
     reason = choice.reason if chosen else row.reason
     workspace = None if row.seconds is None else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from convc.errors import TuningError
 from convc.ir.graph import Graph, Node
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
+from convc.schedules.op_choice import has_choice, op_algorithm, op_key
 from convc.schedules.plan import Chain, Choice, Plan, Unsupported
 from convc.schedules.select import is_convolution, problem_of
 from convc.schedules.table import TEMPLATE
@@ -57,6 +58,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
         batch: the number of samples; 0 where shapes are fixed.
         layers: convolutions by node name.
         gradients: weight gradients by node name.
+        operations: other ops that have a choice, by node name.
         chains: of layers that run as one kernel.
     """
 
@@ -65,6 +67,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 0
     layers: dict[str, LockedLayer]
     gradients: dict[str, LockedLayer] = {}
+    operations: dict[str, LockedLayer] = {}
     chains: tuple[LockedChain, ...] = ()
 
     def choices(self, graph: Graph, target: Target) -> Plan:
@@ -84,8 +87,13 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
             for node in graph.nodes
             if is_weight_gradient(node)
         }
+        operations = {
+            node.name: self._operation(graph, node, target)
+            for node in graph.nodes
+            if has_choice(node, target)
+        }
         chains = tuple(Chain(c.layers, c.knobs, c.reason, c.kind) for c in self.chains)
-        return Plan(choices, chains, gradients)
+        return Plan(choices, chains, gradients, operations)
 
     def _convolution(self, graph: Graph, node: Node, target: Target) -> Choice:
         problem = problem_of(graph, node)
@@ -103,6 +111,12 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
             return _with_knobs(node.name, layer, set())
         row = weight_gradient_named(layer.algorithm)
         names = set() if row.supports(spec, target) else set(row.knobs(spec, target))
+        return _with_knobs(node.name, layer, names)
+
+    def _operation(self, graph: Graph, node: Node, target: Target) -> Choice:
+        layer = _fitting(self.operations, node.name, op_key(graph, node))
+        row, types = op_algorithm(node, layer.algorithm, target), [n.type for n in graph.operands(node)]  # fmt: skip
+        names = set() if row is None else set(row.knobs(node, types, target))
         return _with_knobs(node.name, layer, names)
 
 
@@ -214,29 +228,22 @@ def lock_of(
     graph: Graph, plan: Plan, target: Target, graph_sha256: str, options: Mapping[str, str]
 ) -> Lock:
     """Return the lock of a plan."""
-    layers = {
-        name: LockedLayer(
-            problem_of(graph, graph[name]).key, choice.algorithm, dict(choice.knobs), choice.reason
-        )
-        for name, choice in plan.choices.items()
-    }
-    gradients = {
-        name: LockedLayer(
-            weight_gradient_spec(graph, graph[name]).key,
-            choice.algorithm,
-            dict(choice.knobs),
-            choice.reason,
-        )
-        for name, choice in plan.gradients.items()
-    }
+
+    def locked(choices: Mapping[str, Choice], key: Callable[[Node], str]) -> dict[str, LockedLayer]:
+        return {
+            name: LockedLayer(key(graph[name]), c.algorithm, dict(c.knobs), c.reason)
+            for name, c in choices.items()
+        }
+
     return Lock(
         versions=versions(),
         target=str(target),
         threads=target.cores,
         graph_sha256=graph_sha256,
         options=dict(options),
-        layers=layers,
-        gradients=gradients,
+        layers=locked(plan.choices, lambda n: problem_of(graph, n).key),
+        gradients=locked(plan.gradients, lambda n: weight_gradient_spec(graph, n).key),
+        operations=locked(plan.operations, lambda n: op_key(graph, n)),
         chains=tuple(
             LockedChain(layers=c.layers, knobs=dict(c.knobs), reason=c.reason, kind=c.kind)
             for c in plan.chains

@@ -13,7 +13,7 @@ from convc.lock import Lock, joined, lock_of, read_lock
 from convc.schedules.cudnn_use import CudnnUse, wishes_with_cudnn
 from convc.schedules.plan import Plan
 from convc.schedules.policy import Policy
-from convc.schedules.select import AUTO, select
+from convc.schedules.select import AUTO, is_convolution, select
 from convc.target import Target
 from convc.tuning.knowledge import Knowledge, knowledge
 
@@ -134,7 +134,8 @@ def plan_graph(
     known = Knowledge({})
     if wishes.policy.by == "time":
         known = knowledge(target, wishes.logs)
-    pins, policy = wishes_with_cudnn(wishes.cudnn, target, wishes.algo_for, wishes.policy)
+    convolves = any(map(is_convolution, graph.nodes))
+    pins, policy = wishes_with_cudnn(wishes.cudnn, target, wishes.algo_for, wishes.policy, convolves)  # fmt: skip
     plan = select(
         graph,
         target,

@@ -48,7 +48,7 @@ class CudnnUse(StrEnum):
     REQUIRE = "require"
 
 
-CudnnOption = Annotated[CudnnUse, typer.Option("--cudnn", help="cuDNN's convolutions on CUDA targets: nowhere, wherever they apply, or for every convolution; auto: where a tuned record, a pin or the policy asks for them.")]  # fmt: skip
+CudnnOption = Annotated[CudnnUse, typer.Option("--cudnn", help="cuDNN on CUDA targets: nowhere; for convolutions, pools and softmax wherever it applies; or for every convolution, or an error, and for the others where it applies; auto: where a tuned record, a pin or the policy asks for it.")]  # fmt: skip
 
 
 def parse_policy(

@@ -99,7 +99,7 @@ _RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(("conv", "conv_transpose", "dense", "conv_local", "conv_local_data_grad", "conv_quantized"), _first),
     **dict.fromkeys(("max_pool", "average_pool", "lrn", "sum_pool_grad"), _first),
     **dict.fromkeys(("max_pool_grad", "max_pool_select", "grid_sample", "deform_columns"), _together),
-    **dict.fromkeys(("softmax", "log_softmax", "argmax", "topk", "running", "resample", "layer_norm"), _along_axis),
+    **dict.fromkeys(("softmax", "log_softmax", "softmax_grad", "log_softmax_grad", "argmax", "topk", "running", "resample", "layer_norm"), _along_axis),
     **dict.fromkeys(("concat", "gather_elements", "scatter_elements"), _off(lambda a: (a.axis,), _together)),
     **dict.fromkeys([n for n in OPS if n.startswith("reduce_")], _off(lambda a: a.axes)),
     "flip": _off(lambda a: a.axes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from convc.ir.graph import Graph, Node
 from convc.ir.ops import OPS
@@ -20,6 +21,7 @@ from convc.lowering.layouts import (
     assign_layouts,
     chain_of,
     chain_of_nodes,
+    chosen_op,
     gradient_row,
     is_channel_concatenation,
     quantized_operands,
@@ -36,6 +38,7 @@ from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
 from convc.schedules.layout import Layout
+from convc.schedules.op_choice import OWN, op_key
 from convc.schedules.plan import Chain, Knobs, Plan
 from convc.schedules.select import is_convolution, problem_for
 from convc.schedules.weight_gradients import WeightGradient, weight_gradient_spec
@@ -255,15 +258,25 @@ class _Emitter:
         arguments = [self.places.read(i, block) for i in operands]
         arguments.append(self.places.write(unit.result))
         views = [a.view for a in arguments]
-        kernel = unit_kernel(self.graph, unit, block, self.target, views, literals)
+        algorithm = chosen_op(unit, self.plan, self.target)
+        kernel = unit_kernel(self.graph, unit, block, self.target, views, literals, algorithm)
         op = "+".join(n.op for n in unit.nodes)
-        said = self.plan.gradients.get(unit.result.name)
-        if said is None:
-            self._call(Call(kernel, tuple(arguments), unit.result.name, op))
-            return
-        spec = weight_gradient_spec(self.graph, unit.result)
-        why = (said.algorithm, said.reason, said.knobs, spec.key, spec.flops)
-        self._call(Call(kernel, tuple(arguments), unit.result.name, op, *why))
+        call = Call(kernel, tuple(arguments), unit.result.name, op)
+        self._call(self._explained(call, unit.result))
+
+    def _explained(self, call: Call, node: Node) -> Call:
+        """Return the call of a node that is no convolution with what the plan says about it, if it does."""
+        if node.name in self.plan.gradients:
+            said, spec = self.plan.gradients[node.name], weight_gradient_spec(self.graph, node)
+            name, key, flops = said.algorithm, spec.key, spec.flops
+        elif node.name in self.plan.operations:
+            said, key, flops = self.plan.operations[node.name], op_key(self.graph, node), 0
+            name = "" if said.algorithm == OWN else said.algorithm
+        else:
+            return call
+        return replace(
+            call, algorithm=name, reason=said.reason, knobs=said.knobs, spec=key, flops=flops
+        )
 
 
 def _seen(argument: Argument, layout: Layout, split: tuple[int, ...] | None = None) -> Argument:

@@ -26,7 +26,7 @@ from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.layout import View
-from convc.schedules.operators import OPERATORS
+from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Knobs
 from convc.schedules.scalar import zero_beyond
 from convc.schedules.weight_gradients import WeightGradient
@@ -169,8 +169,9 @@ def unit_kernel(
     target: Target,
     views: Sequence[View],
     literals: dict[str, float],
+    algorithm: OpAlgorithm | None = None,
 ) -> Kernel:
-    """Return the kernel of a unit that is no convolution; `literals` are constants of one element, written into the code."""
+    """Return the kernel of a unit that is no convolution; `literals` are written into the code, `algorithm` computes one node's unit."""
     operands = [i for i in unit.operands if i not in literals]
     # Bits are what they are; everything else of half width is computed as float32, see `views`.
     widens = backend_of(target).widens and all(n.op != "bit_cast" for n in unit.nodes)
@@ -185,12 +186,11 @@ def unit_kernel(
         }
         arguments = list(tensors.values())
         types = [graph[i].type for i in unit.result.inputs]
-        special = OPERATORS[unit.result.op].special
-        if special and special.schedule in backend_of(target).schedules and len(unit.nodes) == 1:
-            result = special.compute(arguments, unit.result, types, target)
-            knobs = special.knobs(unit.result, types, target)
+        if algorithm is not None:
+            result = algorithm.compute(arguments, unit.result, types, block, target)
+            knobs = algorithm.knobs(unit.result, types, target)
             func = te.create_prim_func([*arguments, result])
-            return backend_of(target).schedules[special.schedule](func, knobs, target)
+            return backend_of(target).schedules[algorithm.schedule](func, knobs, target)
         for name, value in literals.items():
             dtype, rank = computed(graph[name].type).dtype, graph[name].type.rank
             shape = (1,) * max(rank, unit.result.type.rank + 1 if block else rank)
@@ -219,6 +219,8 @@ def unit_kernel(
         steps.append(f"%n{i}={node.op}({inputs}){node.attributes}{node.type}")
         names[node.name] = f"%n{i}"
     stem = "_".join(n.op for n in unit.nodes[:4])
+    if algorithm is not None:
+        stem = f"{algorithm.name}_{stem}"
     return named_kernel(stem, (block, *steps, [str(graph[i].type) for i in operands]), views, make)
 
 

@@ -19,7 +19,8 @@ from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.chains import chain_problem
 from convc.schedules.layout import PLAIN, Halo, Layout
-from convc.schedules.operators import OPERATORS
+from convc.schedules.op_choice import op_algorithm
+from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Chain, Plan
 from convc.schedules.select import is_convolution, problem_for, problem_of
 from convc.schedules.weight_gradients import (
@@ -35,6 +36,7 @@ __all__ = [
     "assign_layouts",
     "chain_of",
     "chain_of_nodes",
+    "chosen_op",
     "gradient_row",
     "quantized_operands",
 ]
@@ -111,7 +113,9 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             halos[key] = halos.get(key, Halo()).union(wanted.border)
             written[node.name] = block[node.name] = wanted.result.block
         else:
-            written[node.name] = block[node.name] = _followed(graph, unit, written)
+            written[node.name] = block[node.name] = _followed(
+                graph, unit, written, chosen_op(unit, plan, target)
+            )
     homes = _homes(graph, units, block)
     for value, home in homes.items():
         # One image has one halo: as large as any reader of any of its parts wants.
@@ -179,21 +183,31 @@ def _homes(graph: Graph, units: Sequence[Unit], block: dict[str, int]) -> dict[s
     return homes
 
 
-def _followed(graph: Graph, unit: Unit, written: dict[str, int]) -> int:
+def chosen_op(unit: Unit, plan: Plan, target: Target) -> OpAlgorithm | None:
+    """Return the algorithm that computes a unit instead of its ops' own computation."""
+    choice = plan.operations.get(unit.result.name)
+    return None if choice is None else op_algorithm(unit.result, choice.algorithm, target)
+
+
+def _followed(
+    graph: Graph, unit: Unit, written: dict[str, int], algorithm: OpAlgorithm | None
+) -> int:
     """Return the widest of the operands' blocks that every node of the unit can work in, or 0."""
     operands = [graph[i] for i in unit.operands]
     values = [n for n in operands if n.op != CONSTANT]
     if not all(n.type.is_image for n in (*values, unit.result)):
         return 0
     for block in sorted({written[n.name] for n in values}, reverse=True):
-        if block and all(_follows(graph, node, block) for node in unit.nodes):
+        if block and all(_follows(graph, node, block, algorithm) for node in unit.nodes):
             return block
     return 0
 
 
-def _follows(graph: Graph, node: Node, block: int) -> bool:
+def _follows(graph: Graph, node: Node, block: int, algorithm: OpAlgorithm | None) -> bool:
     operands = [graph[i] for i in node.inputs]
     if OPS[node.op].elementwise:
         operands = [n for n in operands if not is_literal(n)]
     types = [n.type for n in operands]
+    if algorithm is not None:
+        return algorithm.follows(node, types, block)
     return node.op in OPERATORS and OPERATORS[node.op].follows(node, types, block)

@@ -3,7 +3,7 @@
 auto     where a tuned record, a pin or the policy asks for it (the default)
 off      nowhere, whatever records say
 prefer   wherever it applies; elsewhere convc's own, and the plan says why
-require  for every convolution that no pin takes; one that it does not take is an error
+require  for every convolution that no pin takes; one that it does not take is an error. Other ops (pools, softmax) as for prefer
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ _NAME: Final = "cudnn"
 
 
 def wishes_with_cudnn(
-    use: CudnnUse, target: Target, pins: Mapping[str, str], policy: Policy
+    use: CudnnUse,
+    target: Target,
+    pins: Mapping[str, str],
+    policy: Policy,
+    convolutions: bool = True,
 ) -> tuple[dict[str, str], Policy]:
     """Return pins and policy that say the same as `use` besides what they said.
 
@@ -35,6 +39,7 @@ def wishes_with_cudnn(
         target: of the model.
         pins: node name pattern -> algorithm; they go before.
         policy: of the choice.
+        convolutions: whether the model has any.
 
     Raises:
         InputError: if `use` is none of the four, or asks for cuDNN where the target has none.
@@ -54,6 +59,6 @@ def wishes_with_cudnn(
         )
     if use == "off" and has:
         policy = replace(policy, exclude=(*policy.exclude, _NAME))
-    elif use == "prefer":
+    elif use in ("prefer", "require"):
         policy = replace(policy, require=(*policy.require, _NAME))
-    return {**pins, **({"*": _NAME} if use == "require" else {})}, policy
+    return {**pins, **({"*": _NAME} if use == "require" and convolutions else {})}, policy

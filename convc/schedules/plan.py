@@ -62,15 +62,20 @@ class Chain:
 class Plan:
     """Choices by node name; the layers of `chains` run as those say, and as their choices do only if a chain is taken out.
 
-    `gradients` are those of weight gradients, which no record holds.
+    `gradients` are those of weight gradients, `operations` those of other ops that there is another way to compute than their own; no
+    record holds either.
     """
 
     choices: Mapping[str, Choice]
     chains: tuple[Chain, ...] = field(default=())
     gradients: Mapping[str, Choice] = field(default_factory=dict)
+    operations: Mapping[str, Choice] = field(default_factory=dict)
 
     def __getitem__(self, node: str) -> Choice:
-        return self.choices[node] if node in self.choices else self.gradients[node]
+        for choices in (self.choices, self.gradients):
+            if node in choices:
+                return choices[node]
+        return self.operations[node]
 
     @property
     def untuned(self) -> tuple[tuple[str, Choice], ...]:

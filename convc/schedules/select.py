@@ -22,6 +22,7 @@ from convc.schedules.dual import solved
 from convc.schedules.gated import NAME as GATED
 from convc.schedules.gated import gated_layers
 from convc.schedules.offers import Offer, Offers, admissible, offers_of
+from convc.schedules.op_choice import Asked, choose_op, has_choice
 from convc.schedules.plan import Candidate, Choice, Plan
 from convc.schedules.policy import PREFERENCE, Policy
 from convc.schedules.tuned import Records
@@ -96,13 +97,14 @@ def select(
         graph: after all passes.
         target: the machine.
         algo: one algorithm for all layers that it applies to ("auto": what the node asks for, else the fastest).
-        algo_for: node name pattern -> algorithm; must apply. A pattern that matches weight gradients alone names one of theirs.
+        algo_for: node name pattern -> algorithm; must apply. A pattern that matches weight gradients alone names one of theirs, and one
+            that matches other ops alone one of those, see `op_choice`; beside convolutions such ops take it where it applies.
         policy: by what, and among which algorithms.
         records: measurements of this target by `Problem.key`.
 
     Raises:
-        UnknownNameError: for an algorithm nobody knows, or a pattern that matches no convolution.
-        UnsupportedConvError: if a pinned algorithm does not take its layer, or the policy leaves none; says why and which do.
+        UnknownNameError: for an algorithm nobody knows, or a pattern that matches no node with a choice.
+        ScheduleError: if a pinned algorithm does not take its layer, or the policy leaves none; says why and which do.
     """
     pins, policy, known = dict(algo_for or {}), policy or Policy(), records or {}
     nodes = [n for n in graph.nodes if is_convolution(n)]
@@ -110,10 +112,13 @@ def select(
     known_names = [row.name for row in backend.algorithms]
     policy.check([*known_names, NAME, GATED] if backend.chains else known_names)
     gradients = [n for n in graph.nodes if is_weight_gradient(n)]
+    operations = [n for n in graph.nodes if has_choice(n, target)]
+    named = [n.name for n in (*nodes, *gradients, *operations)]
     for pattern in pins:
-        if not any(_matches(n.name, pattern) for n in (*nodes, *gradients)):
-            raise unknown_name("convolution", pattern, [n.name for n in (*nodes, *gradients)])
-    pinned = [a for p, a in pins.items() if not gradients or any(_matches(n.name, p) for n in nodes)]  # fmt: skip
+        if not any(_matches(name, pattern) for name in named):
+            kind = "convolution" if len(named) == len(nodes) else "layer with a choice"
+            raise unknown_name(kind, pattern, named)
+    pinned = [a for p, a in pins.items() if any(_matches(n.name, p) for n in nodes)]
     for name in (algo, *pinned, *(w for n in nodes for w in _wishes(n))):
         if name not in (AUTO, *_ELSEWHERE):
             backend.algorithm(name)
@@ -145,8 +150,24 @@ def select(
         own = choices[chain.layers[-1]]
         choices[chain.layers[-1]] = replace(own, reason=f"{own.reason}; {chain.reason}")
     return Plan(
-        choices, (*chains, *gated), {n.name: _gradient(graph, n, target, pins) for n in gradients}
-    )
+        choices,
+        (*chains, *gated),
+        {n.name: _gradient(graph, n, target, pins) for n in gradients},
+        {n.name: choose_op(graph, n, target, _asked(graph, n, algo, pins), policy) for n in operations},
+    )  # fmt: skip
+
+
+def _asked(graph: Graph, node: Node, algo: str, pins: Mapping[str, str]) -> Asked:
+    """Return what pins say about an op: those that match it and no convolution must be obeyed."""
+    names = [n.name for n in graph.nodes if is_convolution(n)]
+    wishes = {} if algo == AUTO else {algo: f"--algo {algo}"}
+    for pattern, algorithm in pins.items():
+        if _matches(node.name, pattern) and algorithm != AUTO:
+            by = f"--algo-for {pattern}"
+            if not any(_matches(name, pattern) for name in names):
+                return Asked((algorithm, by))
+            wishes.setdefault(algorithm, by)
+    return Asked(wishes=wishes)
 
 
 def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str]) -> Choice:

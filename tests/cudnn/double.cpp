@@ -706,6 +706,7 @@ Status cudnnPoolingBackward(Handle handle, void* pooling, const void* alpha, voi
     }
   });
   write(*dxt, out, alpha, beta, dx);
+  story += "pool_backward " + std::to_string(p->mode) + ";";
   return STATUS_SUCCESS;
 }
 // Visits each set of places that one softmax runs over.
@@ -754,6 +755,7 @@ Status cudnnSoftmaxBackward(Handle handle, int algorithm, int mode, const void* 
     for (size_t i : places) out[i] = algorithm == SOFTMAX_LOG ? gradient[i] - std::exp(result[i]) * sum : result[i] * (gradient[i] - sum);
   });
   write(*dxt, out, alpha, beta, dx);
+  story += "softmax_backward " + std::to_string(algorithm) + ";";
   return STATUS_SUCCESS;
 }
 }

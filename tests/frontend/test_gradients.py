@@ -22,6 +22,7 @@ from convc.ir.ops.conv_local import (
     LocalWeightGradAttributes,
 )
 from convc.ir.ops.elementwise import BINARY, UNARY
+from convc.ir.ops.linear import AxisAttributes
 from convc.ir.ops.order import RunningAttributes
 from convc.ir.ops.pool import MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
@@ -84,6 +85,8 @@ CASES = [
     Case("matmul", ((2, 1, 3, 4), (5, 4, 2)), cc.matmul),
     Case("softmax", ((3, 4, 2),), lambda x: cc.softmax(x, 1)),
     Case("log_softmax", ((3, 4),), cc.log_softmax),
+    Case("softmax_grad", ((3, 4, 2), (3, 4, 2)), lambda y, dy: apply("softmax_grad", [y, dy], AxisAttributes(1))),
+    Case("log_softmax_grad", ((3, 4), (3, 4)), lambda y, dy: apply("log_softmax_grad", [y, dy], AxisAttributes(-1))),
     Case("reduce_sum", ((3, 4, 2),), lambda x: cc.sum(x, (0, 2))),
     Case("reduce_mean", ((3, 4, 2),), lambda x: cc.mean(x, 1, keepdims=True)),
     Case("reduce_max", ((3, 4, 2),), lambda x: cc.max(x, (0, 2))),

@@ -95,6 +95,13 @@ def _infer_softmax(types: Sequence[TensorType], a: AxisAttributes) -> TensorType
     return data
 
 
+def _infer_softmax_grad(types: Sequence[TensorType], a: AxisAttributes) -> TensorType:
+    result, gradient = types
+    if gradient != result:
+        raise ShapeError(f"softmax's gradient must be like the result, {result}; got {gradient}.")
+    return _infer_softmax(types, a)
+
+
 def _softmax_reference(arrays: Sequence[Array], a: AxisAttributes) -> Array:
     e = np.exp(arrays[0] - arrays[0].max(a.axis, keepdims=True))
     return e / e.sum(a.axis, keepdims=True)
@@ -103,6 +110,16 @@ def _softmax_reference(arrays: Sequence[Array], a: AxisAttributes) -> Array:
 def _log_softmax_reference(arrays: Sequence[Array], a: AxisAttributes) -> Array:
     shifted = arrays[0] - arrays[0].max(a.axis, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(a.axis, keepdims=True))
+
+
+def _softmax_grad(arrays: Sequence[Array], a: AxisAttributes) -> Array:
+    y, dy = arrays
+    return y * (dy - (dy * y).sum(a.axis, keepdims=True))
+
+
+def _log_softmax_grad(arrays: Sequence[Array], a: AxisAttributes) -> Array:
+    y, dy = arrays
+    return dy - np.exp(y) * dy.sum(a.axis, keepdims=True)
 
 
 ROWS: Final = (
@@ -116,6 +133,8 @@ ROWS: Final = (
     ),
     OpDef("softmax", AxisAttributes, (1, 1), _infer_softmax, _softmax_reference),
     OpDef("log_softmax", AxisAttributes, (1, 1), _infer_softmax, _log_softmax_reference),
+    OpDef("softmax_grad", AxisAttributes, (2, 2), _infer_softmax_grad, _softmax_grad),
+    OpDef("log_softmax_grad", AxisAttributes, (2, 2), _infer_softmax_grad, _log_softmax_grad),
     *(
         OpDef(
             name,

@@ -12,7 +12,14 @@ from convc.ir.ops import Attributes
 from convc.ir.text.elements import print_element
 from convc.ir.text.fields import attribute_fields
 
-__all__ = ["DENSE_LIMIT", "constant_form", "print_graph", "print_node", "quoted"]
+__all__ = [
+    "DENSE_LIMIT",
+    "constant_form",
+    "print_attributes",
+    "print_graph",
+    "print_node",
+    "quoted",
+]
 
 # A dense constant stays on one readable line: the 16 lanes of one vector, the longest list in a test.
 DENSE_LIMIT: Final = 16
@@ -62,7 +69,8 @@ def _constant(node: Node, weights: str) -> str:
     return f"dense({_listed([print_element(e.reshape(())) for e in node.value.reshape(-1, 1)])})"
 
 
-def _attributes(attributes: Attributes) -> str:
+def print_attributes(attributes: Attributes) -> str:
+    """Return what stands behind the operands: ` {kernel = [2, 2]}`, "" where all are at their defaults."""
     written = [
         f"{field.name} = {_VALUE[field.kind](getattr(attributes, field.name))}"
         for field in attribute_fields(type(attributes))
@@ -81,12 +89,12 @@ def print_node(node: Node, *, weights: str = "weights.npz") -> str:
         '%y = relu(%x) : f32[2,3]'
     """
     if node.op == INPUT:
-        body = INPUT + _attributes(node.attributes)
+        body = INPUT + print_attributes(node.attributes)
     elif node.op == CONSTANT:
         body = f"{CONSTANT} {_constant(node, weights)}"
     else:
         operands = ", ".join(f"%{quoted(i)}" for i in node.inputs)
-        body = f"{node.op}({operands}){_attributes(node.attributes)}"
+        body = f"{node.op}({operands}){print_attributes(node.attributes)}"
     return f"%{quoted(node.name)} = {body} : {node.type}"
 
 

@@ -32,6 +32,7 @@ from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.tf32 import ROUNDING
 from convc.schedules.layout import PLAIN, Halo, Layout
+from convc.schedules.library_call import CALL_BLOCK, library_call
 from convc.schedules.plain_epilogue import plain_extras
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties, direct_error
@@ -44,7 +45,6 @@ __all__ = ["ALGORITHM", "Cudnn", "schedule"]
 _TYPES: Final = ("float32", "float16", "bfloat16", "float64")
 # Of the peak of the units used, what a good engine reaches (llama.cpp's own SIMT kernels on an RTX 4090: 47 %). Not measured.
 _SHARE: Final = 0.5
-_CALL_BLOCK: Final = "cudnn"
 # Knobs of this name and a number are cuDNN's own settings of an engine.
 _SETTING: Final = "setting_"
 _TRANSFORMS: Final = frozenset({"fft", "fft_tiling", "winograd", "winograd_non_fused"})
@@ -154,11 +154,7 @@ class Cudnn:
         inside = sum(s.takes_operand for s in fused)
         text = str(_description(problem, knobs, fused))
 
-        def call(inputs: list[Any], outputs: list[Any]) -> Any:
-            return tirx.call_cpacked(CALL, text, *inputs, outputs[0])
-
-        operands = [x, w, *extras[:inside]]
-        y = te.extern(result, operands, call, name=_CALL_BLOCK, dtype=spec.dtype)
+        y = library_call(CALL, text, [x, w, *extras[:inside]], result, spec.dtype)
 
         def bias(sums: te.Tensor, b: te.Tensor) -> te.Tensor:
             def biased(n: Any, k: Any, *p: Any) -> Any:
@@ -262,14 +258,14 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     """Return the call as it is, and what follows it as one kernel."""
     sch = s_tir.Schedule(func)
     # A call alone is the function's whole body, with no root around it.
-    if func.body.block.name_hint != _CALL_BLOCK:
+    if func.body.block.name_hint != CALL_BLOCK:
         root = sch.get_sblock("root")
         results = {sch.get(b).name_hint for b in sch.get_output_blocks(root)}
         for block in sch.get_child_blocks(root):
             name = sch.get(block).name_hint
             if name in results:
                 schedule_block(sch, block, target)
-            elif name != _CALL_BLOCK:
+            elif name != CALL_BLOCK:
                 sch.compute_inline(block)
     return sch.mod["main"].with_attr(LIBRARY, "cudnn")
 

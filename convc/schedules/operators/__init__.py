@@ -20,9 +20,9 @@ from convc.schedules.operators import (
     window,
     window_grad,
 )
-from convc.schedules.operators.operator import Operator
+from convc.schedules.operators.operator import OpAlgorithm, Operator
 
-__all__ = ["OPERATORS", "Operator"]
+__all__ = ["OPERATORS", "OpAlgorithm", "Operator"]
 
 OPERATORS: Final[dict[str, Operator]] = {
     name: row

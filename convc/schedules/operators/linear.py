@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from tvm import te, tirx, topi
@@ -11,6 +12,7 @@ from tvm import te, tirx, topi
 from convc.ir.graph import Node
 from convc.ir.types import TensorType
 from convc.schedules import scalar
+from convc.schedules.operators import cudnn
 from convc.schedules.operators.extreme import greatest_of, least_of
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
 
@@ -32,7 +34,7 @@ def _in_single(operator: Operator) -> Operator:
         result = operator.compute(single, node, widened, block)
         return scalar.map_elements(result, lambda v: v.astype(dtype))
 
-    return Operator(compute, operator.follows)
+    return replace(operator, compute=compute)
 
 
 def _matmul(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -112,11 +114,31 @@ def _log_softmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.T
     return topi.subtract(shifted, topi.log(total))
 
 
+def _softmax_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    y, dy = tensors
+    total = _along(topi.multiply(dy, y), node, types)
+    return topi.multiply(y, topi.subtract(dy, total))
+
+
+def _log_softmax_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    y, dy = tensors
+    return topi.subtract(dy, topi.multiply(topi.exp(y), _along(dy, node, types)))
+
+
+def _along(x: te.Tensor, node: Node, types: Types) -> te.Tensor:
+    axis: int = node.attributes.axis  # type: ignore[attr-defined]
+    return _sum(x, (axis % types[0].rank,), keepdims=True)
+
+
 ROWS: Final[dict[str, Operator]] = {
     "dense": _in_single(Operator(_dense)),
     "matmul": _in_single(Operator(_matmul)),
-    "softmax": _in_single(Operator(_softmax)),
-    "log_softmax": _in_single(Operator(_log_softmax)),
+    "softmax": _in_single(Operator(_softmax, algorithms=(cudnn.SOFTMAX,))),
+    "log_softmax": _in_single(Operator(_log_softmax, algorithms=(cudnn.LOG_SOFTMAX,))),
+    "softmax_grad": _in_single(Operator(_softmax_grad, algorithms=(cudnn.SOFTMAX_GRAD,))),
+    "log_softmax_grad": _in_single(
+        Operator(_log_softmax_grad, algorithms=(cudnn.LOG_SOFTMAX_GRAD,))
+    ),
     "reduce_mean": _in_single(_reduce(_sum, mean=True)),
     "reduce_sum": _in_single(_reduce(_sum)),
     "reduce_max": _reduce(greatest_of),

@@ -20,7 +20,7 @@ from convc.ir.ops.conv_local import (
 from convc.ir.spec import ConvSpec
 from convc.schedules import local
 from convc.schedules.narrow import narrowed
-from convc.schedules.operators.operator import Operator, Special, Tensors, Types
+from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
@@ -124,10 +124,12 @@ def _by_rows(spec: ConvSpec, target: Target) -> bool:
     return 4 * window * Q <= _ROW_BYTES and math.prod(rows) >= 2 * target.cores and bool(rows)
 
 
-def _special(
+def _by_points(
     name: str, compute: Callable[[te.Tensor, te.Tensor, ConvSpec, str, Target], te.Tensor]
-) -> Special:
-    def computed(tensors: Tensors, node: Node, types: Types, target: Target) -> te.Tensor:
+) -> tuple[OpAlgorithm]:
+    def computed(
+        tensors: Tensors, node: Node, types: Types, block: int, target: Target
+    ) -> te.Tensor:
         first, second = tensors
         return compute(first, second, *_geometry(node, types), target)
 
@@ -141,15 +143,15 @@ def _special(
             "parallel": int(spec.flops // 2 >= _PARALLEL_PRODUCTS),
         }
 
-    return Special(f"local_{name}", computed, knobs)
+    return (OpAlgorithm("local", f"local_{name}", computed, knobs),)
 
 
 ROWS: Final = {
-    "conv_local": Operator(_forward, special=_special("forward", local.forward)),
+    "conv_local": Operator(_forward, algorithms=_by_points("forward", local.forward)),
     "conv_local_data_grad": Operator(
-        _data_grad, special=_special("data_gradient", local.data_gradient)
+        _data_grad, algorithms=_by_points("data_gradient", local.data_gradient)
     ),
     "conv_local_weight_grad": Operator(
-        _weight_grad, special=_special("weight_gradient", local.weight_gradient)
+        _weight_grad, algorithms=_by_points("weight_gradient", local.weight_gradient)
     ),
 }

@@ -1,4 +1,4 @@
-"""Operator: how one op is computed, and in which memory orders.
+"""Operator: how one op is computed, and in which memory orders; and the other ways to compute it that some backends have.
 
 Blocked tensors come as (N, C/b, H, W, b), plain ones in their own shape, so that H and W are axes 2 and 3 either way.
 """
@@ -13,10 +13,10 @@ from tvm import te
 
 from convc.ir.graph import Node
 from convc.ir.types import TensorType
-from convc.schedules.plan import Knobs
+from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 
-__all__ = ["Operator", "Special", "Tensors", "Types", "follow_images", "is_image"]
+__all__ = ["OpAlgorithm", "Operator", "Tensors", "Types", "follow_images", "is_image"]
 
 
 Types: TypeAlias = Sequence[TensorType]
@@ -24,18 +24,28 @@ Tensors: TypeAlias = Sequence[te.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Special:
-    """A second way to compute an op, for backends that have a schedule of its own for it.
+class OpAlgorithm:
+    """Another way to compute an op than its row's own, for backends that have a schedule for it.
 
     Attributes:
+        name: as pins, plans and reports have it.
         schedule: key of the backend's schedules.
-        compute: (operand tensors, node, operand types, target) -> result, of plain tensors.
+        compute: (operand tensors, node, operand types, block, target) -> result.
         knobs: (node, operand types, target) -> the schedule's knobs.
+        supports: (node, operand types) -> why not, or None.
+        follows: as `Operator.follows`.
+        on_request: what is said where nobody has asked for it; "" if it goes before the op's own wherever it applies.
+        differs: where its result may be another one than the op's: then only a pin on the node takes it.
     """
 
+    name: str
     schedule: str
-    compute: Callable[[Tensors, Node, Types, Target], te.Tensor]
-    knobs: Callable[[Node, Types, Target], Knobs]
+    compute: Callable[[Tensors, Node, Types, int, Target], te.Tensor]
+    knobs: Callable[[Node, Types, Target], Knobs] = lambda node, types, target: {}
+    supports: Callable[[Node, Types], Unsupported | None] = lambda node, types: None
+    follows: Callable[[Node, Types, int], bool] = lambda node, types, block: False
+    on_request: str = ""
+    differs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +56,12 @@ class Operator:
         compute: (operand tensors, node, operand types, block) -> result; block 0 means plain tensors.
         follows: (node, operand types without literals, block) -> whether it works on operands in that block, leaves its result
             so, and makes zeros of the zeros beyond the last channel (elementwise ops need not).
-        special: how backends that have a schedule for it compute it instead.
+        algorithms: other ways, see `schedules.op_choice`.
     """
 
     compute: Callable[[Tensors, Node, Types, int], te.Tensor]
     follows: Callable[[Node, Types, int], bool] = lambda node, types, block: False
-    special: Special | None = None
+    algorithms: tuple[OpAlgorithm, ...] = ()
 
 
 def is_image(types: Types) -> bool:

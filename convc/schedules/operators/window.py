@@ -13,6 +13,7 @@ from convc.ir.ops.conv import accumulator
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, MaxPoolIndicesAttributes
 from convc.ir.types import TensorType
 from convc.schedules import scalar
+from convc.schedules.operators import cudnn
 from convc.schedules.operators.extreme import greatest, lowest
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
 
@@ -167,8 +168,8 @@ def _lrn(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
 
 ROWS: Final[dict[str, Operator]] = {
-    "max_pool": Operator(_max_pool, follow_images),
+    "max_pool": Operator(_max_pool, follow_images, (cudnn.MAX_POOL,)),
     "max_pool_indices": Operator(_max_pool_indices),
-    "average_pool": Operator(_average_pool, follow_images),
+    "average_pool": Operator(_average_pool, follow_images, (cudnn.AVERAGE_POOL,)),
     "lrn": Operator(_lrn),
 }

@@ -13,6 +13,7 @@ from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
 from convc.ir.types import Shape
 from convc.schedules.narrow import narrowed
+from convc.schedules.operators import cudnn
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
 
 __all__ = ["ROWS"]
@@ -104,7 +105,7 @@ def _sum_pool_grad(tensors: Tensors, node: Node, types: Types, block: int) -> te
 
 
 ROWS: Final[dict[str, Operator]] = {
-    "max_pool_grad": Operator(_max_pool_grad, follow_images),
+    "max_pool_grad": Operator(_max_pool_grad, follow_images, (cudnn.MAX_POOL_GRAD,)),
     "max_pool_select": Operator(_max_pool_select, follow_images),
-    "sum_pool_grad": Operator(_sum_pool_grad, follow_images),
+    "sum_pool_grad": Operator(_sum_pool_grad, follow_images, (cudnn.SUM_POOL_GRAD,)),
 }

@@ -59,11 +59,29 @@ def _sum_along(x: Tensor, axis: int) -> Tensor:
 
 
 def _softmax(call: Call) -> Gradients:
-    return [call.y * (call.dy - _sum_along(call.dy * call.y, call.attributes.axis))]
+    return [apply("softmax_grad", [call.y, call.dy], call.attributes)]
 
 
 def _log_softmax(call: Call) -> Gradients:
-    return [call.dy - apply("exp", [call.y]) * _sum_along(call.dy, call.attributes.axis)]
+    return [apply("log_softmax_grad", [call.y, call.dy], call.attributes)]
+
+
+def _softmax_grad(call: Call) -> Gradients:
+    """Return those of y (g - sum g y) for the gradient g of its result: the softmax's own rule is symmetric in dy."""
+    y, dy = call.operands
+    axis, g = call.attributes.axis, call.dy
+    to_y = g * (dy - _sum_along(dy * y, axis)) - dy * _sum_along(g * y, axis)
+    return [
+        to_y if call.needed[0] else None,
+        apply("softmax_grad", [y, g], call.attributes) if call.needed[1] else None,
+    ]
+
+
+def _log_softmax_grad(call: Call) -> Gradients:
+    y, dy = call.operands
+    axis, p = call.attributes.axis, apply("exp", [y])
+    to_y = -(call.dy * p) * _sum_along(dy, axis) if call.needed[0] else None
+    return [to_y, call.dy - _sum_along(call.dy * p, axis) if call.needed[1] else None]
 
 
 ROWS: Final[dict[str, Rule]] = {
@@ -74,4 +92,6 @@ ROWS: Final[dict[str, Rule]] = {
     "reduce_min": _reduce_extreme,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
+    "softmax_grad": _softmax_grad,
+    "log_softmax_grad": _log_softmax_grad,
 }

@@ -102,7 +102,8 @@ class Pooling:
     """One pooling, of 1 to 3 spatial dimensions, or its gradient.
 
     Attributes:
-        kind: pool_forward (data, result) or pool_backward (result, its gradient, data, the data's gradient).
+        kind: pool_forward (data, result) or pool_backward (result, its gradient, data, the data's gradient); of an average also
+            without result and data, whose values it does not need.
         mode: max, max_deterministic (its gradient has the same bits at every run), average (padding counts) or
             average_exclude_padding.
         window, strides, pads: one value for each spatial dimension; the pads hold at both ends.
@@ -148,6 +149,7 @@ class Softmax:
         kind: softmax_forward (data, result) or softmax_backward (result, its gradient, the data's gradient).
         algorithm: accurate (the greatest value is subtracted first), log (log-softmax, likewise) or fast (may overflow).
         mode: channel (over C at each place) or instance (over C and all places).
+        axis: in mode channel, which axis of a plain tensor without gaps C is.
         alpha, beta: result = alpha * softmax + beta * result.
         channels_last: as in `Description`.
         spec: its name in messages.
@@ -159,6 +161,7 @@ class Softmax:
     alpha: float = 1.0
     beta: float = 0.0
     channels_last: bool = False
+    axis: int = 1
     spec: str = ""
 
     def __str__(self) -> str:
@@ -166,6 +169,7 @@ class Softmax:
             "kind": self.kind,
             "algorithm": self.algorithm,
             "mode": self.mode,
+            "axis": self.axis,
             "layout": _layout(self.channels_last),
             "alpha": repr(self.alpha),
             "beta": repr(self.beta),

@@ -43,10 +43,16 @@ class Operation {
   using Owned = std::unique_ptr<void, void (*)(void*)>;
 
  public:
-  // Tensors: pool_forward (x, y), pool_backward (y, dy, x, dx), softmax_forward (x, y), softmax_backward (y, dy, dx).
+  // Tensors: pool_forward (x, y), pool_backward (y, dy, x, dx) or, of an average, (dy, dx), softmax_forward (x, y), softmax_backward (y, dy, dx).
   // Throws ValueError for a kind, a mode or a number of tensors that is none.
-  Operation(const Description& d, const std::vector<const DLTensor*>& tensors) : kind_(d.text("kind")) {
+  Operation(const Description& d, const std::vector<const DLTensor*>& given) : kind_(d.text("kind")) {
     pooling_ = kind_.rfind("pool", 0) == 0;
+    std::vector<const DLTensor*> tensors = given;
+    if (kind_ == "pool_backward" && d.text("mode").rfind("average", 0) == 0 && given.size() == 2) {
+      // An average's gradient depends on no values: the two tensors stand for those of the same shape.
+      order_ = {0, 0, 1, 1};
+      tensors = {given[0], given[0], given[1], given[1]};
+    }
     wide_ = data_type(tensors[0]->dtype) == DATA_DOUBLE;
     const size_t wanted = kind_ == "pool_forward" || kind_ == "softmax_forward" ? 2 : kind_ == "pool_backward" ? 4 : kind_ == "softmax_backward" ? 3 : 0;
     if (!wanted) {
@@ -55,15 +61,17 @@ class Operation {
     if (tensors.size() != wanted) CONVC_THROW(ValueError) << kind_ << " must have " << wanted << " tensors; got " << tensors.size() << ".";
     alpha_ = d.number("alpha"), beta_ = d.number("beta");
     alpha_float_ = static_cast<float>(alpha_), beta_float_ = static_cast<float>(beta_);
-    for (const DLTensor* tensor : tensors) add(*tensor, d.text("layout") == "NHWC");
+    for (const DLTensor* tensor : tensors) add(*tensor, d);
     if (pooling_)
       pool(d);
     else
       soften(d);
   }
 
-  void run(Handle handle, const std::vector<void*>& p) const {
+  void run(Handle handle, const std::vector<void*>& given) const {
     const OperationLibrary& cudnn = OperationLibrary::get();
+    std::vector<void*> p = given;
+    if (!order_.empty()) p = {given[order_[0]], given[order_[1]], given[order_[2]], given[order_[3]]};
     const void* alpha = wide_ ? static_cast<const void*>(&alpha_) : &alpha_float_;
     const void* beta = wide_ ? static_cast<const void*>(&beta_) : &beta_float_;
     const auto of = [&](size_t tensor) { return of_[tensor].get(); };
@@ -91,8 +99,8 @@ class Operation {
     CONVC_THROW(ValueError) << what << " must be one of " << known << "; got '" << word << "'.";
   }
 
-  void add(const DLTensor& tensor, bool channels_last) {
-    Shape shape(tensor, channels_last);
+  void add(const DLTensor& tensor, const Description& d) {
+    Shape shape = pooling_ ? Shape(tensor, d.text("layout") == "NHWC", static_cast<int>(d.integers("window").size())) : soft_shape(tensor, d);
     // (N, C): what cuDNN takes has two spatial dimensions at least.
     while (shape.extents.size() < 4) shape.extents.push_back(1), shape.strides.push_back(1);
     void* made = nullptr;
@@ -101,6 +109,25 @@ class Operation {
     const std::vector<int> extents = narrow(shape.extents), strides = narrow(shape.strides);
     check(OperationLibrary::get().cudnnSetTensorNdDescriptor(made, data_type(tensor.dtype), static_cast<int>(extents.size()), extents.data(), strides.data()),
           "cudnnSetTensorNdDescriptor");
+  }
+
+  // Axis 1 is cuDNN's own. Any other axis of a compact tensor is that of (all before it, the axis, all behind it).
+  static Shape soft_shape(const DLTensor& tensor, const Description& d) {
+    const int64_t axis = d.integer("axis");
+    if (axis == 1) return Shape(tensor, d.text("layout") == "NHWC");
+    if (axis < 0 || axis >= tensor.ndim) CONVC_THROW(ValueError) << "axis must be in [0, " << tensor.ndim << "); got " << axis << ".";
+    int64_t size = 1;
+    std::vector<int64_t> merged = {1, tensor.shape[axis], 1};
+    for (int i = tensor.ndim - 1; i >= 0; --i) {
+      if (tensor.strides && tensor.shape[i] > 1 && tensor.strides[i] != size) {
+        CONVC_THROW(ValueError) << "softmax over axis " << axis << " must have a tensor without gaps; got strides that are not its shape's.";
+      }
+      size *= tensor.shape[i];
+      if (i != axis) merged[i < axis ? 0 : 2] *= tensor.shape[i];
+    }
+    DLTensor plain = tensor;
+    plain.ndim = 3, plain.shape = merged.data(), plain.strides = nullptr;
+    return Shape(plain, false);
   }
 
   void pool(const Description& d) {
@@ -123,6 +150,7 @@ class Operation {
 
   std::string kind_;
   bool pooling_ = false, wide_ = false;
+  std::vector<size_t> order_;  // which argument stands for each of cuDNN's, where there are fewer
   double alpha_ = 1, beta_ = 0;
   float alpha_float_ = 1, beta_float_ = 0;
   std::vector<Owned> of_;  // the tensors' descriptors

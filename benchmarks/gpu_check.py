@@ -87,6 +87,7 @@ def _build(given: argparse.Namespace) -> int:
     from benchmarks.gpu.build import grid_jobs, layer_jobs, make, model_jobs
     from benchmarks.layer_list import layers
     from benchmarks.zoo import NAMES
+    from convc.runtime.libraries.cutlass import find_cutlass
     from convc.target import parse_target
     from tests.conv_grid import CONV_GRID
 
@@ -105,6 +106,11 @@ def _build(given: argparse.Namespace) -> int:
         jobs += model_jobs(given.models.split(",") if given.models else NAMES, batches)
     if "calls" in parts:
         jobs.append(Job(name="calls-cudnn", part="calls"))
+    if find_cutlass() is None:
+        without = [j for j in jobs if not (j.cases and j.cases[0].algorithm == "cutlass")]
+        if left_out := len(jobs) - len(without):
+            _say(f"{left_out} jobs of cutlass are left out: its headers are not here (pip install 'convc[cutlass]').")  # fmt: skip
+        jobs = without
     if given.dry_run:
         for job in jobs:
             _say(f"{job.part:<7} {job.name}  {len(job.cases) or 1} cases")

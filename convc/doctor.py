@@ -183,6 +183,22 @@ def _nvcc() -> Check:
     return Check("nvcc", "ok", f"{release[1] if release else 'unknown version'}, {path}")
 
 
+def _cutlass() -> Check:
+    if _tvm_problem() is not None:
+        return Check("cutlass", "ok", "not looked at without TVM")
+    from convc.errors import ToolchainError
+    from convc.runtime.libraries.cutlass.find import find_cutlass
+
+    try:
+        found = find_cutlass()
+    except ToolchainError as error:
+        return Check("cutlass", "warn", str(error), "unset the variable, or name the folder")
+    if found is None:
+        fix = "for --algo cutlass: pip install 'convc[cutlass]'"
+        return Check("cutlass", "ok", "absent; building modules with CUTLASS in them needs it", fix)
+    return Check("cutlass", "ok", str(found))
+
+
 def _cuda_device() -> Check:
     from convc.runtime.driver import look
 
@@ -240,6 +256,7 @@ CHECKS: Final[tuple[Callable[[], Check], ...]] = (
         extra="convc[verify]",
     ),
     _nvcc,
+    _cutlass,
     _cuda_device,
     _cudart,
 )

@@ -52,7 +52,8 @@ PARTS: Final = (
     Part("frontend.onnx", ("ir", "version"), (*_DATA, "onnx", "google")),
     Part("runtime.libraries", (), ("tvm_ffi",)),
     Part("runtime", ("ir.types", "ir.resampling", "runtime.libraries"), (*_DATA, "tvm_ffi", "msgspec")),
-    Part("schedules", ("ir", "target", "runtime.libraries"), (*_DATA, "tvm", "tvm_ffi")),
+    Part("object_cache", (), ("filelock", "platformdirs")),
+    Part("schedules", ("ir", "target", "runtime.libraries", "object_cache"), (*_DATA, "tvm", "tvm_ffi")),
     Part("lowering", ("ir", "target", "schedules", "toolchain", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.seal"), (*_DATA, "tvm", "tvm_ffi", "msgspec")),
     Part("deploy", ("lowering.package", "runtime.manifest", "runtime.package", "runtime.elf", "runtime.variants"), ("numpy", "msgspec")),
     Part("source", ("ir", "ir.passes", "frontend.onnx"), (*_DATA, "onnx")),
@@ -74,7 +75,7 @@ PARTS: Final = (
     Part("verify", (*_TOOLS, "deviation", "rounding", "references"), _DATA),
     Part("first_wrong_layer", (*_TOOLS, "deviation", "verify"), _DATA),
     Part("bench", (*_TOOLS, "machine", "verify", "onnxruntime_peer"), (*_DATA, "psutil")),
-    Part("doctor", (*_TOOLS, "machine"), ("tvm", "psutil")),
+    Part("doctor", (*_TOOLS, "machine", "runtime.libraries"), ("tvm", "psutil")),
     Part("onnxruntime_peer", _TOOLS, (*_DATA, "onnxruntime", "onnx")),
     Part("cli", (*_TOOLS, "tuning", "deploy", "signature", "machine", "references", "verify", "first_wrong_layer", "bench", "doctor", "onnxruntime_peer"), (*_DATA, "typer", "rich", "msgspec")),
     Part("__main__", ("cli",)),
@@ -322,8 +323,8 @@ def test_algorithms_files_and_schedules_agree():
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")
         assert module.ALGORITHM is row, "a file is called after its algorithm"
     assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense"}
-    # The arithmetic of cuDNN and of tensor cores is their own, and so are blocks of 16 bytes.
-    own = {"cudnn", "depthwise_blocked", "tensor_core", "tensor_core_blocked", "tf32"}
+    # The arithmetic of libraries and of tensor cores is their own, and so are blocks of 16 bytes.
+    own = {"cudnn", "cutlass", "depthwise_blocked", "tensor_core", "tensor_core_blocked", "tf32"}
     assert {row.name for row in cuda.ALGORITHMS} <= {*names, *own}
 
 

@@ -27,7 +27,7 @@ from convc.runtime.manifest import Manifest, Tensor
 from convc.runtime.package import read_manifest
 from convc.runtime.variants import every_variant
 
-__all__ = ["calls_cudnn", "write_bundle"]
+__all__ = ["libraries", "write_bundle"]
 
 # The part of the README that depends on the target.
 _ON_CPU: Final = """\
@@ -38,7 +38,7 @@ $variants
 Of working memory each context takes $arena bytes."""
 _ON_DEVICE: Final = """\
 On a CUDA device for which this has code: $code (sm_90 runs on capability 9.0 and later ones of 9, ptx_90 on anything not older). Needed
-there, and not in this folder: NVIDIA's driver of CUDA 13 (580 or newer), `libcuda.so.1`$cudnn. CUDA's runtime library and a compiler
+there, and not in this folder: NVIDIA's driver of CUDA 13 (580 or newer), `libcuda.so.1`$libraries. CUDA's runtime library and a compiler
 are not needed; the kernels are machine code. The launching code is for this CPU:
 
 $variants
@@ -48,6 +48,8 @@ loaded. Weights are uploaded once; of device memory each context takes $arena by
 between the host's buffers and the device; `convc_run_on_device` takes addresses there and a stream."""
 _CUDNN: Final = """; and cuDNN 9 for
 CUDA 13, `libcudnn.so.9`, with the C++ library (libstdc++.so.6): from the loader's path, or the file that the variable CONVC_CUDNN_PATH names"""
+# A shim of C++ by itself.
+_CXX: Final = "; and the C++ library, `libstdc++.so.6`"
 _EXAMPLES: Final = ("run.c", "run.cc", "run.py", "CMakeLists.txt")
 
 
@@ -87,10 +89,17 @@ def write_bundle(module: Path, destination: Path, *, cc: str = "g++") -> Path:
     return destination
 
 
-def calls_cudnn(manifest: Manifest) -> bool:
-    """Return whether a layer of the module is done by cuDNN, which is then needed where it runs."""
+def libraries(manifest: Manifest) -> frozenset[str]:
+    """Return which of cudnn and cutlass do a layer of the module: their shims are C++, and cuDNN itself is needed where it runs."""
     parts = (part for v in every_variant(manifest) for part in (v, *v.smaller))
-    return any(step.algorithm == "cudnn" for part in parts for step in part.steps)
+    done = {step.algorithm for part in parts for step in part.steps}
+    return frozenset(done.intersection(("cudnn", "cutlass")))
+
+
+def _needed(manifest: Manifest) -> str:
+    """Return what the driver is not enough for, in words."""
+    used = libraries(manifest)
+    return _CUDNN if "cudnn" in used else _CXX if used else ""
 
 
 def _fill(folder: Path, name: str, module: Path, manifest: Manifest, cc: str) -> None:
@@ -136,7 +145,7 @@ def _readme(name: str, manifest: Manifest) -> str:
         where=Template(where).substitute(
             variants=variants,
             code=", ".join(manifest.target.device),
-            cudnn=_CUDNN if calls_cudnn(manifest) else "",
+            libraries=_needed(manifest),
             arena=manifest.arena_bytes
             + (manifest.workspace_bytes if manifest.target.device else 0),
         ),

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from convc.deploy.bundle import calls_cudnn
+from convc.deploy.bundle import libraries
 from convc.deploy.libconvc import HEADERS, NATIVE, build_objects, find_compiler, run
 from convc.errors import PackageError
 from convc.lowering.package import SHIM, WRAP, with_own_conversions, write_weights
@@ -170,7 +170,7 @@ def _header(manifest: Manifest, stem: str, symbol: str) -> str:
  *
 {ports}
  *
- * Link with {stem}.a and -lpthread -ldl -lm{" -lstdc++" if calls_cudnn(manifest) else ""}.
+ * Link with {stem}.a and -lpthread -ldl -lm{" -lstdc++" if libraries(manifest) else ""}.
  */
 #ifndef {guard}
 #define {guard}

@@ -91,12 +91,16 @@ def build_variants(
         graph_sha256: hash of the graph it came from, for the manifest.
         options: what the user asked for, for the manifest.
         convc_version: for the manifest.
-        progress: called with (kernels scheduled, kernels in all).
+        progress: called with (kernels done, kernels in all): those scheduled, and a library's that a compiler of its own makes.
     """
     weights = _Weights(shared=len(parts) > 1)
     # All placed before any code is made: every entry function is told the size of the whole.
     weight_offsets = [weights.place(program) for program, _ in parts]
     total = sum(len({c.kernel.symbol for c in program.calls}) for program, _ in parts)
+
+    def libraries(finished: int, more: int) -> None:
+        progress(done + finished, total + more)
+
     objects: list[bytes] = []
     made: list[form.Variant] = []
     done = 0
@@ -122,7 +126,8 @@ def build_variants(
             )
         target = parts[numbers[0]][1]
         with collect() as workspace:
-            objects += backend_of(target).compile(tvm.IRModule(functions), target)
+            module = tvm.IRModule(functions)
+            objects += backend_of(target).compile(module, target, libraries)
         made += [
             form.Variant(
                 target=_target_info(target),

@@ -49,10 +49,23 @@ def with_views(func: tirx.PrimFunc, views: Sequence[View]) -> tirx.PrimFunc:
         def renamed(var: Any, old: Any = old, new: Any = new) -> Any:
             return new if var.same_as(old) else var
 
+        def handed(call: Any, new: Any = new) -> Any:
+            return _handed_over(call, new)
+
         body = tvm_ffi.structural_map(body, (type(old), renamed))
+        body = tvm_ffi.structural_map(body, (Call, handed))
         params = [*func.params[:index], new, *func.params[index + 1 :]]
         func = tirx.PrimFunc(params, body, func.ret_type, func.attrs)
     return func
+
+
+def _handed_over(call: Any, new: Any) -> Any:
+    """Return a call that makes a library's tensor of the parameter `new` with its type and strides; others as they are."""
+    if call.op.name != "tirx.tvm_stack_make_array" or not call.args[0].args[0].same_as(new):
+        return call
+    data, shape, _, rank, _, offset = call.args
+    strides = tirx.tvm_stack_make_shape(*new.ty.strides)
+    return tirx.tvm_stack_make_array(data, shape, strides, rank, tirx.const(0, new.dtype), offset)
 
 
 def reads_back(func: tirx.PrimFunc) -> bool:

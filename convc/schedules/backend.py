@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import tvm
     from tvm import te, tirx
 
-__all__ = ["Backend", "Dense", "Schedule", "backend_of"]
+__all__ = ["Backend", "Dense", "Progress", "Schedule", "backend_of"]
 
+Progress: TypeAlias = Callable[[int, int], None]
 Schedule: TypeAlias = "Callable[[tirx.PrimFunc, Knobs, Target], tirx.PrimFunc]"
 
 
@@ -58,7 +59,8 @@ class Backend:
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
         copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
-        compile: scheduled functions -> contents of relocatable object files.
+        compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all)
+            of a library's kernels, each of which takes a compiler a minute; not where there are none.
         parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
         chains: whether expand, depthwise and project layers can be one kernel, see `bottleneck`; a schedule is called so then.
         widens: whether operands stored in half the width are computed as float32, see `Problem.widened`; else they are algorithms' own.
@@ -72,7 +74,7 @@ class Backend:
     schedule_transpose: Callable[[tirx.PrimFunc, int, Target], tirx.PrimFunc] = field(repr=False)
     seconds: Callable[[float, Target], float] = field(repr=False)
     copy_seconds: Callable[[TensorType, Target], float] = field(repr=False)
-    compile: Callable[[tvm.IRModule, Target], tuple[bytes, ...]] = field(repr=False)
+    compile: Callable[[tvm.IRModule, Target, Progress], tuple[bytes, ...]] = field(repr=False)
     parallel_cycles: float | None = None
     chains: bool = False
     widens: bool = False

@@ -32,6 +32,8 @@ _FACTOR: Final = 4
 
 # Algorithms whose operands are rounded first: |error| of one product, relative to it. TF32 keeps 11 bits of each operand.
 _ROUNDED_OPERANDS: Final[Mapping[str, float]] = {"tf32": 2.0**-10}
+# Algorithms that have no other units to add up on, and so no knob `math`.
+_ON_TENSOR_CORES: Final = frozenset({"cutlass"})
 
 # Greatest relative error of a number of a narrower type than the sums.
 _ROUNDINGS: Final[Mapping[str, float]] = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -148,7 +150,7 @@ def error_bound(algorithm: str, x: Array, w: Array, spec: ConvSpec, knobs: Knobs
 def relative_error(algorithm: str, spec: ConvSpec, knobs: Knobs) -> float:
     """Return |error| / (|w| * |x|) of an algorithm that adds up the products themselves, its result not yet rounded to a narrow type.
 
-    Where long sums stay on tensor cores (the knob `math` is 1), each instruction of 8 terms or more may cut off one eps of the sum.
+    Where long sums stay on tensor cores (knob `math` of 1, or CUTLASS), each instruction of 8 terms or more may cut off one eps.
 
     Example:
         >>> spec = ConvSpec.of((1, 64, 8, 8), (64, 64, 1, 1))
@@ -157,7 +159,7 @@ def relative_error(algorithm: str, spec: ConvSpec, knobs: Knobs) -> float:
         [4, 4, 12, 8204]
     """
     terms = spec.in_channels // spec.group * math.prod(spec.kernel)
-    chain = terms / 8 if knobs.get("math") == 1 else 0
+    chain = terms / 8 if knobs.get("math") == 1 or algorithm in _ON_TENSOR_CORES else 0
     return (_FACTOR + chain) * EPS + _ROUNDED_OPERANDS.get(algorithm, 0.0)
 
 

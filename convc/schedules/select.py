@@ -38,7 +38,7 @@ __all__ = ["AUTO", "candidates", "is_convolution", "problem_for", "problem_of", 
 AUTO = "auto"
 
 # What a model may ask for that is no algorithm of this target.
-_ELSEWHERE = ("cudnn",)
+_ELSEWHERE = ("cudnn", "cutlass")
 
 
 def is_convolution(node: Node) -> bool:

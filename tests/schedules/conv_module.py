@@ -12,6 +12,7 @@ import numpy as np
 from convc.ir import ConvSpec, Graph, GraphBuilder, Step, TensorType
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
 from convc.ir.reference import interpret
+from convc.ir.types import numpy_dtype
 from convc.lowering.build import build
 from convc.lowering.emit import emit
 from convc.runtime import load
@@ -23,12 +24,17 @@ from convc.target import Target
 
 @dataclass(frozen=True)
 class Case:
-    """One convolution with the algorithm that computes it; without knobs, the algorithm's own."""
+    """One convolution with the algorithm that computes it; without knobs, the algorithm's own.
+
+    Attributes:
+        wide_bias: whether the bias of a convolution in half precision is float32.
+    """
 
     algorithm: str
     spec: ConvSpec
     epilogue: tuple[Step, ...] = ()
     knobs: tuple[tuple[str, int], ...] | None = None
+    wide_bias: bool = False
 
     @property
     def problem(self) -> Problem:
@@ -93,14 +99,19 @@ class ConvModule:
         outputs = {}
         for i, case in enumerate(self.cases):
             spec = case.spec
-            data = b.input(f"x{i}", TensorType(spec.data))
-            weight = b.constant(whole_numbers(rng, spec.weight), f"w{i}")
+            dtype = numpy_dtype(spec.dtype)
+            data = b.input(f"x{i}", TensorType(spec.data, spec.dtype))
+            weight = b.constant(whole_numbers(rng, spec.weight).astype(dtype), f"w{i}")
             extras = []
             for step in case.epilogue:
                 if step.name == "bias":
-                    extras.append(b.constant(whole_numbers(rng, (spec.out_channels,)), f"b{i}"))
+                    bias = whole_numbers(rng, (spec.out_channels,))
+                    extras.append(
+                        b.constant(bias if case.wide_bias else bias.astype(dtype), f"b{i}")
+                    )
                 elif step.takes_operand:
-                    extras.append(b.input(f"r{i}_{len(extras)}", TensorType(spec.output)))
+                    residual = TensorType(spec.output, spec.dtype)
+                    extras.append(b.input(f"r{i}_{len(extras)}", residual))
             outputs[f"y{i}"] = conv_node(b, data, weight, spec, case.epilogue, extras, f"y{i}")
         return b.finish(outputs)
 
@@ -108,9 +119,11 @@ class ConvModule:
         """Return every convolution's result on whole numbers, or on normal data."""
         rng = np.random.default_rng(seed)
         inputs = {
-            n.name: whole_numbers(rng, n.type.shape)
-            if exact
-            else rng.standard_normal(n.type.shape).astype(np.float32)
+            n.name: (
+                whole_numbers(rng, n.type.shape)
+                if exact
+                else rng.standard_normal(n.type.shape).astype(np.float32)
+            ).astype(numpy_dtype(n.type.dtype))
             for n in self.graph.inputs
         }
         actual, expected = self.module.run(inputs), interpret(self.graph, inputs)

@@ -11,6 +11,7 @@ from convc.schedules.cuda import (  # fmt: skip
     block_points,
     compiler,
     cudnn,
+    cutlass,
     dense,
     depthwise,
     depthwise_blocked,
@@ -44,6 +45,7 @@ ALGORITHMS: Final = (
     generic.ALGORITHM,
     tf32.ALGORITHM,
     cudnn.ALGORITHM,
+    cutlass.ALGORITHM,
 )
 
 SCHEDULES: Final[dict[str, Schedule]] = {
@@ -57,6 +59,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "subpixel": product.schedule,
     "generic": points.schedule,
     "cudnn": cudnn.schedule,
+    "cutlass": cutlass.schedule,
     "dense": dense.schedule,
 }
 

@@ -20,7 +20,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,10 +29,11 @@ import tvm_ffi
 from tvm import tirx
 
 from convc.errors import LoweringError, ToolchainError
-from convc.runtime.libraries.cudnn import objects_for
-from convc.schedules.cuda import nvcc
+from convc.runtime.libraries import cudnn
+from convc.schedules.backend import Progress
+from convc.schedules.cuda import cutlass_objects, nvcc
 from convc.schedules.workspace import note, one_function
-from convc.target import Target
+from convc.target import Gpu, Target
 
 __all__ = ["LIBRARY", "OPTIONS", "SHIMS", "build", "compile_objects", "source_of"]
 
@@ -44,9 +45,14 @@ OPTIONS: Final[dict[str, Any]] = {
     "tirx.use_async_copy": True,
 }
 
-# A function's attribute: the library whose shim it calls; and by that name, host code -> the objects that it needs.
+# A function's attribute: the library whose shim it calls; and by that name, (the functions that call it, host code, device, progress) ->
+# the objects that the host code needs.
 LIBRARY: Final = "convc.library"
-SHIMS: Final[dict[str, Callable[[bytes], tuple[bytes, ...]]]] = {"cudnn": objects_for}
+Shim = Callable[[Sequence[Any], bytes, Gpu, Progress], tuple[bytes, ...]]
+SHIMS: Final[dict[str, Shim]] = {
+    "cudnn": lambda functions, code, gpu, progress: cudnn.objects_for(code),
+    "cutlass": cutlass_objects.objects_for,
+}
 
 # The name and form of an embedded module are tvm_ffi's (module.h: tvm_ffi_library_bin): 8 bytes of size, then so many bytes.
 _BLOB: Final = """\
@@ -113,7 +119,7 @@ def source_of(module: Any) -> str:
     return kernels[0].inspect_source("cuda") if kernels else ""
 
 
-def compile_objects(mod: tvm.IRModule, target: Target) -> tuple[bytes, ...]:
+def compile_objects(mod: tvm.IRModule, target: Target, progress: Progress) -> tuple[bytes, ...]:
     """Return the contents of the object files of the host code and of the kernels.
 
     Raises:
@@ -126,19 +132,21 @@ def compile_objects(mod: tvm.IRModule, target: Target) -> tuple[bytes, ...]:
         folder = Path(name)
         host.write_to_file(str(folder / "host.o"))
         code = (folder / "host.o").read_bytes()
-        objects = [code, *_shims(mod, code)]
+        objects = [code, *_shims(mod, code, target.gpu, progress)]
         if source:
             binary = nvcc.compile_source(source, target.gpu)
             objects.append(_assembled(embed(_packed(host), source, binary), folder))
         return tuple(objects)
 
 
-def _shims(mod: tvm.IRModule, code: bytes) -> Iterator[bytes]:
+def _shims(mod: tvm.IRModule, code: bytes, gpu: Gpu, progress: Progress) -> Iterator[bytes]:
     """Yield the objects of each library that a function of the module calls."""
-    functions = mod.functions.values()
-    names = {str(f.attrs[LIBRARY]) for f in functions if f.attrs and LIBRARY in f.attrs}
-    for name in sorted(names):
-        yield from SHIMS[name](code)
+    callers: dict[str, list[Any]] = {}
+    for function in mod.functions.values():
+        if function.attrs and LIBRARY in function.attrs:
+            callers.setdefault(str(function.attrs[LIBRARY]), []).append(function)
+    for name in sorted(callers):
+        yield from SHIMS[name](callers[name], code, gpu, progress)
 
 
 def _packed(host: Any) -> bytes:

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from typing import Final
 from convc.errors import LoweringError, ToolchainError
 from convc.target import Gpu
 
-__all__ = ["Resources", "compile_source", "find_nvcc", "resources"]
+__all__ = ["Resources", "compile_object", "compile_source", "find_nvcc", "ptxas_words", "resources", "static_cudart", "version"]  # fmt: skip
 
 # Where CUDA's own packages put it; PATH goes first.
 _PLACES: Final = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
@@ -89,14 +90,75 @@ def compile_source(source: str, gpu: Gpu) -> bytes:
         return (folder / "out").read_bytes()
 
 
+def compile_object(
+    source: str,
+    codes: Sequence[str],
+    folders: Sequence[Path],
+    options: Sequence[str] = (),
+) -> bytes:
+    """Return a relocatable object file of CUDA C++ with host code in it, everything hidden, for a shared library.
+
+    Args:
+        source: its text.
+        codes: architectures by nvcc's names, as in "90a".
+        folders: of headers.
+        options: more for nvcc.
+
+    Raises:
+        ToolchainError: if there is no nvcc.
+        LoweringError: if nvcc refuses the source.
+    """
+    generate = [f"-gencode=arch=compute_{code},code=sm_{code}" for code in codes]
+    hidden = "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-fno-gnu-unique"
+    with tempfile.TemporaryDirectory(prefix="convc-") as name:
+        folder = Path(name)
+        (folder / "kernel.cu").write_text(source)
+        includes = [f"-I{f}" for f in folders]
+        _run(
+            [str(_nvcc()), "-c", "-std=c++17", *generate, hidden, *includes, *options, "kernel.cu", "-o", "out.o"],
+            folder,
+        )  # fmt: skip
+        return (folder / "out.o").read_bytes()
+
+
+@functools.cache
+def version() -> str:
+    """Return what nvcc says about itself."""
+    shown = subprocess.run([str(_nvcc()), "--version"], capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    return shown.stdout
+
+
+@functools.cache
+def static_cudart() -> Path:
+    """Return CUDA's runtime as an archive, from beside nvcc: what nvcc's host code calls; it needs the driver alone.
+
+    Raises:
+        ToolchainError: if it is not there.
+    """
+    asked = [str(_nvcc()), "-dryrun", "-x", "cu", "-c", os.devnull]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    folders = [Path(f) for f in re.findall(r'"-L([^"]+)"', shown.stderr)]
+    for folder in folders:
+        if (file := folder / "libcudart_static.a").is_file():
+            return file.resolve()
+    raise ToolchainError(
+        f"nvcc must have libcudart_static.a beside it; got none in {', '.join(map(str, folders)) or 'any folder'}. "
+        "Install it: apt-get install cuda-cudart-dev-13-0, or `pip install nvidia-cuda-runtime`."
+    )
+
+
 def resources(source: str, sm: int) -> dict[str, Resources]:
     """Return what every kernel of a source takes on one capability."""
+    return parse_resources(ptxas_words(source, str(sm), ("-O3",)))
+
+
+def ptxas_words(source: str, code: str, options: Sequence[str]) -> str:
+    """Return what ptxas says about the kernels of a source on one architecture, by nvcc's name for it, as in "90a"."""
     with tempfile.TemporaryDirectory(prefix="convc-") as name:
         folder = Path(name)
         (folder / "kernels.cu").write_text(source)
-        code = f"-gencode=arch=compute_{sm},code=sm_{sm}"
-        command = [str(_nvcc()), "-cubin", "-O3", code, "-Xptxas", "-v", "kernels.cu", "-o", "out"]
-        return parse_resources(_run(command, folder))
+        generate = f"-gencode=arch=compute_{code},code=sm_{code}"
+        return _run([str(_nvcc()), "-cubin", generate, "-Xptxas", "-v", *options, "kernels.cu", "-o", "out"], folder)  # fmt: skip
 
 
 def parse_resources(text: str) -> dict[str, Resources]:

@@ -18,6 +18,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from convc.schedules.backend import Progress
 from convc.schedules.llvm.dots import in_bytes
 from convc.schedules.workspace import note, one_function
 from convc.target import Target
@@ -87,7 +88,7 @@ def build(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
         return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)
 
 
-def compile_objects(mod: tvm.IRModule, target: Target) -> tuple[bytes, ...]:
+def compile_objects(mod: tvm.IRModule, target: Target, progress: Progress) -> tuple[bytes, ...]:
     """Return the contents of the module's one object file."""
     executable = build(mod, target)
     with TemporaryDirectory(prefix="convc-") as folder:

@@ -1,0 +1,169 @@
+"""CUTLASS as one candidate among convc's own algorithms: its templates, compiled by nvcc into the module, which needs nothing of it to run.
+
+THE ALGORITHM   implicit GEMM: M = points of the result, N = filters, K = taps and channels
+                hopper: patches copied by TMA, multiplied by wgmma; of one tap, a matrix product, cooperative or pingpong
+                ampere: patches gathered by cp.async, multiplied by mma.sync; sm 80 and later, all devices named by --sm
+WHEN            float16 and bfloat16 with float32 sums, 1-D to 3-D, any stride, dilation and pads; no groups, not transposed
+COST            one launch; a minute of nvcc for each kernel that this machine has not compiled before
+ACCURACY        as `tensor_core`
+SOURCE          NVIDIA CUTLASS 4 (BSD): conv/collective/collective_builder.hpp, gemm/collective/collective_builder.hpp,
+                conv/kernel/default_conv2d_fprop_with_broadcast.h
+
+Channels last is one block of all channels, filled up to whole eights: (N, 1, H, W, C). Layers in a row that have it hand each other no
+copies, cuDNN's among them where channels are whole eights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from tvm import te, tirx
+
+from convc.ir.epilogue import Step
+from convc.ir.types import HALVES
+from convc.runtime.libraries.cutlass import CALL, FORMS, Description
+from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.blocked_epilogue import blocked_extras
+from convc.schedules.cuda.compiler import LIBRARY
+from convc.schedules.cuda.cutlass_objects import BIAS, KERNEL
+from convc.schedules.cuda.cutlass_tiles import EIGHT, kernel_cycles, kernel_of, refusal, tiles
+from convc.schedules.layout import Halo, Layout
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.rank import raised, raised_weight
+from convc.target import Target
+
+__all__ = ["ALGORITHM", "Cutlass", "schedule"]
+
+_LAST_STEPS: Final = ("relu", "clip")
+
+
+class Cutlass:
+    """See the module's text."""
+
+    name = "cutlass"
+    by_record = True
+    on_request = "taken by a tuned record, a pin, or a policy that names it: building it needs CUTLASS's headers and minutes of nvcc"
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return why not, or None."""
+        spec = problem.spec
+        if spec.dtype not in HALVES:
+            return Unsupported(f"element type must be {' or '.join(HALVES)}; got {spec.dtype}")
+        if not problem.constant_weight:
+            return Unsupported("weights must be constant, to be packed at compile time")
+        if problem.accumulator != "float32":
+            return Unsupported(f"sums must be float32; got {problem.accumulator}")
+        if spec.transposed:
+            return Unsupported("convolution must not be transposed; got a transposed one")
+        if spec.group > 1:
+            return Unsupported(f"group must be 1; got {spec.group}")
+        if 0 in (*spec.data, *spec.output):
+            return Unsupported("data must not be empty")
+        if (wrong := _outside(problem)) is not None:
+            return wrong
+        answers = [refusal(form, spec, target.gpu) for form in FORMS]
+        return None if None in answers else answers[FORMS.index("ampere")]
+
+    def knobs(self, problem: Problem, target: Target) -> Knobs:
+        """Return the setting that the model finds fastest."""
+        return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
+
+    def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
+        """Yield the kernels that fit, at most a dozen: each takes nvcc a minute."""
+        yield from tiles(problem.spec, target.gpu)
+
+    def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
+        """Return clocks by data sheets; none of these kernels was measured yet."""
+        return kernel_cycles(problem.spec, target.gpu, knobs)
+
+    def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
+        """Return blocks of all channels."""
+        spec = problem.spec
+        return Operands(Layout(_eights(spec.in_channels)), Halo(), Layout(_eights(spec.out_channels)))  # fmt: skip
+
+    def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
+        """Return the weights as (K, taps..., C), zeros up to whole eights."""
+        k, c, *taps = weight.shape
+        padded = np.pad(weight, ((0, _eights(k) - k), (0, _eights(c) - c), *((0, 0) for _ in taps)))
+        return np.ascontiguousarray(np.moveaxis(raised_weight(padded), 1, -1))
+
+    def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
+        """Return data, weight, extras..., result: one call."""
+        spec = raised(problem.spec)
+        order = self.operands(problem, target, knobs)
+        result = order.result.physical(spec.output)
+        k, c, *taps = spec.weight
+        x = te.placeholder(order.data.physical(spec.data), spec.dtype, name="data")
+        w = te.placeholder((_eights(k), *taps, _eights(c)), spec.dtype, name="weight")
+        extras = blocked_extras(problem, 1, result[-1], result)
+        text = str(_description(problem, knobs))
+
+        def call(inputs: list[Any], outputs: list[Any]) -> Any:
+            return tirx.call_cpacked(CALL, text, *inputs, outputs[0])
+
+        operands = [x, w, *extras]
+        # Of the default buffers each has a variable for an offset, which nobody would define where an operand is stored in another type.
+        buffers = [tirx.decl_buffer(t.shape, t.dtype, name=t.op.name) for t in operands]
+        own = tirx.decl_buffer(result, spec.dtype, name="result")
+        y = te.extern(result, operands, call, name=self.name, dtype=spec.dtype, in_buffers=buffers, out_buffers=[own])  # fmt: skip
+        return [*operands, y]
+
+
+def _eights(channels: int) -> int:
+    return -(-channels // EIGHT) * EIGHT
+
+
+def _outside(problem: Problem) -> Unsupported | None:
+    """Return why the kernels' epilogue, sums + bias + residual in bounds, is not the problem's."""
+    steps = problem.epilogue
+    operands = [s.name for s in steps if s.takes_operand]
+    ends = steps[len(operands) :]
+    if (
+        len(set(operands)) < len(operands)
+        or [s.name for s in steps[: len(operands)]] != operands
+        or len(ends) > 1
+        or any(s.name not in _LAST_STEPS for s in ends)
+    ):
+        # A kernel of ours behind the call would round the sums twice.
+        shown = ", ".join(map(str, steps))
+        return Unsupported(f"epilogue must be at most one bias and one add, then relu or clip; got {shown}")  # fmt: skip
+    if problem.spec.out_channels % EIGHT and any(not _keeps_zero(s) for s in ends):
+        return Unsupported(
+            f"clip must keep 0 where output channels are no multiple of {EIGHT}; got {ends[0]} of {problem.spec.out_channels} channels"
+        )
+    return None
+
+
+def _keeps_zero(step: Step) -> bool:
+    """Whether channels beyond the last one stay zeros."""
+    return step.name == "relu" or step.arguments[0] <= 0 <= step.arguments[1]
+
+
+def _description(problem: Problem, knobs: Knobs) -> Description:
+    # Blocks of a line are an image of height 1, see `View.raised`.
+    spec = raised(problem.spec)
+    return Description(
+        kernel_of(spec.rank, spec.dtype, knobs).name,
+        spec.pads[: spec.rank],
+        spec.pads[spec.rank :],
+        spec.strides,
+        spec.dilations,
+        steps=tuple(":".join((s.name, *map(repr, s.arguments))) for s in problem.epilogue),
+        spec=problem.key,
+    )
+
+
+def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
+    """Return the call as it is; its attributes say which kernel the build must make."""
+    data = func.params[0]
+    kernel = kernel_of(len(data.ty.shape) - 3, str(data.dtype), knobs)
+    attributes: dict[str, Any] = {LIBRARY: "cutlass", KERNEL: kernel.name}
+    for index, parameter in enumerate(func.params):
+        if parameter.name == "bias":
+            attributes[BIAS] = index
+    return func.with_attr(attributes)
+
+
+ALGORITHM = Cutlass()

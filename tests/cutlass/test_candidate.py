@@ -1,0 +1,200 @@
+"""CUTLASS as a candidate: what it takes, when it is chosen, and modules with it, from the graph to the exported file that runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convc.frontend import dsl as cc
+from convc.ir import ConvSpec, GraphBuilder, Step, TensorType
+from convc.ir.reference import interpret
+from convc.ir.types import numpy_dtype
+from convc.runtime.libraries.cutlass import FORMS, Kernel
+from convc.schedules.algorithm import Problem, knob_space
+from convc.schedules.cuda.cutlass import ALGORITHM
+from convc.schedules.cuda.cutlass_objects import architectures
+from convc.schedules.cuda.cutlass_tiles import kernel_of
+from convc.schedules.policy import Policy
+from convc.schedules.select import select
+from convc.schedules.tuned import Measurement
+from convc.target import parse_target
+from tests.conv_grid import CONV_GRID
+from tests.cuda_emulation.emulation import EmulationError, worker
+from tests.schedules.conv_module import Case, conv_node
+
+TARGET = parse_target("cuda -arch=sm_90")
+HALF = ConvSpec.of((1, 8, 6, 6), (16, 8, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
+POINTS = ConvSpec.of((2, 16, 8, 9), (24, 16, 1, 1), dtype="bfloat16")
+STEPS = {name: Step.parse(name) for name in ("bias", "add", "relu", "clip(0.0, 6.0)", "clip(1.0, 2.0)", "tanh")}  # fmt: skip
+
+
+def problem(spec: ConvSpec, *steps: str, **fields) -> Problem:
+    return Problem(spec, tuple(STEPS[s] for s in steps), **fields)
+
+
+@pytest.mark.parametrize(
+    ("posed", "target", "reason"),
+    [
+        (problem(replace(HALF, dtype="float32")), "sm_90", "element type must be float16 or bfloat16; got float32"),
+        (problem(replace(HALF, group=2, weight=(16, 4, 3, 3))), "sm_90", "group must be 1; got 2"),
+        (problem(HALF, accumulate="float64"), "sm_90", "sums must be float32; got float64"),
+        (problem(HALF, constant_weight=False), "sm_90", "weights must be constant"),
+        (problem(HALF, "relu", "bias"), "sm_90", "at most one bias and one add, then relu or clip; got relu, bias"),
+        (problem(HALF, "add", "add"), "sm_90", "at most one bias and one add"),
+        (problem(HALF, "tanh"), "sm_90", "then relu or clip; got tanh"),
+        (problem(replace(HALF, weight=(15, 8, 3, 3)), "clip(1.0, 2.0)"), "sm_90", "clip must keep 0 where output channels are no multiple of 8; got clip(1.0, 2.0) of 15"),
+        (problem(ConvSpec.of((1, 4, 5, 5), (4, 8, 3, 3), transposed=True, dtype="float16")), "sm_90", "must not be transposed"),
+        (problem(HALF), "sm_75", "every sm must be at least 80 for tensor cores; got 75"),
+        (problem(HALF), "sm_80,75", "every sm must be at least 80 for tensor cores; got 75"),
+        (problem(ConvSpec.of((1, 8, 9, 400), (8, 8, 1, 300), dtype="float16")), "sm_90", "at most 32 taps along an axis; got (1, 300)"),
+    ],
+)  # fmt: skip
+def test_refusals_have_reasons(posed, target, reason):
+    assert reason in ALGORITHM.supports(posed, parse_target(f"cuda -arch={target}")).reason
+
+
+def forms(spec: ConvSpec, target: str = "cuda -arch=sm_90") -> set[str]:
+    return {FORMS[k["form"]] for k in knob_space(ALGORITHM, Problem(spec), parse_target(target))}
+
+
+def test_which_templates_a_convolution_may_have():
+    assert forms(HALF) == {"hopper", "ampere"}
+    assert forms(POINTS) == set(FORMS)
+    # Code for 9.0a is for no other device, and there is no PTX of it.
+    for other in ("cuda -arch=sm_80", "cuda -arch=sm_90,80", "cuda -arch=sm_100"):
+        assert forms(POINTS, other) == {"ampere"}
+    # Out of TMA's reach, each way.
+    for fields in (
+        {"strides": (9, 1)},
+        {"pads": (129, 1, 1, 1)},
+        {"data": (1, 8, 150, 6), "dilations": (70, 1), "pads": (70, 1, 0, 1)},
+        {"data": (1, 8, 400, 6), "dilations": (130, 1)},
+    ):
+        assert forms(replace(HALF, **fields)) == {"ampere"}, fields
+    wide = ConvSpec.of((1, 8, 6, 60), (8, 8, 1, 40), dtype="float16")
+    assert forms(wide) == {"hopper"}
+
+
+def test_a_kernel_is_named_and_read_again():
+    every = {
+        kernel_of(spec.rank, dtype, k)
+        for spec in (HALF, POINTS, ConvSpec.of((4, 256, 8, 32, 32), (512, 256, 1, 1, 1), dtype="float16"))
+        for dtype in ("float16", "bfloat16")
+        for k in knob_space(ALGORITHM, Problem(spec), TARGET)
+    }  # fmt: skip
+    assert {k.form for k in every} == set(FORMS)
+    for kernel in every:
+        wide = kernel.with_bias("float32")
+        assert Kernel.parse(kernel.name) == kernel
+        assert Kernel.parse(wide.name) == wide
+        assert wide.symbol in wide.source
+
+
+def test_architectures():
+    ampere, hopper = (Kernel(f, 2, "float16", 64, 64, 64) for f in ("ampere", "hopper"))
+    assert architectures(ampere, parse_target("cuda -arch=sm_80,90").gpu) == ("80", "90")
+    assert architectures(hopper, TARGET.gpu) == ("90a",)
+
+
+# ---- modules that run, with the double in place of the kernels -------------------------------------------------------
+
+
+def assert_exact(results) -> None:
+    for r in results:
+        # Sums are whole numbers, exact in float32; the result is rounded once.
+        expected = r.expected.astype(numpy_dtype(r.case.spec.dtype))
+        np.testing.assert_array_equal(r.actual, expected, err_msg=str(r.case))
+
+
+def test_the_grid_through_an_exported_module():
+    """Every rank, stride, dilation, uneven pads, channels that are no eights; a bias of either type, a residual, bounds."""
+    small = [
+        replace(r.spec, dtype=("float16", "bfloat16")[i % 2])
+        for i, r in enumerate(CONV_GRID)
+        if np.prod(r.spec.output) * np.prod(r.spec.weight[1:]) < 2e4
+    ]
+    taken = [s for s in small if ALGORITHM.supports(Problem(s), TARGET) is None]
+    assert len(taken) > 20
+    steps = (
+        (), ("bias",), ("add", "relu"), ("bias", "add", "clip(0.0, 6.0)"), ("add", "bias"), ("bias", "relu"),
+    )  # fmt: skip
+    cases = [
+        Case("cutlass", spec, tuple(map(STEPS.get, steps[i % len(steps)])), None, i % 4 == 1)
+        for i, spec in enumerate(taken[::3])
+    ]
+    # What each template is called with.
+    for spec in (HALF, POINTS):
+        found = {k["form"]: k for k in knob_space(ALGORITHM, Problem(spec), TARGET)}
+        cases += [Case("cutlass", spec, (STEPS["bias"],), tuple(k.items())) for k in found.values()]
+    assert_exact(worker().call("tests.cutlass.candidate:conv_results", cases, TARGET, True))
+
+
+def test_from_the_dsl_to_a_module_that_runs():
+    """Two layers of CUTLASS, a residual and a pooling between kernels of ours."""
+    rng = np.random.default_rng(0)
+
+    def weights(*shape):
+        return rng.integers(-2, 3, shape).astype(np.float16)
+
+    x = cc.input("x", (2, 3, 12, 12), "float16")
+    h = cc.relu(cc.conv2d(x, weights(8, 3, 3, 3), pads=1, strides=2, name="stem"))
+    h = cc.relu(h + cc.conv2d(h, weights(8, 8, 3, 3), pads=1, name="body"))
+    net = cc.graph({"y": cc.conv2d(cc.max_pool2d(h, 2), weights(4, 8, 1, 1), name="head")}, name="net")  # fmt: skip
+    image = rng.integers(-1, 2, (2, 3, 12, 12)).astype(np.float16)
+    options = {"target": "cuda -arch=sm_90", "algo_for": {"stem": "cutlass", "body": "cutlass"}}
+    outputs, choices = worker().call(
+        "tests.cutlass.candidate:compile_and_run", net, options, {"x": image}
+    )
+    np.testing.assert_array_equal(outputs["y"], interpret(net, {"x": image})["y"])
+    assert [choices[n][0] for n in ("stem", "body")] == ["cutlass", "cutlass"]
+    assert choices["head"][0] != "cutlass"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernel": "hopper_2d_float16_1x1x1_c1"}, "this module must have the kernel 'hopper_2d_float16_1x1x1_c1' for"),
+        ({"strides": (2, 2)}, "the result of .* must have 3 points along spatial axis 0; got 6"),
+        ({"strides": (1, 1, 1)}, "must have 6 axes; got shape"),
+        ({"upper": (1,)}, "the field 'upper' of .* must have 2 numbers; got 1"),
+        ({"steps": ("bias",)}, "must have 4 tensors; got 3"),
+        ({"steps": ("tanh",)}, "steps of .* must be bias, add, relu or clip:LOW:HIGH; got 'tanh'"),
+        ({"dtype": "float32"}, "must have data, weight and result of float16 or of bfloat16"),
+        ({"channels": 4}, "must agree, in whole eights of channels"),
+        ({"dilations": (1, 1), "lower": (0, 1), "upper": (2, 1), "kernel": "hopper_cooperative_2d_float16_64x64x64_c1"}, "must run .*; got: not a matrix product"),
+    ],
+)  # fmt: skip
+def test_calls_that_make_no_sense(change, message):
+    with pytest.raises(EmulationError, match=message):
+        worker().call("tests.cutlass.candidate:call_with", change)
+
+
+# ---- when it is chosen ----------------------------------------------------------------------------------------------
+
+
+def graph():
+    b = GraphBuilder("g")
+    x = b.input("x", TensorType(HALF.data, HALF.dtype))
+    w = b.constant(np.ones(HALF.weight, np.float16))
+    return b.finish({"y": conv_node(b, x, w, HALF, name="layer")})
+
+
+def test_an_estimate_alone_does_not_choose_it():
+    choice = select(graph(), TARGET)["layer"]
+    assert choice.algorithm != "cutlass"
+    row = next(r for r in choice.candidates if r.algorithm == "cutlass")
+    assert "needs CUTLASS's headers" in row.reason
+
+
+def test_a_pin_a_policy_or_a_record_does():
+    def chosen(**options):
+        return select(graph(), TARGET, **options)["layer"].algorithm
+
+    assert chosen(algo="cutlass") == "cutlass"
+    assert chosen(policy=Policy(require=("cutlass",))) == "cutlass"
+    posed = Problem(HALF)
+    record = Measurement("cutlass", ALGORITHM.knobs(posed, TARGET), 1e-9, 1e-7)
+    assert chosen(records={posed.key: (record,)}) == "cutlass"
+    assert chosen(records={posed.key: (record,)}, policy=Policy(exclude=("cutlass",))) != "cutlass"

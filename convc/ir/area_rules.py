@@ -151,6 +151,9 @@ def _resample(walk: Walk, node: Node) -> None:
     like = walk.extents.get(a.like) or walk.constant_extents(*walk.height_and_width(node, a.like))
     own, other = (old.rows, like.rows) if a.axis == 2 else (old.cols, like.cols)
     results = tuple(a.result(n, m, node.type.shape[a.axis]) for n, m in zip(own, other, strict=True))  # fmt: skip
+    if max(results) > node.type.shape[a.axis]:
+        largest = f"its result has {node.type.shape[a.axis]} points along axis {a.axis} for the largest area and {max(results)} for a smaller one"
+        raise walk.refusal(node, largest)
     new = Extents(results, old.cols) if a.axis == 2 else Extents(old.rows, results)
     key = Taps(a.axis, a.rules, a.scale, own, results)
     shape = (node.type.shape[a.axis], key.count)

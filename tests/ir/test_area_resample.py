@@ -114,3 +114,23 @@ def test_a_resampling_without_a_rule_is_refused() -> None:
     y = b.add("resample", [x, *tables], ResampleAttributes(2), "y")
     with pytest.raises(ShapeError, match=r"%y .* does not follow from one height or width"):
         open_area(b.finish({"y": y}), ["x"])
+
+
+def resized_like(extents: tuple[int, ...], axis: int = 2) -> Graph:
+    """One axis resized to what `extents` gives for the data's own."""
+    b = GraphBuilder("g")
+    x = b.input("x", TensorType((1, 4, *LARGEST)))
+    a = replace(ResampleAttributes.of(axis, RULES[0]), like="x", extents=extents)
+    return b.finish({"y": resampled(b, x, axis, extents[-1], a, "y")})
+
+
+def test_a_size_for_which_nothing_is_left_is_below_the_least() -> None:
+    opened = open_area(resized_like(tuple(n - 3 for n in range(1, LARGEST[0] + 1))), ["x"])
+    assert opened.least == (4, 1)
+    assert opened.values["y"].rows[:5] == (0, 0, 0, 1, 2)
+
+
+def test_a_result_that_is_larger_for_a_smaller_size_is_refused() -> None:
+    n = LARGEST[0]
+    with pytest.raises(ShapeError, match=rf"%y .* has 2 points along axis 2 .* and {n} for a smaller one"):  # fmt: skip
+        open_area(resized_like((*range(2, n + 1), 2)), ["x"])

@@ -71,7 +71,8 @@ class ResampleAttributes(Attributes):
         if self.scale:
             return int(extent * Fraction(self.scale))
         if self.like:
-            return (self.extents[other - 1] if self.extents else other) if extent and other else 0
+            # An extent worked out as n - 10 is none for a small n.
+            return max(0, self.extents[other - 1] if self.extents else other) if extent and other else 0  # fmt: skip
         return fixed if extent else 0
 
 

@@ -10,7 +10,8 @@ start fast. So the wait ends when the process has stopped using CPU time. The fi
 brings weights back into the caches.
 
 On a shared machine a core is at times nearly twice as slow, for tenths of a second to seconds. With a `reference`, a call whose time
-depends on the machine alone, a block counts only if the reference took about its best before it and behind it.
+depends on the machine alone, a block counts only if the reference took about its best before it and behind it. One limit holds for all:
+where a contestant has too few such blocks, slower ones count for everybody.
 """
 
 from __future__ import annotations
@@ -52,16 +53,14 @@ class Timing:
         samples: seconds of the calls that count.
         calls: which of all its calls those are, the first being 0.
         always_idle: whether the process was idle before each of its blocks.
-        disturbed, undisturbed: how many of its blocks the machine slowed down, and how many not; the former count only where there are
-            none of the latter.
+        pace: how many times as long as at its best the reference took beside the blocks that count, at most.
     """
 
     name: str
     samples: tuple[float, ...]
     calls: tuple[int, ...] = ()
     always_idle: bool = True
-    disturbed: int = 0
-    undisturbed: int = 0
+    pace: float = 1.0
 
     @property
     def median(self) -> float:
@@ -126,20 +125,20 @@ class _Blocks:
         self._calls += 1 + count
         return behind
 
-    def calm(self, best: float) -> list[_Block]:
-        """Return the blocks during which the reference took about its best."""
-        return [b for b in self._blocks if b.reference <= _CALM * best]
+    def reference_of(self, count: int) -> float:
+        """Return what the reference took at most beside so many of the blocks, the calmest; infinity if there are fewer."""
+        taken = sorted(b.reference for b in self._blocks)
+        return taken[count - 1] if len(taken) >= count else float("inf")
 
-    def timing(self, best: float) -> Timing:
-        calm = self.calm(best)
-        blocks = calm or self._blocks
+    def timing(self, limit: float, best: float) -> Timing:
+        """Return the calls of the blocks beside which the reference took at most `limit`."""
+        blocks = [b for b in self._blocks if b.reference <= limit]
         return Timing(
             self.contestant.name,
             tuple(s for b in blocks for s in b.samples),
             tuple(b.first + i for b in blocks for i in range(len(b.samples))),
             self.always_idle,
-            len(self._blocks) - len(calm),
-            len(calm),
+            max(b.reference for b in blocks) / best if best else 1.0,
         )
 
 
@@ -158,7 +157,8 @@ def interleave(
         rounds: at least 1.
         seed: of the order within the rounds.
         reference: runs something that always takes equally long on an undisturbed machine, and returns its seconds. Where a contestant
-            has fewer than `rounds` undisturbed blocks there are further rounds, up to three times as many. None: every block counts.
+            has fewer than `rounds` undisturbed blocks there are further rounds, up to three times as many; then the fastest half as many
+            blocks of each decide what else counts. None: every block counts.
         progress: called with (round, rounds) before each round.
     """
     measure = reference or (lambda: 0.0)
@@ -168,7 +168,7 @@ def interleave(
     now = best = measure()
     number = 0
     while number < rounds or (
-        number < _MOST_ROUNDS * rounds and any(len(b.calm(best)) < rounds for b in order)
+        number < _MOST_ROUNDS * rounds and max(b.reference_of(rounds) for b in order) > _CALM * best
     ):
         if progress is not None:
             progress(number, max(rounds, number + 1))
@@ -177,5 +177,6 @@ def interleave(
             now = blocks.run(measure, now)
             best = min(best, now)
         number += 1
-    made = {b.contestant.name: b.timing(best) for b in order}
+    limit = max(_CALM * best, *(b.reference_of(-(-rounds // 2)) for b in order))
+    made = {b.contestant.name: b.timing(limit, best) for b in order}
     return {c.name: made[c.name] for c in contestants}

@@ -24,6 +24,7 @@ _REFERENCE: Final = "onnxruntime"
 # A wrong conversion is off by the size of the outputs themselves; float32 rounding through fifty layers by 1e-4 of the maximum at most.
 _WRONG: Final = 1e-2
 _NOISY: Final = 0.05
+_SLOW: Final = 1.15
 
 
 class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,8 +194,8 @@ def _warnings(timings: Iterable[Timing]) -> list[str]:
             texts.append(
                 f"{timing.name} varies by {100 * timing.spread:.0f} % (half the quartiles' distance); quiet is below {100 * _NOISY:.0f} %."
             )
-        if timing.disturbed and not timing.undisturbed:
-            texts.append(f"{timing.name} was measured on a machine that was slower all the time.")
+        if timing.pace > _SLOW:
+            texts.append(f"{timing.name} was measured on a machine that was up to {timing.pace:.1f} times slower than at its best.")  # fmt: skip
         if not timing.always_idle:
             texts.append(f"before {timing.name} the process did not become idle; other pools spin.")
     return texts

@@ -87,6 +87,11 @@ class LayerResult(msgspec.Struct, frozen=True, kw_only=True):
     algorithms: tuple[AlgorithmResult, ...]
     errors: dict[str, str]
 
+    def beside(self, peak_gflops: float) -> LayerResult:
+        """Return this with another peak of the machine."""
+        share = None if self.gflops is None else 100 * self.gflops / peak_gflops
+        return msgspec.structs.replace(self, percent_of_peak=share)
+
 
 def _kernel_call(
     module: Module, model: LayerModel, samples: list[list[float]]

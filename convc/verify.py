@@ -67,6 +67,7 @@ class VerifyReport:
         runs: how many inputs were tried.
         seconds: time for all of it.
         failing_inputs: the inputs of the first run that failed, or None.
+        failure: that run's first wrong output, its error and the run's own tolerance, which may be less than the greatest; "" if none.
     """
 
     outputs: tuple[OutputError, ...]
@@ -75,6 +76,7 @@ class VerifyReport:
     runs: int
     seconds: float
     failing_inputs: Arrays | None = None
+    failure: str = ""
 
     @property
     def ok(self) -> bool:
@@ -96,16 +98,15 @@ class VerifyReport:
             for o in self.outputs
             if not o.max_relative_error <= self.tolerance
         ]
-        # A run has a tolerance of its own, which may be less than the greatest.
-        own = f"every run must be within its own tolerance of {self.reference}; got one that is not, of at most {self.max_relative_error:.3g}."
-        raise AccuracyError("\n".join(lines) or own)
+        raise AccuracyError("\n".join(lines) or self.failure)
 
     def joined(self, other: VerifyReport) -> VerifyReport:
         """Return the report of both, of one module and reference."""
         rows = tuple(map(merge, self.outputs, other.outputs))
         tolerance = max(self.tolerance, other.tolerance)
-        failing = self.failing_inputs or other.failing_inputs
-        return VerifyReport(rows, self.reference, tolerance, self.runs + other.runs, self.seconds + other.seconds, failing)  # fmt: skip
+        first = self if self.failing_inputs is not None else other
+        runs, seconds = self.runs + other.runs, self.seconds + other.seconds
+        return VerifyReport(rows, self.reference, tolerance, runs, seconds, first.failing_inputs, first.failure)  # fmt: skip
 
     def save_failing(self, folder: str | os.PathLike[str]) -> Path | None:
         """Write the first failing run's inputs to `folder`/inputs.npz and return its path, or None if all passed."""
@@ -217,7 +218,7 @@ def verify_each(
         for key, module in modules.items():
             tallies[key].add(module, fed, expected, limit)
     return {
-        key: VerifyReport(tuple(tally.found.values()), name, most, runs, shared + tally.seconds, tally.failing)
+        key: VerifyReport(tuple(tally.found.values()), name, most, runs, shared + tally.seconds, tally.failing, tally.failure(name))
         for key, tally in tallies.items()
     }  # fmt: skip
 
@@ -271,6 +272,14 @@ class _Tally:
     found: dict[str, OutputError]
     failing: Arrays | None
     seconds: float = 0.0
+    wrong: tuple[OutputError, float] | None = None
+
+    def failure(self, reference: str) -> str:
+        """Return the first wrong output in words, with what its run allowed."""
+        if self.wrong is None:
+            return ""
+        row, tolerance = self.wrong
+        return f"output '{row.name}' must be within {tolerance:g} of {reference} for these inputs; got {row.max_relative_error:.3g}."
 
     def add(self, module: Runnable, fed: Arrays, expected: Arrays, tolerance: float) -> None:
         began = time.perf_counter()
@@ -284,5 +293,6 @@ class _Tally:
             row = compare(output, np.asarray(actual[output]), expected[output], tolerance)
             if self.failing is None and not row.max_relative_error <= tolerance:
                 self.failing = {k: np.array(v) for k, v in fed.items()}
+                self.wrong = row, tolerance
             before = self.found.get(output)
             self.found[output] = merge(before, row) if before else row

@@ -138,7 +138,9 @@ def test_each_run_has_its_own_tolerance(monkeypatch: pytest.MonkeyPatch) -> None
     report = verify(Fake(1e-3), GRAPH, n=2)
     assert report.max_relative_error < report.tolerance
     assert not report.ok
-    with pytest.raises(AccuracyError, match=r"output .y. must be within .* of float64 for these inputs; got "):
+    with pytest.raises(
+        AccuracyError, match=r"output .y. must be within .* of float64 for these inputs; got "
+    ):
         report.raise_if_failed()
 
 

@@ -27,8 +27,8 @@ extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_cost(void*, const TVMFFI
   using namespace convc_cudnn;
   return guarded([&] {
     const Call call(arguments, count);
-    Context& context = call.context();
-    Entry& entry = context.entry(call.description, call.tensors);
+    const Lease context = call.context();  // the calls below have another one: a context has one user
+    Entry& entry = context->entry(call.description, call.tensors);
     if (entry.plan.workspace) CONVC_THROW(ValueError) << "the plan must need no workspace; got " << entry.plan.workspace << " bytes.";
     std::vector<void*> pointers;
     for (const DLTensor* tensor : call.tensors) pointers.push_back(static_cast<char*>(tensor->data) + tensor->byte_offset);
@@ -43,7 +43,7 @@ extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_cost(void*, const TVMFFI
       if (__tvm_ffi_convc_cudnn(nullptr, arguments, count, &nothing)) CONVC_THROW(RuntimeError) << "the shim must run; got an error.";
     });
     const double direct = least_microseconds(
-        [&] { check(Library::get().cudnnBackendExecute(context.handle(), entry.plan.descriptor.raw(), pack.raw()), "cudnnBackendExecute"); });
+        [&] { check(Library::get().cudnnBackendExecute(context->handle(), entry.plan.descriptor.raw(), pack.raw()), "cudnnBackendExecute"); });
     const std::string words = "ours=" + std::to_string(ours) + ";direct=" + std::to_string(direct);
     const TVMFFIByteArray bytes = {words.data(), words.size()};
     TVMFFIStringFromByteArray(&bytes, result);

@@ -34,6 +34,7 @@ from convc.cli.sources import MODEL_SUFFIXES, model_file, module_file
 if TYPE_CHECKING:
     from convc.bench import BenchReport, Latency
     from convc.runtime import Module
+    from convc.runtime.library_plans import Preparation
 
 __all__ = ["bench"]
 
@@ -135,9 +136,9 @@ def bench(
     if sort is Order.TIME:
         layers = tuple(sorted(layers, key=lambda row: -row.seconds))
     if output.json:
-        print_json(_document(file, report, load_seconds, layers))
+        print_json(_document(file, report, load_seconds, module.preparation, layers))
     else:
-        _show(output, file, report, load_seconds, layers)
+        _show(output, file, report, load_seconds, module.preparation, layers)
 
 
 def _rival(file: Path, model: Path | None) -> Path:
@@ -156,7 +157,11 @@ def _load(path: Path, threads: int | None, expect_sha256: str | None) -> tuple[M
 
 
 def _document(
-    file: Path, report: BenchReport, load_seconds: float, layers: tuple[LayerTime, ...]
+    file: Path,
+    report: BenchReport,
+    load_seconds: float,
+    preparation: Preparation | None,
+    layers: tuple[LayerTime, ...],
 ) -> dict[str, object]:
     peer = report.peer
     return {
@@ -164,6 +169,7 @@ def _document(
         "threads": report.threads,
         "latency_seconds": report.latency,
         "load_seconds": load_seconds,
+        "preparation": preparation,
         "first_run_seconds": report.first_run_seconds,
         "flops": report.flops,
         "gflops_per_second": report.gflops_per_second,
@@ -188,6 +194,7 @@ def _show(
     file: Path,
     report: BenchReport,
     load_seconds: float,
+    preparation: Preparation | None,
     layers: tuple[LayerTime, ...],
 ) -> None:
     screen = console()
@@ -205,9 +212,14 @@ def _show(
         screen.print(
             f"convc is {verdict} than {report.peer.name} (medians, same run)", markup=False
         )
+    prepared = (
+        f" (of these {seconds(preparation.seconds)} cuDNN's {len(preparation.plans)} plans and a run)"
+        if preparation
+        else ""
+    )
     if report.peak and not output.quiet:
         screen.print(
-            f"peak {report.peak.gflops_per_second:.0f} GFLOP/s, measured; load {seconds(load_seconds)}, "
+            f"peak {report.peak.gflops_per_second:.0f} GFLOP/s, measured; load {seconds(load_seconds)}{prepared}, "
             f"first run {seconds(report.first_run_seconds)}",
             markup=False,
         )

@@ -15,6 +15,7 @@ import tvm_ffi
 from numpy.typing import NDArray
 
 from convc.errors import InputError
+from convc.runtime.library_plans import Preparation
 from convc.runtime.manifest import ALIGNMENT, Manifest
 from convc.runtime.memory import Window, address_of
 from convc.runtime.module import Module, NanPolicy
@@ -65,6 +66,12 @@ class BatchedModule(Module):
     def batch_sizes(self) -> tuple[int, ...]:
         """The numbers of samples that there is code for, largest first."""
         return tuple(self._parts)
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """Of all sizes together."""
+        made = [p for p in (part.preparation for part in self._parts.values()) if p is not None]
+        return Preparation(sum(p.seconds for p in made), made[-1].plans) if made else None
 
     def profile(self, inputs: Mapping[str, ArrayLike], repeats: int = 10) -> tuple[StepTimes, ...]:
         """Return how long each step takes; see `Module.profile`.

@@ -6,15 +6,18 @@ Inputs may be NumPy arrays, which are copied to the device, or tensors on the de
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import tvm_ffi
 from numpy.typing import NDArray
 
-from convc.errors import InputError
+from convc.errors import DeviceError, InputError
 from convc.runtime.cuda import CUDA, CudaRuntime
 from convc.runtime.cuda_graph import Graph
+from convc.runtime.library_plans import Preparation, plans_of
 from convc.runtime.manifest import ALIGNMENT, Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, window
 from convc.runtime.module import Module, NanPolicy
@@ -58,6 +61,31 @@ class DeviceModule(Module):
         self._cuda: Final = cuda
         # A library may do more on the host than launch: build a plan, take memory, search. Its calls are made anew each time.
         self._calls_library: Final = any(step.algorithm == "cudnn" for step in manifest.steps)
+        self._preparation: Preparation | None = None
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """See `Module.preparation`."""
+        return self._preparation
+
+    def prepare(self) -> None:
+        """Run once on zeros if a library is called, which does at its first call what no later one has to do. `load` calls it.
+
+        Raises:
+            DeviceError: with the library's own message, if it refuses a step on this device; says what to compile instead.
+        """
+        if not self._calls_library:
+            return
+        memory = self._memory()
+        began = time.perf_counter()
+        for port, tensor in zip(self._inputs, memory.inputs, strict=True):
+            self._cuda.upload(np.zeros(port.shape, port.dtype), tensor)
+        try:
+            self._entry(self._weights.tensor, memory.arena, *memory.inputs, *memory.outputs)
+            self._cuda.synchronize()
+        except RuntimeError as error:
+            raise DeviceError(_refusal(self.manifest, str(error).strip())) from error
+        self._preparation = Preparation(time.perf_counter() - began, plans_of(self._library))
 
     def _memory(self) -> _Memory:
         memory = getattr(self._local, "memory", None)
@@ -170,6 +198,16 @@ class DeviceModule(Module):
     def __repr__(self) -> str:
         code = ", ".join(self.manifest.target.device)
         return f"<convc module '{self.manifest.name}' for cuda ({code})>"
+
+
+def _refusal(manifest: Manifest, text: str) -> str:
+    """Return what a library said while a module was prepared, and the way out of it."""
+    nodes = [s.node for s in manifest.steps if s.algorithm == "cudnn" and s.key and s.key in text]
+    layer = nodes[0] if nodes else "LAYER"
+    return (
+        f"module '{manifest.name}' must run on this device; got: {text} Compile it with --algo-for '{layer}=ALGORITHM', one of convc's "
+        f"own that `convc explain` lists for it, or with --cudnn off."
+    )
 
 
 def _device_tensor(port: InputPort, value: ArrayLike) -> tvm_ffi.Tensor | None:

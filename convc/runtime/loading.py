@@ -52,6 +52,7 @@ def load(
         TargetMismatchError: if this CPU cannot run the code; nothing of it is loaded then.
         UnknownNameError: if the module has no code for `mcpu`.
         ToolchainError: if TVM's runtime library is missing; for a module of cuda also the driver, a device, or CUDA's runtime.
+        DeviceError: with cuDNN's message, if it refuses one of its steps on this device.
         InputError: if `threads` or `nan` is out of range.
     """
     if nan not in NAN_POLICIES:
@@ -80,10 +81,13 @@ def load(
     if cuda is not None:
         uploaded = cuda.upload(weights)
         held = Window(uploaded, (uploaded,))
-        modules = {
+        on_device = {
             size: DeviceModule(part, library, entries[size], held, pool, nan, cuda)
             for size, part in parts.items()
         }
+        for module in on_device.values():
+            module.prepare()
+        modules = dict(on_device)
     else:
         held = array_window(weights)
         modules = {

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from convc.errors import InputError
 from convc.runtime.arguments import Arguments, quoted
 from convc.runtime.counted import Counts
+from convc.runtime.library_plans import Preparation
 from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
 from convc.runtime.ports import ArrayLike, InputPort, OutputPort, Staging
@@ -72,6 +73,11 @@ class Module:
     @property
     def outputs(self) -> tuple[Tensor, ...]:
         return self.manifest.outputs
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What loading did with a library that a step is left to; None where there is none."""
+        return None
 
     @property
     def threads(self) -> int:

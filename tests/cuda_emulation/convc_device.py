@@ -7,7 +7,7 @@ emulation's.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tests.cuda_emulation.compiler import compile_kernels
 from tests.cuda_emulation.worker import EmulationError
 from tests.schedules.conv_module import Case, ConvModule, Result
 
-__all__ = ["compile_and_run", "conv_results"]
+__all__ = ["compile_and_run", "conv_results", "exported"]
 
 
 @contextmanager
@@ -60,16 +60,27 @@ def compile_and_run(
     inputs: Mapping[str, np.ndarray],
     orders: Sequence[str],
     launches: bool = True,
+    loaded: Callable[[], object] = lambda: None,
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, str]]]:
-    """Return the outputs of `convc.compile(source, **options)`, exported and loaded, and (algorithm, reason) of each convolution."""
+    """Return the outputs of `convc.compile(source, **options)`, exported and loaded, and (algorithm, reason) of each convolution.
+
+    `loaded` is called between loading and running.
+    """
     with _emulated_nvcc(), tempfile.TemporaryDirectory() as folder:
         model = convc.compile(source, **options)
         module = convc.load(model.export(Path(folder) / "module.so"))
+    loaded()
     outputs = _in_orders(
         lambda: module.run(dict(inputs)), lambda r: list(r.values()), orders, launches
     )
     choices = {name: (c.algorithm, c.reason) for name, c in model.plan.choices.items()}
     return outputs, choices
+
+
+def exported(source: Any, options: Mapping[str, Any], path: Path) -> Path:
+    """Return the file of `convc.compile(source, **options)`, for the emulated device."""
+    with _emulated_nvcc():
+        return convc.compile(source, **options).export(path)
 
 
 def _in_orders(run: Any, arrays: Any, orders: Sequence[str], launches: bool) -> Any:

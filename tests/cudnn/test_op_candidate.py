@@ -233,7 +233,7 @@ def test_from_onnx(tmp_path):
     found, story = run(str(file), {"x": data}, cudnn="prefer")
     expected = interpret(convc.from_onnx(model), {"x": data})
     np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-6)
-    assert story.removeprefix("create;") == "pool 0;pool 2;softmax 1 1;"
+    assert story == "pool 0;pool 2;softmax 1 1;"
 
 
 def test_an_average_s_gradient_of_a_sum():
@@ -243,4 +243,4 @@ def test_an_average_s_gradient_of_a_sum():
     data = whole((1, 2, 3, 3), 0)
     found, story = run(graph, {"g": data}, algo_for={"back": "cudnn"})
     np.testing.assert_array_equal(found["y"], interpret(graph, {"g": data})["y"])
-    assert story.removeprefix("create;") == "pool_backward 1;"
+    assert story == "pool_backward 1;"

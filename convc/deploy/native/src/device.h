@@ -84,6 +84,9 @@ class DeviceRun {
   convc_status run(convc_context &context, size_t part, const void *const *inputs, void *const *outputs);
   // Queue a run between addresses on the device, already in the context's tensors, on the caller's stream.
   convc_status queue(convc_context &context, CudaHandle stream);
+  // Whether a step is a library's, which does at its first call what no later one has to do; run a part once on zeros, so that it has.
+  bool calls_library() const { return calls_library_; }
+  convc_status warm_up(convc_context &context, size_t part);
   // Copy inputs there and let the context's tensors be the own buffers; run all once. For a profile.
   convc_status prepare(convc_context &context, const void *const *inputs);
   // Copy the own buffers' outputs back, of so many samples, and wait.

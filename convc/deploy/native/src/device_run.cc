@@ -152,6 +152,25 @@ convc_status DeviceRun::run(convc_context &context, size_t part, const void *con
   return fetch(context, outputs, samples);
 }
 
+convc_status DeviceRun::warm_up(convc_context &context, size_t part) {
+  const Device::Current current(device_);
+  if (current.status()) return current.status();
+  use_own_buffers(context);
+  const List<Tensor> &tensors = context.module->manifest.inputs;
+  for (size_t i = 0; i < tensors.size; ++i) {
+    void *zeros = calloc(tensors[i].nbytes + 1, 1);
+    if (!zeros) return fail(CONVC_ERROR_MEMORY, "memory must be enough for an input; got none for %zu bytes.", static_cast<size_t>(tensors[i].nbytes));
+    const int sent = driver_.cuMemcpyHtoDAsync_v2(ports_[i], zeros, tensors[i].nbytes, stream_);
+    convc_status status = driver_.check(sent, "uploading an input");
+    if (!status) status = wait();
+    free(zeros);
+    if (status) return status;
+  }
+  const Use use(*this, stream_);
+  if (convc_status bad = call(context.module->entries[part], context.arguments, static_cast<int32_t>(context.argument_count), 1)) return bad;
+  return wait();
+}
+
 convc_status DeviceRun::queue(convc_context &context, CudaHandle stream) {
   const Device::Current current(device_);
   if (current.status()) return current.status();

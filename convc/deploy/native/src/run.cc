@@ -110,6 +110,18 @@ void use_part(convc_context &context, size_t part) {
   for (const Tensor &t : module.manifest.outputs) set(t);
 }
 
+// A library's plans are made and its kernels loaded now, and not by the first run.
+convc_status warm_up(convc_context &context) {
+  if (!context.device || !context.device->calls_library()) return CONVC_OK;
+  convc_status status = CONVC_OK;
+  for (size_t part = 0; part <= context.module->variant->smaller.size && !status; ++part) {
+    use_part(context, part);
+    status = context.device->warm_up(context, part);
+  }
+  use_part(context, 0);
+  return status;
+}
+
 void place(convc_context *context, const void *const *inputs, size_t input_count, void *const *outputs, size_t output_count) {
   for (size_t i = 0; i < input_count; ++i) context->tensors[2 + i].data = const_cast<void *>(inputs[i]);
   for (size_t i = 0; i < output_count; ++i) context->tensors[2 + input_count + i].data = outputs[i];
@@ -211,6 +223,7 @@ convc_status convc_context_create(convc_module *module, int threads, convc_conte
     convc::prepare(*context);
     status = context->pool.start(count, convc::workspace_here(*module));
   }
+  if (!status) status = convc::warm_up(*context);
   if (status) {
     convc_context_destroy(context);
     return status;

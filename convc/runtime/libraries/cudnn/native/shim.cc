@@ -3,11 +3,15 @@
 //
 //   convc_cudnn(description, tensors...)       runs a convolution, a pooling or a softmax on the current stream
 //   convc_cudnn_plan(description, tensors...)  returns "engine=28;knobs=2:1;workspace=1024" of the plan that it would run, and runs nothing
+//   convc_cudnn_plans()                        returns a line for each plan made so far: "engine=...;workspace=...;microseconds=210;spec=..."
+#include <chrono>
 #include <limits>
 #include <list>
+#include <mutex>
 #include <unordered_map>
 
 #include "../../native/host.h"
+#include "choices.h"
 #include "operation.h"
 #include "plans.h"
 #include "timer.h"
@@ -16,12 +20,14 @@ namespace convc_cudnn {
 
 namespace {
 
-// A model has some hundred convolutions; a process that runs many models does not keep the plans of all for ever.
-constexpr size_t MOST_PLANS = 1024;
+// Contexts that no call uses: one a stream, and one more for each call at the same time.
+constexpr size_t MOST_IDLE = 16;
 
 // What policy time runs: so many of cuDNN's choices, each once and then so many times between two events.
 constexpr size_t MOST_TIMED = 8;
 constexpr int TIMED_RUNS = 5;
+
+bool convolves(const std::string& description) { return description.rfind("kind=pool", 0) != 0 && description.rfind("kind=softmax", 0) != 0; }
 
 struct Entry {
   std::string key;
@@ -40,7 +46,7 @@ std::vector<int64_t> shapes_of(const std::vector<const DLTensor*>& tensors) {
   return shapes;
 }
 
-// A thread's own: cuDNN's handles must not be used by two threads at once.
+// One handle with its plans. cuDNN's handles must not be used by two threads at once: see `Lease`.
 class Context {
  public:
   explicit Context(int device) : device_(device) {
@@ -83,7 +89,7 @@ class Context {
   Handle handle() const { return handle_; }
 
   void run(const std::string& description, const std::vector<const DLTensor*>& tensors) {
-    if (description.rfind("kind=pool", 0) == 0 || description.rfind("kind=softmax", 0) == 0) return operate(description, tensors);
+    if (!convolves(description)) return operate(description, tensors);
     Entry& e = entry(description, tensors);
     if (!handle_) CONVC_THROW(RuntimeError) << "a convolution must have a device to run on; got properties of one in CONVC_CUDNN_DEVICE_PROPERTIES.";
     check(Library::get().cudnnSetStream(handle_, stream()), "cudnnSetStream");
@@ -93,8 +99,17 @@ class Context {
  private:
   Stream stream() const { return current_stream(device_); }
 
-  // `engine`: fields that name one which is tried first.
-  Entry made(const std::string& description, const std::string& engine, const std::vector<const DLTensor*>& tensors) {
+  // `before`: fields that name an engine which is tried first; else what this call was given elsewhere.
+  Entry made(const std::string& description, const std::string& before, const std::vector<const DLTensor*>& tensors) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::string engine = before.empty() ? Choices::get().of(device_, description, shapes_of(tensors)) : before;
+    Entry entry = planned(description, engine, tensors);
+    const std::chrono::duration<double, std::micro> spent = std::chrono::steady_clock::now() - start;
+    Choices::get().add(device_, description, entry.shapes, entry.plan, spent.count());
+    return entry;
+  }
+
+  Entry planned(const std::string& description, const std::string& engine, const std::vector<const DLTensor*>& tensors) {
     const Description parsed(description);
     Entry entry = {description, shapes_of(tensors), std::make_unique<Graph>(parsed, tensors, handle_), Plan()};
     const Descriptor* properties = handle_ ? nullptr : &properties_;
@@ -175,15 +190,60 @@ class Context {
   std::unordered_map<std::string, std::list<Entry>::iterator> by_key_;
 };
 
+// A context that nobody else uses meanwhile, of calls on the same stream: whatever a thread's call has made there serves the next one,
+// from whichever thread. A second call at the same time has a context of its own.
+class Lease {
+ public:
+  explicit Lease(int device) : idle_(Idle::get()), key_(device, current_stream(device)) {
+    {
+      const std::lock_guard<std::mutex> lock(idle_.mutex);
+      for (auto at = idle_.contexts.begin(); at != idle_.contexts.end(); ++at) {
+        if (at->first != key_) continue;
+        held_.splice(held_.begin(), idle_.contexts, at);
+        return;
+      }
+    }
+    held_.emplace_front(key_, std::make_unique<Context>(device));
+  }
+  ~Lease() {
+    Contexts oldest;  // destroyed behind the lock
+    const std::lock_guard<std::mutex> lock(idle_.mutex);
+    idle_.contexts.splice(idle_.contexts.begin(), held_);
+    if (idle_.contexts.size() > MOST_IDLE) oldest.splice(oldest.begin(), idle_.contexts, std::prev(idle_.contexts.end()));
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  Context* operator->() const { return held_.front().second.get(); }
+
+ private:
+  using Key = std::pair<int, Stream>;
+  using Contexts = std::list<std::pair<Key, std::unique_ptr<Context>>>;
+  struct Idle {
+    std::mutex mutex;
+    Contexts contexts;  // the latest first
+
+    static Idle& get() {
+      // After cuDNN was opened, so that at the process' end this goes first.
+      Library::get();
+      static Idle idle;
+      return idle;
+    }
+  };
+
+  Idle& idle_;
+  Key key_;
+  Contexts held_;  // one
+};
+
 struct Call {
   std::string description;
   std::vector<const DLTensor*> tensors;
 
   Call(const TVMFFIAny* arguments, int32_t count) {
     if (count > 0) description = text_of(arguments[0]);
-    const bool convolves = description.rfind("kind=pool", 0) != 0 && description.rfind("kind=softmax", 0) != 0;
-    if (count < (convolves ? 4 : 3)) {
-      CONVC_THROW(ValueError) << "a cuDNN call must have a description and " << (convolves ? "three" : "two") << " tensors at least; got " << count << " arguments.";
+    const bool convolution = convolves(description);
+    if (count < (convolution ? 4 : 3)) {
+      CONVC_THROW(ValueError) << "a cuDNN call must have a description and " << (convolution ? "three" : "two") << " tensors at least; got " << count << " arguments.";
     }
     for (int32_t i = 1; i < count; ++i) tensors.push_back(tensor_of(arguments[i]));
     for (const DLTensor* tensor : tensors)
@@ -193,12 +253,7 @@ struct Call {
     current_spec = at == std::string::npos ? description : description.substr(at + 5);
   }
 
-  Context& context() const {
-    static thread_local std::unordered_map<int, std::unique_ptr<Context>> contexts;
-    std::unique_ptr<Context>& context = contexts[tensors[0]->device.device_id];
-    if (!context) context = std::make_unique<Context>(tensors[0]->device.device_id);
-    return *context;
-  }
+  Lease context() const { return Lease(tensors[0]->device.device_id); }
 };
 
 }  // namespace
@@ -210,15 +265,23 @@ extern "C" {
 TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny*) {
   return convc_cudnn::guarded([&] {
     const convc_cudnn::Call call(arguments, count);
-    call.context().run(call.description, call.tensors);
+    call.context()->run(call.description, call.tensors);
   });
 }
 
 TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_plan(void*, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
   return convc_cudnn::guarded([&] {
     const convc_cudnn::Call call(arguments, count);
-    const std::string words = call.context().entry(call.description, call.tensors).plan.words();
+    const std::string words = call.context()->entry(call.description, call.tensors).plan.words();
     const TVMFFIByteArray bytes = {words.data(), words.size()};
+    TVMFFIStringFromByteArray(&bytes, result);
+  });
+}
+
+TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_plans(void*, const TVMFFIAny*, int32_t, TVMFFIAny* result) {
+  return convc_cudnn::guarded([&] {
+    const std::string lines = convc_cudnn::Choices::get().lines();
+    const TVMFFIByteArray bytes = {lines.data(), lines.size()};
     TVMFFIStringFromByteArray(&bytes, result);
   });
 }

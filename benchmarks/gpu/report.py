@@ -106,10 +106,23 @@ def _layers(found: Sequence[Result]) -> list[str]:
             f"| {result['job']['name']} | {_us(default)} | {_us(best['seconds'])} | {best['algorithm']} {knobs} "
             f"| {_us(min(same, default=None))} | {shown} | {_us(rounded)} | {_us(None if half else peer.get('tf32_nhwc'))} |"
         )
+    lines += _first_runs(found)
     for name, values in ratios.items():
         mean = math.exp(sum(map(math.log, values)) / len(values))
         lines += ["", f"Geometric mean against cuDNN in {name}: {mean:.2f} x over {len(values)} jobs."]  # fmt: skip
     return [*lines, ""]
+
+
+def _first_runs(found: Sequence[Result]) -> list[str]:
+    """Return what modules that call a library took to load and to run for the first time; a first run is to take 50 ms at most."""
+    rows = [r for r in _of(found, "layers") if "prepared_seconds" in r]
+    if not rows:
+        return []
+    lines = ["", "| with a library | load, ms | of it plans and a run | first run behind it, ms |", "|---|---|---|---|"]  # fmt: skip
+    for r in rows:
+        times = (r["load_seconds"], r["prepared_seconds"], r["first_run_seconds"])
+        lines.append(f"| {r['job']['name']} | {' | '.join(f'{1e3 * t:.1f}' for t in times)} |")
+    return lines
 
 
 def _models(found: Sequence[Result]) -> list[str]:
@@ -131,11 +144,12 @@ def _models(found: Sequence[Result]) -> list[str]:
 def _calls(found: Sequence[Result]) -> list[str]:
     lines: list[str] = []
     for result in _of(found, "calls"):
-        lines += ["## Calls of cuDNN", "", "| call | | error | plan, or why none | first call, ms |", "|---|---|---|---|---|"]  # fmt: skip
+        lines += ["## Calls of cuDNN", "", "| call | | error | plan, or why none | first call, ms | by name, ms |", "|---|---|---|---|---|---|"]  # fmt: skip
         for case in result.get("cases", ()):
             first = f"{case['first_seconds'] * 1e3:.1f}" if "first_seconds" in case else ""
+            named = f"{case['named_seconds'] * 1e3:.1f}" if "named_seconds" in case else ""
             verdict = "right" if case["ok"] else "WRONG"
-            lines.append(f"| {case['key']} | {verdict} | {case.get('exact_error', '')} | {case['plan']} | {first} |")  # fmt: skip
+            lines.append(f"| {case['key']} | {verdict} | {case.get('exact_error', '')} | {case['plan']} | {first} | {named} |")  # fmt: skip
         cost = result.get("call_microseconds")
         if cost:
             lines += ["", f"A call: {cost['ours']:.2f} us of the host's time; cuDNN's own {cost['direct']:.2f} us."]  # fmt: skip

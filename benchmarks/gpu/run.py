@@ -90,15 +90,20 @@ def _result(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
 
 
 def _convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
+    began = time.perf_counter()
     module = load(job.module(folder))
+    loaded = time.perf_counter()
     seeds = [0 if job.part == "layers" else i for i in range(len(job.cases))]
     cases: list[dict[str, Any]] = [
         {"algorithm": c.algorithm, "knobs": c.knobs, "key": c.key, "ok": True} for c in job.cases
     ]
+    first = 0.0
     for exact in (True, False):
         data = [arrays(c, seed, exact) for c, seed in zip(job.cases, seeds, strict=True)]
         inputs = {p.name: data[int(p.name[1:])][0] for p in module.inputs}
+        before = time.perf_counter()
         outputs = module.run(inputs)
+        first = first or time.perf_counter() - before
         # All settings of a layer compute the same: one reference.
         references: dict[tuple[str, int], _Reference] = {}
         limits: dict[tuple[str, int, str, int, int, int], np.ndarray] = {}
@@ -134,7 +139,10 @@ def _convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
                 "estimate": case.estimate,
                 "default": case.default,
             }
-    found: dict[str, Any] = {"cases": cases}
+    found: dict[str, Any] = {"cases": cases, "load_seconds": loaded - began, "first_run_seconds": first}  # fmt: skip
+    if module.preparation is not None:
+        found["prepared_seconds"] = module.preparation.seconds
+        found["plans"] = [f"{p.spec} engine {p.engine} in {p.seconds * 1e3:.1f} ms" for p in module.preparation.plans]  # fmt: skip
     if job.part == "layers" and peer is not None:
         found["peer"] = peer.layer(job.cases[0].spec)
     return found

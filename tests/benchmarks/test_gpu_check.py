@@ -41,6 +41,7 @@ def test_calls_of_cudnn_are_right_and_their_cost_is_known(tmp_path):
     assert plans["policy fft"].startswith("cuDNN 92800 must have an engine")
     assert plans["forward 2-d"].startswith("engine=25;knobs=17:4;workspace=")
     assert all(v > 0 for v in found["call_microseconds"].values())
+    assert all(c["named_seconds"] > 0 for c in found["cases"] if c["plan"].startswith("engine="))
     text = table([found], {}, 0)
     assert "| weight_gradient 3-d | right | 0.0 | engine=" in text
     assert "us of the host's time; cuDNN's own" in text

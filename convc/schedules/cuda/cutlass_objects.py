@@ -32,14 +32,22 @@ from convc.runtime.libraries.cutlass import (
 from convc.schedules.cuda import nvcc
 from convc.target import Gpu
 
-__all__ = ["BIAS", "KERNEL", "architectures", "compile_kernel", "kernel_objects", "objects_for"]
+__all__ = [
+    "BIAS",
+    "KERNEL",
+    "OPTIONS",
+    "architectures",
+    "compile_kernel",
+    "kernel_objects",
+    "objects_for",
+]
 
 # A function's attributes: the name of the kernel that it calls, and which of its parameters is the bias.
 KERNEL: Final = "convc.cutlass.kernel"
 BIAS: Final = "convc.cutlass.bias"
 
 # NDEBUG: with assertions in it, ptxas cannot see that no function is called between two wgmma and waits after each (its note C7510).
-_OPTIONS: Final = ("-O1", "-DNDEBUG", "--expt-relaxed-constexpr")
+OPTIONS: Final = ("-O1", "-DNDEBUG", "--expt-relaxed-constexpr")
 _KERNEL_BYTES: Final = 4 << 30
 
 Progress = Callable[[int, int], None]
@@ -117,8 +125,8 @@ def compile_kernel(kernel: Kernel, gpu: Gpu) -> bytes:
     headers = require_cutlass()
     codes = architectures(kernel, gpu)
     folders = (NATIVE, *headers.folders)
-    made_of = (kernel.source, *codes, *_OPTIONS, nvcc.version(), *map(_contents, folders))
-    return kept("cutlass", made_of, lambda: nvcc.compile_object(kernel.source, codes, folders, _OPTIONS))  # fmt: skip
+    made_of = (kernel.source, *codes, *OPTIONS, nvcc.version(), *map(_contents, folders))
+    return kept("cutlass", made_of, lambda: nvcc.compile_object(kernel.source, codes, folders, OPTIONS))  # fmt: skip
 
 
 @functools.cache

@@ -7,11 +7,12 @@ import pytest
 from convc.ir import ConvSpec, Step
 from convc.schedules.algorithm import Problem
 from convc.schedules.cuda.backend import ALGORITHMS, BACKEND, SCHEDULES
+from convc.schedules.cuda.compiler import SHIMS
 from tests.conv_grid import CONV_GRID
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, sample, taken
 
-# cuDNN has tests of its own, with a double of the library: tests/cudnn.
-NAMES = [a.name for a in ALGORITHMS if a.name != "cudnn" and not a.name.endswith("_blocked")]
+# Libraries have tests of their own, with doubles: tests/cudnn, tests/cutlass.
+NAMES = [a.name for a in ALGORITHMS if a.name not in SHIMS and not a.name.endswith("_blocked")]
 SAMPLE = 10
 
 # The types that an algorithm takes beside float32.

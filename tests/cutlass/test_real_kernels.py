@@ -1,0 +1,44 @@
+"""The real templates, where CUTLASS is installed: each tile compiled by nvcc, registers and spills read. Minutes each; nothing runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from convc.ir import ConvSpec
+from convc.runtime.libraries.cutlass import NATIVE, Kernel, find_cutlass
+from convc.schedules.algorithm import Problem, knob_space
+from convc.schedules.cuda import nvcc
+from convc.schedules.cuda.cutlass import ALGORITHM
+from convc.schedules.cuda.cutlass_objects import OPTIONS
+from convc.schedules.cuda.cutlass_tiles import kernel_of
+from convc.target import parse_target
+
+pytestmark = pytest.mark.slow
+
+
+def every_kernel() -> list[Kernel]:
+    """Return each tile of each template once; types and ranks by turns."""
+    target = parse_target("cuda -arch=sm_90")
+    large = ConvSpec.of((32, 512, 16, 16), (512, 512, 1, 1), dtype="float16")
+    settings = knob_space(ALGORITHM, Problem(large), target)
+    return [
+        kernel_of((2, 3)[i % 2], ("float16", "bfloat16")[i // 2 % 2], k).with_bias(("", "float32")[i % 3 == 1])
+        for i, k in enumerate(settings)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", every_kernel(), ids=lambda k: k.name)
+def test_a_kernel_compiles_and_spills_nothing(kernel):
+    found = find_cutlass()
+    if found is None:
+        pytest.skip("CUTLASS is not installed here; `pip install 'convc[cutlass]'`")
+    if nvcc.find_nvcc() is None:
+        pytest.skip("there is no nvcc here")
+    code = "80" if kernel.form == "ampere" else "90a"
+    includes = [f"-I{folder}" for folder in (NATIVE, *found.folders)]
+    words = nvcc.ptxas_words(kernel.source, code, ("-std=c++17", *OPTIONS, *includes))
+    (took,) = nvcc.parse_resources(words).values()
+    assert took.spill_bytes == took.stack_bytes == 0
+    assert took.registers <= 255
+    # ptxas says so where it waits after each wgmma, which costs most of the speed.
+    assert "wgmma.mma_async instructions are serialized" not in words

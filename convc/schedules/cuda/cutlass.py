@@ -131,7 +131,7 @@ def _outside(problem: Problem) -> Unsupported | None:
         return Unsupported(f"epilogue must be at most one bias and one add, then relu or clip; got {shown}")  # fmt: skip
     if problem.spec.out_channels % EIGHT and any(not _keeps_zero(s) for s in ends):
         return Unsupported(
-            f"clip must keep 0 where output channels are no multiple of {EIGHT}; got {ends[0]} of {problem.spec.out_channels} channels"
+            f"clip must keep 0 where output channels are no multiple of {EIGHT}; got {', '.join(map(str, ends))} of {problem.spec.out_channels} channels"
         )
     return None
 

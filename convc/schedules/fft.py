@@ -37,6 +37,7 @@ from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
 from convc.schedules.span import Span
+from convc.schedules.spectrum import filter_parts, is_depthwise, spectrum
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Fft"]
@@ -61,30 +62,8 @@ def _tiling(problem: Problem, knobs: Knobs) -> Tiling:
     return Tiling.of(raised(problem.spec), knobs["t_h"], knobs["t_w"])
 
 
-def _spectrum(weight: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, np.ndarray]:
-    """Return (re, im) of U = conj(F w) / (t_h t_w / 2), filters (..., R, S) to bins (..., t_w/2, t_h), in float64."""
-    t_h, t_w = tiling.high.t, tiling.wide.t
-    half_bin = np.exp(-1j * math.pi / t_w * np.arange(weight.shape[-1]))
-    rows = np.fft.fft(weight.astype(np.float64) * half_bin, t_w)[..., ::2]
-    bins = np.fft.fft(rows, t_h, axis=-2).swapaxes(-1, -2)
-    scale = t_h * tiling.bins
-    return np.real(bins) / scale, -np.imag(bins) / scale
-
-
-def _is_depthwise(spec: ConvSpec) -> bool:
-    return 1 < spec.group == spec.in_channels == spec.out_channels
-
-
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:
     return Span.of(spec, knobs["data_block"], knobs["vectors"] * knobs["block"])
-
-
-def _filter_parts(weight: np.ndarray, tiling: Tiling) -> Iterator[np.ndarray]:
-    """Yield the parts of filters (..., R, S), the last ones of a row or column shorter."""
-    high, wide = tiling.high, tiling.wide
-    for g, h in np.ndindex(high.parts, wide.parts):
-        rows, cols = g * high.taps, h * wide.taps
-        yield weight[..., rows : rows + high.taps, cols : cols + wide.taps]
 
 
 class Fft:
@@ -100,7 +79,7 @@ class Fft:
             return refusal
         if spec.is_pointwise:
             return Unsupported("filter must have more than one tap; got (1, 1)")
-        if _is_depthwise(spec) and max(spec.kernel) > LENGTHS[-1]:
+        if is_depthwise(spec) and max(spec.kernel) > LENGTHS[-1]:
             return Unsupported(
                 f"depthwise, the filter must have at most {LENGTHS[-1]} taps an axis; got {spec.kernel}"
             )
@@ -119,7 +98,7 @@ class Fft:
         for t_h, t_w in lengths(spec):
             high = Tiling.of(spec, t_h, t_w).high
             blocks, products = (
-                ((1,), (4,)) if _is_depthwise(spec) else (divisors(high.blocks), (3, 4))
+                ((1,), (4,)) if is_depthwise(spec) else (divisors(high.blocks), (3, 4))
             )
             for number, rows in itertools.product(products, blocks):
                 yield self.with_lengths(spec, target, t_h, t_w, number, rows * high.images)
@@ -130,7 +109,7 @@ class Fft:
         vectors = -(-spec.out_channels // channel_block(spec.out_channels, target))
         for knobs in self._by_lengths(spec, target):
             yield knobs
-            if not _is_depthwise(spec):
+            if not is_depthwise(spec):
                 points = knobs["rows"] * Tiling.of(spec, knobs["t_h"], knobs["t_w"]).wide.tiles
                 for tile in good_tiles(target, 1, points, vectors, whole=True):
                     yield {**knobs, "points": tile.cols, "vectors": tile.vectors}
@@ -148,7 +127,7 @@ class Fft:
             "products": products,
             "rows": rows,
         }
-        if not _is_depthwise(spec):
+        if not is_depthwise(spec):
             points = rows * Tiling.of(spec, t_h, t_w).wide.tiles
             tile = _register_tile(target, points, -(-spec.out_channels // block), block)
             knobs |= {"points": tile.cols, "vectors": tile.vectors}
@@ -165,7 +144,7 @@ class Fft:
         inverse = m_h * rows + tiling.bins * column
         step = max(_CYCLES_PER_STEP[t] for t in (t_h, t_w))
         bins = tiling.bins * t_h
-        if _is_depthwise(spec):
+        if is_depthwise(spec):
             per_tile = (forward + inverse + 6 * bins) * step
             moved = spec.data[0] * k_blocks * tiling.tiles * per_tile
             return max(moved, spec.nbytes / target.core.data) * _CAUTION
@@ -195,7 +174,7 @@ class Fft:
         C, K, bins = spec.in_channels, spec.out_channels, tiling.bins * tiling.high.t
         C *= tiling.parts
         transforms = 5 * bins * math.log2(max(2, tiling.high.t * tiling.wide.t)) * (C + K)
-        planes = 2 if _is_depthwise(spec) else planes_of(knobs)
+        planes = 2 if is_depthwise(spec) else planes_of(knobs)
         pairs = C * K // spec.group
         products = 2 * knobs["products"] * bins * pairs
         flops = spec.data[0] * tiling.tiles * (products + transforms)
@@ -220,17 +199,17 @@ class Fft:
         weight = raised_weight(weight)
         k = weight.shape[0]
         bins = (tiling.bins, tiling.high.t)
-        if _is_depthwise(spec):
+        if is_depthwise(spec):
             U = np.zeros((-(-k // b) * b, *bins, 2), weight.dtype)
-            U[:k] = np.stack(_spectrum(weight[:, 0], tiling), -1)
+            U[:k] = np.stack(spectrum(weight[:, 0], tiling), -1)
             return np.ascontiguousarray(U.reshape(-1, b, *bins, 2).transpose(0, 2, 3, 4, 1))
         spread, planes = _span(spec, knobs).spread(weight), planes_of(knobs)
         vectors, lanes, channels = spread.shape[:3]
         U = np.zeros((vectors, *bins, planes, tiling.parts * channels, lanes), weight.dtype)
         for channel in range(k):  # one at a time: all in float64 would be several times the result
             vector, lane = divmod(channel, lanes)
-            for part, taps in enumerate(_filter_parts(spread[vector, lane], tiling)):
-                re, im = (plane.transpose(1, 2, 0) for plane in _spectrum(taps, tiling))
+            for part, taps in enumerate(filter_parts(spread[vector, lane], tiling)):
+                re, im = (plane.transpose(1, 2, 0) for plane in spectrum(taps, tiling))
                 parts = (im - re, im + re, re) if planes == 3 else (re, im)
                 own = slice(part * channels, (part + 1) * channels)
                 U[vector, :, :, :, own, lane] = np.stack(parts, 2)
@@ -262,7 +241,7 @@ class Fft:
 
         shape = (tiling.bins, N, tiling.parts * c_blocks, tiling.tiles, high.t, 2, a)
         S = te.compute(shape, transformed, name="S")
-        if _is_depthwise(spec):
+        if is_depthwise(spec):
             U, Z = depthwise(S, tiling, blocks, knobs)
         else:
             U, Z = dense(S, tiling, blocks, _span(spec, knobs), knobs)

@@ -15,7 +15,7 @@ from convc.schedules.overlap_save import Tiling
 from convc.schedules.plan import Knobs
 from convc.schedules.span import Span
 
-__all__ = ["dense", "depthwise", "planes_of", "wave"]
+__all__ = ["dense", "depthwise", "planes_of", "three_forward", "three_inverse", "wave"]
 
 
 def planes_of(knobs: Knobs) -> int:
@@ -27,6 +27,18 @@ def wave(numerator: Any, denominator: int, quarters: Any) -> Any:
     """Return cos(2 pi numerator / denominator + pi / 2 quarters)."""
     step = (4 * numerator + quarters * denominator) % (4 * denominator)
     return tirx.cos(step.astype("float32") * tirx.const(math.pi / 2 / denominator, "float32"))
+
+
+def three_forward(numerator: Any, denominator: int, part: Any, plane: Any) -> Any:
+    """Return what part (re, im) of a point adds to plane (re, im, re + im) of its transform."""
+    re, im = (wave(numerator, denominator, part - q) for q in (0, 1))
+    return tirx.Select(plane == 2, re + im, wave(numerator, denominator, part - plane))
+
+
+def three_inverse(numerator: Any, denominator: int, plane: Any, part: Any) -> Any:
+    """Return what a product (Vr (Ui - Ur), Vi (Ui + Ur), (Vr + Vi) Ur) adds to part (re, im): re = third - second, im = third + first."""
+    re, im = (wave(numerator, denominator, q - part) for q in (0, 1))
+    return tirx.Select(plane == 0, im, tirx.Select(plane == 1, -re, re + im))
 
 
 def depthwise(
@@ -70,17 +82,21 @@ def dense(
     )
     i, s = te.reduce_axis((0, t_h), "i"), te.reduce_axis((0, 2), "s")
 
-    def forward(e: Any, z: Any) -> Any:
-        """Plane z of V: (re, im, re + im), or (-im, re, im)."""
-        if planes == 2:
-            return wave(e * (t_h - i), t_h, s - z + 1)
-        total = wave(e * (t_h - i), t_h, s) + wave(e * (t_h - i), t_h, s - 1)
-        return tirx.Select(z == 2, total, wave(e * (t_h - i), t_h, s - z))
+    def forward(numerator: Any, part: Any, plane: Any) -> Any:
+        """Of four products, planes (-im, re, im): both ways in which im is read."""
+        if planes == 3:
+            return three_forward(numerator, t_h, part, plane)
+        return wave(numerator, t_h, part - plane + 1)
+
+    def inverse(numerator: Any, plane: Any, part: Any) -> Any:
+        if planes == 3:
+            return three_inverse(numerator, t_h, plane, part)
+        return wave(numerator, t_h, plane - part)
 
     V = te.compute(
         (tiling.bins, t_h, 3, N, parts * c_blocks, tiling.tiles, a),
         lambda h, e, z, n, c, t, lane: te.sum(
-            S[h, n, c, t, i, s, lane] * forward(e, z), axis=[i, s]
+            S[h, n, c, t, i, s, lane] * forward(e * (t_h - i), s, z), axis=[i, s]
         ),
         name="V",
     )
@@ -110,17 +126,11 @@ def dense(
     M = te.compute(acc.shape, lambda *i: acc(*i), name="M")
     e, z = te.reduce_axis((0, t_h), "e"), te.reduce_axis((0, planes), "z")
 
-    def inverse(p: Any, part: Any) -> Any:
-        """Coefficient of plane z: of (re, im), or of re = M[2] - M[1] and im = M[2] + M[0]."""
-        re, im = (wave(e * p, t_h, q - part) for q in (0, 1))
-        if planes == 2:
-            return wave(e * p, t_h, z - part)
-        return tirx.Select(z == 0, im, tirx.Select(z == 1, -re, re + im))
-
     Z = te.compute(
         (tiling.bins, N, blocks, tiling.tiles, tiling.high.m, 2, b),
         lambda h, n, k, t, p, part, lane: te.sum(
-            M[h, e, z, n, k // v, t, k % v * b + lane] * inverse(p, part), axis=[e, z]
+            M[h, e, z, n, k // v, t, k % v * b + lane] * inverse(e * p, z, part),
+            axis=[e, z],
         ),
         name="Z",
     )

@@ -157,13 +157,13 @@ def row_inverse(t: int, m: int) -> Program:
 
 
 @cache
-def column_forward(t: int, products: int) -> Program:
-    """Return S[t][re, im] -> V[t][3]: (re, im, re + im) for three products a bin, (-im, re, im) for four."""
+def column_forward(t: int, products: int, *, negated: bool = True) -> Program:
+    """Return S[t][re, im] -> V[t][3]: (re, im, re + im) for three products a bin, (-im, re, im) for four; (re, im) if not `negated`."""
     b = _Fourier(2 * t)
     bins = b.fourier(_pairs(range(1, 2 * t + 1)), -1)
     if products == 3:
         return b.finish(_flat((re, im, b.add(re, im)) for re, im in bins))
-    return b.finish(_flat((-im, re, im) for re, im in bins))
+    return b.finish(_flat((-im, re, im) if negated else (re, im) for re, im in bins))
 
 
 @cache

@@ -12,11 +12,8 @@ for batch, block of tile rows (parallel when there are enough):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import tvm_ffi
 from tvm import s_tir, tirx
 
 from convc.schedules.fft_transform import (
@@ -35,8 +32,9 @@ from convc.schedules.llvm.tiling import (
     tile_product,
 )
 from convc.schedules.plan import Knobs
-from convc.schedules.straight_line import Program, evaluate, slots
+from convc.schedules.straight_line import Program
 from convc.schedules.tracing import begin
+from convc.schedules.written_out import as_program, with_programs
 from convc.target import Target
 
 __all__ = ["schedule"]
@@ -74,7 +72,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     else:
         sch.reorder(n, k, block)
         programs = _depthwise(sch, [n, k, block], qo, knobs, m_h)
-    _as_program(sch, Y, (0, 1, 2, 3, 4), (5, 6, 7, 8))
+    as_program(sch, Y, (0, 1, 2, 3, 4), (5, 6, 7, 8))
     programs["Y"] = row_inverse(knobs["t_w"], m_w)
     func = sch.mod["main"]
     if dense:
@@ -82,7 +80,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
         planes, points = (1 if knobs["products"] == 3 else 2), knobs["points"]
         tiles = knobs["rows"] * int(sch.get(qo).extent) * images[1]
         func = fetch_ahead(func, "U", {2: (1, planes), 5: (points, -(-tiles // points))}, target)
-    return _with_programs(func, programs, images[1])
+    return with_programs(func, programs, vectors=True, steps={"S": images[1]})
 
 
 def _dense(
@@ -111,9 +109,9 @@ def _dense(
             sch.parallel(h)
             sch.parallel(k)
     sch.decompose_reduction(acc, first)
-    _as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
-    _as_program(sch, V, (0, 3, 4, 5), (1, 2, 6, 7, 8))
-    _as_program(sch, Z, (), (4, 5, 6, 7, 8))
+    as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
+    as_program(sch, V, (0, 3, 4, 5), (1, 2, 6, 7, 8))
+    as_program(sch, Z, (), (4, 5, 6, 7, 8))
     t_h, products = knobs["t_h"], knobs["products"]
     return {
         "S": row_forward(knobs["t_w"]),
@@ -132,102 +130,6 @@ def _depthwise(
     for stage in (S, Z):
         sch.set_scope(stage, 0, "local")
     parallelize(sch, loops, knobs)
-    _as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
-    _as_program(sch, Z, (0, 1, 2, 3), (4, 5, 6, 7, 8, 9, 10))
+    as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
+    as_program(sch, Z, (0, 1, 2, 3), (4, 5, 6, 7, 8, 9, 10))
     return {"S": row_forward(knobs["t_w"]), "Z": column_product(knobs["t_h"], m_h)}
-
-
-def _as_program(
-    sch: s_tir.Schedule, stage: Block, outer: tuple[int, ...], inner: tuple[int, ...]
-) -> None:
-    """Make one block of a stage's inner axes, to be replaced by `_with_programs`."""
-    own = own_loops(sch, stage)
-    first = own[inner[0]]
-    if outer:
-        sch.reorder(*(own[i] for i in (*outer, *inner)))
-    sch.blockize(first)
-
-
-def _with_programs(
-    func: tirx.PrimFunc, programs: Mapping[str, Program], step: int
-) -> tirx.PrimFunc:
-    """Return the function with the body of each stage's block replaced by its program; `S` reads every step-th point of a row.
-
-    Rewrite:
-        with sblock("S_o"): reads(x[i, j:j + 16, 0:16]); writes(S[0:8, i, 0:2, 0:16])
-            for h, s, lane, j: S[h, i, s, lane] += x[i, j, lane] * cos(...)
-        -->
-            v1 = x[i, j, 0:16]; v2 = x[i, j + 8, 0:16]; v3 = v1 * 0.98; ...;  S[0, i, 0, 0:16] = v3 - v4; ...
-    """
-
-    def replaced(block: Any) -> Any:
-        stage, outer, _ = str(block.name_hint).partition("_o")
-        if not outer or stage not in programs:
-            return block
-        return _written_out(block, programs[stage], step if stage == "S" else 1)
-
-    return func.with_body(tvm_ffi.structural_map(func.body, (s_tir.SBlock, replaced)))
-
-
-def _vectors(region: Any, step: int = 1) -> list[tuple[Any, list[Any]]]:
-    """Return (buffer, indices) of every vector of a region, row-major; its last axis is the lanes, of that before every step-th."""
-    *axes, lanes = region.region
-    ramp = tirx.Ramp(lanes.min, 1, int(lanes.extent))
-    steps = [1] * (len(axes) - 1) + [step]
-    counts = [-(-int(axis.extent) // by) for axis, by in zip(axes, steps, strict=True)]
-    return [
-        (
-            region.source,
-            [*(x.min + int(i) * by for x, i, by in zip(axes, at, steps, strict=True)), ramp],
-        )
-        for at in np.ndindex(*counts)
-    ]
-
-
-def _written_out(block: Any, program: Program, step: int) -> Any:
-    """Return the block with the program as its body."""
-    # The data before U, wherever analysis put them.
-    reads = sorted(block.reads, key=lambda region: region.source.name == "U")
-    inputs = [vector for region in reads for vector in _vectors(region, step)]
-    outputs = _vectors(block.writes[0])
-    wanted, made = (program.inputs, len(program.outputs)), (len(inputs), len(outputs))
-    assert made == wanted, (
-        f"{block.name_hint} has {made} inputs and outputs for a program of {wanted}"
-    )
-    lanes, dtype = int(block.writes[0].region[-1].extent), block.writes[0].source.dtype
-    places = slots(program)
-    # A variable for each value would be the natural form, but TVM's passes take minutes for a thousand of those. LLVM promotes
-    # the elements of this array to registers all the same.
-    kept = tirx.decl_buffer(
-        (max(places.values(), default=0) + 1, lanes), dtype, "kept", scope="local"
-    )
-    statements: list[tirx.Stmt] = []
-
-    def read(position: int) -> Any:
-        buffer, indices = inputs[position]
-        return buffer.vload(indices, f"{dtype}x{lanes}")
-
-    def write(position: int, value: Any) -> None:
-        buffer, indices = outputs[position]
-        statements.append(buffer.vstore(indices, value))
-
-    def keep(number: int, value: Any) -> Any:
-        at = [places[number], tirx.Ramp(0, 1, lanes)]
-        statements.append(kept.vstore(at, value))
-        return kept.vload(at, f"{dtype}x{lanes}")
-
-    def factor(value: float) -> Any:
-        return tirx.Broadcast(tirx.const(value, dtype), lanes)
-
-    evaluate(program, read, write, keep=keep, factor=factor)
-    return s_tir.SBlock(
-        block.iter_vars,
-        block.reads,
-        block.writes,
-        block.name_hint,
-        tirx.SeqStmt(statements) if len(statements) > 1 else statements[0],
-        None,
-        [*block.alloc_buffers, kept],
-        block.match_buffers,
-        block.annotations,
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from convc.ir import ConvSpec, Step
@@ -10,6 +12,7 @@ from convc.schedules.cuda.backend import ALGORITHMS, BACKEND, SCHEDULES
 from convc.schedules.cuda.compiler import SHIMS
 from tests.conv_grid import CONV_GRID
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, sample, taken
+from tests.tolerance import INEXACT
 
 # Libraries have tests of their own, with doubles: tests/cudnn, tests/cutlass.
 NAMES = [a.name for a in ALGORITHMS if a.name not in SHIMS and not a.name.endswith("_blocked")]
@@ -51,7 +54,7 @@ def test_every_algorithm_has_a_schedule():
 
 
 @pytest.mark.parametrize("chosen", [pytest.param(slice(SAMPLE), id="sample"), *GRID])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in INEXACT])
 def test_whole_numbers_are_exact(name, chosen):
     check(sample(name, len(CONV_GRID))[chosen], exact=True)
 
@@ -154,6 +157,57 @@ def test_winograd_by_every_tile():
             chosen = (fitting[0], fitting[len(fitting) // 2])
             trials += [Trial("winograd", spec, knobs=k) for k in chosen]
     check(trials, exact=False)
+
+
+def test_fft_by_every_kind_of_tile():
+    """Tiles over all edges, images in one row of tiles, lines, filters in parts, three and four products, long transforms, depthwise."""
+    specs = (
+        (ConvSpec.of((2, 5, 11, 9), (6, 5, 5, 3), pads=(1, 2, 0, 1)), 12, 8),
+        (ConvSpec.of((1, 18, 40), (20, 18, 7), pads=(3, 3)), 1, 16),
+        (ConvSpec.of((1, 2, 3, 90), (3, 2, 1, 70), pads=(0, 9, 0, 9)), 1, 64),
+        (ConvSpec.of((1, 3, 20, 33), (2, 3, 13, 13), pads=(6, 6, 6, 6)), 32, 20),
+        (ConvSpec.of((2, 6, 17, 23), (6, 1, 5, 7), pads=(2, 3, 2, 3), group=6), 12, 16),
+        (ConvSpec.of((1, 2, 9, 40), (2, 1, 3, 31), pads=(1, 15, 1, 15), group=2), 8, 48),
+    )
+    trials = []
+    for spec, t_h, t_w in specs:
+        space = list(BACKEND.algorithm("fft").space(Problem(spec), TARGET))
+        fitting = [k for k in space if (k["t_h"], k["t_w"]) == (t_h, t_w)]
+        by_products = {k.get("products", 0): k for k in fitting}
+        trials += [Trial("fft", spec, (Step("bias"), Step("relu")), k) for k in by_products.values()]  # fmt: skip
+    assert [t.setting.get("products") for t in trials] == [3, 4] * 4 + [None] * 2
+    check(trials, exact=False)
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        (Problem(replace(SEVERAL, dtype="float16")), "element type must be float32; got float16"),
+        (Problem(FEW), "strides must be 1; got (2, 1)"),
+        (Problem(replace(SEVERAL, dilations=(2, 1))), "dilations must be 1; got (2, 1)"),
+        (Problem(TOGETHER), "filter must have more than one tap; got (1, 1)"),
+        (Problem(SEVERAL, constant_weight=False), "weights must be constant"),
+        (Problem(ConvSpec.of((1, 8, 9, 9), (8, 4, 3, 3), group=2)), "group must be 1, or as many"),
+        (Problem(ConvSpec.of((1, 2, 9, 90), (2, 1, 1, 65), group=2)), "depthwise, the filter must have at most 64 taps"),
+    ],
+)  # fmt: skip
+def test_what_fft_does_not_take_has_a_reason(problem, reason):
+    answer = BACKEND.algorithm("fft").supports(problem, TARGET)
+    assert answer is not None
+    assert answer.reason.startswith(reason)
+
+
+def test_fft_is_for_large_filters_by_estimate():
+    """No device has run it: 3 x 3 stays with what was measured; dense 7 x 7 and more, and the largest depthwise filters, are its own."""
+
+    def best(n: int, channels: int, taps: int, group: int) -> str:
+        spec = ConvSpec.of((n, channels, 56, 56), (channels, channels // group, taps, taps), pads=(taps // 2,) * 4, group=group)  # fmt: skip
+        problem = Problem(spec)
+        own = [a for a in ALGORITHMS if a.name not in ("cudnn", "tf32") and a.supports(problem, TARGET) is None]  # fmt: skip
+        return min(own, key=lambda a: a.cycles(problem, TARGET, a.knobs(problem, TARGET))).name
+
+    assert [best(32, 64, taps, 1) for taps in (3, 5, 7, 11)] == ["winograd", "fft", "fft", "fft"]
+    assert [best(32, 96, taps, 96) for taps in (3, 7, 31)] == ["depthwise", "depthwise", "fft"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -31,6 +31,8 @@ NETS = (
     Trial("tensor_core_blocked", ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1), dtype="float16"), (Step("bias"), Step("add"), Step("relu"))),
     Trial("tensor_core_blocked", ConvSpec.of((1, 512, 7, 7), (512, 512, 3, 3), pads=(1, 1, 1, 1), dtype="bfloat16"), (Step("bias"), Step("relu"))),
     Trial("winograd", ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu"))),
+    Trial("fft", ConvSpec.of((32, 64, 56, 56), (64, 64, 5, 5), pads=(2, 2, 2, 2)), (Step("bias"), Step("relu"))),
+    Trial("fft", ConvSpec.of((32, 96, 56, 56), (96, 1, 31, 31), group=96, pads=(15, 15, 15, 15)), (Step("bias"), Step("relu"))),
     Trial("tf32", ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu"))),
     Trial("depthwise_blocked", ConvSpec.of((32, 144, 56, 56), (144, 1, 3, 3), group=144, pads=(1, 1, 1, 1), dtype="float16"), (Step("bias"), Step("clip", (0.0, 6.0)))),
     Trial("depthwise", ConvSpec.of((1, 96, 56, 56), (96, 1, 3, 3), group=96, pads=(1, 1, 1, 1)), (Step("bias"), Step("clip", (0.0, 6.0)))),

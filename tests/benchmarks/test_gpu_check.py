@@ -29,7 +29,8 @@ def test_every_job_runs_and_every_case_is_right(rehearsed):
     cases = [c for r in found for c in r["cases"]]
     assert {c["algorithm"] for c in cases} >= {"direct", "depthwise", "subpixel", "generic"}
     assert all(c["ok"] for c in cases)
-    assert {c["exact_error"] for c in cases} == {0.0}
+    # Transforms of more than two points are no whole numbers.
+    assert {c["exact_error"] for c in cases if c["algorithm"] != "fft"} == {0.0}
 
 
 def test_calls_of_cudnn_are_right_and_their_cost_is_known(tmp_path):

@@ -21,7 +21,7 @@ EIGHT: Final = 8
 
 _PRODUCTS: Final = ("hopper_cooperative", "hopper_pingpong")
 
-# form -> (pixels, channels, step, cluster, stages); nvcc 13 makes each of them without spills (tests/cutlass/test_real_kernels.py).
+# form -> (pixels, channels, step, cluster, stages); tests/cutlass/test_real_kernels.py (slow) asks nvcc for each of them without spills.
 # Hopper's convolution has one warp group of consumers: 128 x 128 sums are 128 registers of each of its threads, and no tile is larger.
 _TILES: Final[dict[str, tuple[tuple[int, int, int, int, int], ...]]] = {
     "hopper": (

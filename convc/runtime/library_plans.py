@@ -38,7 +38,7 @@ class LibraryPlan:
             LibraryPlan(spec='conv2d-f32', engine=28, knobs='2:1', workspace=64, seconds=0.00021)
         """
         head, _, spec = line.partition(";spec=")
-        fields = dict(part.partition("=")[::2] for part in head.split(";"))
+        fields = {key: value for key, _, value in (p.partition("=") for p in head.split(";"))}
         seconds = int(fields["microseconds"]) / 1e6
         return LibraryPlan(spec, int(fields["engine"]), fields["knobs"], int(fields["workspace"]), seconds)  # fmt: skip
 

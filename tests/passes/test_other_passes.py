@@ -191,6 +191,15 @@ def test_transposes_sink(body, left):
     assert sink_transposes(sunk) is sunk
 
 
+def test_products_of_integers_stay():
+    graph = graph_of(
+        "%x = input : i32[1,3,4,5]",
+        "%t = transpose(%x) {perm = [0, 2, 3, 1]} %w = constant dense([1, 2, 3]) : i32[3,1] %m = matmul(%t, %w)"
+        " %y = transpose(%m) {perm = [0, 3, 1, 2]} return %y",
+    )
+    assert sink_transposes(graph) is graph
+
+
 # ---- merge_pads, replace_global_pools ---------------------------------------------------------------------------
 
 MAP = "%x = input : f32[1,2,4,4] %w = input : f32[2,2,3,3]"

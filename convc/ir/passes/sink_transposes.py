@@ -78,7 +78,8 @@ def _layer_norm(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
 def _matmul(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     data, weight = operands
     image = s.channels_first(data)
-    if image is None or weight.op != CONSTANT or weight.type.rank != 2:
+    # Convolutions of integers are another op.
+    if image is None or weight.op != CONSTANT or weight.type.rank != 2 or not data.type.is_float:
         return False
     filters = np.ascontiguousarray(weight.value.T)[:, :, None, None]
     taps = s.r.constant(f"{weight.name}_first", filters)

@@ -12,6 +12,7 @@
 #include "cutlass/epilogue/thread/activation.h"
 
 #include "call.h"
+#include "launch.h"
 
 namespace convc_cutlass {
 
@@ -122,12 +123,7 @@ struct AmpereConvolution {
                                          nullptr,
                                          0,
                                          0};
-    const auto stream = static_cast<cudaStream_t>(c.stream);
-    Device device;
-    cutlass::Status status = Device::can_implement(arguments);
-    if (status == cutlass::Status::kSuccess) status = device.initialize(arguments, nullptr, stream);
-    if (status == cutlass::Status::kSuccess) status = device.run(stream);
-    return status == cutlass::Status::kSuccess ? nullptr : cutlass::cutlassGetStatusString(status);
+    return launch<Device>(arguments, c);
   }
 };
 

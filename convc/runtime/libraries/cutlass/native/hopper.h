@@ -12,6 +12,7 @@
 #include "cutlass/epilogue/collective/collective_builder.hpp"
 
 #include "call.h"
+#include "launch.h"
 
 namespace convc_cutlass {
 
@@ -33,17 +34,6 @@ void fill(Arguments& thread, const ConvcCutlassCall& call) {
   thread.bias_ptr = static_cast<const Bias*>(call.bias);
   thread.activation.lower_bound = call.low;
   thread.activation.upper_bound = call.high;
-}
-
-template <class Device>
-const char* launch(typename Device::Arguments& arguments, const ConvcCutlassCall& call) {
-  const auto stream = static_cast<cudaStream_t>(call.stream);
-  Device device;
-  cutlass::Status status = Device::can_implement(arguments);
-  // No kernel here asks for scratch memory: none splits a sum.
-  if (status == cutlass::Status::kSuccess) status = device.initialize(arguments, nullptr, stream);
-  if (status == cutlass::Status::kSuccess) status = device.run(stream);
-  return status == cutlass::Status::kSuccess ? nullptr : cutlass::cutlassGetStatusString(status);
 }
 
 }  // namespace convc_cutlass

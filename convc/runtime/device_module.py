@@ -83,7 +83,7 @@ class DeviceModule(Module):
         try:
             self._entry(self._weights.tensor, memory.arena, *memory.inputs, *memory.outputs)
             self._cuda.synchronize()
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError) as error:  # what the shims throw
             raise DeviceError(_refusal(self.manifest, str(error).strip())) from error
         self._preparation = Preparation(time.perf_counter() - began, plans_of(self._library))
 

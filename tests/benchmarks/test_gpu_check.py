@@ -27,7 +27,7 @@ def test_every_job_runs_and_every_case_is_right(rehearsed):
     assert left == len(found) > 3
     assert [r["job"]["name"] for r in found if r.get("failed")] == []
     cases = [c for r in found for c in r["cases"]]
-    assert {c["algorithm"] for c in cases} >= {"direct", "depthwise", "subpixel", "generic"}
+    assert {c["algorithm"] for c in cases} >= {"direct", "depthwise", "subpixel", "generic", "fft"}
     assert all(c["ok"] for c in cases)
     # Transforms of more than two points are no whole numbers.
     assert {c["exact_error"] for c in cases if c["algorithm"] != "fft"} == {0.0}

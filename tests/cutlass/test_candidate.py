@@ -94,8 +94,12 @@ def test_a_kernel_is_named_and_read_again():
 
 def test_architectures():
     ampere, hopper = (Kernel(f, 2, "float16", 64, 64, 64) for f in ("ampere", "hopper"))
-    assert architectures(ampere, parse_target("cuda -arch=sm_80,90").gpu) == ("80", "90")
-    assert architectures(hopper, TARGET.gpu) == ("90a",)
+    sm = "-gencode=arch=compute_{0},code=sm_{0}".format
+    assert architectures(ampere, parse_target("cuda -arch=sm_80,90").gpu) == (sm(80), sm(90))
+    assert architectures(hopper, TARGET.gpu) == (sm("90a"),)
+    # A module with PTX says that it runs on every later device.
+    with_ptx = architectures(ampere, parse_target("cuda -arch=sm_80,90 -ptx").gpu)
+    assert with_ptx == (sm(80), sm(90), "-gencode=arch=compute_80,code=compute_80")
 
 
 # ---- modules that run, with the double in place of the kernels -------------------------------------------------------

@@ -27,6 +27,10 @@ def every_kernel() -> list[Kernel]:
     ]  # fmt: skip
 
 
+def test_there_is_one_of_each_tile():
+    assert len(every_kernel()) == 14
+
+
 @pytest.mark.parametrize("kernel", every_kernel(), ids=lambda k: k.name)
 def test_a_kernel_compiles_and_spills_nothing(kernel):
     found = find_cutlass()
@@ -39,6 +43,5 @@ def test_a_kernel_compiles_and_spills_nothing(kernel):
     words = nvcc.ptxas_words(kernel.source, code, ("-std=c++17", *OPTIONS, *includes))
     (took,) = nvcc.parse_resources(words).values()
     assert took.spill_bytes == took.stack_bytes == 0
-    assert took.registers <= 255
     # ptxas says so where it waits after each wgmma, which costs most of the speed.
     assert "wgmma.mma_async instructions are serialized" not in words

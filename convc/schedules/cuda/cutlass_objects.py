@@ -87,7 +87,9 @@ def _called(function: Any) -> Kernel:
 
 def architectures(kernel: Kernel, gpu: Gpu) -> tuple[str, ...]:
     """Return what a kernel is compiled for, in nvcc's words: wgmma and TMA are of 9.0a alone."""
-    return tuple(map(str, gpu.every_sm)) if kernel.form == "ampere" else ("90a",)
+    if kernel.form == "ampere":
+        return tuple(nvcc.generate(gpu))
+    return ("-gencode=arch=compute_90a,code=sm_90a",)
 
 
 def kernel_objects(kernels: Sequence[Kernel], gpu: Gpu, progress: Progress) -> tuple[bytes, ...]:
@@ -125,7 +127,8 @@ def compile_kernel(kernel: Kernel, gpu: Gpu) -> bytes:
     headers = require_cutlass()
     codes = architectures(kernel, gpu)
     folders = (NATIVE, *headers.folders)
-    made_of = (kernel.source, *codes, *OPTIONS, nvcc.version(), *map(_contents, folders))
+    words = nvcc.object_options(codes, OPTIONS)
+    made_of = (kernel.source, *words, nvcc.version(), *map(_contents, folders))
     return kept("cutlass", made_of, lambda: nvcc.compile_object(kernel.source, codes, folders, OPTIONS))  # fmt: skip
 
 

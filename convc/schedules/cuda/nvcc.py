@@ -19,7 +19,7 @@ from typing import Final
 from convc.errors import LoweringError, ToolchainError
 from convc.target import Gpu
 
-__all__ = ["Resources", "compile_object", "compile_source", "find_nvcc", "ptxas_words", "resources", "static_cudart", "version"]  # fmt: skip
+__all__ = ["Resources", "compile_object", "compile_source", "find_nvcc", "generate", "object_options", "ptxas_words", "resources", "static_cudart", "version"]  # fmt: skip
 
 # Where CUDA's own packages put it; PATH goes first.
 _PLACES: Final = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
@@ -66,6 +66,15 @@ def _supported(nvcc: Path) -> frozenset[int]:
     return frozenset(int(n) for n in re.findall(r"sm_(\d+)\b", shown.stdout))
 
 
+def generate(gpu: Gpu) -> list[str]:
+    """Return nvcc's words for machine code for all of a target's capabilities, and PTX of the least one if it asks for that."""
+    codes = [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in gpu.every_sm]
+    if gpu.ptx:
+        least = min(gpu.every_sm)
+        codes.append(f"-gencode=arch=compute_{least},code=compute_{least}")
+    return codes
+
+
 def compile_source(source: str, gpu: Gpu) -> bytes:
     """Return a fat binary of CUDA C for all of a target's capabilities.
 
@@ -78,16 +87,19 @@ def compile_source(source: str, gpu: Gpu) -> bytes:
     if unknown:
         known = ", ".join(map(str, sorted(_supported(nvcc))))
         raise ToolchainError(f"sm must be one of nvcc's ({nvcc}): {known}; got {unknown[0]}.")
-    codes = [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in gpu.every_sm]
-    if gpu.ptx:
-        least = min(gpu.every_sm)
-        codes.append(f"-gencode=arch=compute_{least},code=compute_{least}")
+    codes = generate(gpu)
     flags = ["--use_fast_math"] if gpu.fast_math else []
     with tempfile.TemporaryDirectory(prefix="convc-") as name:
         folder = Path(name)
         (folder / "kernels.cu").write_text(source)
         _run([str(nvcc), "-fatbin", "-O3", *codes, *flags, "kernels.cu", "-o", "out"], folder)
         return (folder / "out").read_bytes()
+
+
+def object_options(codes: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """Return all that `compile_object` tells nvcc but where files are: with the source and the headers it decides about the object."""
+    hidden = "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-fno-gnu-unique"
+    return ["-c", "-std=c++17", *codes, hidden, *options]
 
 
 def compile_object(
@@ -100,7 +112,7 @@ def compile_object(
 
     Args:
         source: its text.
-        codes: architectures by nvcc's names, as in "90a".
+        codes: architectures in nvcc's words, see `generate`.
         folders: of headers.
         options: more for nvcc.
 
@@ -108,16 +120,14 @@ def compile_object(
         ToolchainError: if there is no nvcc.
         LoweringError: if nvcc refuses the source.
     """
-    generate = [f"-gencode=arch=compute_{code},code=sm_{code}" for code in codes]
-    hidden = "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-fno-gnu-unique"
     with tempfile.TemporaryDirectory(prefix="convc-") as name:
         folder = Path(name)
         (folder / "kernel.cu").write_text(source)
         includes = [f"-I{f}" for f in folders]
         _run(
-            [str(_nvcc()), "-c", "-std=c++17", *generate, hidden, *includes, *options, "kernel.cu", "-o", "out.o"],
+            [str(_nvcc()), *object_options(codes, options), *includes, "kernel.cu", "-o", "out.o"],
             folder,
-        )  # fmt: skip
+        )
         return (folder / "out.o").read_bytes()
 
 

@@ -22,7 +22,7 @@
  * CUDA. A module for cuda runs on the device that it was loaded for; each context has a stream and memory there. `convc_run` takes
  * buffers on the host as on a CPU, copies them and waits; `convc_run_on_device` takes addresses on the device and does not wait. The first
  * run's launches are recorded and replayed as one graph. Where a layer is cuDNN's, making a context runs the module once on zeros, so that
- * cuDNN's plans are made by then and no run waits for them. CUDA does not survive a fork: load the module in the child.
+ * cuDNN's plans are made by then; only runs at the same time make more. CUDA does not survive a fork: load the module in the child.
  *
  * Errors. Every function that can fail returns a `convc_status`, 0 for success; `convc_last_error` then says in words what was
  * wrong, for the calling thread. No C++ exception and no signal leaves these functions, except for a module file that another

@@ -20,7 +20,7 @@ namespace convc_cudnn {
 
 namespace {
 
-// Contexts that no call uses: one a stream, and one more for each call at the same time.
+// Contexts that no call uses: one for each call at the same time.
 constexpr size_t MOST_IDLE = 16;
 
 // What policy time runs: so many of cuDNN's choices, each once and then so many times between two events.
@@ -190,16 +190,23 @@ class Context {
   std::unordered_map<std::string, std::list<Entry>::iterator> by_key_;
 };
 
-// A context that nobody else uses meanwhile, of calls on the same stream: whatever a thread's call has made there serves the next one,
-// from whichever thread. A second call at the same time has a context of its own.
+// A context that nobody else uses meanwhile, the one of this stream if there is one: whatever a thread's call has made there serves the next
+// one, from whichever thread. Another stream's is taken before a new one is made, since plans are of a device and cuDNN is told the stream
+// at each call. So there are as many contexts as there were calls at the same time.
 class Lease {
  public:
   explicit Lease(int device) : idle_(Idle::get()), key_(device, current_stream(device)) {
     {
       const std::lock_guard<std::mutex> lock(idle_.mutex);
+      auto found = idle_.contexts.end();
       for (auto at = idle_.contexts.begin(); at != idle_.contexts.end(); ++at) {
-        if (at->first != key_) continue;
-        held_.splice(held_.begin(), idle_.contexts, at);
+        if (at->first.first != key_.first) continue;
+        if (found == idle_.contexts.end() || at->first == key_) found = at;
+        if (at->first == key_) break;
+      }
+      if (found != idle_.contexts.end()) {
+        found->first = key_;
+        held_.splice(held_.begin(), idle_.contexts, found);
         return;
       }
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from convc.ir.channel_moves import Picks, picks_of
 from convc.ir.graph import Graph, Node
 from convc.ir.ops import OPS
 from convc.lowering.gated_weights import scaling_call
@@ -23,9 +24,10 @@ from convc.lowering.layouts import (
     chain_of_nodes,
     chosen_op,
     gradient_row,
-    is_channel_concatenation,
+    joins_blocks,
     quantized_operands,
 )
+from convc.lowering.moves import channel_kernel
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.product_calls import product_calls
@@ -88,8 +90,10 @@ class _Emitter:
         node = unit.result
         if node.op == "reshape":
             self.places.alias(node, node.inputs[0])
-        elif is_channel_concatenation(node) and self.layouts.block[node.name]:
-            self.places.concatenate(node, self.layouts.block[node.name])
+        elif joins_blocks(self.graph, node, block := self.layouts.block[node.name]):
+            self.places.concatenate(node, block)
+        elif block and (picks := picks_of(node, [n.type for n in self.graph.operands(node)])):
+            self._channels(node, picks, block)
         elif (chain := chain_of(self.plan, unit)) is not None and chain.kind != gated.NAME:
             self._chain(unit, chain)
         elif is_convolution(node):
@@ -263,6 +267,12 @@ class _Emitter:
         op = "+".join(n.op for n in unit.nodes)
         call = Call(kernel, tuple(arguments), unit.result.name, op)
         self._call(self._explained(call, unit.result))
+
+    def _channels(self, node: Node, picks: Picks, block: int) -> None:
+        arguments = [self.places.read(i, block) for i in node.inputs]
+        arguments.append(self.places.write(node))
+        kernel = channel_kernel(picks, block, self.target, [a.view for a in arguments])
+        self._call(Call(kernel, tuple(arguments), node.name, node.op))
 
     def _explained(self, call: Call, node: Node) -> Call:
         """Return the call of a node that is no convolution with what the plan says about it, if it does."""

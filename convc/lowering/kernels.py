@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from tvm import te, tirx
@@ -20,7 +19,7 @@ from convc.ir.types import HALVES, Shape, TensorType
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.products import Product
 from convc.lowering.program import Kernel
-from convc.lowering.views import moved, reads_back, with_views
+from convc.lowering.views import reads_back, with_views
 from convc.schedules import bottleneck, dense, packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
@@ -33,14 +32,12 @@ from convc.schedules.weight_gradients import WeightGradient
 from convc.target import Target
 
 __all__ = [
-    "border_kernel",
     "bottleneck_kernel",
     "conv_kernel",
     "dense_kernel",
     "dense_packing_kernel",
     "named_kernel",
     "packing_kernel",
-    "reorder_kernel",
     "unit_kernel",
     "weight_gradient_kernel",
 ]
@@ -238,52 +235,6 @@ def _keeps_zeros(unit: Unit, literals: Mapping[str, float]) -> bool:
             operands = [values[i] for i in node.inputs]
             values[node.name] = OPS[node.op].reference(operands, node.attributes)
     return not np.any(values[unit.result.name])
-
-
-def reorder_kernel(
-    type: TensorType, source: int, result: int, target: Target, views: Sequence[View]
-) -> Kernel:
-    """Return the copy of an image from one block to another (0: plain); channels beyond the last are zeros."""
-    if backend_of(target).widens:
-        # As the same backend's kernels have bfloat16 in memory.
-        views = list(map(moved, views))
-    type = TensorType(type.shape, views[0].dtype)
-
-    def make() -> tirx.PrimFunc:
-        x = te.placeholder(views[0].shape, type.dtype, name="x")
-
-        def read(n: Any, c: Any, *at: Any) -> Any:
-            return x(n, c // source, *at, c % source) if source else x(n, c, *at)
-
-        def blocked(n: Any, c: Any, *position: Any) -> Any:
-            *at, lane = position
-            channel = c * result + lane
-            if type.shape[1] % result == 0:
-                return read(n, channel, *at)
-            zero = tirx.const(0, type.dtype)
-            return tirx.if_then_else(channel < type.shape[1], read(n, channel, *at), zero)
-
-        if not source and not result:
-            y = te.compute(type.shape, lambda *i: x(*i), name="copy")
-        else:
-            y = te.compute(views[1].shape, blocked if result else read, name="reorder")
-        func = te.create_prim_func([x, y])
-        if type.is_image and (source > 1) != (result > 1):
-            return backend_of(target).schedule_transpose(func, max(source, result), target)
-        return backend_of(target).schedule_any(func, target)
-
-    return named_kernel(f"reorder_{source}_{result}", (type,), views, make)
-
-
-def border_kernel(views: Sequence[View], target: Target) -> Kernel:
-    """Return the kernel that writes zeros into the bands of a halo."""
-    views = list(map(moved, views))
-
-    def make() -> tirx.PrimFunc:
-        bands = [_fill(view.shape, 0, view.dtype, f"band{i}") for i, view in enumerate(views)]
-        return backend_of(target).schedule_any(te.create_prim_func(bands), target)
-
-    return named_kernel("border", (), views, make)
 
 
 def _fill(shape: Shape, value: float, dtype: str, name: str) -> te.Tensor:

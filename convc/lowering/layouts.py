@@ -38,6 +38,7 @@ __all__ = [
     "chain_of_nodes",
     "chosen_op",
     "gradient_row",
+    "joins_blocks",
     "quantized_operands",
 ]
 
@@ -159,9 +160,12 @@ def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | N
     return quantized.operands(spec, target, quantized.knobs(spec, target))
 
 
-def is_channel_concatenation(node: Node) -> bool:
-    """Whether the node puts images one behind the other along their channels."""
-    return node.op == "concat" and node.type.is_image and node.attributes.axis == 1  # type: ignore[attr-defined]
+def joins_blocks(graph: Graph, node: Node, block: int) -> bool:
+    """Whether the node puts images of whole blocks of channels one behind the other, so that each may be written in its place."""
+    if node.op != "concat" or not block or not node.type.is_image:
+        return False
+    axis: int = node.attributes.axis  # type: ignore[attr-defined]
+    return axis == 1 and all(n.type.shape[1] % block == 0 for n in graph.operands(node))
 
 
 def _homes(graph: Graph, units: Sequence[Unit], block: dict[str, int]) -> dict[str, Home]:
@@ -170,7 +174,7 @@ def _homes(graph: Graph, units: Sequence[Unit], block: dict[str, int]) -> dict[s
     for unit in reversed(units):
         node = unit.result
         b = block[node.name]
-        if not b or not is_channel_concatenation(node):
+        if not joins_blocks(graph, node, b):
             continue
         outer = homes.get(node.name)
         begin = outer.channel if outer else 0

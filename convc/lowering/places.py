@@ -13,8 +13,8 @@ import numpy as np
 
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.types import Shape, numpy_dtype
-from convc.lowering.kernels import border_kernel, reorder_kernel
 from convc.lowering.layouts import Layouts
+from convc.lowering.moves import border_kernel, reorder_kernel
 from convc.lowering.program import Argument, Buffer, Call, Kernel
 from convc.schedules.layout import PLAIN, Halo, Layout, View
 from convc.target import Target

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 import numpy as np
 
 from convc.errors import unknown_name
+from convc.ir.channel_moves import Picks
 from convc.ir.epilogue import Step
 from convc.ir.types import Shape, TensorType
 from convc.schedules.algorithm import Algorithm, Problem
@@ -57,6 +58,7 @@ class Backend:
         dense: THE ALGORITHM of dense layers.
         schedule_any: schedules whatever tensor expressions make, one or several results.
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
+        schedule_channels: schedules a move of channels, see `channel_moves`.
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
         copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
         compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all)
@@ -72,6 +74,7 @@ class Backend:
     dense: Dense
     schedule_any: Callable[[tirx.PrimFunc, Target], tirx.PrimFunc] = field(repr=False)
     schedule_transpose: Callable[[tirx.PrimFunc, int, Target], tirx.PrimFunc] = field(repr=False)
+    schedule_channels: Callable[[tirx.PrimFunc, Picks, Target], tirx.PrimFunc] = field(repr=False)
     seconds: Callable[[float, Target], float] = field(repr=False)
     copy_seconds: Callable[[TensorType, Target], float] = field(repr=False)
     compile: Callable[[tvm.IRModule, Target, Progress], tuple[bytes, ...]] = field(repr=False)

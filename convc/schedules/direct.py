@@ -5,6 +5,7 @@ THE ALGORITHM   y[n, k, p, q] = sum over c, r, s of x[n, c, p stride + r dilatio
                 3-D: a depth axis more everywhere, its taps in the sum; one slice of results after another
                 groups: each vector of results reads the blocks that its groups' inputs lie in, see `span`
 WHEN            any geometry
+                most of what the taps read is padding: tiles skip taps that read nothing else, see `clipping` (the knob `clip`)
                 bfloat16, where the CPU has vdpbf16ps: x and w read as pairs of channels, two products a lane (the knob `pairs`)
 COST            C/group R S FMAs an output point, C/group rounded up to those blocks; tails of the register tile
 ACCURACY        one chain of C R S fused multiply-adds: |error| <= C R S eps (|x| * |w|)
@@ -23,6 +24,7 @@ from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
+from convc.schedules import clipping
 from convc.schedules.algorithm import (
     Operands,
     Problem,
@@ -35,6 +37,7 @@ from convc.schedules.algorithm import (
     two_panels_fit,
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
+from convc.schedules.direct_data import DOT_BF16, PAIRED, gathered, ways
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised, raised_weight
@@ -43,7 +46,7 @@ from convc.schedules.requirements import packed_images
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "DOT_BF16", "Direct"]
+__all__ = ["ALGORITHM", "Direct"]
 
 # Up to this many input channels the data stays NCHW: a block of 8 or 16 would be mostly padding (RGB images: 3 of 16).
 _FEW_CHANNELS = 4
@@ -56,12 +59,6 @@ _STRIDED: Final = 1.12
 # 2048 at 7 x 7 650, of which FMAs 577 and the stream 250; 3x3 stride 2, 256 -> 512 from 14 x 14 727, 650 and 280; 512 -> 512 1550 with
 # panels of 295 KB, 1870 with such as do not fit.
 _PANELS_UNCOVERED: Final = 0.3
-
-# Channels of a block that is read in pairs: at least so many.
-_PAIRED = 4
-
-# LLVM's name of vdpbf16ps on 512 bits: (sums, 32 bfloat16, 32 bfloat16) -> sums.
-DOT_BF16 = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 
 class Direct:
@@ -90,9 +87,9 @@ class Direct:
             # Another may leave work that threads can share out evenly, or read panels that L2 holds two of.
             tiles += good_tiles(target, rows, cols, vectors, block=block)
         options = []
-        for tile, way in itertools.product(tiles, _ways(problem, target)):
+        for tile, way in itertools.product(tiles, ways(problem, target)):
             if way.get("pairs"):
-                data_block, block = _PAIRED if c <= _PAIRED else target.lanes, target.lanes
+                data_block, block = PAIRED if c <= PAIRED else target.lanes, target.lanes
             else:
                 data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
                 block = channel_block(spec.out_channels, target)
@@ -116,9 +113,9 @@ class Direct:
         rows, cols = spec.output[-2:]
         c = spec.in_channels
         plain = (1,) if c <= _FEW_CHANNELS else channel_blocks(c, target)
-        paired = (_PAIRED if c <= _PAIRED else target.lanes,)
+        paired = (PAIRED if c <= PAIRED else target.lanes,)
         blocks = channel_blocks(spec.out_channels, target)
-        for way, block in itertools.product(_ways(problem, target), blocks):
+        for way, block in itertools.product(ways(problem, target), blocks):
             if way.get("pairs") and block != target.lanes:
                 continue
             data_blocks = paired if way.get("pairs") else plain
@@ -147,6 +144,8 @@ class Direct:
         steps = spec.data[0] * slices * c * math.prod(spec.kernel)
         rows, cols = spec.output[-2:]
         compute = steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
+        if knobs.get("clip"):
+            compute *= clipping.share(spec, _tile(spec, knobs))
         if knobs.get("pairs"):
             compute *= core.fmas / core.bf16_dots / 2
         gathered = 0.0
@@ -203,7 +202,7 @@ class Direct:
         read = te.compute(x.shape, lambda *i: x(*i), name="single") if knobs.get("stage") else x
         strides = spec.strides
         if knobs.get("gather"):
-            read, strides = _gathered(read, spec), (1,) * len(points)
+            read, strides = gathered(read, spec), (1,) * len(points)
         co, ci, taps, axes = _reduction(spec, a, span, exact=not pairs)
 
         def product(n, k, *at):
@@ -222,7 +221,8 @@ class Direct:
                 )
             return te.sum(left * right, axis=axes)
 
-        acc = te.compute((N, wide, *points, v * b), product, name="acc")
+        clip = {clipping.ANNOTATION: clipping.reach(spec)} if knobs.get("clip") else {}
+        acc = te.compute((N, wide, *points, v * b), product, name="acc", attrs=clip)
         y = te.compute(
             (N, blocks, *points, b),
             lambda n, k, *at: acc(n, k // v, *at[:-1], k % v * b + at[-1]),
@@ -231,28 +231,9 @@ class Direct:
         return [x, w, *extras, blocked_result(y, problem, extras)]
 
 
-def _gathered(x: te.Tensor, spec: ConvSpec) -> te.Tensor:
-    """Return the points of the data that a strided filter of one tap reads, one behind the other."""
-    n, blocks, *_, a = x.shape
-    return te.compute(
-        (n, blocks, *spec.output[2:], a),
-        lambda n, c, *at: x(n, c, *(i * s for i, s in zip(at[:-1], spec.strides, strict=True)), at[-1]),
-        name="gathered",
-    )  # fmt: skip
-
-
-def _ways(problem: Problem, target: Target) -> list[Knobs]:
-    """Return the ways to read the data.
-
-    Of half the width: widened a tile at a time, or in pairs by an instruction for them. With one tap and a stride: where they are, or
-    gathered before, since of what lies between them the hardware fetches half anyway, again for each group of channels.
-    """
-    if not problem.stored:
-        strided = problem.spec.is_pointwise and max(problem.spec.strides) > 1
-        return [{"gather": 0}, {"gather": 1}] if strided else [{}]
-    has_dot = "avx512bf16" in target.features and target.lanes == 16
-    pairs = has_dot and problem.stored == "bfloat16" and problem.constant_weight
-    return [{"stage": 1, "pairs": 0}, *([{"stage": 0, "pairs": 1}] if pairs else [])]
+def _tile(spec: ConvSpec, knobs: Knobs) -> tuple[int, ...]:
+    """Return the points of a register tile along each spatial axis."""
+    return (*[1] * (spec.rank - 2), knobs["rows"], knobs["cols"])
 
 
 def _channels(spec: ConvSpec, block: int, span: Span) -> int:

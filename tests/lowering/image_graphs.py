@@ -13,6 +13,7 @@ from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.shape import (
     ConcatAttributes,
     PadAttributes,
+    PickChannelsAttributes,
     ReshapeAttributes,
     ResizeAttributes,
     SliceAttributes,
@@ -147,6 +148,13 @@ def _concat(draw, b, value, seed):
     return b.add("concat", [value, value], ConcatAttributes(draw(st.sampled_from([2, 3]))))
 
 
+def _pick_channels(draw, b, value, seed):
+    shape = b.type(value).shape
+    picks = draw(st.lists(st.tuples(st.integers(0, 1), st.integers(0, shape[1] - 1)), min_size=1, max_size=20))  # fmt: skip
+    operands, channels = zip(*picks, strict=True)
+    return b.add("pick_channels", [value, b.add("neg", [value])], PickChannelsAttributes(operands, channels))  # fmt: skip
+
+
 def _slice(draw, b, value, seed):
     n, c, h, w = b.type(value).shape
     begin = draw(st.sampled_from([0, 0, 16 if c > 16 else 0, c // 2]))
@@ -202,6 +210,7 @@ _ROWS = (
     *(_combine,) * 2,
     _gate,
     *(_concat,) * 2,
+    _pick_channels,
     _slice,
     _pad,
     _pool,

@@ -44,6 +44,16 @@ def test_concatenation_of_whole_blocks_costs_no_copy():
     assert ops.count("reorder") == 1, "only the output is brought to plain order"
 
 
+def test_parts_that_fill_no_blocks_are_moved_once():
+    def build(n: Net):
+        x = n.conv(n.image(1, 3, 6, 6), 12)
+        y = n.add("concat", [x, n.conv(x, 12)], ConcatAttributes(1))
+        return n.conv(y, 16)
+
+    ops = [c.op for c in program_of(finish(build)).calls]
+    assert ops == ["conv", "conv", "concat", "conv", "reorder"]
+
+
 def test_manifest_describes_every_call():
     graph = finish(dense_net)
     module = compile_small(graph)

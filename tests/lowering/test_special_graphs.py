@@ -13,6 +13,7 @@ from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.shape import (
     ConcatAttributes,
     PadAttributes,
+    PickChannelsAttributes,
     ReshapeAttributes,
     ResizeAttributes,
     SliceAttributes,
@@ -255,6 +256,22 @@ def concatenated_constant_channels(n: Net):
     return n.conv(n.add("concat", [ramp, a], ConcatAttributes(1)), 5, 3, 1)
 
 
+def moves_of_channels(n: Net):
+    x = n.image(2, 3, 4, 4)
+    a, b = n.conv(x, 13, 3, 1), n.conv(x, 22)
+    every = {}
+    for begin, end, step in ((3, 9, 1), (5, 22, 1), (0, 16, 1), (16, 22, 1), (1, 20, 4)):
+        bounds = ((0, begin, 0, 0), (2, end, 4, 4), (1, step, 1, 1))
+        every[f"{begin}:{end}:{step}"] = n.add("slice", [b], SliceAttributes(*bounds))
+    picks = [(i % 2, 12 - i // 2) for i in range(26)]
+    turns = PickChannelsAttributes(tuple(o for o, _ in picks), tuple(c for _, c in picks))
+    every["turns"] = n.add("pick_channels", [a, b], turns)
+    plain = PickChannelsAttributes((1, 0, 1), (0, 2, 1))
+    every["plain"] = n.add("pick_channels", [x, n.add("relu", [x])], plain)
+    results = {f"{name} read": n.conv(v, 3, 3, 1) for name, v in every.items()}
+    return {**results, "turns": every["turns"], "plain": every["plain"]}
+
+
 def resized_and_pooled_odd_channels(n: Net):
     a = n.conv(n.image(2, 3, 4, 4), 7, 3, 1)
     up = n.add("resize", [a], ResizeAttributes((1, 1, 2, 3)))
@@ -300,7 +317,7 @@ WHERE = [
     weights_that_are_inputs, weights_that_are_computed, bias_that_is_an_input, bias_that_is_computed,
     dense_weights_that_are_inputs,
     gate_of_one_channel, gate_per_channel, gate_per_point, one_channel_everywhere, literals_of_every_rank,
-    slices_and_pads_of_channels, concatenations, dense_net, concatenated_constant_channels, parts_of_a_concatenation_of_points,
+    slices_and_pads_of_channels, concatenations, moves_of_channels, dense_net, concatenated_constant_channels, parts_of_a_concatenation_of_points,
     resized_and_pooled_odd_channels, reductions_of_blocks,
 ]  # fmt: skip
 
@@ -313,7 +330,7 @@ def test_numbers(build):
 
 @pytest.mark.parametrize(
     "build",
-    [slices_and_pads_of_channels, gate_per_channel, concatenations, resized_and_pooled_odd_channels, reductions_of_blocks],
+    [slices_and_pads_of_channels, gate_per_channel, concatenations, moves_of_channels, resized_and_pooled_odd_channels, reductions_of_blocks],
     ids=lambda build: build.__name__,
 )  # fmt: skip
 def test_lanes_beyond_the_last_channel_stay_zero(build):

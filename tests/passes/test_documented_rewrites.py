@@ -18,6 +18,7 @@ from convc.ir.text import parse, print_graph
 FREE = {
     "fold_constants": "%x = input : f32[1]",
     "remove_identities": "%x = input : f32[2,3,4]",
+    "merge_channel_moves": "%a = input : f32[1,2,3,3] %b = input : f32[1,2,3,3]",
     "sink_transposes": "%x = input : f32[1,3,4,4]",
     "fuse_activations": "%x = input : f32[2,3]",
     "merge_pads": "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3]",

@@ -22,6 +22,10 @@ TARGET = parse_target(mcpu="x86-64-v4")
 SPILL = re.compile(r"zmm\d+, -?\d*\(%r[sb]p\)|-?\d*\(%r[sb]p\), %zmm")
 
 LAYERS = {
+    "dilated_in_padding": (
+        "direct",
+        ConvSpec.of((1, 64, 14, 14), (64, 64, 3, 3), pads=(12,) * 4, dilations=(12, 12)),
+    ),
     "first_3x3": ("direct", ConvSpec.of((1, 3, 56, 56), (64, 3, 3, 3), pads=(1,) * 4)),
     "first_two_rows": ("direct", ConvSpec.of((1, 3, 14, 14), (32, 3, 3, 3), pads=(1,) * 4)),
     "first_7x7": (

@@ -17,6 +17,7 @@ __all__ = [
     "ROWS",
     "ConcatAttributes",
     "PadAttributes",
+    "PickChannelsAttributes",
     "ReshapeAttributes",
     "ResizeAttributes",
     "SliceAttributes",
@@ -67,6 +68,14 @@ class ResizeAttributes(Attributes):
     """Enlarge by whole factors, one per axis, repeating elements (nearest, asymmetric, floor)."""
 
     factors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PickChannelsAttributes(Attributes):
+    """Result channel k is channel `channels[k]` of operand `operands[k]`; all are (N, C, ...) and differ in C alone."""
+
+    operands: tuple[int, ...]
+    channels: tuple[int, ...]
 
 
 def _infer_reshape(types: Sequence[TensorType], a: ReshapeAttributes) -> TensorType:
@@ -150,6 +159,38 @@ def _pad_reference(arrays: Sequence[Array], a: PadAttributes) -> Array:
     return np.pad(arrays[0], border, constant_values=a.value)
 
 
+def _infer_pick_channels(types: Sequence[TensorType], a: PickChannelsAttributes) -> TensorType:
+    first = types[0]
+    for other in types:
+        if other.rank < 2 or (other.shape[0], *other.shape[2:]) != (
+            first.shape[0],
+            *first.shape[2:],
+        ):
+            raise ShapeError(
+                f"pick_channels operands must be (N, C, ...) and agree in all but C; got {first} and {other}."
+            )
+        if other.dtype != first.dtype:
+            raise DTypeError(
+                f"pick_channels operands must have one element type; got {first}, {other}."
+            )
+    if len(a.operands) != len(a.channels):
+        raise ShapeError(
+            f"pick_channels must have an operand for each channel; got {len(a.operands)} and {len(a.channels)}."
+        )
+    for operand, channel in zip(a.operands, a.channels, strict=True):
+        if not (0 <= operand < len(types) and 0 <= channel < types[operand].shape[1]):
+            raise ShapeError(
+                f"pick_channels must pick channels that there are; got channel {channel} of operand {operand} of {list(map(str, types))}."
+            )
+    return TensorType((first.shape[0], len(a.channels), *first.shape[2:]), first.dtype)
+
+
+def _pick_channels_reference(arrays: Sequence[Array], a: PickChannelsAttributes) -> Array:
+    picked = [arrays[i][:, c] for i, c in zip(a.operands, a.channels, strict=True)]
+    first = arrays[0]
+    return np.stack(picked, 1) if picked else first[:, :0]
+
+
 ROWS: Final = (
     OpDef(
         "reshape",
@@ -173,6 +214,14 @@ ROWS: Final = (
         (1, None),
         _infer_concat,
         lambda arrays, a: np.concatenate(arrays, a.axis),
+        floats=Floats.NEUTRAL,
+    ),
+    OpDef(
+        "pick_channels",
+        PickChannelsAttributes,
+        (1, None),
+        _infer_pick_channels,
+        _pick_channels_reference,
         floats=Floats.NEUTRAL,
     ),
     OpDef("pad", PadAttributes, (1, 1), _infer_pad, _pad_reference, floats=Floats.NEUTRAL),

@@ -21,6 +21,7 @@ from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.fuse_activations import fuse_activations
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
 from convc.ir.passes.merge_affine import merge_affine
+from convc.ir.passes.merge_channel_moves import merge_channel_moves
 from convc.ir.passes.merge_pads import merge_pads
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
@@ -48,6 +49,7 @@ PIPELINE: Final = _named(
     deduplicate_nodes,
     # One spelling for one meaning.
     remove_identities,
+    merge_channel_moves,
     sink_transposes,
     fuse_activations,
     merge_pads,

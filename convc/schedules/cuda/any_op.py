@@ -13,10 +13,11 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
+from convc.ir.channel_moves import Picks
 from convc.schedules.scalar import is_once
 from convc.target import Target
 
-__all__ = ["schedule", "schedule_block", "schedule_transpose"]
+__all__ = ["schedule", "schedule_block", "schedule_channels", "schedule_transpose"]
 
 _THREADS = 256
 
@@ -35,6 +36,11 @@ def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
 
 def schedule_transpose(func: tirx.PrimFunc, block: int, target: Target) -> tirx.PrimFunc:
     """Return the move of an image between memory orders, scheduled; writes run along memory."""
+    return schedule(func, target)
+
+
+def schedule_channels(func: tirx.PrimFunc, picks: Picks, target: Target) -> tirx.PrimFunc:
+    """Return a move of channels, scheduled; neighbouring threads write neighbouring channels."""
     return schedule(func, target)
 
 

@@ -83,6 +83,7 @@ BACKEND: Final = Backend(
     dense=dense,
     schedule_any=any_op.schedule,
     schedule_transpose=any_op.schedule_transpose,
+    schedule_channels=any_op.schedule_channels,
     seconds=_seconds,
     copy_seconds=_copy_seconds,
     compile=compiler.compile_objects,

@@ -7,7 +7,7 @@ from typing import Final
 from convc.ir.types import TensorType
 from convc.schedules import dense
 from convc.schedules.backend import Backend
-from convc.schedules.llvm import compiler, elementwise, local, quantized
+from convc.schedules.llvm import channel_moves, compiler, elementwise, local, quantized
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.table import ALGORITHMS
 from convc.target import Target
@@ -37,6 +37,7 @@ BACKEND: Final = Backend(
     dense=dense,
     schedule_any=elementwise.schedule,
     schedule_transpose=elementwise.schedule_transpose,
+    schedule_channels=channel_moves.schedule,
     seconds=_seconds,
     copy_seconds=_copy_seconds,
     compile=compiler.compile_objects,

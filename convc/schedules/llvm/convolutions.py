@@ -10,7 +10,7 @@ from typing import Final
 
 from tvm import s_tir, tirx
 
-from convc.schedules.direct import DOT_BF16
+from convc.schedules.direct_data import DOT_BF16
 from convc.schedules.llvm import (
     bottleneck,
     fft,
@@ -20,6 +20,7 @@ from convc.schedules.llvm import (
     weight_gradient,
     winograd,
 )
+from convc.schedules.llvm.clipping import skip_padding
 from convc.schedules.llvm.dots import dots_inside
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import (
@@ -84,6 +85,8 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     at = 2 + len(slices)
     tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
     func = sch.mod["main"]
+    if knobs.get("clip"):
+        func = skip_padding(func, (*[1] * len(slices), knobs["rows"], knobs["cols"]))
     if not knobs.get("per_image"):  # such weights were written a moment ago
         func = fetch_ahead(func, "weight", tiles, target)
     return dots_inside(func, DOT_BF16) if knobs.get("pairs") else func

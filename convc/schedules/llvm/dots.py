@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, StringImm
 
-from convc.schedules.direct import DOT_BF16
+from convc.schedules.direct_data import DOT_BF16
 from convc.schedules.quantized import DOT
 
 __all__ = ["dots_inside", "in_bytes"]

@@ -18,10 +18,10 @@ from convc.schedules.llvm.tiling import blocks_of, extent, fused
 from convc.schedules.scalar import is_once
 from convc.target import Target
 
-__all__ = ["schedule", "schedule_transpose"]
+__all__ = ["PARALLEL_ELEMENTS", "schedule", "schedule_transpose"]
 
 # A parallel launch costs 3 us with two threads; below this many elements one thread is done sooner.
-_PARALLEL_ELEMENTS = 16 << 10
+PARALLEL_ELEMENTS = 16 << 10
 
 # Sums of fewer terms overlap with their neighbours' by themselves.
 _LONG_CHAIN = 16
@@ -61,7 +61,7 @@ def schedule_transpose(func: tirx.PrimFunc, block: int, target: Target) -> tirx.
         c, lane = sch.split(channel, [None, block])
         sch.reorder(n, c, *outer, w, lane)
         sch.unroll(lane)
-    if total >= _PARALLEL_ELEMENTS:
+    if total >= PARALLEL_ELEMENTS:
         sch.parallel(sch.fuse(n, c, *outer))
     return sch.mod["main"]
 
@@ -101,7 +101,7 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> None:
         rest, lane = sch.split(last, [None, target.lanes])
         sch.vectorize(lane)
         outer = [*outer, rest]
-    if total >= _PARALLEL_ELEMENTS and outer:
+    if total >= PARALLEL_ELEMENTS and outer:
         sch.parallel(fused(sch, _enough(sch, outer, target)))
 
 
@@ -130,7 +130,7 @@ def _schedule_reduction(
         outer, chains = _several_chains(sch, outer, _volume(sch, reduced))
         sch.reorder(*outer, last, *reduced, *chains, lane)
         sch.vectorize(lane)
-    if work >= _PARALLEL_ELEMENTS:
+    if work >= PARALLEL_ELEMENTS:
         sch.parallel(fused(sch, _enough(sch, [*outer, last], target)))
     sch.decompose_reduction(block, reduced[0])
 

@@ -29,10 +29,11 @@ from typing import Any, Final
 
 import tvm
 import tvm_ffi
-from tvm import s_tir, tirx
+from tvm import tirx
 from tvm.ir import TensorLoad
 
 from convc.schedules.algorithm import two_panels_fit
+from convc.schedules.llvm.update import loops_in, replaced, update_of
 from convc.target import Target
 
 __all__ = ["fetch_ahead"]
@@ -61,7 +62,7 @@ def fetch_ahead(
         tiles: of the block's axes that do not choose the panel: position -> (extent of a tile, tiles of one thread).
         target: the machine.
     """
-    realize = _update(func)
+    realize = update_of(func)
     block, values = realize.block, list(realize.iter_values)
     reduced = [
         i for i, axis in enumerate(block.iter_vars) if axis.iter_type == tirx.IterVar.CommReduce
@@ -69,7 +70,7 @@ def fetch_ahead(
     loop = next((values[i] for i in reversed(reduced) if isinstance(values[i], tirx.Var)), None)
     if loop is None:
         return func
-    inner = _loops_in(func, loop)
+    inner = loops_in(func, loop)
     steps = math.prod(int(block.iter_vars[i].dom.extent) for i in reduced)
     # A run over a block of channels fetches its lines before it begins; a long one (dense layers) with every step.
     run = int(inner[loop])
@@ -83,7 +84,7 @@ def fetch_ahead(
 
     def outside(value: Expr) -> Expr:
         """Return a value at the beginning of the innermost reduction, or of a step of it."""
-        return _replaced(value, {var: tirx.const(0, "int32") for var in inner})
+        return replaced(value, {var: tirx.const(0, "int32") for var in inner})
 
     at = {axis.var: outside(value) for axis, value in zip(block.iter_vars, values, strict=True)}
     first = {**at, **{block.iter_vars[i].var: tirx.const(0, "int32") for i in reduced}}
@@ -118,34 +119,6 @@ def fetch_ahead(
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, preceded)))
 
 
-def _update(func: tirx.PrimFunc) -> Expr:
-    """Return the realization of the block that multiplies and adds."""
-    found: list[Expr] = []
-
-    def note(realize: Expr) -> None:
-        if realize.block.name_hint == "acc_update":
-            found.append(realize)
-
-    tvm_ffi.structural_walk(func.body, (s_tir.SBlockRealize, note))
-    (realize,) = found
-    return realize
-
-
-def _loops_in(func: tirx.PrimFunc, outermost: Expr) -> dict[Expr, Expr]:
-    """Return the variables of a loop and of all loops inside it, and their extents."""
-    found: dict[Expr, Expr] = {}
-
-    def note(loop: Expr) -> None:
-        found[loop.loop_var] = loop.extent
-
-    def enter(loop: Expr) -> None:
-        if loop.loop_var.same_as(outermost):
-            tvm_ffi.structural_walk(loop, (tirx.For, note))
-
-    tvm_ffi.structural_walk(func.body, (tirx.For, enter))
-    return found
-
-
 def _loads(block: Expr, buffer: str) -> list[Expr]:
     """Return what the block reads of a buffer, each place once."""
     found: dict[str, Expr] = {}
@@ -158,19 +131,12 @@ def _loads(block: Expr, buffer: str) -> list[Expr]:
     return list(found.values())
 
 
-def _replaced(value: Expr, by: Mapping[Expr, Expr]) -> Expr:
-    def replaced(var: Expr) -> Expr:
-        return next((new for old, new in by.items() if var.same_as(old)), var)
-
-    return tvm_ffi.structural_map(value, (tirx.Var, replaced))
-
-
 def _position(load: Expr, at: Mapping[Expr, Expr]) -> Expr:
     """Return the row-major position of a load where the block's axes have the given values, its last dimension begun."""
     position = tirx.const(0, "int32")
     *leading, _ = zip(load.indices, load.source.shape, strict=True)
     for index, extent in leading:
-        position = position * extent + _replaced(index, at)
+        position = position * extent + replaced(index, at)
     return position * load.source.shape[-1]
 
 

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from tvm import te, topi
 
+from convc.ir.channel_moves import picks_of
 from convc.ir.graph import Node
+from convc.schedules import channel_moves
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
 
 __all__ = ["ROWS"]
@@ -17,11 +19,10 @@ def _concat(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor
     return topi.concatenate(tuple(tensors), axis=axis)
 
 
-def _whole_blocks(node: Node, types: Types, block: int) -> bool:
+def _joins_images(node: Node, types: Types, block: int) -> bool:
+    # Along channels it is a move of those, see `channel_moves`.
     axis: int = node.attributes.axis  # type: ignore[attr-defined]
-    if not is_image(types):
-        return False
-    return axis >= 2 or (axis == 1 and all(t.shape[1] % block == 0 for t in types))
+    return is_image(types) and axis >= 1
 
 
 def _pad(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -39,8 +40,7 @@ def _pads_in_plane(node: Node, types: Types, block: int) -> bool:
 
 def _slice(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     a: Any = node.attributes
-    begins, steps = list(a.begins), list(a.steps)
-    shape = list(node.type.shape)
+    begins, steps, shape = list(a.begins), list(a.steps), list(node.type.shape)
     if block:
         begins[1] //= block
         shape[1] = -(-shape[1] // block)
@@ -52,11 +52,19 @@ def _slice(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     )
 
 
-def _slices_whole_blocks(node: Node, types: Types, block: int) -> bool:
+def _slices_images(node: Node, types: Types, block: int) -> bool:
     a: Any = node.attributes
+    if picks_of(node, types) is not None:
+        return True
     if not is_image(types) or a.begins[1] % block or a.steps[1] != 1:
         return False
     return a.ends[1] % block == 0 or a.ends[1] == types[0].shape[1]
+
+
+def _pick_channels(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    a: Any = node.attributes
+    picks = tuple(zip(a.operands, a.channels, strict=True))
+    return channel_moves.compute(tensors, picks, block)
 
 
 def _resize(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -90,8 +98,9 @@ def _transpose(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
 ROWS: Final[dict[str, Operator]] = {
     "transpose": Operator(_transpose),
     "flip": Operator(_flip),
-    "concat": Operator(_concat, _whole_blocks),
+    "concat": Operator(_concat, _joins_images),
     "pad": Operator(_pad, _pads_in_plane),
-    "slice": Operator(_slice, _slices_whole_blocks),
+    "slice": Operator(_slice, _slices_images),
+    "pick_channels": Operator(_pick_channels, lambda node, types, block: is_image(types)),
     "resize": Operator(_resize, _resizes_in_plane),
 }

@@ -1,0 +1,49 @@
+"""How `direct` reads its data: where they are, gathered before, in pairs of bfloat16, or without most of the padding."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tvm import te
+
+from convc.ir.spec import ConvSpec
+from convc.schedules import clipping
+from convc.schedules.algorithm import Problem
+from convc.schedules.plan import Knobs
+from convc.schedules.rank import raised
+from convc.target import Target
+
+__all__ = ["DOT_BF16", "PAIRED", "gathered", "ways"]
+
+# Channels of a block that is read in pairs: at least so many.
+PAIRED: Final = 4
+
+# LLVM's name of vdpbf16ps on 512 bits: (sums, 32 bfloat16, 32 bfloat16) -> sums.
+DOT_BF16: Final = "llvm.x86.avx512bf16.dpbf16ps.512"
+
+
+def gathered(x: te.Tensor, spec: ConvSpec) -> te.Tensor:
+    """Return the points of the data that a strided filter of one tap reads, one behind the other."""
+    n, blocks, *_, a = x.shape
+    return te.compute(
+        (n, blocks, *spec.output[2:], a),
+        lambda n, c, *at: x(n, c, *(i * s for i, s in zip(at[:-1], spec.strides, strict=True)), at[-1]),
+        name="gathered",
+    )  # fmt: skip
+
+
+def ways(problem: Problem, target: Target) -> list[Knobs]:
+    """Return the ways to read the data.
+
+    Of half the width: widened a tile at a time, or in pairs by an instruction for them. Where much is padding: with it, or without, see
+    `clipping`. With one tap and a stride: where they are, or gathered before, since of what lies between them the hardware fetches half
+    anyway, again for each group of channels.
+    """
+    if not problem.stored:
+        strided = problem.spec.is_pointwise and max(problem.spec.strides) > 1
+        if strided:
+            return [{"gather": 0}, {"gather": 1}]
+        return [{"clip": 0}, {"clip": 1}] if clipping.clips(raised(problem.spec)) else [{}]
+    has_dot = "avx512bf16" in target.features and target.lanes == 16
+    pairs = has_dot and problem.stored == "bfloat16" and problem.constant_weight
+    return [{"stage": 1, "pairs": 0}, *([{"stage": 0, "pairs": 1}] if pairs else [])]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convc.ir.ops.pool import MaxPoolAttributes
+from convc.ir.ops.shape import ConcatAttributes, PickChannelsAttributes
 from convc.ir.reference import interpret
 from convc.ir.types import numpy_dtype
 from tests.cuda_emulation.emulation import compile_and_run
@@ -34,3 +35,22 @@ def test_layers_of_half_precision_hand_each_other_blocks(dtype):
     rounding = 2.0 ** -(11 if dtype == "float16" else 8)
     assert error <= 3 * rounding * np.abs(expected.astype(np.float64)).max()
     assert outputs["y"].dtype == numpy_dtype(dtype)
+
+
+def test_channels_are_moved_in_blocks():
+    """Parts of 20 and 12 channels, joined and shuffled; whole numbers, small enough for a half."""
+    net = Net("float16")
+    x = net.image(1, 3, 6, 6)
+    parts = [net.conv(x, channels, 1, name=f"part{channels}") for channels in (20, 12)]
+    joined = net.add("concat", parts, ConcatAttributes(1), name="joined")
+    order = tuple(j * 8 + i for i in range(8) for j in range(4))
+    shuffled = net.add("pick_channels", [joined], PickChannelsAttributes((0,) * 32, order))
+    graph = net.finish({"joined": net.conv(joined, 8, 1), "shuffled": shuffled})
+    data = net.array(1, 3, 6, 6)
+    outputs, _ = compile_and_run(
+        graph, {"x": data}, target="cuda -arch=sm_90", algo="tensor_core_blocked"
+    )
+    expected = interpret(graph, {"x": data})
+    np.testing.assert_array_equal(outputs["shuffled"], expected["shuffled"])
+    error = np.abs(outputs["joined"].astype(np.float64) - expected["joined"]).max()
+    assert error <= 2.0**-10 * np.abs(expected["joined"]).max()

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "build":
             add = step.add_argument
             add("--sm", default="90", help="capabilities, as in `convc compile`; default 90")
-            add("--parts", default="grid,layers,models,calls", help="of grid, layers, models, calls (cuDNN call by call); default all")  # fmt: skip
+            add("--parts", default="grid,gradients,layers,models,calls", help="of grid, gradients (weight gradients of grid and layers), layers, models, calls (cuDNN call by call); default all")  # fmt: skip
             add(
                 "--layers", default="*", metavar="GLOB,...", help="only layers whose id matches one"
             )
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(given: argparse.Namespace) -> int:
     from benchmarks.gpu.build import grid_jobs, layer_jobs, make, model_jobs
+    from benchmarks.gpu.gradients import gradient_jobs
     from benchmarks.layer_list import layers
     from benchmarks.zoo import NAMES
     from convc.runtime.libraries.cutlass import find_cutlass
@@ -102,6 +103,13 @@ def _build(given: argparse.Namespace) -> int:
     for dtype, batch in itertools.product(types, batches) if "layers" in parts else ():
         chosen = dict.fromkeys(row for g in given.layers.split(",") for row in layers((), g))
         jobs += layer_jobs(list(chosen), batch, given.settings, target, dtype)
+    for dtype in types if "gradients" in parts else ():
+        specs = [replace(r.spec, dtype=dtype) for r in CONV_GRID]
+        jobs += gradient_jobs(specs, target, f"gradients-grid-{dtype}")
+        chosen = dict.fromkeys(row for g in given.layers.split(",") for row in layers((), g))
+        for batch, row in itertools.product(batches, chosen):
+            spec = replace(row.spec if batch == 1 else row.spec.with_batch(batch), dtype=dtype)
+            jobs += gradient_jobs([spec], target, f"gradients-n{batch}-{dtype}-{row.name}")
     if "models" in parts:
         jobs += model_jobs(given.models.split(",") if given.models else NAMES, batches)
     if "calls" in parts:

@@ -109,7 +109,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
         layer = _fitting(self.gradients, node.name, spec.key)
         if layer.algorithm == PLAIN_LOOPS:
             return _with_knobs(node.name, layer, set())
-        row = weight_gradient_named(layer.algorithm)
+        row = weight_gradient_named(layer.algorithm, target)
         names = set() if row.supports(spec, target) else set(row.knobs(spec, target))
         return _with_knobs(node.name, layer, names)
 

@@ -16,10 +16,10 @@ import pytest
 from convc.ir.ops import OPS
 from convc.runtime.host import LLVM_FEATURES
 from convc.schedules.cuda import backend as cuda
+from convc.schedules.llvm import backend as llvm
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.operators import OPERATORS
 from convc.schedules.table import ALGORITHMS
-from convc.schedules.weight_gradients import WEIGHT_GRADIENTS
 from convc.target import ISA_FEATURES
 from tests.source_files import TESTS, sources, tree
 
@@ -316,13 +316,14 @@ def test_algorithms_files_and_schedules_agree():
         "a file is called after its algorithm"
     )
     # These are no convolutions: algorithms do not compete for them.
-    gradients = {f"weight_gradient_{row.NAME}" for row in WEIGHT_GRADIENTS}
+    gradients = {f"weight_gradient_{row.NAME}" for row in llvm.BACKEND.weight_gradients}
     assert set(SCHEDULES) == {*names, "dense", "bottleneck", "packing", *gradients}
     # On a device the same names mean the same mathematics; each file there holds the model of its algorithm on devices.
     for row in cuda.ALGORITHMS:
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")
         assert module.ALGORITHM is row, "a file is called after its algorithm"
-    assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense"}
+    gradients = {f"weight_gradient_{row.NAME}" for row in cuda.BACKEND.weight_gradients}
+    assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense", *gradients}
     # The arithmetic of libraries and of tensor cores is their own, and so are blocks of 16 bytes.
     own = {"cudnn", "cutlass", "depthwise_blocked", "tensor_core", "tensor_core_blocked", "tf32"}
     assert {row.name for row in cuda.ALGORITHMS} <= {*names, *own}

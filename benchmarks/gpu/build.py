@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.gpu.gradients import build_gradients
 from benchmarks.gpu.job import Case, Job, arrays
 from benchmarks.gpu.library_calls import build_calls
 from benchmarks.layer_list import Layer
@@ -181,6 +182,10 @@ def _made(job: Job, folder: Path, target: Target) -> Job:
     if job.part == "calls":
         build_calls(job.module(folder))
         return _named(job, (), target)
+    if job.part == "gradients":
+        built, cases = build_gradients(job, target)
+        built.export(job.module(folder))
+        return _named(job, cases, target)
     return _network(job, folder, target) if job.model else _convolutions(job, folder, target)
 
 

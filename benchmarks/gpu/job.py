@@ -14,7 +14,7 @@ from convc.ir.types import numpy_dtype
 
 __all__ = ["Case", "Job", "arrays", "jobs_in"]
 
-Part: TypeAlias = Literal["grid", "layers", "models", "calls"]
+Part: TypeAlias = Literal["grid", "gradients", "layers", "models", "calls"]
 SUFFIX: Final = ".job.json"
 
 
@@ -46,7 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: also its files' stem.
-        part: what is asked: right results, times of a layer, a whole network, calls of an external library.
+        part: what is asked: right results, weight gradients, times of a layer, a whole network, calls of an external library.
         cases: in the order of the module's outputs y0, y1, ...; none for a network.
         model: the zoo's name of a network.
         batch: of the network.
@@ -79,7 +79,7 @@ def jobs_in(folder: Path) -> Iterator[Job]:
     jobs = [
         msgspec.json.decode(p.read_bytes(), type=Job) for p in sorted(folder.glob(f"*{SUFFIX}"))
     ]
-    order = ("grid", "calls", "layers", "models")
+    order = ("grid", "gradients", "calls", "layers", "models")
     yield from sorted(jobs, key=lambda job: order.index(job.part))
 
 

@@ -34,7 +34,14 @@ def table(found: Sequence[Result], facts: Result, left: int) -> str:
         f"convc {VERSION}; torch {facts.get('torch', 'not used')}, cuDNN {facts.get('cudnn', 'not used')}; jobs not run yet: {left}.",
         "",
     ]
-    lines += _limits(facts) + _grid(found) + _layers(found) + _models(found) + _calls(found)
+    lines += (
+        _limits(facts)
+        + _grid(found)
+        + _gradients(found)
+        + _layers(found)
+        + _models(found)
+        + _calls(found)
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -76,6 +83,23 @@ def _grid(found: Sequence[Result]) -> list[str]:
         if r.get("failed")
     ]
     return [*lines, "", *(["Wrong:", "", *wrong, ""] if wrong else []), *(["Failed:", "", *failed, ""] if failed else [])]  # fmt: skip
+
+
+def _gradients(found: Sequence[Result]) -> list[str]:
+    cases = [c for r in _of(found, "gradients") for c in r.get("cases", ())]
+    if not cases:
+        return []
+    by_key: dict[str, dict[str, Any]] = {}
+    for case in cases:
+        by_key.setdefault(case["key"], {})[case["algorithm"]] = case
+    names = list(dict.fromkeys(c["algorithm"] for c in cases))
+    lines = ["## Weight gradients, microseconds", "", f"| convolution | default | {' | '.join(names)} | wrong |", "|---|---|---|" + "---|" * len(names)]  # fmt: skip
+    for key, found_by in by_key.items():
+        default = next((n for n, c in found_by.items() if c["default"]), "")
+        times = " | ".join(_us(found_by[n].get("seconds")) if n in found_by else "" for n in names)
+        wrong = ", ".join(n for n, c in found_by.items() if not c["ok"])
+        lines.append(f"| {key} | {default} | {times} | {wrong} |")
+    return [*lines, ""]
 
 
 def _layers(found: Sequence[Result]) -> list[str]:

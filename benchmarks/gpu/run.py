@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from benchmarks.gpu.gradients import run_gradients
 from benchmarks.gpu.job import Case, Job, arrays, jobs_in
 from benchmarks.gpu.library_calls import run_calls
 from convc.errors import ConvcError
@@ -82,6 +83,8 @@ def _result(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
     try:
         if job.part == "calls":
             found = run_calls(job.module(folder))
+        elif job.part == "gradients":
+            found = run_gradients(job, folder)
         else:
             found = _network(job, folder, peer) if job.model else _convolutions(job, folder, peer)
     except (ConvcError, RuntimeError) as error:

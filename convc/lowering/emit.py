@@ -98,7 +98,7 @@ class _Emitter:
             self._chain(unit, chain)
         elif is_convolution(node):
             self._convolution(node, unit.nodes[0] if chain is not None else None)
-        elif (row := gradient_row(node, self.plan)) is not None:
+        elif (row := gradient_row(node, self.plan, self.target)) is not None:
             self._weight_gradient(node, row)
         elif (product := product_of(self.graph, node, self.target)) is not None:
             for call in product_calls(self.graph, node, product, self.places, self.target):

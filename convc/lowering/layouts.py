@@ -103,7 +103,7 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             key = (read, wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)
             written[node.name] = block[node.name] = wants.result.block
-        elif (row := gradient_row(node, plan)) is not None:
+        elif (row := gradient_row(node, plan, target)) is not None:
             spec = weight_gradient_spec(graph, node)
             wants = row.operands(spec, plan.gradients[node.name].knobs)
             key = (node.inputs[0], wants.data.block)
@@ -140,12 +140,12 @@ def chain_of_nodes(graph: Graph, unit: Unit) -> Bottleneck:
     return chain_problem([problem_of(graph, node) for node in unit.nodes])
 
 
-def gradient_row(node: Node, plan: Plan) -> WeightGradient | None:
+def gradient_row(node: Node, plan: Plan, target: Target) -> WeightGradient | None:
     """Return the algorithm that computes a node which is a weight gradient; None for all other nodes, and for plain loops."""
     choice = plan.gradients.get(node.name)
     if choice is None or choice.algorithm == PLAIN_LOOPS:
         return None
-    return weight_gradient_named(choice.algorithm)
+    return weight_gradient_named(choice.algorithm, target)
 
 
 def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import tvm
     from tvm import te, tirx
 
+    from convc.schedules.weight_gradients import WeightGradient
+
 __all__ = ["Backend", "Dense", "Progress", "Schedule", "backend_of"]
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -53,13 +55,14 @@ class Backend:
     Attributes:
         kind: the target's.
         algorithms: that compete for convolutions, in order of preference on ties.
-        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, of "weight_gradient_..." for
-            the rows of `weight_gradients` that it has.
+        weight_gradients: that compete for weight gradients, likewise; no row where nothing but plain loops computes them.
+        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, as "weight_gradient_...", of weight gradients.
         dense: THE ALGORITHM of dense layers.
         schedule_any: schedules whatever tensor expressions make, one or several results.
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
         schedule_channels: schedules a move of channels, see `channel_moves`.
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
+        sum_cycles: (results, products of each, target) -> cycles of sums that `schedule_any` schedules.
         copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
         compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all)
             of a library's kernels, each of which takes a compiler a minute; not where there are none.
@@ -70,12 +73,14 @@ class Backend:
 
     kind: str
     algorithms: tuple[Algorithm, ...]
+    weight_gradients: tuple[WeightGradient, ...]
     schedules: Mapping[str, Schedule]
     dense: Dense
     schedule_any: Callable[[tirx.PrimFunc, Target], tirx.PrimFunc] = field(repr=False)
     schedule_transpose: Callable[[tirx.PrimFunc, int, Target], tirx.PrimFunc] = field(repr=False)
     schedule_channels: Callable[[tirx.PrimFunc, Picks, Target], tirx.PrimFunc] = field(repr=False)
     seconds: Callable[[float, Target], float] = field(repr=False)
+    sum_cycles: Callable[[int, int, Target], float] = field(repr=False)
     copy_seconds: Callable[[TensorType, Target], float] = field(repr=False)
     compile: Callable[[tvm.IRModule, Target, Progress], tuple[bytes, ...]] = field(repr=False)
     parallel_cycles: float | None = None

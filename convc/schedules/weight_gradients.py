@@ -1,7 +1,8 @@
-"""WEIGHT_GRADIENTS: the rows, in order of preference, and the choice among them. A new one is one file, one row and one schedule."""
+"""Weight gradients: what a way to compute one is, and the choice among a backend's. A new one is one file, one row and one schedule."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -12,7 +13,6 @@ from convc.ir.graph import Graph, Node
 from convc.ir.ops.conv import accumulator
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, forward_spec
 from convc.ir.spec import ConvSpec
-from convc.schedules import weight_gradient, weight_gradient_lanes
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
@@ -21,7 +21,6 @@ from convc.target import Target
 
 __all__ = [
     "PLAIN_LOOPS",
-    "WEIGHT_GRADIENTS",
     "WeightGradient",
     "choose_weight_gradient",
     "is_weight_gradient",
@@ -31,9 +30,6 @@ __all__ = [
 
 # What is left where no row applies: the definition, on plain tensors.
 PLAIN_LOOPS: Final = "plain"
-
-# Cycles of a multiply-add whose sum is one chain of scalars.
-_SCALAR: Final = 4.0
 
 
 class WeightGradient(Protocol):
@@ -49,15 +45,13 @@ class WeightGradient(Protocol):
     def compute(self, spec: ConvSpec, knobs: Knobs, /) -> list[te.Tensor]: ...
 
 
-WEIGHT_GRADIENTS: Final[tuple[WeightGradient, ...]] = (weight_gradient, weight_gradient_lanes)
-
-
-def weight_gradient_named(name: str) -> WeightGradient:
-    """Return the row called `name`, or raise UnknownNameError."""
-    for row in WEIGHT_GRADIENTS:
+def weight_gradient_named(name: str, target: Target) -> WeightGradient:
+    """Return the target's row called `name`, or raise UnknownNameError."""
+    rows = backend_of(target).weight_gradients
+    for row in rows:
         if name == row.NAME:
             return row
-    raise unknown_name("weight gradient", name, [*(r.NAME for r in WEIGHT_GRADIENTS), PLAIN_LOOPS])
+    raise unknown_name("weight gradient", name, [*(r.NAME for r in rows), PLAIN_LOOPS])
 
 
 def is_weight_gradient(node: Node) -> bool:
@@ -98,23 +92,22 @@ def choose_weight_gradient(
         UnsupportedConvError: if it does not apply; says why and which do.
     """
     backend, rows = backend_of(target), []
-    for row in WEIGHT_GRADIENTS:
+    for row in backend.weight_gradients:
         refusal = row.supports(spec, target)
         if accumulate not in ("", accumulator(spec.dtype)):
             usual = accumulator(spec.dtype)
             refusal = Unsupported(f"accumulate must be {usual}; got {accumulate}")
-        if f"weight_gradient_{row.NAME}" not in backend.schedules:
-            refusal = Unsupported("this target has no schedule for it")
         if refusal is None:
             seconds = backend.seconds(row.cycles(spec, target), target)
             rows.append(Candidate(row.NAME, "estimate", row.knobs(spec, target), seconds))
         else:
             rows.append(Candidate(row.NAME, refusal.reason, {}, None))
-    loops = backend.seconds(_SCALAR * spec.flops / 2, target)
+    terms = spec.data[0] * math.prod(spec.output[2:])
+    loops = backend.seconds(backend.sum_cycles(math.prod(spec.weight), terms, target), target)
     rows.append(Candidate(PLAIN_LOOPS, "estimate", {}, loops))
     usable: Mapping[str, Candidate] = {r.algorithm: r for r in rows if r.seconds is not None}
     if pinned and pinned not in usable:
-        weight_gradient_named(pinned)
+        weight_gradient_named(pinned, target)
         why = next(r.reason for r in rows if r.algorithm == pinned)
         raise UnsupportedConvError(
             f"weight gradient '{pinned}' cannot compute '{name}': {why}. These can: {', '.join(usable)}."

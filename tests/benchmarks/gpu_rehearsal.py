@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.gpu.build import grid_jobs, layer_jobs, make
+from benchmarks.gpu.gradients import gradient_jobs
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect
 from benchmarks.gpu.run import run_jobs
@@ -35,6 +36,7 @@ def rehearse(folder: str, spoil: bool) -> tuple[list[dict[str, Any]], int, list[
     target, path, said = parse_target("cuda -arch=sm_90"), Path(folder), []
     layer = Layer("tiny", "net", ConvSpec.of((1, 8, 8, 8), (16, 8, 3, 3), pads=(1, 1, 1, 1)))
     jobs = [*grid_jobs(_GRID, target), *layer_jobs([layer], 1, 3, target)]
+    jobs += gradient_jobs(_GRID, target, "gradients-grid")
     # The emulated device has no cuDNN.
     jobs = [job for job in jobs if "cudnn" not in job.name]
     with mock.patch("convc.schedules.cuda.nvcc.compile_source", lambda source, gpu: compile_kernels(source)):  # fmt: skip

@@ -58,6 +58,15 @@ def test_layers_are_timed(rehearsed):
     assert "| direct |" in text
 
 
+def test_weight_gradients_are_right_and_timed_by_every_row(rehearsed):
+    found, _, _ = rehearsed
+    (job,) = (r for r in found if r["job"]["part"] == "gradients")
+    assert [(c["algorithm"], c["ok"]) for c in job["cases"]] == [("direct", True), ("plain", True)] * 2  # fmt: skip
+    assert all(c["seconds"] > 0 for c in job["cases"])
+    text = table(found, {}, 0)
+    assert "| convolution | default | direct | plain | wrong |" in text
+
+
 def test_a_damaged_module_is_a_result_and_the_rest_goes_on(tmp_path):
     call = worker().call
     found, _, _ = call("tests.benchmarks.gpu_rehearsal:rehearse", str(tmp_path), True)

@@ -14,10 +14,17 @@ from typing import Any
 from tvm import s_tir, tirx
 
 from convc.ir.channel_moves import Picks
+from convc.schedules.cuda.model import LAUNCH_SECONDS, point_cycles
 from convc.schedules.scalar import is_once
 from convc.target import Target
 
-__all__ = ["schedule", "schedule_block", "schedule_channels", "schedule_transpose"]
+__all__ = [
+    "schedule",
+    "schedule_block",
+    "schedule_channels",
+    "schedule_transpose",
+    "sum_cycles",
+]
 
 _THREADS = 256
 
@@ -32,6 +39,20 @@ def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     for block in sch.get_child_blocks(sch.get_sblock("root")):
         schedule_block(sch, block, target)
     return sch.mod["main"]
+
+
+def sum_cycles(results: int, terms: int, target: Target) -> float:
+    """Return clocks of sums of products that `schedule` schedules, two loads a term."""
+    gpu = target.gpu
+    shared = terms >= _LONG_SUM and results < gpu.sms * gpu.threads_sm
+    threads = results * (_sharers(terms, gpu.warp) if shared else 1)
+    launch = LAUNCH_SECONDS * gpu.clock_hz
+    return point_cycles(gpu, threads, 2.0 * results * terms) + launch
+
+
+def _sharers(terms: int, warp: int) -> int:
+    """Return the threads that share one long sum."""
+    return _THREADS if terms >= 4 * _THREADS else warp
 
 
 def schedule_transpose(func: tirx.PrimFunc, block: int, target: Target) -> tirx.PrimFunc:
@@ -83,8 +104,7 @@ def schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> Any:
 def _share_sum(sch: s_tir.Schedule, fused: Any, reduced: list, target: Target) -> Any:
     """Let one warp, or a block of warps for long sums, add up each result; terms next to each other go to neighbouring threads."""
     terms = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
-    warp = target.gpu.warp
-    threads = _THREADS if _volume(sch, [terms]) >= 4 * _THREADS else warp
+    threads = _sharers(_volume(sch, [terms]), target.gpu.warp)
     rest, thread = sch.split(terms, [None, threads])
     sch.reorder(fused, thread, rest)
     sch.bind(fused, "blockIdx.x")

@@ -28,6 +28,7 @@ from convc.schedules.cuda import (  # fmt: skip
     tf32,
     transforms,
     warps,
+    weight_gradient,
     winograd,
 )
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
@@ -65,6 +66,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "cudnn": cudnn.schedule,
     "cutlass": cutlass.schedule,
     "dense": dense.schedule,
+    "weight_gradient_direct": weight_gradient.schedule,
 }
 
 
@@ -79,12 +81,14 @@ def _seconds(cycles: float, target: Target) -> float:
 BACKEND: Final = Backend(
     kind="cuda",
     algorithms=ALGORITHMS,
+    weight_gradients=(weight_gradient,),
     schedules=SCHEDULES,
     dense=dense,
     schedule_any=any_op.schedule,
     schedule_transpose=any_op.schedule_transpose,
     schedule_channels=any_op.schedule_channels,
     seconds=_seconds,
+    sum_cycles=any_op.sum_cycles,
     copy_seconds=_copy_seconds,
     compile=compiler.compile_objects,
 )

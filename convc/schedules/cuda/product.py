@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import s_tir, tirx
 
@@ -30,11 +30,14 @@ __all__ = [
     "pipeline",
     "schedule",
     "schedule_with",
+    "share_copy",
     "tile_product",
 ]
 
 Loop = Any  # s_tir's handles of loops and blocks have no public classes
 Block = Any
+# (schedule, loop over steps, threads, knobs) -> copies to shared memory, and their loops within a thread
+Staging: TypeAlias = Callable[[s_tir.Schedule, Loop, int, Knobs], tuple[tuple[Block, Block], list[Loop]]]  # fmt: skip
 
 # What one thread reads of a row at once.
 _VECTOR = 4
@@ -66,18 +69,18 @@ def schedule_with(
     knobs: Knobs,
     target: Target,
 ) -> tirx.PrimFunc:
-    """Return a PrimFunc whose product is scheduled by `product`: one kernel, or a second one that adds up the parts of split sums.
+    """Return a PrimFunc whose product is scheduled by `product`: one kernel, and where sums are in parts a second one, `total`.
 
     Args:
         product: takes the schedule, the knobs and the one consumer of the sums, None if the sums are stored.
         blocks: those that `product` schedules; every other one but the last is inlined.
         func: of `schedules.implicit_gemm`.
-        knobs: with `split`.
+        knobs: the product's.
         target: a device's.
     """
     sch = begin(func)
     out = inline_all_but(sch, (*blocks, "total"))
-    if knobs["split"] == 1:
+    if all(sch.get(block).name_hint != "total" for block in blocks_of(sch)):
         product(sch, knobs, out)
         return sch.mod["main"]
     product(sch, knobs, None)
@@ -90,7 +93,9 @@ def schedule_with(
     return sch.mod["main"]
 
 
-def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
+def tile_product(
+    sch: s_tir.Schedule, knobs: Knobs, out: Block | None, staged: Staging | None = None
+) -> None:
     """Schedule the blocks `patch` and `acc`.
 
     Args:
@@ -98,13 +103,14 @@ def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
         knobs: `pixels`, `channels`, `step` of a block's tile; `thread_pixels`, `thread_channels` of a thread's; `stages`, `ahead`;
             `vector` pixels loaded at once.
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
+        staged: brings a step's operands to shared memory; by default patches are looked up and packed weights copied.
     """
     acc = sch.get_sblock("acc")
     sch.cache_write(acc, 0, "local")
     store = sch.get_sblock("acc_local")
     if out is not None:
         sch.reverse_compute_inline(out)
-    acc, patch = sch.get_sblock("acc"), sch.get_sblock("patch")
+    acc = sch.get_sblock("acc")
     z, k, m = sch.get_loops(store)
     rows, cols = knobs["thread_channels"], knobs["thread_pixels"]
     threads = (knobs["channels"] // rows) * (knobs["pixels"] // cols)
@@ -121,15 +127,28 @@ def tile_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     sch.compute_at(acc, thread, preserve_unit_loops=True)
     *_, k, m, step, i = sch.get_loops(acc)
     sch.reorder(step, i, k, m)
+    copies, rests = (staged or _staged)(sch, step, threads, knobs)
+    for loop in (i, k, m, k_in, m_in):
+        sch.unroll(loop)
+    sch.decompose_reduction(acc, step)
+    pipeline(sch, step, copies, rests, knobs)
+
+
+def _staged(
+    sch: s_tir.Schedule, step: Loop, threads: int, knobs: Knobs
+) -> tuple[tuple[Block, Block], list[Loop]]:
+    """Let threads look up the patches of a step and copy its packed weights; return both blocks and the loops within a thread."""
+    acc, patch = sch.get_sblock("acc"), sch.get_sblock("patch")
     sch.set_scope(patch, 0, "shared")
     sch.compute_at(patch, step, preserve_unit_loops=True)
     weight = sch.cache_read(acc, 0, "shared")
     sch.compute_at(weight, step, preserve_unit_loops=True)
-    rests = [_copy(sch, patch, 4, threads, knobs["vector"]), _copy(sch, weight, 3, threads, math.gcd(_VECTOR, knobs["channels"]))]  # fmt: skip
-    for loop in (i, k, m, k_in, m_in):
-        sch.unroll(loop)
-    sch.decompose_reduction(acc, step)
-    pipeline(sch, step, (patch, weight), rests, knobs)
+    together = math.gcd(_VECTOR, knobs["channels"])
+    rests = [
+        share_copy(sch, patch, 4, threads, knobs["vector"]),
+        share_copy(sch, weight, 3, threads, together),
+    ]
+    return (patch, weight), rests
 
 
 def pipeline(
@@ -169,7 +188,7 @@ def _parts(tile: int, thread: int) -> list[int | None]:
     return [None, parts, tile // thread, thread // parts]
 
 
-def _copy(sch: s_tir.Schedule, block: Block, axes: int, threads: int, vector: int) -> Loop:
+def share_copy(sch: s_tir.Schedule, block: Block, axes: int, threads: int, vector: int) -> Loop:
     """Let all threads of a block fill shared memory, neighbours neighbouring elements."""
     loops = sch.get_loops(block)
     loop = sch.fuse(*loops[-axes:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from convc.ir.types import TensorType
-from convc.schedules import dense
+from convc.schedules import dense, weight_gradient, weight_gradient_lanes
 from convc.schedules.backend import Backend
 from convc.schedules.llvm import channel_moves, compiler, elementwise, local, quantized
 from convc.schedules.llvm.convolutions import SCHEDULES
@@ -18,12 +18,19 @@ __all__ = ["BACKEND"]
 _PARALLEL_CYCLES = 30_000
 
 
+# Cycles of a multiply-add whose sum is one chain of scalars.
+_SCALAR: Final = 4.0
+
 # A copy from one block to another: a cycle an element, as `generic.reorder_cycles` counts it, at 3.6 GHz.
 _COPIED_A_SECOND: Final = 3.6e9
 
 
 def _copy_seconds(value: TensorType, target: Target) -> float:
     return value.size / _COPIED_A_SECOND
+
+
+def _sum_cycles(results: int, terms: int, target: Target) -> float:
+    return _SCALAR * results * terms
 
 
 def _seconds(cycles: float, target: Target) -> float:
@@ -33,12 +40,14 @@ def _seconds(cycles: float, target: Target) -> float:
 BACKEND: Final = Backend(
     kind="llvm",
     algorithms=ALGORITHMS,
+    weight_gradients=(weight_gradient, weight_gradient_lanes),
     schedules={**SCHEDULES, **local.SCHEDULES, "quantized": quantized.schedule},
     dense=dense,
     schedule_any=elementwise.schedule,
     schedule_transpose=elementwise.schedule_transpose,
     schedule_channels=channel_moves.schedule,
     seconds=_seconds,
+    sum_cycles=_sum_cycles,
     copy_seconds=_copy_seconds,
     compile=compiler.compile_objects,
     parallel_cycles=_PARALLEL_CYCLES,

@@ -24,10 +24,11 @@ from convc.ir.ops.conv import conv_spec
 from convc.ir.ops.conv_weight_grad import forward_spec
 from convc.schedules.algorithm import Problem
 from convc.schedules.dual import posed
+from convc.schedules.llvm.backend import BACKEND
 from convc.schedules.plan import Unsupported
 from convc.schedules.select import is_convolution
 from convc.schedules.table import ALGORITHMS
-from convc.schedules.weight_gradients import PLAIN_LOOPS, WEIGHT_GRADIENTS, is_weight_gradient
+from convc.schedules.weight_gradients import PLAIN_LOOPS, is_weight_gradient
 from convc.target import Target
 from tests.frontend.nnet.aesara_cases import WEIGHTS, Case, cases, sample
 from tests.frontend.nnet.error_analysis import bounds
@@ -88,7 +89,7 @@ def algorithms(case: Case, dtype: str) -> tuple[str, ...]:
                 a.name for a in ALGORITHMS if not isinstance(posed(layer, a, AVX512), Unsupported)
             ]
         else:
-            names += [r.NAME for r in WEIGHT_GRADIENTS if r.supports(layer, AVX512) is None]
+            names += [r.NAME for r in BACKEND.weight_gradients if r.supports(layer, AVX512) is None]
             names.append(PLAIN_LOOPS)
     return tuple(dict.fromkeys(names)) or NO_ALGORITHM
 

@@ -1,0 +1,128 @@
+"""Weight gradients on a device: every row of the backend and plain loops, right on whole numbers and within the bound, and timed.
+
+What builds imports the compiler only when it is called; what runs needs the runtime alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from benchmarks.gpu.job import Case, Job
+from convc.ir import ConvSpec
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
+from convc.ir.types import numpy_dtype
+from convc.runtime import load
+from convc.schedules.error_bound import relative_error, result_rounding
+
+if TYPE_CHECKING:
+    from convc.lowering.build import Built
+    from convc.target import Target
+
+__all__ = ["build_gradients", "gradient_jobs", "run_gradients"]
+
+# Gradients of one module.
+_CHUNK: Final = 24
+
+
+def gradient_jobs(specs: Sequence[ConvSpec], target: Target, name: str) -> Iterator[Job]:
+    """Yield jobs with every way to compute the weight gradients of convolutions; transposed ones have those of their adjoints.
+
+    Args:
+        specs: the forward convolutions.
+        target: a device's.
+        name: of the jobs, before a number.
+    """
+    from convc.schedules.weight_gradients import choose_weight_gradient
+
+    cases = []
+    for spec in specs:
+        if spec.transposed:
+            continue
+        choice = choose_weight_gradient(spec, target)
+        usable = (row for row in choice.candidates if row.seconds is not None)
+        cases += [
+            Case(
+                key=spec.key,
+                algorithm=row.algorithm,
+                knobs=dict(row.knobs),
+                estimate=row.seconds or 0.0,
+                default=row.algorithm == choice.algorithm,
+            )
+            for row in usable
+        ]
+    for start in range(0, len(cases), _CHUNK):
+        part = tuple(cases[start : start + _CHUNK])
+        yield Job(name=f"{name}-{start // _CHUNK:02d}", part="gradients", cases=part)
+
+
+def build_gradients(job: Job, target: Target) -> tuple[Built, tuple[Case, ...]]:
+    """Return the module of a job's gradients, and its cases with their kernels' names."""
+    from convc.ir import GraphBuilder, TensorType
+    from convc.lowering.build import build
+    from convc.lowering.emit import emit
+    from convc.schedules.plan import Choice, Plan
+
+    b, outputs, choices = GraphBuilder(job.name), {}, {}
+    for index, case in enumerate(job.cases):
+        spec, name = case.spec, f"y{index}"
+        data, gradient = (
+            b.input(f"{letter}{index}", TensorType(shape, spec.dtype))
+            for letter, shape in (("x", spec.data), ("g", spec.output))
+        )
+        attributes = ConvWeightGradAttributes(spec.kernel, spec.strides, spec.pads, spec.dilations, spec.group)  # fmt: skip
+        outputs[name] = b.add("conv_weight_grad", [data, gradient], attributes, name=name)
+        choices[name] = Choice(case.algorithm, case.knobs, "gpu_check")
+    built = build(emit(b.finish(outputs), Plan({}, gradients=choices), target), target)
+    symbols = {step.node: step.symbol for step in built.manifest.steps if step.algorithm}
+    cases = (msgspec.structs.replace(c, step=symbols[f"y{i}"]) for i, c in enumerate(job.cases))
+    return built, tuple(cases)
+
+
+def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
+    """Return a row for each gradient: its errors on whole numbers and of its bound, and its time on the device."""
+    module = load(job.module(folder))
+    rows: list[dict[str, Any]] = [
+        {"algorithm": c.algorithm, "knobs": c.knobs, "key": c.key, "ok": True, "estimate": c.estimate, "default": c.default}
+        for c in job.cases
+    ]  # fmt: skip
+    inputs: dict[str, np.ndarray] = {}
+    for exact in (True, False):
+        inputs = {p.name: _values(p.name, job, exact) for p in module.inputs}
+        outputs = module.run(inputs)
+        for index, case in enumerate(job.cases):
+            spec = case.spec
+            x, dy = (inputs[f"{letter}{index}"].astype(np.float64) for letter in "xg")
+            expected = convolve_weight_grad(x, dy, spec)
+            if exact:
+                # Sums are exact in float32; a narrower result is rounded once.
+                expected = expected.astype(numpy_dtype(spec.dtype)).astype(np.float64)
+                limit = np.zeros_like(expected)
+            else:
+                # Sums of a result's products, as of a direct convolution.
+                absolute = convolve_weight_grad(np.abs(x), np.abs(dy), spec)
+                limit = relative_error("direct", spec, {}) * absolute
+                limit += result_rounding(spec.dtype) * np.abs(expected)
+            error = np.abs(outputs[f"y{index}"].astype(np.float64) - expected)
+            rows[index]["ok"] = bool(rows[index]["ok"] and np.all(error <= limit))
+            if exact:
+                rows[index]["exact_error"] = float(error.max(initial=0))
+            else:
+                rows[index]["error_of_bound"] = float(np.max(error / np.maximum(limit, 1e-30)))
+    for timed in module.profile(inputs, repeats=3):
+        rows[int(timed.step.node[1:])] |= {"seconds": timed.median, "samples": timed.seconds}
+    return {"cases": rows}
+
+
+def _values(name: str, job: Job, exact: bool) -> np.ndarray:
+    """Return an operand of small whole numbers, or of normal ones, the same wherever it is made."""
+    letter, index = name[0], int(name[1:])
+    spec = job.cases[index].spec
+    shape = spec.data if letter == "x" else spec.output
+    rng = np.random.default_rng([index, ord(letter)])
+    values = rng.integers(-4, 5, shape) if exact else rng.standard_normal(shape)
+    return values.astype(numpy_dtype(spec.dtype))

@@ -3,7 +3,7 @@
 THE ALGORITHM   acc[z, k, m] = sum over i of left[z, i, k] patch[z, i, m]       z: part of the sum, group
                 left[z, i, k] = dy[n, k, p...]         patch[z, i, m] = x[n, c, p stride + r dilation - pad...], 0 outside
                 i = (n, p...), m = (c, r...)           both looked up when needed and never stored
-                dw[k, c, r...] = sum over the parts of acc, one after the other
+                dw[k, c, r...] = sum over the parts of acc, one after the other, by a second kernel where there are several
 WHEN            1-D, 2-D, 3-D, all float types; any stride, dilation, padding and group
 COST            C/group R S K FMAs a point of dy; the ends of tiles are padded with zeros, so that groups of few channels are mostly those
 ACCURACY        one chain of multiply-adds for each part, then one over the parts, in the sums' type, always in this order
@@ -121,7 +121,12 @@ def _cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
         target.gpu, products, m.padded_channels, m.padded_pixels, m.padded_depth, both
     )
     sums = 4 * wide * products * m.padded_channels * m.padded_pixels
-    return launched_cycles(target.gpu, work, spec.nbytes, sums)
+    return launched_cycles(target.gpu, work, spec.nbytes, sums if _is_in_parts(spec, knobs) else 0)
+
+
+def _is_in_parts(spec: ConvSpec, knobs: Knobs) -> bool:
+    """Whether a second kernel adds up sums: parts, and groups', whose tiles TVM's loops would not store in place."""
+    return knobs["split"] > 1 or spec.group > 1
 
 
 def cycles(spec: ConvSpec, target: Target) -> float:
@@ -140,7 +145,7 @@ def gradient_layout(knobs: Knobs) -> Layout:
 
 
 def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
-    """Return x, dy, dw; blocks `left`, `patch`, `acc`, and `total` over the parts."""
+    """Return x, dy, dw; blocks `left`, `patch`, `acc`, and where sums are in parts `total`."""
     m, groups, split, step = _Extents.of(spec, knobs), spec.group, knobs["split"], knobs["step"]
     x = te.placeholder(spec.data, spec.dtype, name="data")
     dy = te.placeholder(spec.output, spec.dtype, name="gradient")
@@ -189,21 +194,23 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
         ),
         name="acc",
     )
+
+    def sum_of(z: Any, k: Any, at: tuple[Any, ...]) -> Any:
+        # Written out for one group: of one channel TVM would take k // 1 for an index of its own.
+        group, channel = (k // m.channels, k % m.channels) if groups > 1 else (0, k)
+        return acc[z * groups + group, channel, ravel(at, (1, *spec.kernel))]
+
+    if not _is_in_parts(spec, knobs):
+        return [x, dy, te.compute(spec.weight, lambda k, *at: sum_of(0, k, at).astype(spec.dtype), name="result")]  # fmt: skip
     part = te.reduce_axis((0, split), "part")
-    total = te.compute(
-        spec.weight,
-        lambda k, *at: te.sum(
-            acc[part * groups + k // m.channels, k % m.channels, ravel(at, (1, *spec.kernel))],
-            axis=part,
-        ),
-        name="total",
-    )
-    narrow = wide == spec.dtype
-    return [x, dy, total if narrow else te.compute(spec.weight, lambda *at: total(*at).astype(spec.dtype), name="narrow")]  # fmt: skip
+    total = te.compute(spec.weight, lambda k, *at: te.sum(sum_of(part, k, at), axis=part), name="total")  # fmt: skip
+    if wide == spec.dtype:
+        return [x, dy, total]
+    return [x, dy, te.compute(spec.weight, lambda *at: total(*at).astype(spec.dtype), name="narrow")]  # fmt: skip
 
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
-    """Return the PrimFunc of `compute` scheduled: the products' kernel, and one that adds up the parts."""
+    """Return the PrimFunc of `compute` scheduled: the products' kernel, and where there are parts one that adds them up."""
     return schedule_with(_product, ("left", "patch", "acc"), func, knobs, target)
 
 

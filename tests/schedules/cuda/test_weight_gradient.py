@@ -30,10 +30,16 @@ LONG = ConvSpec.of((4, 5, 13, 12), (20, 5, 3, 3), strides=(1, 2), pads=(1, 0, 1,
 GROUPS = ConvSpec.of((2, 24, 12, 11), (40, 12, 3, 2), dilations=(2, 1), pads=(2, 0, 2, 1), group=2)
 # As in a network: 64 results of a thread, a sum in parts of whole steps.
 DEEP = ConvSpec.of((2, 64, 14, 14), (64, 64, 1, 1))
+# One channel of the result, of the data; one tap of both; in padded tiles.
+ONE = (
+    ConvSpec.of((1, 4, 6, 6), (1, 4, 3, 3)),
+    ConvSpec.of((1, 1, 6, 6), (8, 1, 1, 1)),
+    ConvSpec.of((1, 1, 5), (1, 1, 1)),
+)
 
 # The grid in parts, each less than a minute of one core.
 PARTS = 6
-SAMPLE = {"float32": 10, "float16": 5, "bfloat16": 5, "float64": 3}
+SAMPLE = {"float32": 7, "float16": 4, "bfloat16": 4, "float64": 2}
 
 Trial = tuple[ConvSpec, Mapping[str, int]]
 
@@ -85,9 +91,8 @@ def check(trials: Sequence[Trial], *, exact: bool) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("dtype", SAMPLE)
-def test_a_sample_of_the_grid(dtype):
-    trials = by_default(grid(dtype)[: SAMPLE[dtype]])
+def test_a_sample_of_the_grid():
+    trials = by_default([s for dtype, n in SAMPLE.items() for s in grid(dtype)[:n]])
     check(trials, exact=True)
     check(trials, exact=False)
 
@@ -102,8 +107,9 @@ def test_the_whole_grid(dtype, part):
 
 
 def test_tiles_over_edges_groups_and_parts():
-    for dtype in ("float32", "bfloat16"):
-        check(by_default([replace(s, dtype=dtype) for s in (LONG, GROUPS, DEEP)]), exact=True)
+    trials = by_default([LONG, replace(GROUPS, dtype="bfloat16"), DEEP, *ONE])
+    assert {min(k["split"], 2) for _, k in trials} == {1, 2}
+    check(trials, exact=True)
 
 
 def test_every_overlap_and_parts_of_the_sum_change_nothing():
@@ -112,7 +118,9 @@ def test_every_overlap_and_parts_of_the_sum_change_nothing():
         space = list(weight_gradient.space(spec, TARGET))
         overlaps = dict.fromkeys((k["stages"], k["ahead"]) for k in space)
         for (stages, ahead), split in itertools.product(overlaps, (1, 4)):
-            fitting = [k for k in space if (k["stages"], k["ahead"], k["split"]) == (stages, ahead, split)]
+            fitting = [
+                k for k in space if (k["stages"], k["ahead"], k["split"]) == (stages, ahead, split)
+            ]
             trials.append((spec, fitting[len(fitting) // 2]))
     assert {(k["stages"], k["ahead"]) for _, k in trials} == {(1, 0), (1, 1), (2, 0)}
     check(trials, exact=True)
@@ -154,19 +162,18 @@ def test_a_compiled_module_has_them():
 def test_default_kernels_spill_nothing():
     specs = (
         ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1)),
-        ConvSpec.of((32, 1024, 14, 14), (256, 1024, 1, 1)),
         ConvSpec.of((32, 3, 224, 224), (64, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3)),
         ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1), dtype="float16"),
-        ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1), dtype="bfloat16"),
-        replace(GROUPS, dtype="float64"),
+        ConvSpec.of((1, 512, 7, 7), (2048, 512, 1, 1), dtype="bfloat16"),
     )
-    functions = {}
-    for index, spec in enumerate(specs):
-        made = scheduled(spec, weight_gradient.knobs(spec, TARGET))
-        functions[f"k{index}"] = made.with_attr("global_symbol", f"k{index}")
+    trials = by_default(specs)
+    assert {min(k["split"], 2) for _, k in trials} == {1, 2}
+    functions = {
+        f"k{i}": scheduled(*t).with_attr("global_symbol", f"k{i}") for i, t in enumerate(trials)
+    }
     source = compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
     for sm in (80, 90):
         found = nvcc.resources(source, sm)
-        assert len(found) == 2 * len(specs)
+        assert len(found) == sum(min(k["split"], 2) for _, k in trials)
         assert {k: r for k, r in found.items() if r.spill_bytes or r.stack_bytes} == {}
         assert max(r.shared_bytes for r in found.values()) <= 48 << 10

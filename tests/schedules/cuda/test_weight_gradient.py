@@ -76,14 +76,14 @@ def check(trials: Sequence[Trial], *, exact: bool) -> None:
         if outcome.error:
             wrong.append(f"{spec.key} {dict(knobs)}: {outcome.error[:600]}")
             continue
-        wide = (x.astype(np.float64), dy.astype(np.float64))
-        expected = convolve_weight_grad(*wide, spec)
+        wide_x, wide_dy = x.astype(np.float64), dy.astype(np.float64)
+        expected = convolve_weight_grad(wide_x, wide_dy, spec)
         try:
             if exact:
                 # Sums are exact in float32; a narrower result is rounded once.
                 assert_exact(outcome.outputs[0], expected.astype(x.dtype).astype(np.float64))
             else:
-                bound = relative_error("direct", spec, {}) * convolve_weight_grad(*map(np.abs, wide), spec)  # fmt: skip
+                bound = relative_error("direct", spec, {}) * convolve_weight_grad(np.abs(wide_x), np.abs(wide_dy), spec)  # fmt: skip
                 rounding = result_rounding(spec.dtype) * np.abs(expected)
                 assert_bounded(outcome.outputs[0], expected, bound + rounding)
         except AssertionError as error:
@@ -155,7 +155,7 @@ def test_a_compiled_module_has_them():
     data = {n: rng.integers(-4, 5, s).astype(np.float32) for n, s in (("x", LONG.data), ("dy", LONG.output))}  # fmt: skip
     options = {"target": "cuda -arch=sm_90", "algo_for": {"dw": "direct"}}
     outputs, _ = compile_and_run(graph, data, **options)
-    assert_exact(outputs["dw"], convolve_weight_grad(*(v.astype(np.float64) for v in data.values()), LONG))  # fmt: skip
+    assert_exact(outputs["dw"], convolve_weight_grad(data["x"].astype(np.float64), data["dy"].astype(np.float64), LONG))  # fmt: skip
 
 
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")

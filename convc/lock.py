@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -32,13 +33,22 @@ __all__ = ["Lock", "LockedLayer", "LockedPlan", "joined", "lock_of", "read_lock"
 FORMAT: Final = 1
 
 
-class LockedLayer(msgspec.Struct, frozen=True):
+class LockedOther(msgspec.Struct, frozen=True):
+    """What stands beside a library's call, for devices that refuse it."""
+
+    algorithm: str
+    knobs: dict[str, int]
+    reason: str
+
+
+class LockedLayer(msgspec.Struct, frozen=True, omit_defaults=True):
     """One layer's pinned choice, and the problem it was made for."""
 
     workload: str
     algorithm: str
     knobs: dict[str, int]
     reason: str
+    otherwise: LockedOther | None = None
 
 
 class LockedChain(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,11 +108,16 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
     def _convolution(self, graph: Graph, node: Node, target: Target) -> Choice:
         problem = problem_of(graph, node)
         layer = _fitting(self.layers, node.name, problem.key)
-        algorithm = backend_of(target).algorithm(layer.algorithm)
-        posing = posed(problem, algorithm, target)
-        refused = isinstance(posing, Unsupported)
-        names = set() if refused else set(algorithm.knobs(posing, target))
-        return _with_knobs(node.name, layer, names)
+
+        def with_knobs(locked: LockedLayer | LockedOther) -> Choice:
+            algorithm = backend_of(target).algorithm(locked.algorithm)
+            posing = posed(problem, algorithm, target)
+            refused = isinstance(posing, Unsupported)
+            names = set() if refused else set(algorithm.knobs(posing, target))
+            return _with_knobs(node.name, locked, names)
+
+        other = None if layer.otherwise is None else with_knobs(layer.otherwise)
+        return replace(with_knobs(layer), otherwise=other)
 
     def _gradient(self, graph: Graph, node: Node, target: Target) -> Choice:
         spec = weight_gradient_spec(graph, node)
@@ -117,7 +132,8 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
         layer = _fitting(self.operations, node.name, op_key(graph, node))
         row, types = op_algorithm(node, layer.algorithm, target), [n.type for n in graph.operands(node)]  # fmt: skip
         names = set() if row is None else set(row.knobs(node, types, target))
-        return _with_knobs(node.name, layer, names)
+        other = None if layer.otherwise is None else _with_knobs(node.name, layer.otherwise, set())
+        return replace(_with_knobs(node.name, layer, names), otherwise=other)
 
 
 class Lock(LockedPlan, frozen=True, kw_only=True):
@@ -199,7 +215,7 @@ def _fitting(layers: Mapping[str, LockedLayer], name: str, workload: str) -> Loc
     return layer
 
 
-def _with_knobs(name: str, layer: LockedLayer, names: set[str]) -> Choice:
+def _with_knobs(name: str, layer: LockedLayer | LockedOther, names: set[str]) -> Choice:
     if set(layer.knobs) != names:
         raise TuningError(
             f"lock's layer '{name}' must have the knobs of {layer.algorithm}, {', '.join(sorted(names)) or 'which does not take it'}; "
@@ -231,9 +247,13 @@ def lock_of(
 
     def locked(choices: Mapping[str, Choice], key: Callable[[Node], str]) -> dict[str, LockedLayer]:
         return {
-            name: LockedLayer(key(graph[name]), c.algorithm, dict(c.knobs), c.reason)
+            name: LockedLayer(key(graph[name]), c.algorithm, dict(c.knobs), c.reason, other(c))
             for name, c in choices.items()
         }
+
+    def other(choice: Choice) -> LockedOther | None:
+        own = choice.otherwise
+        return None if own is None else LockedOther(own.algorithm, dict(own.knobs), own.reason)
 
     return Lock(
         versions=versions(),

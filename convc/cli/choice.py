@@ -18,6 +18,7 @@ __all__ = [
     "CudnnOption",
     "CudnnUse",
     "DeterministicOption",
+    "FallbackOption",
     "LogOption",
     "MaxErrorOption",
     "PolicyOption",
@@ -33,6 +34,7 @@ PolicyOption = Annotated[str, typer.Option("--policy", metavar="time|heuristic",
 WhenOption = Annotated[str, typer.Option("--when", metavar="once|per_shape", help="Whether a record of a like shape counts, or this very shape's alone.")]  # fmt: skip
 RequireOption = Annotated[list[str] | None, typer.Option("--require", metavar="ALGO", help="Use it wherever it applies; repeatable.", show_default=False)]  # fmt: skip
 PreferOption = Annotated[list[str] | None, typer.Option("--prefer", metavar="ALGO", help="Use it where it is at most 10 % slower than the fastest; repeatable.", show_default=False)]  # fmt: skip
+FallbackOption = Annotated[bool, typer.Option("--fallback/--no-fallback", help="Beside cuDNN's calls that no pin and no --require asks for put convc's own kernel, which runs where a device's cuDNN is missing or refuses the layer; costs the layer's weights a second time where they are packed otherwise.")]  # fmt: skip
 DeterministicOption = Annotated[bool, typer.Option("--deterministic", help="Only algorithms that give the same bits at every run.")]  # fmt: skip
 WorkspaceOption = Annotated[str | None, typer.Option("--workspace-limit", metavar="256M", help="What a layer may need beyond data, weights and result.", show_default=False)]  # fmt: skip
 MaxErrorOption = Annotated[float | None, typer.Option("--max-error", min=0, help="Greatest expected |error| / greatest |result| of a layer.", show_default=False)]  # fmt: skip
@@ -60,6 +62,7 @@ def parse_policy(
     deterministic: bool = False,
     workspace_limit: str | None = None,
     max_error: float | None = None,
+    fallback: bool = True,
 ) -> Policy:
     """Return the policy that the flags make.
 
@@ -76,4 +79,5 @@ def parse_policy(
         max_error=max_error,
         require=tuple(require or ()),
         prefer=tuple(prefer or ()),
+        fallback=fallback,
     ).with_algorithms(algos)

@@ -11,6 +11,7 @@ from convc.cli.render import console, count, mebibytes, seconds
 
 if TYPE_CHECKING:
     from convc.compiler import CompiledModel
+    from convc.runtime.manifest import Step
     from convc.verify import VerifyReport
 
 __all__ = ["document", "show", "why_not_here"]
@@ -51,6 +52,8 @@ def document(
         "threads": manifest.threads,
         "steps": len(manifest.steps),
         "algorithms": _algorithms(compiled),
+        "fallback_layers": [s.node for s in manifest.steps if s.otherwise],
+        "fallback_bytes": _fallback_bytes(compiled),
         "tuning": compiled.planned.tuning,
         "untuned": [name for name, _ in compiled.plan.untuned],
         "batch_sizes": compiled.batch_sizes,
@@ -93,6 +96,27 @@ def _algorithms(compiled: CompiledModel) -> dict[str, int]:
     return dict(Counter(s.algorithm for s in compiled.manifest.steps if s.algorithm).most_common())
 
 
+def _own(compiled: CompiledModel) -> list[Step]:
+    """Return the steps of convc's own that stand beside a library's."""
+    return [own for step in compiled.manifest.steps for own in step.otherwise]
+
+
+def _fallback_bytes(compiled: CompiledModel) -> int:
+    """Return what their weights take of the module, where they are not the library's own."""
+    shared = {
+        (a.offset) for s in compiled.manifest.steps for a in s.arguments if a.space == "weights"
+    }
+    windows = {
+        (a.offset, a.extent) for s in _own(compiled) for a in s.arguments if a.space == "weights"
+    }
+    return sum(extent for offset, extent in windows if offset not in shared)
+
+
+def _fallback(compiled: CompiledModel) -> str:
+    layers = sum(bool(step.otherwise) for step in compiled.manifest.steps)
+    return f"convc's own kernel beside {layers} of cuDNN's calls, for devices that refuse them; {mebibytes(_fallback_bytes(compiled))} of the weights are for it (--no-fallback leaves it out)"
+
+
 def _tuning(compiled: CompiledModel) -> str:
     planned = compiled.planned
     if planned.records or not compiled.plan.untuned:
@@ -114,6 +138,7 @@ def show(
         ("module", f"{path} ({mebibytes(_size(path))}), {_target(compiled)}"),
         ("layers", f"{len(compiled.source.compute_nodes)} in the model, {len(manifest.steps)} steps after fusion, {count(flops)}FLOP"),
         ("algorithms", ", ".join(f"{n} x {a}" for a, n in _algorithms(compiled).items()) or "no choice to make"),
+        *([("fallback", _fallback(compiled))] if _own(compiled) else []),
         ("tuning", _tuning(compiled)),
         ("memory", f"weights {mebibytes(manifest.weights_bytes)}, arena {mebibytes(manifest.arena_bytes)}"),
         ("time", f"{seconds(total)}: " + ", ".join(f"{stage} {seconds(s)}" for stage, s in stages.items())),

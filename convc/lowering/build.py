@@ -17,7 +17,7 @@ from convc.ir.types import Shape
 from convc.lowering import package
 from convc.lowering.entry import ENTRY, Offsets, entry_function, offset_of
 from convc.lowering.memory import Lifetime, plan_arena
-from convc.lowering.program import Program
+from convc.lowering.program import Call, Program
 from convc.runtime import manifest as form
 from convc.schedules.backend import backend_of
 from convc.schedules.workspace import collect
@@ -96,7 +96,7 @@ def build_variants(
     weights = _Weights(shared=len(parts) > 1)
     # All placed before any code is made: every entry function is told the size of the whole.
     weight_offsets = [weights.place(program) for program, _ in parts]
-    total = sum(len({c.kernel.symbol for c in program.calls}) for program, _ in parts)
+    total = sum(len(program.kernels) for program, _ in parts)
 
     def libraries(finished: int, more: int) -> None:
         progress(done + finished, total + more)
@@ -114,7 +114,7 @@ def build_variants(
             offsets = {"arena": arena_offsets, "weights": weight_offsets[number]}
             placed.append((number, offsets, arena_bytes))
             prefix = _prefix(number)
-            for symbol, kernel in {c.kernel.symbol: c.kernel for c in program.calls}.items():
+            for symbol, kernel in program.kernels.items():
                 progress(done, total)
                 func = kernel.make()
                 functions[prefix + symbol] = (
@@ -135,7 +135,7 @@ def build_variants(
                 entry=_prefix(number) + ENTRY,
                 arena_bytes=arena_bytes,
                 workspace_bytes=workspace.nbytes,
-                steps=tuple(_steps(parts[number][0], offsets, _prefix(number))),
+                steps=tuple(_steps(parts[number][0].calls, offsets, _prefix(number))),
             )
             for number, offsets, arena_bytes in placed
         ]
@@ -205,7 +205,7 @@ def _place_buffers(program: Program) -> tuple[dict[str, int], int]:
     """Return the arena's plan: a buffer lives from the first call that touches it to the last."""
     lifetimes: dict[str, Lifetime] = {}
     for index, call in enumerate(program.calls):
-        for argument in call.arguments:
+        for argument in (a for c in (call, *call.otherwise) for a in c.arguments):
             buffer = argument.buffer
             if buffer.space == "arena":
                 first = lifetimes[buffer.name].first if buffer.name in lifetimes else index
@@ -245,9 +245,9 @@ class _Weights:
         return offsets
 
 
-def _steps(program: Program, offsets: Offsets, prefix: str) -> list[form.Step]:
+def _steps(calls: Sequence[Call], offsets: Offsets, prefix: str) -> list[form.Step]:
     steps = []
-    for call in program.calls:
+    for call in calls:
         arguments = []
         for argument in call.arguments:
             view, buffer = argument.view, argument.buffer
@@ -273,6 +273,7 @@ def _steps(program: Program, offsets: Offsets, prefix: str) -> list[form.Step]:
                 flops=call.flops,
                 nbytes=call.nbytes,
                 arguments=tuple(arguments),
+                otherwise=tuple(_steps(call.otherwise, offsets, prefix)),
             )
         )
     return steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import te, tirx
 
 from convc.ir.graph import Node
-from convc.lowering.kernels import named_kernel
+from convc.lowering.named_kernel import named_kernel
 from convc.lowering.program import Argument, Call
 from convc.schedules.backend import backend_of
 from convc.schedules.gated import scaled_weights

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,15 +14,17 @@ from convc.ir.ops import OPS
 from convc.ir.ops.logic import CastAttributes
 from convc.ir.spec import ConvSpec
 from convc.ir.types import HALVES, Shape, TensorType
+from convc.lowering.named_kernel import named_kernel
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.products import Product
 from convc.lowering.program import Kernel
-from convc.lowering.views import reads_back, with_views
+from convc.lowering.views import reads_back
 from convc.schedules import bottleneck, dense, packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.layout import View
+from convc.schedules.library_call import refusable
 from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Knobs
 from convc.schedules.scalar import zero_beyond
@@ -36,32 +36,22 @@ __all__ = [
     "conv_kernel",
     "dense_kernel",
     "dense_packing_kernel",
-    "named_kernel",
     "packing_kernel",
     "unit_kernel",
     "weight_gradient_kernel",
 ]
 
 
-def named_kernel(
-    stem: str, parts: Sequence[object], views: Sequence[View], make: Callable[[], tirx.PrimFunc]
-) -> Kernel:
-    """Return the kernel whose code depends on `parts` and the views (but for where they begin)."""
-    shapes = [(v.shape, v.strides, v.dtype, v.alignment) for v in views]
-    key = f"{stem}|{'|'.join(map(str, parts))}|{shapes}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:10]
-    symbol = f"{re.sub(r'[^A-Za-z0-9]+', '_', stem).strip('_')}_{digest}"
-
-    def made() -> tirx.PrimFunc:
-        return with_views(make(), views).with_attr("global_symbol", symbol)
-
-    return Kernel(key, symbol, made)
-
-
 def conv_kernel(
-    algorithm: Algorithm, problem: Problem, target: Target, knobs: Knobs, views: Sequence[View]
+    algorithm: Algorithm,
+    problem: Problem,
+    target: Target,
+    knobs: Knobs,
+    views: Sequence[View],
+    *,
+    falls: bool = False,
 ) -> Kernel:
-    """Return a convolution's kernel."""
+    """Return a convolution's kernel; `falls`: a library's, which is to return 1 where that refuses it, see `refusable`."""
 
     def make() -> tirx.PrimFunc:
         func = te.create_prim_func(list(algorithm.compute(problem, target, knobs)))
@@ -69,7 +59,7 @@ def conv_kernel(
         assert not (problem.stored and reads_back(func)), (
             f"{algorithm.name} rounds what it reads back"
         )
-        return func
+        return refusable(func) if falls else func
 
     spec = problem.spec
     stem = f"{algorithm.name}_{spec.key.split('-pd')[0]}"
@@ -79,6 +69,7 @@ def conv_kernel(
         sorted(knobs.items()),
         problem.constant_weight,
         problem.accumulator,
+        *(["falls"] if falls else []),
     )
     return named_kernel(stem, parts, views, make)
 
@@ -167,8 +158,13 @@ def unit_kernel(
     views: Sequence[View],
     literals: dict[str, float],
     algorithm: OpAlgorithm | None = None,
+    *,
+    falls: bool = False,
 ) -> Kernel:
-    """Return the kernel of a unit that is no convolution; `literals` are written into the code, `algorithm` computes one node's unit."""
+    """Return the kernel of a unit that is no convolution; `literals` are written into the code, `algorithm` computes one node's unit.
+
+    `falls` as `conv_kernel` has it.
+    """
     operands = [i for i in unit.operands if i not in literals]
     # Bits are what they are; everything else of half width is computed as float32, see `views`.
     widens = backend_of(target).widens and all(n.op != "bit_cast" for n in unit.nodes)
@@ -187,7 +183,8 @@ def unit_kernel(
             result = algorithm.compute(arguments, unit.result, types, block, target)
             knobs = algorithm.knobs(unit.result, types, target)
             func = te.create_prim_func([*arguments, result])
-            return backend_of(target).schedules[algorithm.schedule](func, knobs, target)
+            func = backend_of(target).schedules[algorithm.schedule](func, knobs, target)
+            return refusable(func) if falls else func
         for name, value in literals.items():
             dtype, rank = computed(graph[name].type).dtype, graph[name].type.rank
             shape = (1,) * max(rank, unit.result.type.rank + 1 if block else rank)
@@ -218,6 +215,7 @@ def unit_kernel(
     stem = "_".join(n.op for n in unit.nodes[:4])
     if algorithm is not None:
         stem = f"{algorithm.name}_{stem}"
+        steps += ["falls"] if falls else []
     return named_kernel(stem, (block, *steps, [str(graph[i].type) for i in operands]), views, make)
 
 

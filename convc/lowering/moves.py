@@ -9,7 +9,7 @@ from tvm import te, tirx
 
 from convc.ir.channel_moves import Picks
 from convc.ir.types import TensorType
-from convc.lowering.kernels import named_kernel
+from convc.lowering.named_kernel import named_kernel
 from convc.lowering.program import Kernel
 from convc.lowering.views import moved
 from convc.schedules import channel_moves
@@ -17,7 +17,7 @@ from convc.schedules.backend import backend_of
 from convc.schedules.layout import View
 from convc.target import Target
 
-__all__ = ["border_kernel", "channel_kernel", "reorder_kernel"]
+__all__ = ["border_kernel", "cast_kernel", "channel_kernel", "reorder_kernel"]
 
 
 def reorder_kernel(
@@ -65,6 +65,17 @@ def channel_kernel(picks: Picks, block: int, target: Target, views: Sequence[Vie
         return backend_of(target).schedule_channels(func, picks, target)
 
     return named_kernel("channels", (block, picks), views, make)
+
+
+def cast_kernel(views: Sequence[View], target: Target) -> Kernel:
+    """Return the kernel that rounds a plain value to the second view's type."""
+
+    def make() -> tirx.PrimFunc:
+        x = te.placeholder(views[0].shape, views[0].dtype, name="x")
+        y = te.compute(x.shape, lambda *i: x(*i).astype(views[1].dtype), name="cast")
+        return backend_of(target).schedule_any(te.create_prim_func([x, y]), target)
+
+    return named_kernel("cast", (), views, make)
 
 
 def border_kernel(views: Sequence[View], target: Target) -> Kernel:

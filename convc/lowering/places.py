@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.narrowing import narrow_constant
 from convc.ir.types import Shape, numpy_dtype
 from convc.lowering.layouts import Layouts
-from convc.lowering.moves import border_kernel, reorder_kernel
+from convc.lowering.moves import border_kernel, cast_kernel, reorder_kernel
 from convc.lowering.program import Argument, Buffer, Call, Kernel
 from convc.schedules.layout import PLAIN, Halo, Layout, View
 from convc.target import Target
@@ -62,6 +63,36 @@ class Places:
         if block not in self._at[value]:
             self._convert(node, block)
         return self._seen(node, self._at[value][block], self.layouts.of(value, block), border)
+
+    def apart(self, value: str, block: int) -> Argument:
+        """Return the value in the wanted block, in a copy of its own if it is not there: what may not run leaves nothing to share."""
+        node = self.graph[value]
+        if (node.op == CONSTANT and value not in self._at) or block in self._at[value]:
+            return self.read(value, block)
+        source = self.layouts.primary[value]
+        written = self._seen(node, self._at[value][source.block], source)
+        copy = self.fresh(node, Layout(block))
+        self._copy(node, written, copy, source, Layout(block))
+        return copy
+
+    def fresh(self, node: Node, layout: Layout) -> Argument:
+        """Return memory of its own for a node's value in a layout without a halo."""
+        shape, dtype = node.type.shape, node.type.dtype
+        buffer = self._arena(f"{node.name}:{layout}", layout.nbytes(shape, dtype))
+        return Argument(buffer, layout.view(shape, dtype))
+
+    def put(self, node: Node, result: Argument, layout: Layout) -> None:
+        """Copy a value from memory of its own to where `write` has placed it."""
+        primary = self.layouts.primary[node.name]
+        placed = self._seen(node, self._at[node.name][primary.block], primary)
+        self._copy(node, result, placed, layout, primary)
+
+    def _copy(
+        self, node: Node, source: Argument, result: Argument, read: Layout, written: Layout
+    ) -> None:
+        views = [source.view, result.view]
+        kernel = reorder_kernel(node.type, read.block, written.block, self.target, views)
+        self._move(kernel, (source, result), node, f"{read} -> {written}")
 
     def _seen(
         self, node: Node, place: _Place, layout: Layout, border: Halo | None = None
@@ -188,25 +219,44 @@ class Places:
         stored = self.weight(f"{node.name}:{block}", blocked)
         return Argument(stored.buffer, layout.view(type.shape, type.dtype, border))
 
-    def bias(self, value: str, block: int) -> Argument:
-        """Return a bias as (blocks, block), or (K,) for plain kernels."""
+    def bias(self, value: str, block: int, dtype: str = "") -> Argument:
+        """Return a bias as (blocks, block), or (K,) for plain kernels; rounded to `dtype` if it is not in that.
+
+        Raises:
+            DTypeError: if a constant is too large for it.
+        """
         node = self.graph[value]
+        dtype = dtype or node.type.dtype
+        if node.op == CONSTANT and (block or dtype != node.type.dtype):
+            channels = node.type.shape[0]
+            whole = -(-channels // block) * block if block else channels
+            padded = np.zeros(whole, numpy_dtype(dtype))
+            padded[:channels] = narrow_constant(value, node.value, dtype)
+            shape = (whole // block, block) if block else (whole,)
+            return self.weight(f"{value}:bias{block}:{dtype}", padded.reshape(shape))
+        source = self._plain_bias(node, dtype)
         if not block:
-            return self.read(value, 0)
+            return source
         channels = node.type.shape[0]
         blocks = -(-channels // block)
-        if node.op == CONSTANT:
-            padded = np.zeros(blocks * block, numpy_dtype(node.type.dtype))
-            padded[:channels] = node.value
-            return self.weight(f"{value}:bias{block}", padded.reshape(blocks, block))
-        source = self.read(value, 0)
         if channels % block == 0:
-            return Argument(source.buffer, View((blocks, block), (block, 1), 0, node.type.dtype))
+            return Argument(source.buffer, View((blocks, block), (block, 1), 0, dtype))
         return self._padded_bias(node, source, blocks, block)
+
+    def _plain_bias(self, node: Node, dtype: str) -> Argument:
+        """Return a bias that is known only at run time, rounded by a step of its own if it is in another type."""
+        plain = self.read(node.name, 0)
+        if dtype == node.type.dtype:
+            return plain
+        rounded = self.scratch(f"{node.name}:{dtype}", node.type.shape, dtype)
+        kernel = cast_kernel([plain.view, rounded.view], self.target)
+        self._emit(Call(kernel, (plain, rounded), node.name, "cast", reason=f"bias to {dtype}"))
+        return rounded
 
     def _padded_bias(self, node: Node, source: Argument, blocks: int, block: int) -> Argument:
         """Copy a bias that is known only at run time into whole blocks: the same move as for an image of one point."""
-        image = type(node.type)((1, node.type.shape[0], 1, 1), node.type.dtype)
+        dtype = source.view.dtype
+        image = type(node.type)((1, node.type.shape[0], 1, 1), dtype)
         layout = Layout(block)
         buffer = self._arena(f"{node.name}:bias{block}", layout.nbytes(image.shape, image.dtype))
         arguments = (
@@ -215,4 +265,4 @@ class Places:
         )
         kernel = reorder_kernel(image, 0, block, self.target, [a.view for a in arguments])
         self._move(kernel, arguments, node, "bias to blocks")
-        return Argument(buffer, View((blocks, block), (block, 1), 0, node.type.dtype))
+        return Argument(buffer, View((blocks, block), (block, 1), 0, dtype))

@@ -62,7 +62,10 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kernel call and what reports say about it."""
+    """One kernel call and what reports say about it.
+
+    `otherwise` are the calls in its place where it is a library's and that refuses it on a device: its kernel then returns 1.
+    """
 
     kernel: Kernel
     arguments: tuple[Argument, ...]
@@ -73,6 +76,7 @@ class Call:
     knobs: Knobs = field(default_factory=dict)
     spec: str = ""
     flops: int = 0
+    otherwise: tuple[Call, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -105,3 +109,9 @@ class Program:
     calls: tuple[Call, ...]
     weights: Mapping[str, np.ndarray]
     counts: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """Every kernel once, by its symbol."""
+        every = (c for call in self.calls for c in (call, *call.otherwise))
+        return {c.kernel.symbol: c.kernel for c in every}

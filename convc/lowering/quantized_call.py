@@ -6,7 +6,7 @@ from tvm import te, tirx
 
 from convc.ir.graph import Graph, Node
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
-from convc.lowering.kernels import named_kernel
+from convc.lowering.named_kernel import named_kernel
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call
 from convc.schedules import quantized

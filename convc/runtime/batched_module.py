@@ -15,8 +15,8 @@ import tvm_ffi
 from numpy.typing import NDArray
 
 from convc.errors import InputError
-from convc.runtime.library_plans import Preparation
-from convc.runtime.manifest import ALIGNMENT, Manifest
+from convc.runtime.library_plans import Preparation, together
+from convc.runtime.manifest import ALIGNMENT, Manifest, Step
 from convc.runtime.memory import Window, address_of
 from convc.runtime.module import Module, NanPolicy
 from convc.runtime.ports import ArrayLike
@@ -71,7 +71,12 @@ class BatchedModule(Module):
     def preparation(self) -> Preparation | None:
         """Of all sizes together."""
         made = [p for p in (part.preparation for part in self._parts.values()) if p is not None]
-        return Preparation(sum(p.seconds for p in made), made[-1].plans) if made else None
+        return together(made)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Of the largest size, see `Module.steps`."""
+        return self._parts[self.batch_sizes[0]].steps
 
     def profile(self, inputs: Mapping[str, ArrayLike], repeats: int = 10) -> tuple[StepTimes, ...]:
         """Return how long each step takes; see `Module.profile`.

@@ -5,8 +5,10 @@ Inputs may be NumPy arrays, which are copied to the device, or tensors on the de
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,8 +19,8 @@ from numpy.typing import NDArray
 from convc.errors import DeviceError, InputError
 from convc.runtime.cuda import CUDA, CudaRuntime
 from convc.runtime.cuda_graph import Graph
-from convc.runtime.library_plans import Preparation, plans_of
-from convc.runtime.manifest import ALIGNMENT, Manifest, Tensor, buffer_bytes
+from convc.runtime.library_plans import Preparation, calls_cudnn, share, watch, watched
+from convc.runtime.manifest import ALIGNMENT, Manifest, Step, Tensor, buffer_bytes
 from convc.runtime.memory import Window, window
 from convc.runtime.module import Module, NanPolicy
 from convc.runtime.ports import ArrayLike, InputPort
@@ -26,6 +28,8 @@ from convc.runtime.profile import StepTimes
 from convc.runtime.threads import ThreadPool
 
 __all__ = ["DeviceModule"]
+
+logger = logging.getLogger(__name__)
 
 
 class _Memory:
@@ -60,37 +64,64 @@ class DeviceModule(Module):
         super().__init__(manifest, library, entry, weights, pool, nan)
         self._cuda: Final = cuda
         # A library may do more on the host than launch: build a plan, take memory, search. Its calls are made anew each time.
-        self._calls_library: Final = any(step.algorithm == "cudnn" for step in manifest.steps)
+        self._calls_library = any(map(calls_cudnn, manifest.steps))
         self._preparation: Preparation | None = None
+        # A thread's memory that nobody uses: what loading has run in is the first thread's that runs.
+        self._spare: Final[list[_Memory]] = []
+        if self._calls_library:
+            share(library, 1)
+            # Not at the process' end, where CUDA must not be called any more.
+            weakref.finalize(self, share, library, -1).atexit = False
 
     @property
     def preparation(self) -> Preparation | None:
         """See `Module.preparation`."""
         return self._preparation
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """See `Module.steps`."""
+        every = self.manifest.steps
+        return every if self._preparation is None else self._preparation.steps(every)
+
     def prepare(self) -> None:
         """Run once on zeros if a library is called, which does at its first call what no later one has to do. `load` calls it.
 
+        What the library refuses is decided here: a layer that has a kernel of convc's beside the call runs by that from now on.
+
         Raises:
-            DeviceError: with the library's own message, if it refuses a step on this device; says what to compile instead.
+            DeviceError: with the library's own message, if it refuses a step that has none; says what to compile instead.
         """
         if not self._calls_library:
             return
-        memory = self._memory()
+        calls = [step for step in self.manifest.steps if calls_cudnn(step)]
+        memory = _Memory(self._cuda, self.manifest)
         began = time.perf_counter()
         for port, tensor in zip(self._inputs, memory.inputs, strict=True):
             self._cuda.upload(np.zeros(port.shape, port.dtype), tensor)
+        watch(self._library)
         try:
             self._entry(self._weights.tensor, memory.arena, *memory.inputs, *memory.outputs)
             self._cuda.synchronize()
         except (RuntimeError, TypeError, ValueError) as error:  # what the shims throw
-            raise DeviceError(_refusal(self.manifest, str(error).strip())) from error
-        self._preparation = Preparation(time.perf_counter() - began, plans_of(self._library))
+            said = watched(self._library)
+            refused = calls[len(said) : len(said) + 1]
+            raise DeviceError(_refusal(self.manifest, refused, str(error).strip())) from error
+        seconds = time.perf_counter() - began
+        self._preparation = Preparation.of(seconds, calls, watched(self._library))
+        for fallback in self._preparation.fallbacks:
+            logger.warning("module '%s': %s", self.manifest.name, fallback)
+        self._calls_library = any(map(calls_cudnn, self.steps))
+        self._spare.append(memory)
 
     def _memory(self) -> _Memory:
         memory = getattr(self._local, "memory", None)
         if memory is None:
-            memory = self._local.memory = _Memory(self._cuda, self.manifest)
+            try:
+                memory = self._spare.pop()
+            except IndexError:
+                memory = _Memory(self._cuda, self.manifest)
+            self._local.memory = memory
         return memory
 
     def _run(self, arrays: Sequence[ArrayLike], targets: list[NDArray]) -> list[NDArray]:
@@ -165,7 +196,7 @@ class DeviceModule(Module):
         }
         self._entry(weights, arena, *ports)  # so that each step finds what the ones before it leave
         times = []
-        for step in self.manifest.steps:
+        for step in self.steps:
             windows = [
                 window(
                     memory,
@@ -200,13 +231,16 @@ class DeviceModule(Module):
         return f"<convc module '{self.manifest.name}' for cuda ({code})>"
 
 
-def _refusal(manifest: Manifest, text: str) -> str:
-    """Return what a library said while a module was prepared, and the way out of it."""
-    nodes = [s.node for s in manifest.steps if s.algorithm == "cudnn" and s.key and s.key in text]
-    layer = nodes[0] if nodes else "LAYER"
+def _refusal(manifest: Manifest, refused: Sequence[Step], text: str) -> str:
+    """Return what a library said to a call while a module was prepared, and the way out of it for every layer that makes the same."""
+    symbols = {step.symbol for step in refused}
+    alike = [step for step in manifest.steps if step.symbol in symbols]
+    # Convolutions have several to choose from, other ops the one.
+    ways = {s.node: "ALGORITHM" if s.flops else "plain" for s in alike} or {"LAYER": "ALGORITHM"}
+    pins = " ".join(f"--algo-for '{node}={way}'" for node, way in ways.items())
     return (
-        f"module '{manifest.name}' must run on this device; got: {text} Compile it with --algo-for '{layer}=ALGORITHM', one of convc's "
-        f"own that `convc explain` lists for it, or with --cudnn off."
+        f"module '{manifest.name}' must run on this device; got: {text} Compile it with {pins}, one of convc's own that "
+        "`convc explain` lists for it, or with --cudnn off."
     )
 
 

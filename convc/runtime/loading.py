@@ -9,7 +9,7 @@ import os
 
 import tvm_ffi
 
-from convc.errors import InputError, PackageError, TargetMismatchError
+from convc.errors import InputError, PackageError, TargetMismatchError, ToolchainError
 from convc.runtime import host
 from convc.runtime.area_module import AreaModule
 from convc.runtime.batched_module import BatchedModule
@@ -18,6 +18,7 @@ from convc.runtime.cuda import cuda_runtime
 from convc.runtime.device_module import DeviceModule
 from convc.runtime.libraries import cudnn
 from convc.runtime.library import check_abi, runtime_library
+from convc.runtime.library_plans import calls_cudnn
 from convc.runtime.manifest import Manifest
 from convc.runtime.memory import Window, array_window
 from convc.runtime.module import NAN_POLICIES, Module, NanPolicy
@@ -64,8 +65,14 @@ def load(
     runtime = runtime_library(package.path.absolute().parent)
     target = manifest.target
     cuda = cuda_runtime(runtime, target) if target.device else None
-    if any(step.algorithm == "cudnn" for step in manifest.steps):
-        cudnn.prepare()
+    calls = [s for part in by_size(manifest).values() for s in part.steps if calls_cudnn(s)]
+    if calls:
+        try:
+            cudnn.prepare()
+        except ToolchainError:
+            # The module says so itself when it is prepared, and runs convc's own kernels.
+            if not all(step.otherwise for step in calls):
+                raise
     try:
         # Not kept alive for ever: its memory goes with the last Module that uses it.
         with loadable_name(package.path) as name:

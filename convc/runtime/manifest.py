@@ -222,6 +222,6 @@ def _check_variant(
     check_count("arena_bytes", variant.arena_bytes)
     check_count("workspace_bytes", variant.workspace_bytes)
     every = {**sizes, "arena": [buffer_bytes(variant.arena_bytes)]}
-    for step in variant.steps:
+    for step in (s for run in variant.steps for s in (run, *run.otherwise)):
         for position, argument in enumerate(step.arguments):
             check_argument(f"argument {position} of step '{step.symbol}'", argument, every)

@@ -59,7 +59,10 @@ class Argument(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One kernel call, in the order of execution, and why it is this kernel."""
+    """One kernel call, in the order of execution, and why it is this kernel.
+
+    `otherwise` are the steps that run in its place where it is a library's and that refuses it on a device; it then returns 1.
+    """
 
     symbol: str
     node: str
@@ -71,6 +74,7 @@ class Step(msgspec.Struct, frozen=True):
     flops: int = 0
     nbytes: int = 0
     arguments: tuple[Argument, ...] = ()
+    otherwise: tuple[Step, ...] = ()
 
 
 class TargetInfo(msgspec.Struct, frozen=True):

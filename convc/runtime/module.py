@@ -20,7 +20,7 @@ from convc.errors import InputError
 from convc.runtime.arguments import Arguments, quoted
 from convc.runtime.counted import Counts
 from convc.runtime.library_plans import Preparation
-from convc.runtime.manifest import Manifest, Tensor, buffer_bytes
+from convc.runtime.manifest import Manifest, Step, Tensor, buffer_bytes
 from convc.runtime.memory import Window, allocate_arena, array_window
 from convc.runtime.ports import ArrayLike, InputPort, OutputPort, Staging
 from convc.runtime.profile import StepTimes, time_steps
@@ -78,6 +78,11 @@ class Module:
     def preparation(self) -> Preparation | None:
         """What loading did with a library that a step is left to; None where there is none."""
         return None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What a run does, in order, with the algorithm of each layer here and why: not what a library has refused when it was loaded."""
+        return self.manifest.steps
 
     @property
     def threads(self) -> int:

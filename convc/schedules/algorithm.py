@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SEPARATOR",
     "Algorithm",
+    "NarrowBias",
     "Operands",
     "Problem",
     "Settles",
@@ -170,6 +171,17 @@ class Algorithm(Protocol):
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> Sequence[te.Tensor]:
         """Return the tensor expressions: data, weight, extras..., result."""
         ...
+
+
+@runtime_checkable
+class NarrowBias(Protocol):
+    """An algorithm that adds a bias in the layer's own type alone: one in float32 is rounded before it.
+
+    Attributes:
+        narrow_bias: what the plan then says, {} for the type.
+    """
+
+    narrow_bias: str
 
 
 @runtime_checkable

@@ -4,6 +4,9 @@ auto     where a tuned record, a pin or the policy asks for it (the default)
 off      nowhere, whatever records say
 prefer   wherever it applies; elsewhere convc's own, and the plan says why
 require  for every convolution that no pin takes; one that it does not take is an error. Other ops (pools, softmax) as for prefer
+
+What a device's cuDNN refuses where the module is loaded is an error with require and where a pin asks for it. With auto and prefer
+convc's own kernel stands beside the call and runs there (`Policy.fallback`).
 """
 
 from __future__ import annotations
@@ -60,5 +63,7 @@ def wishes_with_cudnn(
     if use == "off" and has:
         policy = replace(policy, exclude=(*policy.exclude, _NAME))
     elif use in ("prefer", "require"):
-        policy = replace(policy, require=(*policy.require, _NAME))
+        # Who requires it wants an error where a device refuses it, and no other algorithm.
+        fallback = policy.fallback and use != "require"
+        policy = replace(policy, require=(*policy.require, _NAME), fallback=fallback)
     return {**pins, **({"*": _NAME} if use == "require" and convolutions else {})}, policy

@@ -17,7 +17,15 @@ from convc.schedules.properties import properties_of
 from convc.schedules.tuned import Measurement, Records, convolutions, nearest
 from convc.target import Target
 
-__all__ = ["Offer", "Offers", "OnRequest", "admissible", "estimated_seconds", "offers_of"]
+__all__ = [
+    "Offer",
+    "Offers",
+    "OnRequest",
+    "Refusable",
+    "admissible",
+    "estimated_seconds",
+    "offers_of",
+]
 
 
 @runtime_checkable
@@ -31,6 +39,17 @@ class OnRequest(Protocol):
 
     on_request: str
     by_record: bool
+
+
+@runtime_checkable
+class Refusable(Protocol):
+    """An algorithm that a device may refuse where a module runs: a library's, which is another version there.
+
+    Attributes:
+        refusable: True.
+    """
+
+    refusable: bool
 
 
 @dataclass(frozen=True, slots=True)

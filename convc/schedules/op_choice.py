@@ -9,7 +9,7 @@ Nothing is estimated: what such ops take is not modelled.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from convc.errors import ScheduleError, unknown_name
@@ -109,7 +109,9 @@ def choose_op(graph: Graph, node: Node, target: Target, asked: Asked, policy: Po
             continue
         why = refusal.reason if refusal is not None else row.differs and f"only a pin on it takes it: {row.differs}"  # fmt: skip
         if not why and policy.allows(row.name):
-            return _choice(row, node, types, target, f"asked for by {by}", rows)
+            choice = _choice(row, node, types, target, f"asked for by {by}", rows)
+            falls = policy.fallback and row.name not in (asked.wishes or {})
+            return replace(choice, otherwise=_choice(None, node, types, target, "", ())) if falls else choice  # fmt: skip
         said.append(f"{row.name} asked for, but {why or 'excluded by the policy'}")
     return _choice(None, node, types, target, "; ".join(said) or "nobody asked for another", rows)
 

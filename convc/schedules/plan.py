@@ -38,6 +38,7 @@ class Choice:
     """What one layer will run, and every candidate that was considered.
 
     `source` is what the choice rests on: a record of this layer, one of a like layer, or the cost model; `because` says why not more.
+    `otherwise` is convc's own, that stands beside a library's call for devices that refuse it; None: that is an error there.
     """
 
     algorithm: str
@@ -46,6 +47,7 @@ class Choice:
     candidates: tuple[Candidate, ...] = ()
     source: Source = "estimate"
     because: str = ""
+    otherwise: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)

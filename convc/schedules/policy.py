@@ -40,6 +40,8 @@ class Policy:
         exclude: not these.
         require: these, wherever one of them applies.
         prefer: these, where one is at most 10 % slower than the fastest.
+        fallback: whether convc's own kernel stands beside each call of a library (cuDNN) that nobody has pinned, for devices whose library
+            refuses it; it costs the layer's weights once more where they are packed otherwise, and the time to compile the kernel.
 
     Raises:
         InvalidKnobsError: for a value outside its range, or an algorithm that is both included and excluded.
@@ -58,6 +60,7 @@ class Policy:
     exclude: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
+    fallback: bool = True
 
     def __post_init__(self) -> None:
         if self.by not in ("heuristic", "time"):

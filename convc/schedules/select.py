@@ -6,11 +6,10 @@ and the ratio of measured to estimated time, algorithm by algorithm); the cost m
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import replace
 
-from convc.errors import UnsupportedConvError, unknown_name
+from convc.errors import unknown_name
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
@@ -18,13 +17,14 @@ from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
 from convc.schedules.chains import NAME, Alone, chains_of
+from convc.schedules.chooser import AUTO, Chooser, matches, named_algorithms, wishes
 from convc.schedules.dual import solved
 from convc.schedules.gated import NAME as GATED
 from convc.schedules.gated import gated_layers
-from convc.schedules.offers import Offer, Offers, admissible, offers_of
+from convc.schedules.offers import Offer, Offers, offers_of
 from convc.schedules.op_choice import Asked, choose_op, has_choice
 from convc.schedules.plan import Candidate, Choice, Plan
-from convc.schedules.policy import PREFERENCE, Policy
+from convc.schedules.policy import Policy
 from convc.schedules.tuned import Records
 from convc.schedules.weight_gradients import (
     choose_weight_gradient,
@@ -34,8 +34,6 @@ from convc.schedules.weight_gradients import (
 from convc.target import Target
 
 __all__ = ["AUTO", "candidates", "is_convolution", "problem_for", "problem_of", "select"]
-
-AUTO = "auto"
 
 # What a model may ask for that is no algorithm of this target.
 _ELSEWHERE = ("cudnn", "cutlass")
@@ -65,21 +63,6 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """Return every algorithm's answer, in the table's order: its best offer, or the reason it has none."""
     return offers_of(problem, target, policy or Policy(), records or {}).candidates
-
-
-def _wishes(node: Node) -> list[str]:
-    attributes = node.attributes
-    assert isinstance(attributes, ConvAttributes | ConvTransposeAttributes)
-    return _named(attributes.algorithm)
-
-
-def _named(algorithms: str) -> list[str]:
-    return [name.strip() for name in algorithms.split(",") if name.strip()]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    # A name may hold brackets itself, which a pattern would read as a set of characters.
-    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def select(
@@ -115,11 +98,11 @@ def select(
     operations = [n for n in graph.nodes if has_choice(n, target)]
     named = [n.name for n in (*nodes, *gradients, *operations)]
     for pattern in pins:
-        if not any(_matches(name, pattern) for name in named):
+        if not any(matches(name, pattern) for name in named):
             kind = "convolution" if len(named) == len(nodes) else "layer with a choice"
             raise unknown_name(kind, pattern, named)
-    pinned = [a for p, a in pins.items() if any(_matches(n.name, p) for n in nodes)]
-    for name in (algo, *pinned, *(w for n in nodes for w in _wishes(n))):
+    pinned = [a for p, a in pins.items() if any(matches(n.name, p) for n in nodes)]
+    for name in (algo, *pinned, *(w for n in nodes for w in wishes(n))):
         if name not in (AUTO, *_ELSEWHERE):
             backend.algorithm(name)
     made: dict[Problem, Offers] = {}
@@ -128,13 +111,18 @@ def select(
         problem = problem_of(graph, node)
         if problem not in made:
             made[problem] = offers_of(problem, target, policy, known)
-        choosers[node.name] = _Chooser(node, made[problem], algo, pins, policy, bool(known))
+        choosers[node.name] = Chooser(node, made[problem], algo, pins, policy, bool(known))
     options = {
         name: [_option(chooser, offer, backend, target) for offer in chooser.offers]
         for name, chooser in choosers.items()
     }
     agreed = agree(graph, options, lambda value: backend.copy_seconds(value, target))
-    choices = {name: chooser.choice(agreed[name]) for name, chooser in choosers.items()}
+    choices = {
+        name: replace(
+            chooser.choice(agreed[name]), otherwise=chooser.otherwise(agreed[name], target)
+        )
+        for name, chooser in choosers.items()
+    }
     free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].algorithm not in policy.prefer]  # fmt: skip
     alone = {name: Alone(choosers[name].made.problem, choosers[name].measured(agreed[name])) for name in free}  # fmt: skip
     chains = chains_of(graph, alone, target, policy, known)
@@ -162,9 +150,9 @@ def _asked(graph: Graph, node: Node, algo: str, pins: Mapping[str, str]) -> Aske
     names = [n.name for n in graph.nodes if is_convolution(n)]
     wishes = {} if algo == AUTO else {algo: f"--algo {algo}"}
     for pattern, algorithm in pins.items():
-        if _matches(node.name, pattern) and algorithm != AUTO:
+        if matches(node.name, pattern) and algorithm != AUTO:
             by = f"--algo-for {pattern}"
-            if not any(_matches(name, pattern) for name in names):
+            if not any(matches(name, pattern) for name in names):
                 return Asked((algorithm, by))
             wishes.setdefault(algorithm, by)
     return Asked(wishes=wishes)
@@ -173,7 +161,7 @@ def _asked(graph: Graph, node: Node, algo: str, pins: Mapping[str, str]) -> Aske
 def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str]) -> Choice:
     # A pattern that matches convolutions, too, is about those.
     names = [n.name for n in graph.nodes if is_convolution(n)]
-    own = (p for p in pins if _matches(node.name, p) and not any(_matches(n, p) for n in names))
+    own = (p for p in pins if matches(node.name, p) and not any(matches(n, p) for n in names))
     pattern = next(own, None)
     pinned, by = (pins[pattern], f"--algo-for {pattern}") if pattern is not None else ("", "")
     spec, a = weight_gradient_spec(graph, node), node.attributes
@@ -185,99 +173,11 @@ def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str])
         pinned=pinned,
         by=by,
         accumulate=a.accumulate,
-        wishes=_named(a.algorithm),
+        wishes=named_algorithms(a.algorithm),
     )
 
 
-def _option(chooser: _Chooser, offer: Offer, backend: Backend, target: Target) -> Option:
+def _option(chooser: Chooser, offer: Offer, backend: Backend, target: Target) -> Option:
     algorithm = backend.algorithm(offer.algorithm)
     wants = algorithm.operands(solved(chooser.made.problem, algorithm, target), target, offer.knobs)
     return Option(offer.seconds, *(max(0, b - (b == 1)) for b in (wants.data.block, wants.result.block)))  # fmt: skip
-
-
-class _Chooser:
-    """One layer: the offers that its pins and the policy leave, and the choice among them."""
-
-    def __init__(
-        self,
-        node: Node,
-        made: Offers,
-        algo: str,
-        pins: Mapping[str, str],
-        policy: Policy,
-        tuned: bool,
-    ) -> None:
-        self.made, self.node, self.tuned = made, node, tuned
-        self.pinned, self.refusals = "", []
-        usable = [row.algorithm for row in made.candidates if row.applies]
-        pattern = next((p for p in pins if _matches(node.name, p)), None)
-        wanted = pins[pattern] if pattern is not None else algo
-        if wanted != AUTO and (pattern is not None or made.takes(wanted)):
-            if not made.takes(wanted):
-                raise UnsupportedConvError(
-                    f"algorithm '{wanted}' cannot compute '{node.name}': {made.refusal(wanted)}. "
-                    f"These can: {', '.join(usable)}."
-                )
-            by = f"--algo-for {pattern}" if pattern is not None else f"--algo {algo}"
-            self.pinned = f"pinned by {by}"
-            self.offers = made.by(wanted)
-            return
-        for name in _wishes(node):
-            if made.takes(name):
-                self.pinned = "; ".join(["asked for by the model", *self.refusals])
-                self.offers = made.by(name)
-                return
-            self.refusals.append(f"{name} asked for, but {made.refusal(name)}")
-        offers = admissible(made, policy)
-        if not offers:
-            raise UnsupportedConvError(
-                f"policy must leave an algorithm for '{node.name}'; got none: "
-                + "; ".join(f"{r.algorithm}: {r.reason}" for r in made.candidates)
-                + "."
-            )
-        required = [o for o in offers if o.algorithm in policy.require]
-        if not required:
-            self.refusals += [f"{n} required, but {made.refusal(n)}" for n in policy.require]
-        offers = required or offers
-        best = min(o.seconds for o in offers)
-        preferred = [
-            o for o in offers if o.algorithm in policy.prefer and o.seconds <= PREFERENCE * best
-        ]
-        self.offers = preferred or offers
-
-    def measured(self, index: int) -> float | None:
-        """Return the seconds of one of the offers, if they are from a record of this layer."""
-        offer = self.offers[index]
-        return offer.seconds if self.made.tuned and offer.measured else None
-
-    def choice(self, index: int) -> Choice:
-        """Return the choice of one of the offers, with its reason."""
-        offer, made = self.offers[index], self.made
-        source = "record" if made.tuned and offer.measured else offer.source
-        because = ""
-        if self.tuned and source != "record":
-            because = f"no record for {made.problem.key}"
-        if self.pinned:
-            reason = self.pinned
-        else:
-            rivals = sorted(
-                (row.seconds, row.algorithm)
-                for row in made.candidates
-                if row.seconds and row.algorithm != offer.algorithm
-            )
-            reason = offer.reason if rivals else "the only one that applies"
-            if rivals and offer.seconds:
-                verb = {
-                    "record": "measured",
-                    "neighbour": "by a like layer",
-                    "estimate": "estimated",
-                }
-                reason = f"{verb[offer.source]} {rivals[0][0] / offer.seconds:.2f} x faster than {rivals[0][1]}"
-            reason = "; ".join([*self.refusals, reason])
-        rows = tuple(
-            replace(row, knobs=offer.knobs, seconds=offer.seconds)
-            if row.algorithm == offer.algorithm
-            else row
-            for row in made.candidates
-        )
-        return Choice(offer.algorithm, offer.knobs, reason, rows, source, because)

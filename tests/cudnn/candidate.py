@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import numpy as np
 
 import convc
-from convc.errors import DeviceError
-from tests.cuda_emulation import convc_device
+from convc.errors import DeviceError, ToolchainError
+from convc.runtime.libraries.cudnn.find import VARIABLE
+from tests.cuda_emulation import convc_device, device
 from tests.cudnn.in_child import use_double
 from tests.schedules.conv_module import Case, Result
 
-__all__ = ["compile_and_run", "conv_results", "first_run", "refused_at_load"]
+__all__ = ["compile_and_run", "conv_results", "first_run", "loaded"]
 
 
 def conv_results(cases: Sequence[Case], target: Any, exact: bool) -> tuple[list[Result], str]:
@@ -33,7 +39,8 @@ def compile_and_run(
     outputs, choices = convc_device.compile_and_run(
         source, options, inputs, ("up",), launches=False, loaded=double.cudnn_double_log
     )
-    return outputs, choices, double.cudnn_double_log().decode()
+    # The module is gone, and its handle with it.
+    return outputs, choices, double.cudnn_double_log().decode().removesuffix("destroy;")
 
 
 def first_run(source: Any, options: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,27 +49,66 @@ def first_run(source: Any, options: Mapping[str, Any], inputs: Mapping[str, Any]
     double.cudnn_double_log()
     with tempfile.TemporaryDirectory() as folder:
         file = convc_device.exported(source, options, Path(folder) / "module.so")
-        module = convc.load(file)
-        said = {"load": double.cudnn_double_log().decode(), "prepared": module.preparation}
-        outputs = [module.run(dict(inputs))]
+        modules = [convc.load(file)]
+        said = {"load": double.cudnn_double_log().decode(), "prepared": modules[0].preparation}
+        outputs = [modules[0].run(dict(inputs))]
         said["run"] = double.cudnn_double_log().decode()
-        other = threading.Thread(target=lambda: outputs.append(module.run(dict(inputs))))
+        other = threading.Thread(target=lambda: outputs.append(modules[0].run(dict(inputs))))
         other.start()
         other.join()
         said["other thread"] = double.cudnn_double_log().decode()
+        modules.append(convc.load(file))
+        modules.pop(0)
+        said["one of two unloaded"] = double.cudnn_double_log().decode()
+        modules.pop()
+        said["unloaded"] = double.cudnn_double_log().decode()
     return {**said, "outputs": outputs}
 
 
-def refused_at_load(source: Any, options: Mapping[str, Any], status: int) -> str:
-    """Return the error's text of loading a module whose plans cuDNN refuses."""
+def loaded(
+    source: Any,
+    options: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    failures: Sequence[tuple[str, int, int]] = (),
+    library: str = "",
+) -> dict[str, Any]:
+    """Return what a module says and does where cuDNN refuses something while it is loaded, or is not there.
+
+    Args:
+        source: of the module.
+        options: of `convc.compile`.
+        inputs: of its runs.
+        failures: (the double's function, calls of it before, status).
+        library: what stands in CONVC_CUDNN_PATH; "": the double.
+    """
     double = use_double()
     with tempfile.TemporaryDirectory() as folder:
         file = convc_device.exported(source, options, Path(folder) / "module.so")
-        double.cudnn_double_fail(b"cudnnBackendExecute", 0, status)
+        double.cudnn_double_log()
+        for name, nth, status in failures:
+            double.cudnn_double_fail(name.encode(), nth, status)
+        there = mock.patch.dict(os.environ, {VARIABLE: library} if library else {})
+        said = []
+        handler = logging.Handler()
+        handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("convc.runtime.device_module")
+        logger.addHandler(handler)
         try:
-            convc.load(file)
-        except DeviceError as error:
-            return str(error)
+            with there:
+                module = convc.load(file)
+                found = {"prepared": module.preparation, "load": double.cudnn_double_log().decode()}
+                device.set_order(device.ORDERS["up"])
+                runs = [module.run(dict(inputs)) for _ in range(2)]
+                found["launches"] = device.launches()
+                found["run"] = double.cudnn_double_log().decode()
+                steps = [t.step for t in module.profile(dict(inputs), 1)]
+        except (DeviceError, ToolchainError) as error:
+            return {"error": f"{type(error).__name__}: {error}"}
         finally:
+            logger.removeHandler(handler)
+            double.cudnn_double_forget()
             double.cudnn_double_log()
-    return ""
+    for name, array in runs[0].items():
+        np.testing.assert_array_equal(array, runs[1][name])
+    ran = {s.node: (s.algorithm, s.reason) for s in steps if s.op not in ("reorder", "border")}
+    return {**found, "outputs": runs[0], "ran": ran, "said": said}

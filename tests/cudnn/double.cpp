@@ -2,7 +2,8 @@
 // missing, set late; descriptors used unfinished or after their end; shapes that do not fit), offers a few engines, and computes
 // operation graphs on the CPU as their definition reads. It checks what convc hands over; what cuDNN does with it, it does not know.
 //
-// cudnn_double_fail(name, nth, status): the nth call from now of a function answers `status`. cudnn_double_log(): what happened, and
+// cudnn_double_fail(name, nth, status): the nth call from now of a function answers `status`; of a negative nth every call, until
+// cudnn_double_forget(). cudnn_double_log(): what happened, and
 // forgets it. cudnn_double_offer(mask): which engines heuristics offer.
 #include <cmath>
 #include <cstring>
@@ -97,9 +98,12 @@ Status refuse(const std::string& why, Status status = STATUS_BAD_PARAM) {
 // The status that a test has asked for, else success.
 Status ordered(const char* name) {
   auto found = failures.find(name);
-  if (found == failures.end() || found->second.nth-- > 0) return STATUS_SUCCESS;
+  if (found == failures.end()) return STATUS_SUCCESS;
   const Status status = found->second.status;
-  failures.erase(found);
+  if (found->second.nth >= 0) {
+    if (found->second.nth-- > 0) return STATUS_SUCCESS;
+    failures.erase(found);
+  }
   return refuse(std::string(name) + " fails on demand", status);
 }
 #define OBEY(NAME) \
@@ -381,6 +385,7 @@ void give(int64_t room, int64_t* count, void* out, const std::vector<T>& values)
 extern "C" {
 
 void cudnn_double_fail(const char* name, int nth, int status) { failures[name] = {nth, status}; }
+void cudnn_double_forget() { failures.clear(); }
 void cudnn_double_offer(unsigned mask) { offered = mask ? mask : USUAL; }
 const char* cudnn_double_log() {
   static std::string told;

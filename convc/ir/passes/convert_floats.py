@@ -22,14 +22,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from convc.errors import DTypeError, unknown_name
+from convc.errors import unknown_name
 from convc.ir.epilogue import Step
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node, Output, constant
+from convc.ir.narrowing import narrow_constant
 from convc.ir.ops import OPS
 from convc.ir.ops.definition import Array, Attributes, Floats
 from convc.ir.ops.logic import CastAttributes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
-from convc.ir.types import FLOATS, HALVES, greatest_finite, numpy_dtype
+from convc.ir.types import FLOATS, HALVES, greatest_finite
 
 __all__ = ["FLOAT_TYPES", "convert_floats"]
 
@@ -98,7 +99,7 @@ class _Conversion:
             source = self.nodes[next(iter(made.values()))]
             name = self._unique(f"{value}.{dtype}")
             if source.op == CONSTANT:
-                node = constant(name, _rounded(value, source.value, dtype))
+                node = constant(name, narrow_constant(value, source.value, dtype))
             else:
                 node = Node.of(name, "cast", [(source.name, source.type)], CastAttributes(dtype))
             self.nodes[name] = node
@@ -164,21 +165,3 @@ def _fits(value: Array, dtype: str) -> bool:
     return float(
         np.abs(value.astype(np.float64)).max(initial=0.0, where=finite)
     ) <= greatest_finite(dtype)
-
-
-def _rounded(name: str, value: Array, dtype: str) -> Array:
-    """Return a constant in another type.
-
-    Raises:
-        DTypeError: if a finite element becomes infinite.
-    """
-    with np.errstate(over="ignore"):
-        narrow = value.astype(numpy_dtype(dtype))
-    lost = np.isfinite(value.astype(np.float64)) & ~np.isfinite(narrow.astype(np.float64))
-    if lost.any():
-        worst = float(np.abs(value[lost].astype(np.float64)).max())
-        raise DTypeError(
-            f"constant '{name}' must be at most {greatest_finite(dtype):g} to be {dtype}; got {worst:g}. "
-            "Use --dtype bf16, which has float32's range, or leave the model as it is."
-        )
-    return narrow

@@ -59,6 +59,10 @@ class Cudnn:
 
     name = "cudnn"
     by_record = True
+    refusable = True
+    # With a float32 bias cuDNN 9.28 offers no engine for an H200 in half precision, channels first, and channels last only one that it
+    # compiles where the module runs.
+    narrow_bias = "bias rounded to {}: cuDNN's engines take no other"
     on_request = "taken by a tuned record, a pin, or a policy that names it: a module with it needs cuDNN where it runs"
 
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:

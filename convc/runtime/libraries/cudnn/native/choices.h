@@ -1,7 +1,6 @@
-// What cuDNN's calls were given in this process, for the contexts to come and for reports.
+// What became of each call in this process, for the contexts to come: another thread makes the same plan by its engine's name, without
+// heuristics or timing, and a call that was refused once is not tried again.
 #pragma once
-#include <cmath>
-#include <list>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -14,34 +13,41 @@ namespace convc_cudnn {
 // A model has some hundred convolutions; a process that runs many models does not keep the plans of all for ever.
 inline constexpr size_t MOST_PLANS = 1024;
 
-// What was chosen for a call, by whichever thread: another one makes the same plan by its engine's name, without heuristics or timing.
+// The kernel of the module's own that stands beside such a call runs where cuDNN refuses it.
+inline const std::string FALLS = "falls=1;";
+inline bool falls(const std::string& description) { return description.compare(0, FALLS.size(), FALLS) == 0; }
+
+// cuDNN, or the memory for it, is not there or says no; what makes no sense in a call (ValueError, TypeError) is convc's fault and stays one.
+inline bool refuses(const Failure& failure) { return std::string(failure.kind) == "RuntimeError"; }
+
+struct Fate {
+  std::string engine;   // fields that name what was chosen; "" where nothing was yet
+  std::string refused;  // why the module's own kernel runs in its place; "" where cuDNN does
+  bool ran = false;     // cuDNN has computed it: an error from then on is one
+};
+
+// Never destroyed, see `Idle`.
 class Choices {
  public:
   static Choices& get() {
-    static Choices choices;
+    static Choices& choices = *new Choices;
     return choices;
   }
 
-  // Fields that name the engine; "" where nothing was chosen yet.
-  std::string of(int device, const std::string& description, const std::vector<int64_t>& shapes) {
+  Fate of(int device, const std::string& description, const std::vector<int64_t>& shapes) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = made_.find(key(device, description, shapes));
-    return found == made_.end() ? "" : found->second;
+    const auto found = fates_.find(key(device, description, shapes));
+    return found == fates_.end() ? Fate() : found->second;
   }
 
-  void add(int device, const std::string& description, const std::vector<int64_t>& shapes, const Plan& plan, double microseconds) {
+  template <class Change>
+  void note(int device, const std::string& description, const std::vector<int64_t>& shapes, Change change) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (made_.size() >= MOST_PLANS) made_.clear();
-    made_[key(device, description, shapes)] = ";engine=" + std::to_string(plan.engine) + ";knobs=" + plan.knobs;
-    if (lines_.size() >= MOST_PLANS) lines_.pop_front();
-    lines_.push_back(plan.words() + ";microseconds=" + std::to_string(std::llround(microseconds)) + ";spec=" + current_spec);
-  }
-
-  std::string lines() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    std::string text;
-    for (const std::string& line : lines_) text += (text.empty() ? "" : "\n") + line;
-    return text;
+    if (fates_.size() >= MOST_PLANS) {
+      // What may fall back stays as it was decided; there are as many of these as modules have in their code.
+      for (auto at = fates_.begin(); at != fates_.end();) at = at->first.find(FALLS) == std::string::npos ? fates_.erase(at) : std::next(at);
+    }
+    change(fates_[key(device, description, shapes)]);
   }
 
  private:
@@ -52,8 +58,34 @@ class Choices {
   }
 
   std::mutex mutex_;
-  std::unordered_map<std::string, std::string> made_;
-  std::list<std::string> lines_;
+  std::unordered_map<std::string, Fate> fates_;
+};
+
+// What this thread's calls are given while somebody asks: a line for each, in their order.
+class Watch {
+ public:
+  static void begin() {
+    end();
+    lines_ = new std::string;
+  }
+  static std::string end() {
+    std::string text = lines_ ? *lines_ : "";
+    delete lines_;
+    lines_ = nullptr;
+    return text;
+  }
+  template <class Line>
+  static void note(Line line) {
+    if (!lines_) return;
+    std::string text = line();
+    for (char& c : text)
+      if (c == '\n') c = ' ';
+    *lines_ += text + "\n";
+  }
+
+ private:
+  // A pointer, and no variable that is destroyed when the thread ends: that would keep the module's code in memory until then.
+  static inline thread_local std::string* lines_ = nullptr;
 };
 
 }  // namespace convc_cudnn

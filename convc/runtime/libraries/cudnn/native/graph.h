@@ -14,9 +14,12 @@ class Graph {
   // Tensors: forward (data, weight, operands of the steps..., result), data_gradient (dy, weight, dx), weight_gradient (data, dy, dw).
   // Throws ValueError for a kind or a step that is none.
   Graph(const Description& d, const std::vector<const DLTensor*>& tensors, Handle handle)
-      : type_(data_type(tensors[0]->dtype)), compute_(type_ == DATA_DOUBLE ? DATA_DOUBLE : DATA_FLOAT), channels_last_(d.text("layout") == "NHWC") {
+      : compute_(data_type(tensors[0]->dtype) == DATA_DOUBLE ? DATA_DOUBLE : DATA_FLOAT), channels_last_(d.text("layout") == "NHWC") {
     const int spatial = static_cast<int>(d.integers("strides").size());
-    for (const DLTensor* tensor : tensors) described_.emplace_back(*tensor, channels_last_, spatial);
+    for (const DLTensor* tensor : tensors) {
+      described_.emplace_back(*tensor, channels_last_, spatial);
+      types_.push_back(data_type(tensor->dtype));
+    }
     convolution_ = convolution(d);
     const std::string& kind = d.text("kind");
     if (kind == "forward")
@@ -71,7 +74,8 @@ class Graph {
   }
 
   const Descriptor& real(size_t argument) {
-    keep_.push_back(tensor(static_cast<int64_t>(argument) + 1, described_[argument], type_, false));
+    // Its own: the bias of a layer in half precision may be float32.
+    keep_.push_back(tensor(static_cast<int64_t>(argument) + 1, described_[argument], types_[argument], false));
     return keep_.back();
   }
   // A value between two operations: it has the result's shape and the sums' type, and no memory.
@@ -172,9 +176,10 @@ class Graph {
     name_arguments();
   }
 
-  Value type_, compute_;
+  Value compute_;
   bool channels_last_;
   std::vector<Shape> described_;
+  std::vector<Value> types_;  // of the elements
   Descriptor convolution_, graph_;
   std::vector<Descriptor> keep_, modes_, operations_;
   std::vector<int64_t> identifiers_;

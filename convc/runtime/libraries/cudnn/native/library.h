@@ -78,8 +78,9 @@ struct Library {
   }
 };
 
-// The convolution that is being worked on, for messages.
-inline thread_local std::string current_spec;
+// The call that is being worked on, for messages. A pointer into it: a variable that is destroyed when the thread ends would keep the
+// module's code in memory until then.
+inline thread_local const char* current_spec = "";
 
 inline std::string words_of(Status status) {
   char text[1024] = {0};

@@ -111,10 +111,13 @@ class Operation {
           "cudnnSetTensorNdDescriptor");
   }
 
-  // Axis 1 is cuDNN's own. Any other axis of a compact tensor is that of (all before it, the axis, all behind it).
+  // Axis 1 is cuDNN's own, of at most 5 dimensions. Any other axis of a compact tensor, and all of more dimensions, is that of (all before
+  // it, the axis, all behind it).
   static Shape soft_shape(const DLTensor& tensor, const Description& d) {
-    const int64_t axis = d.integer("axis");
-    if (axis == 1) return Shape(tensor, d.text("layout") == "NHWC");
+    int64_t axis = d.integer("axis");
+    const bool last = axis == 1 && d.text("layout") == "NHWC" && d.text("mode") == "channel";
+    if (axis == 1 && tensor.ndim <= 5) return Shape(tensor, d.text("layout") == "NHWC");
+    if (last) axis = tensor.ndim - 1;
     if (axis < 0 || axis >= tensor.ndim) CONVC_THROW(ValueError) << "axis must be in [0, " << tensor.ndim << "); got " << axis << ".";
     int64_t size = 1;
     std::vector<int64_t> merged = {1, tensor.shape[axis], 1};

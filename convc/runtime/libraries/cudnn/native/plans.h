@@ -136,6 +136,11 @@ class Planner {
     configuration.finalize("finalisation of the engine's configuration");
     Plan plan;
     check(finish(configuration.raw(), plan), "finalisation of the plan that the model names");
+    if (plan.workspace > policy_.workspace_limit) {
+      CONVC_THROW(RuntimeError) << "engine " << description_.text("engine") << ", which the model's plan names for " << current_spec
+                                << ", must need at most " << policy_.workspace_limit << " bytes of workspace; got " << plan.workspace
+                                << " with cuDNN " << Library::get().cudnnGetVersion() << ".";
+    }
     plan.engine = description_.integer("engine");
     plan.knobs = description_.text("knobs");
     plan.sources.push_back(std::move(engine));

@@ -1,0 +1,140 @@
+"""The choice of one convolution among what every algorithm offers: pins, the author's wishes, the policy, then time."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from convc.errors import UnsupportedConvError
+from convc.ir.graph import Node
+from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
+from convc.schedules.backend import backend_of
+from convc.schedules.offers import Offers, OnRequest, Refusable, admissible
+from convc.schedules.plan import Choice
+from convc.schedules.policy import PREFERENCE, Policy
+from convc.target import Target
+
+__all__ = ["AUTO", "Chooser", "matches", "named_algorithms", "wishes"]
+
+AUTO: Final = "auto"
+
+
+def wishes(node: Node) -> list[str]:
+    """Return the algorithms that a convolution's author asks for, in order of preference."""
+    attributes = node.attributes
+    assert isinstance(attributes, ConvAttributes | ConvTransposeAttributes)
+    return named_algorithms(attributes.algorithm)
+
+
+def named_algorithms(algorithms: str) -> list[str]:
+    """Return the names in an attribute, "winograd, direct"."""
+    return [name.strip() for name in algorithms.split(",") if name.strip()]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pin's pattern means the node."""
+    # A name may hold brackets itself, which a pattern would read as a set of characters.
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+class Chooser:
+    """One layer: the offers that its pins and the policy leave, and the choice among them."""
+
+    def __init__(
+        self,
+        node: Node,
+        made: Offers,
+        algo: str,
+        pins: Mapping[str, str],
+        policy: Policy,
+        tuned: bool,
+    ) -> None:
+        self.made, self.node, self.tuned, self.policy = made, node, tuned, policy
+        self.pinned, self.refusals = "", []
+        usable = [row.algorithm for row in made.candidates if row.applies]
+        pattern = next((p for p in pins if matches(node.name, p)), None)
+        wanted = pins[pattern] if pattern is not None else algo
+        if wanted != AUTO and (pattern is not None or made.takes(wanted)):
+            if not made.takes(wanted):
+                raise UnsupportedConvError(
+                    f"algorithm '{wanted}' cannot compute '{node.name}': {made.refusal(wanted)}. "
+                    f"These can: {', '.join(usable)}."
+                )
+            by = f"--algo-for {pattern}" if pattern is not None else f"--algo {algo}"
+            self.pinned = f"pinned by {by}"
+            self.offers = made.by(wanted)
+            return
+        for name in wishes(node):
+            if made.takes(name):
+                self.pinned = "; ".join(["asked for by the model", *self.refusals])
+                self.offers = made.by(name)
+                return
+            self.refusals.append(f"{name} asked for, but {made.refusal(name)}")
+        offers = admissible(made, policy)
+        if not offers:
+            raise UnsupportedConvError(
+                f"policy must leave an algorithm for '{node.name}'; got none: "
+                + "; ".join(f"{r.algorithm}: {r.reason}" for r in made.candidates)
+                + "."
+            )
+        required = [o for o in offers if o.algorithm in policy.require]
+        if not required:
+            self.refusals += [f"{n} required, but {made.refusal(n)}" for n in policy.require]
+        offers = required or offers
+        best = min(o.seconds for o in offers)
+        preferred = [
+            o for o in offers if o.algorithm in policy.prefer and o.seconds <= PREFERENCE * best
+        ]
+        self.offers = preferred or offers
+
+    def otherwise(self, index: int, target: Target) -> Choice | None:
+        """Return convc's own algorithm beside a library's, which a device may refuse; None where somebody insists on the library."""
+        backend, name = backend_of(target), self.offers[index].algorithm
+        if self.pinned or not self.policy.fallback or not isinstance(backend.algorithm(name), Refusable):  # fmt: skip
+            return None
+        applies = {row.algorithm for row in self.made.candidates if row.applies}
+        own = [o for o in self.made.offers if o.algorithm in applies and not isinstance(backend.algorithm(o.algorithm), OnRequest)]  # fmt: skip
+        best = min(own, key=lambda o: (not o.measured, o.seconds), default=None)
+        if best is None:
+            return None
+        reason = f"for devices whose {name} refuses the layer; {best.reason}"
+        return Choice(best.algorithm, best.knobs, reason, source=best.source)
+
+    def measured(self, index: int) -> float | None:
+        """Return the seconds of one of the offers, if they are from a record of this layer."""
+        offer = self.offers[index]
+        return offer.seconds if self.made.tuned and offer.measured else None
+
+    def choice(self, index: int) -> Choice:
+        """Return the choice of one of the offers, with its reason."""
+        offer, made = self.offers[index], self.made
+        source = "record" if made.tuned and offer.measured else offer.source
+        because = ""
+        if self.tuned and source != "record":
+            because = f"no record for {made.problem.key}"
+        if self.pinned:
+            reason = self.pinned
+        else:
+            rivals = sorted(
+                (row.seconds, row.algorithm)
+                for row in made.candidates
+                if row.seconds and row.algorithm != offer.algorithm
+            )
+            reason = offer.reason if rivals else "the only one that applies"
+            if rivals and offer.seconds:
+                verb = {
+                    "record": "measured",
+                    "neighbour": "by a like layer",
+                    "estimate": "estimated",
+                }
+                reason = f"{verb[offer.source]} {rivals[0][0] / offer.seconds:.2f} x faster than {rivals[0][1]}"
+            reason = "; ".join([*self.refusals, reason])
+        rows = tuple(
+            replace(row, knobs=offer.knobs, seconds=offer.seconds)
+            if row.algorithm == offer.algorithm
+            else row
+            for row in made.candidates
+        )
+        return Choice(offer.algorithm, offer.knobs, reason, rows, source, because)

@@ -17,7 +17,9 @@ import numpy as np
 from convc.ir.graph import Graph, Node
 from convc.lowering.gated_weights import scaling_call
 from convc.lowering.kernels import conv_kernel, packing_kernel
+from convc.lowering.partition import Unit
 from convc.lowering.places import Places
+from convc.lowering.pooled_step import PooledStep
 from convc.lowering.program import Argument, Call
 from convc.lowering.stored import narrowed, widened
 from convc.schedules import gated, packing
@@ -25,7 +27,7 @@ from convc.schedules.algorithm import Algorithm, NarrowBias, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
 from convc.schedules.layout import Layout
-from convc.schedules.plan import Choice, Knobs, Plan
+from convc.schedules.plan import Chain, Choice, Knobs, Plan
 from convc.schedules.select import problem_for
 from convc.target import Target
 
@@ -94,9 +96,7 @@ class ConvolutionCalls:
         source, scale = (
             gated.gate_of(self.graph, gate) if gate is not None else (node.inputs[0], "")
         )
-        data = self.places.read(source, wants.data.block, wants.border)
-        data = seen(data, wants.data)
-        arguments = [Argument(data.buffer, data.view.pairs()) if knobs.get("pairs") else data]
+        arguments = [self._data(source, wants, knobs)]
         weight = self._weight(node, algorithm, problem, knobs)
         if gate is not None:
             weight = self._scaled(gate, weight, self.places.read(scale, wants.data.block))
@@ -112,6 +112,39 @@ class ConvolutionCalls:
         own = choice.otherwise if gate is None else None
         otherwise = () if own is None else self._otherwise(node, own, arguments[-1])
         self._add(node, choice, problem, knobs, arguments, otherwise)
+
+    def emit_pooled(self, unit: Unit, chain: Chain) -> None:
+        """Emit a convolution and the pool behind it, which one kernel computes."""
+        step = PooledStep.of(self.graph, unit, chain, self.plan, self.target)
+        layer, wants, posed, choice = step.layer, step.wants, step.posed, self.plan[step.layer.name]
+
+        def read(residual: str, block: int) -> Argument:
+            return self.places.read(residual, block, step.around)
+
+        arguments = [
+            self._data(layer.inputs[0], wants, step.knobs),
+            self._weight(layer, step.algorithm, posed.layer, step.knobs),
+            *self.extras(layer, posed.layer, wants, read),
+            self.places.write(step.pool),
+        ]
+        self.calls.add(
+            Call(
+                step.kernel(self.target, [a.view for a in arguments]),
+                tuple(arguments),
+                layer.name,
+                f"{layer.op}+{step.pool.op}",
+                choice.algorithm,
+                choice.reason,
+                {**choice.knobs, **chain.knobs},
+                posed.key,
+                posed.layer.spec.flops,
+            )
+        )
+
+    def _data(self, source: str, wants: Operands, knobs: Knobs) -> Argument:
+        """Return the data as the kernel sees them, pairs of channels where it reads such."""
+        data = seen(self.places.read(source, wants.data.block, wants.border), wants.data)
+        return Argument(data.buffer, data.view.pairs()) if knobs.get("pairs") else data
 
     def _add(
         self,

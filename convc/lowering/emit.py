@@ -32,7 +32,7 @@ from convc.lowering.products import product_of
 from convc.lowering.program import Call, Program
 from convc.lowering.quantized_call import quantized_call
 from convc.lowering.stored import narrowed, widened
-from convc.schedules import bottleneck, bottleneck_model, gated
+from convc.schedules import bottleneck, bottleneck_model, gated, pooled
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
@@ -92,7 +92,9 @@ class _Emitter:
             self.places.concatenate(node, block)
         elif block and (picks := picks_of(node, [n.type for n in self.graph.operands(node)])):
             self._channels(node, picks, block)
-        elif (chain := chain_of(self.plan, unit)) is not None and chain.kind != gated.NAME:
+        elif (chain := chain_of(self.plan, unit)) is not None and chain.kind == pooled.NAME:
+            self.convolutions.emit_pooled(unit, chain)
+        elif chain is not None and chain.kind != gated.NAME:
             self._chain(unit, chain)
         elif is_convolution(node):
             self.convolutions.emit(node, unit.nodes[0] if chain is not None else None)

@@ -13,7 +13,8 @@ from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.lowering.partition import Unit, is_literal
-from convc.schedules import bottleneck, gated, quantized
+from convc.lowering.pooled_step import PooledStep
+from convc.schedules import bottleneck, gated, pooled, quantized
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
@@ -89,7 +90,12 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
     for unit in units:
         node = unit.result
         chain = chain_of(plan, unit)
-        if chain is not None and chain.kind != gated.NAME:
+        if chain is not None and chain.kind == pooled.NAME:
+            step = PooledStep.of(graph, unit, chain, plan, target)
+            for key, border in step.borders.items():
+                halos[key] = halos.get(key, Halo()).union(border)
+            written[node.name] = block[node.name] = step.wants.result.block
+        elif chain is not None and chain.kind != gated.NAME:
             wants = bottleneck.operands(chain_of_nodes(graph, unit), chain.knobs)
             key = (unit.nodes[0].inputs[0], wants.data.block)
             halos[key] = halos.get(key, Halo()).union(wants.border)

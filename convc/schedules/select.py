@@ -25,6 +25,8 @@ from convc.schedules.offers import Offer, Offers, offers_of
 from convc.schedules.op_choice import Asked, choose_op, has_choice
 from convc.schedules.plan import Candidate, Choice, Plan
 from convc.schedules.policy import Policy
+from convc.schedules.pooled import NAME as POOLED
+from convc.schedules.pooled_choice import pooled_layers
 from convc.schedules.tuned import Records
 from convc.schedules.weight_gradients import (
     choose_weight_gradient,
@@ -93,7 +95,7 @@ def select(
     nodes = [n for n in graph.nodes if is_convolution(n)]
     backend = backend_of(target)
     known_names = [row.name for row in backend.algorithms]
-    policy.check([*known_names, NAME, GATED] if backend.chains else known_names)
+    policy.check([*known_names, NAME, GATED, POOLED] if backend.chains else known_names)
     gradients = [n for n in graph.nodes if is_weight_gradient(n)]
     operations = [n for n in graph.nodes if has_choice(n, target)]
     named = [n.name for n in (*nodes, *gradients, *operations)]
@@ -133,13 +135,18 @@ def select(
             choices[name] = replace(own, reason=reason)
     taken = {name for chain in chains for name in chain.layers}
     every = {name: c.made.problem for name, c in choosers.items() if name not in taken}
+    behind = pooled_layers(graph, every, choices, target, backend, policy, known)
+    choices |= {name: layer.choice for name, layer in behind.items()}
+    pooled = [layer.chain for layer in behind.values() if layer.chain is not None]
+    taken = {name for chain in pooled for name in chain.layers}
+    every = {name: problem for name, problem in every.items() if name not in taken}
     gated = gated_layers(graph, every, choices, backend, policy)
     for chain in gated:
         own = choices[chain.layers[-1]]
         choices[chain.layers[-1]] = replace(own, reason=f"{own.reason}; {chain.reason}")
     return Plan(
         choices,
-        (*chains, *gated),
+        (*chains, *pooled, *gated),
         {n.name: _gradient(graph, n, target, pins) for n in gradients},
         {n.name: choose_op(graph, n, target, _asked(graph, n, algo, pins), policy) for n in operations},
     )  # fmt: skip

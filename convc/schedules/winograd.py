@@ -49,7 +49,7 @@ from convc.schedules.winograd_model import cycles, span_of
 from convc.schedules.winograd_tiles import Depth, Tiles, block_shares, taps_of
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Winograd", "transforms"]
+__all__ = ["ALGORITHM", "CAUTION", "Winograd", "transforms"]
 
 # m the choice is among by itself. F(6, 3)'s 2.2e-5 is for those who ask for it: `--algo-for 'layer=winograd'` with that knob.
 _DEFAULT_M: Final = (2, 3, 4, 5)
@@ -57,7 +57,7 @@ _DEFAULT_M: Final = (2, 3, 4, 5)
 _ALL_M: Final = (*_DEFAULT_M, 6)
 
 # F(5, 3) has twice the error of F(4, 3): it must be estimated this much faster to be taken.
-_CAUTION: Final = 0.04
+CAUTION: Final = 0.04
 
 
 def transforms(spec: ConvSpec, m: int) -> tuple[Transform, Transform]:
@@ -114,15 +114,18 @@ class Winograd:
         """Return the tile size and block that the model finds fastest."""
         spec = raised(problem.spec)
         options = []
-        for m in _DEFAULT_M:
-            if Tiles.fit(spec, m):
-                for (rows, slices), planes in itertools.product(
-                    block_shares(spec, m), _orders(problem)
-                ):
-                    knobs = self.with_tile(spec, target, m, rows, slices, planes)
-                    cycles = self.cycles(problem, target, knobs) * (1 + _CAUTION * (m > 4))
-                    options.append((cycles, m, planes, -rows, slices, knobs))
+        for m in self.sizes(spec):
+            for (rows, slices), planes in itertools.product(
+                block_shares(spec, m), _orders(problem)
+            ):
+                knobs = self.with_tile(spec, target, m, rows, slices, planes)
+                cycles = self.cycles(problem, target, knobs) * (1 + CAUTION * (m > 4))
+                options.append((cycles, m, planes, -rows, slices, knobs))
         return min(options, key=lambda option: option[:5])[5]
+
+    def sizes(self, spec: ConvSpec) -> list[int]:
+        """Return m of F(m, r) that the choice is among by itself, of a convolution of at least two spatial axes."""
+        return [m for m in _DEFAULT_M if Tiles.fit(spec, m)]
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield F(2..6, r) in blocks whose V takes at most twice L2, by every tile that divides the block's points."""

@@ -11,6 +11,7 @@ from convc.ir.graph import Graph
 from convc.schedules.algorithm import SEPARATOR
 from convc.schedules.chains import possible_chains
 from convc.schedules.policy import Policy
+from convc.schedules.pooled_choice import possible_pools
 from convc.schedules.select import is_convolution, problem_of
 from convc.target import Target
 from convc.tuning.subjects import Subject, Tunable, subject_of
@@ -60,7 +61,9 @@ def tasks_of(graph: Graph, layers: str = "*") -> tuple[Task, ...]:
 
 
 def chain_tasks_of(graph: Graph, target: Target, policy: Policy, layers: str = "*") -> tuple[Task, ...]:  # fmt: skip
-    """Return the distinct chains of layers that could run as one kernel: their times are what their layers' own are compared with.
+    """Return the distinct chains of layers, and layers with a pool behind, that could run as one kernel.
+
+    Their times are what their layers' own are compared with; of a pool, both are measured.
 
     Args:
         graph: after all passes.
@@ -73,6 +76,9 @@ def chain_tasks_of(graph: Graph, target: Target, policy: Policy, layers: str = "
     for chain in possible_chains(graph, problems, target, policy):
         if any(name == layers or fnmatch.fnmatchcase(name, layers) for name in chain.layers):
             found.setdefault(chain.problem, []).append(SEPARATOR.join(chain.layers))
+    for names, posed in possible_pools(graph, problems, target, policy):
+        if any(name == layers or fnmatch.fnmatchcase(name, layers) for name in names):
+            found.setdefault(posed, []).append(SEPARATOR.join(names))
     return tuple(Task(problem, tuple(names)) for problem, names in found.items())
 
 

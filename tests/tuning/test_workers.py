@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from convc.ir import ConvSpec, Step
+from convc.ir.ops.pool import MaxPoolAttributes
 from convc.schedules import bottleneck_model
 from convc.schedules.algorithm import Problem
 from convc.schedules.chains import chain_problem
@@ -17,6 +18,7 @@ from convc.schedules.dual import posed, solved
 from convc.schedules.llvm import backend
 from convc.schedules.plan import Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.pooled import Pooled
 from convc.schedules.table import ALGORITHMS
 from convc.target import parse_target
 from convc.tuning.jobs import Build, Setup, Time
@@ -83,6 +85,11 @@ def test_every_algorithm_is_built_checked_and_timed_in_a_worker():
     # Three layers as one kernel, with its second best strip and tiles.
     knobs = bottleneck_model.space(CHAIN, HOST)[1]
     jobs.append(Build(len(jobs), CHAIN, HOST, "bottleneck", knobs))
+    # A pool behind a layer, in strips of rows and behind all of it.
+    pooled = Pooled(TINY, MaxPoolAttributes((2, 3), (2, 1), (0, 1, 1, 1), (1, 1)))
+    for strip in (2, 0):
+        knobs = {**build(0, "direct").knobs, "strip": strip}
+        jobs.append(Build(len(jobs), pooled, HOST, "direct", knobs))
     with Pool(Setup(HOST, 2 << 30), 1) as pool:
         answers = pool.build(jobs)
         assert {jobs[h].algorithm: a.message for h, a in answers.items() if a.status != "ok"} == {}

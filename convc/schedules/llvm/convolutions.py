@@ -17,6 +17,7 @@ from convc.schedules.llvm import (
     grouped,
     im2col,
     packing,
+    pooled,
     weight_gradient,
     winograd,
 )
@@ -28,6 +29,7 @@ from convc.schedules.llvm.tiling import (
     Loop,
     accumulate,
     blocks_of,
+    extent,
     inline_between,
     own_loops,
     parallelize,
@@ -55,13 +57,15 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     GFLOP/s on every ResNet-50 layer, one Zen 4 core.
     """
     sch = begin(func)
-    out = inline_between(sch, ("acc", "single", "gathered"))
-    n, k, *slices, p, q, lane = sch.get_loops(out)
+    out = inline_between(sch, ("acc", "single", "gathered", *pooled.STAGES))
+    strips = pooled.in_strips(sch, out, knobs, "group") if pooled.is_pooled(knobs) else None
+    out = sch.get_sblock("Y") if pooled.is_pooled(knobs) else out
+    n, k, *slices, p, q, lane = own_loops(sch, out)
     ke, pe, qe = _extents(sch, [k, p, q])
     ko, ki = sch.split(k, [None, min(knobs["vectors"], ke)])
     po, pi = split_tail(sch, p, pe, knobs["rows"])
     qo, qi = split_tail(sch, q, qe, knobs["cols"])
-    part, po = share_rows(sch, po, knobs)
+    part, po = ([], po) if strips else share_rows(sch, po, knobs)
     sch.reorder(n, *slices, *part, ko, po, qo, ki, pi, qi, lane)
     acc = sch.get_sblock("acc")
     first = accumulate(sch, acc, qo, reductions(sch, acc), knobs["block"])
@@ -79,9 +83,12 @@ def direct(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     sch.vectorize(lane)
     outer = [n, *slices]
     shared = [*outer, *part] if part else [*outer, ko] if pe % knobs["rows"] else [*outer, ko, po]
-    parallelize(sch, shared, knobs)
+    rows = -(-pe // knobs["rows"])
+    rows = rows * extent(sch, strips.strip) if strips else rows // knobs.get("chunks", 1)
+    parallelize(sch, strips.shared if strips else shared, knobs)
     sch.decompose_reduction(acc, first)
-    rows = -(-pe // knobs["rows"]) // knobs.get("chunks", 1)
+    if strips:
+        strips.finish(sch)
     at = 2 + len(slices)
     tiles = {at: (knobs["rows"], rows), at + 1: (knobs["cols"], -(-qe // knobs["cols"]))}
     func = sch.mod["main"]

@@ -6,6 +6,7 @@ for batch, block of slices and tile rows (parallel when there are enough), filte
         for each of alpha^2, slice:             M = U V               the register tile, tiles as its points
         for vector, slice, tile:                y = epilogue(A_T M A)
 
+With a pool behind (see `llvm.pooled`) y is a strip's, and the pool's loops stand around it.
 With the knob `planes`, M of a whole block is made before any of y: for each of alpha^2, for group of output channels, slice.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 from tvm import s_tir, tirx
 
 from convc.schedules.algorithm import shared_out
+from convc.schedules.llvm import pooled
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import inline_between, own_loops, tile_product
 from convc.schedules.plan import Knobs
@@ -37,10 +39,12 @@ Block = Any
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.winograd` scheduled."""
     sch = begin(func)
-    out = inline_between(sch, _STAGES)
+    out = inline_between(sch, (*_STAGES, *pooled.STAGES))
+    strips = pooled.in_strips(sch, out, knobs, "strip") if pooled.is_pooled(knobs) else None
+    out = sch.get_sblock("Y") if pooled.is_pooled(knobs) else out
     d0, d1, d2, V, acc, M, y0, y1, y2 = (sch.get_sblock(name) for name in _STAGES)
     high, wide = _geometry(sch, M)
-    n, k, *axes, lane = sch.get_loops(out)
+    n, k, *axes, lane = own_loops(sch, out)
     # Transposed, the result is seen by residues: each has a filter of its own, and is a block of its own.
     filters = axes[1::2] if len(axes) == 4 else []
     *depth, p, q = axes[::2] if filters else axes
@@ -58,6 +62,9 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     inner = [*slices, row, row_image, qo, col_image]
     sch.reorder(n, *slab, block, *filters, ko, ki, *inner, pi, qi, lane)
     at_tile, at_block = inner[-1], [block, *filters][-1]
+    if strips:
+        n, at_block, ko = strips.image, strips.strip, strips.group
+        block = at_block
     for loop in (pi, qi):
         sch.unroll(loop)
     sch.vectorize(lane)
@@ -92,6 +99,8 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
             if knobs["planes"]:
                 sch.parallel(sch.fuse(e, f))
     sch.decompose_reduction(acc, zeroed)
+    if strips:
+        strips.finish(sch)
     # The loops of V around its tile: batch, filters, channels, slices.
     *_, tiles, _, _, _ = (int(sch.get(loop).extent) for loop in own_loops(sch, V))
     points, slices = knobs["points"], knobs.get("slices", 1)

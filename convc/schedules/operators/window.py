@@ -11,16 +11,16 @@ from tvm import te, tirx, topi
 from convc.ir.graph import Node
 from convc.ir.ops.conv import accumulator
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, MaxPoolIndicesAttributes
-from convc.ir.types import TensorType
+from convc.ir.types import Shape, TensorType
 from convc.schedules import scalar
 from convc.schedules.operators import cudnn
 from convc.schedules.operators.extreme import greatest, lowest
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "mean_of", "window"]
 
 
-def _window(
+def window(
     x: te.Tensor,
     a: MaxPoolAttributes | MaxPoolIndicesAttributes | AveragePoolAttributes,
     result: TensorType,
@@ -62,7 +62,7 @@ def _window(
 def _max_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     attributes = node.attributes
     assert isinstance(attributes, MaxPoolAttributes)
-    return _window(tensors[0], attributes, node.type, lowest(types[0].dtype), greatest)
+    return window(tensors[0], attributes, node.type, lowest(types[0].dtype), greatest)
 
 
 def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -71,7 +71,7 @@ def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) ->
     assert isinstance(a, MaxPoolIndicesAttributes)
     (x,), shape = tensors, types[0].shape
     extents = shape[2:]
-    top = _window(x, a, node.type, lowest(types[0].dtype), greatest)
+    top = window(x, a, node.type, lowest(types[0].dtype), greatest)
     beyond = tirx.const(math.prod(shape), "int64")
 
     def flat(place: Sequence[Any], sizes: Sequence[int]) -> Any:
@@ -83,7 +83,7 @@ def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) ->
     def held(place: Sequence[Any], at: Sequence[Any]) -> Any:
         return tirx.Select(x(*place) == top(*at), flat(place, shape), beyond)
 
-    rows = _window(x, a, node.type, beyond, te.min, held)
+    rows = window(x, a, node.type, beyond, te.min, held)
     if not a.column_major:
         return rows
     size = math.prod(extents)
@@ -103,17 +103,31 @@ def _average_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.
     assert isinstance(a, AveragePoolAttributes)
     dtype, (x,) = types[0].dtype, tensors
     wide = accumulator(dtype)
-    n = len(a.kernel)
-    strides, pads = a.strides or (1,) * n, a.pads or (0,) * (2 * n)
-    dilations = a.dilations or (1,) * n
-    total = _window(
+    total = window(
         x, a, node.type, tirx.const(0, wide), te.sum, lambda place, _: x(*place).astype(wide)
     )
+    return mean_of(total, a, types[0].shape[2:], node.type)
+
+
+def mean_of(
+    total: te.Tensor, a: AveragePoolAttributes, extents: Shape, result: TensorType
+) -> te.Tensor:
+    """Return the sums over every window divided by its points, of the data or of the padded data.
+
+    Args:
+        total: the sums, (N, C, *output) or in blocks of channels.
+        a: of the pool.
+        extents: of the data.
+        result: type of the pool's result.
+    """
+    wide, dtype, n = str(total.dtype), result.dtype, len(a.kernel)
+    strides, pads = a.strides or (1,) * n, a.pads or (0,) * (2 * n)
+    dilations = a.dilations or (1,) * n
     taps = math.prod(a.kernel)
 
     def count(axis: int, p: Any) -> Any:
         """Return the points under the window on one axis: of the data, or of the padded data."""
-        extent = types[0].shape[2 + axis]
+        extent = extents[axis]
         low, high = (-pads[axis], extent + pads[n + axis]) if a.count_include_pad else (0, extent)
         begin = p * strides[axis] - pads[axis]
         d, k = dilations[axis], a.kernel[axis]
@@ -123,9 +137,9 @@ def _average_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.
 
     inside = all(
         (s - 1) * strides[i] + (a.kernel[i] - 1) * dilations[i] - pads[i]
-        < types[0].shape[2 + i] + (pads[n + i] if a.count_include_pad else 0)
+        < extents[i] + (pads[n + i] if a.count_include_pad else 0)
         and (a.count_include_pad or not pads[i])
-        for i, s in enumerate(node.type.shape[2:])
+        for i, s in enumerate(result.shape[2:])
     )
     if inside:
         return scalar.map_elements(

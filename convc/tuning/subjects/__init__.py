@@ -1,4 +1,4 @@
-"""What is tuned: a convolution, or layers that one kernel computes. A new kind is one file here and one row of `_KINDS`."""
+"""What is tuned: a convolution, or nodes that one kernel computes. A new kind is one file here and one row of `_KINDS`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from typing import Any, Final, TypeAlias
 
 from convc.schedules.algorithm import Problem
 from convc.schedules.bottleneck import Bottleneck
+from convc.schedules.pooled import Pooled
 from convc.tuning.subjects.chain import LayerChain
 from convc.tuning.subjects.convolution import Convolution
+from convc.tuning.subjects.pooled import PooledConvolution
 from convc.tuning.subjects.subject import Case, Ready, Subject
 
 __all__ = ["Case", "Ready", "Subject", "Tunable", "subject_of"]
 
-Tunable: TypeAlias = Problem | Bottleneck
+Tunable: TypeAlias = Problem | Bottleneck | Pooled
 
-_KINDS: Final[Mapping[type, Any]] = {Problem: Convolution, Bottleneck: LayerChain}
+_KINDS: Final[Mapping[type, Any]] = {
+    Problem: Convolution,
+    Bottleneck: LayerChain,
+    Pooled: PooledConvolution,
+}
 
 
 def subject_of(problem: Tunable) -> Subject:

@@ -1,0 +1,364 @@
+"""Pools behind convolutions: one kernel gives the two nodes' results; when it is taken, and when not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convc.ir import ConvSpec, Graph, GraphBuilder, Step, TensorType
+from convc.ir.ops.linear import ReduceAttributes
+from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
+from convc.ir.reference import interpret
+from convc.ir.text import parse
+from convc.ir.types import numpy_dtype
+from convc.lock import lock_of, read_lock
+from convc.lowering.build import build
+from convc.lowering.emit import emit
+from convc.runtime import load
+from convc.schedules import pooled_model as model
+from convc.schedules.backend import backend_of
+from convc.schedules.plan import Chain, Plan
+from convc.schedules.policy import Policy
+from convc.schedules.pooled import NAME
+from convc.schedules.pooled_choice import best_setting, pool_behind
+from convc.schedules.select import problem_of, select
+from convc.schedules.tuned import Measurement
+from convc.target import Target, parse_target
+from convc.tuning.tasks import chain_tasks_of
+from tests.schedules.conv_module import conv_node, whole_numbers
+from tests.tolerance import assert_exact
+
+XEON = Target(
+    "llvm", "x86_64-linux-gnu", "emeraldrapids", (), 16, 32, l2_bytes=1 << 20, l3_bytes=64 << 20
+)
+EPS = 2.0**-23
+RELU = (Step("bias"), Step("relu"))
+ADD = (Step("bias"), Step("add"), Step("relu"))
+MAX2 = MaxPoolAttributes((2, 2), (2, 2))
+STEM = MaxPoolAttributes((3, 3), (2, 2), (1, 1, 1, 1))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution and a pool.
+
+    Attributes:
+        data, weight, geometry: of the convolution.
+        pool: its attributes, or the op of a reduction over the planes.
+        algorithm, knobs: what is forced; `strip` and others.
+    """
+
+    data: tuple[int, ...]
+    weight: tuple[int, ...]
+    pool: Any
+    algorithm: str = "direct"
+    steps: tuple[Step, ...] = RELU
+    knobs: dict[str, int] = field(default_factory=dict)
+    geometry: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def divides(self) -> bool:
+        """Whether the pool is a mean, of the plane or of windows."""
+        return self.pool == "reduce_mean" or isinstance(self.pool, AveragePoolAttributes)
+
+
+def _pads(n: int) -> dict[str, Any]:
+    return {"pads": (n,) * 4}
+
+
+CASES = {
+    "stem": Case((1, 3, 37, 41), (20, 3, 7, 7), STEM, geometry={"strides": (2, 2), **_pads(3)}, knobs={"strip": 3}),
+    "stem_whole": Case((2, 3, 22, 22), (16, 3, 7, 7), STEM, geometry={"strides": (2, 2), **_pads(3)}),
+    "two": Case((1, 16, 12, 14), (40, 16, 3, 3), MAX2, geometry=_pads(1), knobs={"strip": 2}),
+    "odd_floor": Case((1, 24, 13, 11), (24, 24, 3, 3), MAX2, geometry=_pads(1), knobs={"strip": 4}),
+    "odd_ceil": Case((2, 16, 13, 11), (32, 16, 3, 3), replace(MAX2, ceil_mode=True), geometry=_pads(1), knobs={"strip": 2}),
+    "ceil_over_the_end": Case((1, 16, 12, 12), (16, 16, 1, 1), MaxPoolAttributes((3, 3), (2, 2), ceil_mode=True), knobs={"strip": 4}),
+    "uneven": Case((1, 16, 9, 10), (16, 16, 3, 3), MaxPoolAttributes((3, 2), (2, 3), (2, 0, 1, 1)), geometry={"pads": (0, 1, 2, 1)}, knobs={"strip": 3}),
+    "dilated": Case((1, 16, 15, 15), (16, 16, 3, 3), MaxPoolAttributes((2, 3), (1, 2), (1, 1, 0, 1), (3, 2)), geometry={"dilations": (2, 1)}, knobs={"strip": 5}),
+    "clipped": Case((1, 16, 12, 12), (16, 16, 3, 3), STEM, geometry={"dilations": (9, 9), **_pads(9)}, knobs={"strip": 2, "clip": 1}),
+    "gaps": Case((1, 16, 14, 14), (16, 16, 3, 3), MaxPoolAttributes((1, 2), (3, 3)), geometry=_pads(1), knobs={"strip": 2}),
+    "no_bias": Case((1, 8, 10, 10), (16, 8, 1, 1), MAX2, steps=(), geometry={"strides": (2, 2)}),
+    "mean": Case((1, 16, 12, 12), (32, 16, 3, 3), AveragePoolAttributes((2, 2), (2, 2)), geometry=_pads(1), knobs={"strip": 3}),
+    "mean_padded": Case((1, 16, 11, 12), (16, 16, 3, 3), AveragePoolAttributes((4, 4), (2, 2), (1, 1, 1, 2)), geometry=_pads(1), knobs={"strip": 2}),
+    "mean_counted": Case((1, 16, 11, 12), (24, 16, 3, 3), AveragePoolAttributes((4, 4), (2, 2), (1, 2, 1, 1), count_include_pad=True), geometry=_pads(1), knobs={"strip": 2}),
+    "mean_ceil": Case((1, 16, 11, 12), (16, 16, 3, 3), AveragePoolAttributes((2, 4), (2, 3), (0, 1, 1, 1), ceil_mode=True, count_include_pad=True), geometry=_pads(1), knobs={"strip": 4}),
+    "global_mean": Case((2, 24, 8, 4), (72, 24, 1, 1), "reduce_mean"),
+    "global_max": Case((1, 16, 7, 7), (80, 16, 1, 1), "reduce_max", steps=(Step("bias"), Step("clip", (0.0, 6.0)))),
+    "residual": Case((1, 16, 8, 8), (32, 16, 1, 1), "reduce_mean", steps=ADD),
+    "residual_padded": Case((2, 16, 9, 9), (20, 16, 3, 3), STEM, steps=ADD, geometry=_pads(1), knobs={"strip": 2}),
+    "residual_floor": Case((1, 16, 9, 9), (16, 16, 3, 3), MAX2, steps=ADD, geometry=_pads(1), knobs={"strip": 2}),
+    "grouped": Case((1, 32, 10, 10), (32, 16, 3, 3), MAX2, geometry={**_pads(1), "group": 2}),
+    "both_apart": Case((1, 16, 13, 11), (24, 16, 3, 3), STEM, geometry=_pads(1), knobs={"strip": 0}),
+    "winograd": Case((1, 16, 16, 16), (32, 16, 3, 3), MAX2, "winograd", geometry=_pads(1)),
+    "winograd_odd": Case((2, 24, 15, 17), (40, 24, 3, 3), replace(MAX2, ceil_mode=True), "winograd", geometry=_pads(1)),
+    "winograd_five": Case((1, 16, 27, 14), (16, 16, 3, 3), MAX2, "winograd", geometry=_pads(1), knobs={"m": 5, "rows": 2, "points": 6, "strip": 5}),
+    "winograd_mean": Case((1, 16, 12, 12), (16, 16, 5, 5), AveragePoolAttributes((2, 2), (2, 2), (1, 0, 0, 0)), "winograd", geometry=_pads(2)),
+    "winograd_residual": Case((1, 16, 14, 14), (16, 16, 3, 3), replace(MAX2, pads=(1, 1, 1, 1)), "winograd", ADD, geometry=_pads(1)),
+    "winograd_apart": Case((1, 16, 13, 12), (32, 16, 3, 3), MAX2, "winograd", geometry=_pads(1), knobs={"strip": 0}),
+}  # fmt: skip
+
+
+def graph_of(names: list[str]) -> Graph:
+    """Return a graph of cases; a case's nodes are called `NAME.conv` and `NAME`."""
+    b, rng, outputs = GraphBuilder("pools"), np.random.default_rng(0), {}
+    for name in names:
+        case = CASES[name]
+        spec = ConvSpec.of(case.data, case.weight, **case.geometry)
+        x = b.input(f"x_{name}", TensorType(spec.data))
+        extras = []
+        for step in case.steps:
+            if step.name == "bias":
+                extras.append(b.constant(whole_numbers(rng, (spec.out_channels,))))
+            elif step.takes_operand:
+                extras.append(b.input(f"r_{name}", TensorType(spec.output)))
+        w = b.constant(whole_numbers(rng, spec.weight))
+        y = conv_node(b, x, w, spec, case.steps, extras, f"{name}.conv")
+        if isinstance(case.pool, str):
+            outputs[name] = b.add(
+                case.pool, [y], ReduceAttributes((2, 3), keepdims=True), name=name
+            )
+        else:
+            op = "max_pool" if isinstance(case.pool, MaxPoolAttributes) else "average_pool"
+            outputs[name] = b.add(op, [y], case.pool, name=name)
+    return b.finish(outputs)
+
+
+def forced(graph: Graph, names: list[str], target: Target) -> Plan:
+    """Return the plan in which these pools join their convolutions, whatever the model says."""
+    algorithms = {f"{name}.conv": CASES[name].algorithm for name in names}
+    plan = select(graph, target, algo_for=algorithms)
+    choices, chains = dict(plan.choices), []
+    for name in names:
+        node = graph[f"{name}.conv"]
+        behind = pool_behind(graph, node, problem_of(graph, node))
+        assert behind is not None
+        algorithm = backend_of(target).algorithm(CASES[name].algorithm)
+        assert model.supports(behind[1], algorithm) is None
+        best = best_setting(behind[1], algorithm, algorithm.knobs(behind[1].layer, target), target, others=True)  # fmt: skip
+        assert best is not None
+        knobs = {**best[0], **CASES[name].knobs}
+        strip = knobs.pop("strip")
+        choices[node.name] = replace(choices[node.name], knobs=knobs)
+        chains.append(Chain((node.name, name), {"strip": strip}, "test", NAME))
+    return replace(plan, choices=choices, chains=tuple(chains))
+
+
+# Whole planes and strips, direct and winograd, every kind of border; the rest of the grid is slow.
+SAMPLE = (
+    "stem",
+    "odd_ceil",
+    "uneven",
+    "clipped",
+    "mean_padded",
+    "mean_counted",
+    "global_mean",
+    "residual_padded",
+    "both_apart",
+    "winograd_odd",
+    "winograd_five",
+)
+
+
+def agree(names: list[str], mcpu: str, folder: Path) -> None:
+    """Compare one kernel for each of these pairs with the oracle, on one and on two threads."""
+    graph, target = graph_of(names), parse_target("llvm", mcpu, 2)
+    built = build(emit(graph, forced(graph, names, target), target), target)
+    built.export(folder / "pools.so")
+    rng = np.random.default_rng(0)
+    inputs = {n.name: whole_numbers(rng, n.type.shape) for n in graph.inputs}
+    expected, results = interpret(graph, inputs), []
+    for threads in (1, 2):
+        results.append(load(folder / "pools.so", threads=threads).run(inputs))
+        for name in names:
+            case, actual, largest = CASES[name], results[-1][name], np.abs(expected[name]).max()
+            if case.algorithm == "direct" and not case.divides:
+                assert_exact(actual, expected[name])
+            else:
+                # Sums of whole numbers are exact, and a mean rounds its quotient, by a reciprocal; winograd's bound is on 16 channels.
+                limit = 4 * EPS if case.algorithm == "direct" else 64 * EPS
+                assert np.abs(actual - expected[name]).max() <= limit * largest, name
+    for name in names:
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+    steps = [s for s in built.manifest.steps if s.algorithm]
+    assert [s.node for s in steps] == [f"{name}.conv" for name in names]
+    assert [s.algorithm for s in steps] == [CASES[name].algorithm for name in names]
+
+
+@pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
+def test_one_kernel_gives_the_results_of_both(mcpu: str, tmp_path: Path):
+    agree(list(SAMPLE) if mcpu == "host" else ["stem", "mean_padded"], mcpu, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
+def test_one_kernel_gives_the_results_of_both_in_every_case(mcpu: str, tmp_path: Path):
+    agree(list(CASES), mcpu, tmp_path)
+
+
+def test_the_result_of_the_convolution_is_never_in_memory():
+    names = ["stem_whole", "winograd_odd"]
+    graph, target = graph_of(names), parse_target("llvm", "host", 1)
+    program = emit(graph, forced(graph, names, target), target)
+    convolved = {4 * graph[f"{name}.conv"].type.size for name in names}
+    assert all(graph[f"{name}.conv"].type.size > graph[name].type.size for name in names)
+    written = {a.buffer.name.partition("#")[0] for call in program.calls for a in call.arguments}
+    assert not written & {f"{name}.conv" for name in names}
+    assert convolved
+    assert [c.op for c in program.calls if c.algorithm] == ["conv+max_pool"] * 2
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_halves_are_rounded_once_and_the_greatest_is_the_same(dtype: str, tmp_path: Path):
+    b, rng = GraphBuilder("halves"), np.random.default_rng(0)
+    spec = ConvSpec.of((1, 16, 12, 12), (16, 16, 3, 3), pads=(1,) * 4, dtype=dtype)
+    x = b.input("x", TensorType(spec.data, dtype))
+    w = b.constant(rng.normal(size=spec.weight).astype(numpy_dtype(dtype)))
+    graph = b.finish({"two": b.add("max_pool", [conv_node(b, x, w, spec, name="two.conv")], STEM, name="two")})  # fmt: skip
+    target, results = parse_target("llvm", "host", 1), []
+    data = rng.normal(size=spec.data).astype(numpy_dtype(dtype))
+    for plan in (
+        forced(graph, ["two"], target),
+        replace(select(graph, target, algo="direct"), chains=()),
+    ):
+        build(emit(graph, plan, target), target).export(tmp_path / f"{len(results)}.so")
+        results.append(load(tmp_path / f"{len(results)}.so", threads=1).run({"x": data})["two"])
+    np.testing.assert_array_equal(*(r.view(np.uint16) for r in results))
+
+
+# ---- when -------------------------------------------------------------------------------------------------------
+
+
+def network(pool: str, *, conv: str = "", ends: str = "return %z", shape: str = "1,64,224,224") -> Graph:  # fmt: skip
+    return parse(
+        f"""graph @g {{ %x = input : f32[{shape}]  %w = constant splat(0.5) : f32[64,{shape.split(",")[1]},3,3]
+        %y = conv(%x, %w) {{pads = [1, 1, 1, 1]{conv}}}  %z = {pool}  {ends} }}"""
+    )
+
+
+PAIR = "max_pool(%y) {kernel = [2, 2], strides = [2, 2]}"
+
+
+def test_a_pool_that_waits_for_memory_joins_the_convolution_and_both_say_so():
+    plan = select(network(PAIR), XEON)
+    (chain,) = plan.chains
+    assert (chain.layers, chain.kind) == (("y", "z"), NAME)
+    assert plan["y"].reason.endswith(chain.reason)
+    assert chain.reason.startswith("one kernel with 'z', estimated 1.")
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        network(PAIR, ends="return %z, %y"),
+        network(PAIR, ends="%r = relu(%y)  return %z, %r"),
+        network("max_pool(%x) {kernel = [2, 2], strides = [2, 2]}", ends="return %z, %y"),
+    ],
+    ids=["an output", "another reader", "not behind it"],
+)
+def test_what_others_read_stays_in_memory(graph: Graph):
+    plan = select(graph, XEON)
+    assert plan.chains == ()
+    assert "apart" not in plan["y"].reason
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "reason"),
+    [
+        (network(PAIR), {"algo": "im2col"}, "only direct and winograd compute strips of rows; not im2col"),
+        (network("reduce_mean(%y) {axes = [2, 3]}"), {}, "a mean must be of at most 1023 elements; got 50176"),
+        (network("max_pool(%y) {kernel = [224, 2]}"), {"algo": "winograd"}, "no strip of rows fits the L2 cache"),
+        (network(PAIR), {"policy": Policy(workspace_limit=1000), "algo": "direct"}, "workspace must be at most 1000 bytes; got "),
+        (network(PAIR, conv=", dilations = [2, 2]"), {"algo": "winograd"}, "winograd's tiles of a dilated filter are no rows"),
+    ],
+)  # fmt: skip
+def test_pools_that_stay_apart_say_why(graph: Graph, options: dict, reason: str):
+    plan = select(graph, XEON, **options)
+    assert plan.chains == ()
+    assert f"; 'z' apart: {reason}" in plan["y"].reason
+
+
+def test_images_alone_have_rows():
+    line = parse(
+        """graph @g { %x = input : f32[1,16,4096]  %w = constant splat(0.5) : f32[16,16,3]
+        %y = conv(%x, %w)  %z = max_pool(%y) {kernel = [2]}  return %z }"""
+    )
+    volume = parse(
+        """graph @g { %x = input : f32[1,16,16,64,64]  %w = constant splat(0.5) : f32[16,16,3,3,3]
+        %y = conv(%x, %w)  %z = max_pool(%y) {kernel = [2, 2, 2]}  return %z }"""
+    )
+    for graph in (line, volume):
+        plan = select(graph, XEON)
+        assert plan.chains == ()
+        assert "; 'z' apart: the convolution must be 2-D and not transposed" in plan["y"].reason
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(exclude=(NAME,)),
+        Policy(include=("direct", "winograd")),
+        Policy(require=("winograd",)),
+    ],
+)
+def test_what_the_user_asks_for_goes_first(policy: Policy):
+    assert select(network(PAIR), XEON, policy=policy).chains == ()
+
+
+def test_devices_have_none():
+    assert select(network(PAIR), parse_target("cuda -arch=sm_90")).chains == ()
+
+
+def test_a_pinned_layer_keeps_its_algorithm_and_its_pool():
+    plan = select(network(PAIR), XEON, algo_for={"y": "direct"})
+    assert plan["y"].algorithm == "direct"
+    assert [c.layers for c in plan.chains] == [("y", "z")]
+
+
+def test_measured_times_decide_where_one_kernel_and_two_are_measured():
+    graph = network(PAIR)
+    behind = pool_behind(graph, graph["y"], problem_of(graph, graph["y"]))
+    assert behind is not None
+    own = select(graph, XEON, policy=Policy(exclude=(NAME,)))["y"]
+    other = {**own.knobs, "rows": 1, "strip": 2}
+
+    def plan(together: float, apart: float, error: float = 1e-7) -> Plan:
+        rows = [
+            Measurement(own.algorithm, other, together, error),
+            Measurement(own.algorithm, {**own.knobs, "strip": 0}, apart, 1e-7),
+        ]
+        return select(graph, XEON, records={behind[1].key: tuple(rows)})
+
+    faster = plan(1.0, 1.25)
+    assert dict(faster.chains[0].knobs) == {"strip": 2}
+    assert faster["y"].knobs["rows"] == 1
+    assert "measured 1.25 x faster than two" in faster.chains[0].reason
+    slower = plan(1.25, 1.0)
+    assert slower.chains == ()
+    assert "'z' apart: one kernel measured 0.80 x faster than two" in slower["y"].reason
+    # Without a measured time of both the model decides.
+    assert "estimated" in plan(1.0, 1.25, error=1.0).chains[0].reason
+
+
+def test_the_tuner_measures_one_kernel_and_two():
+    graph = network(PAIR)
+    (task,) = chain_tasks_of(graph, XEON, Policy())
+    assert task.layers == ("y > z",)
+    settings = task.subject.settings(XEON, Policy())
+    assert {s.algorithm for s in settings} == {"direct", "winograd"}
+    assert {bool(s.knobs["strip"]) for s in settings if s.algorithm == "direct"} == {False, True}
+    assert [s.seconds for s in settings] == sorted(s.seconds for s in settings)
+    assert chain_tasks_of(graph, XEON, Policy(exclude=(NAME,))) == ()
+    assert task.subject.settings(XEON, Policy(exclude=(NAME,))) == []
+
+
+def test_a_lock_keeps_it(tmp_path: Path):
+    graph = network(PAIR)
+    plan = select(graph, XEON)
+    lock_of(graph, plan, XEON, "hash", {}).write(tmp_path / "pools.lock")
+    again = read_lock(tmp_path / "pools.lock").plan(graph, XEON, "hash")
+    assert again.chains == plan.chains
+    assert again["y"].knobs == plan["y"].knobs

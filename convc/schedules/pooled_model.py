@@ -66,7 +66,12 @@ def options(
     else:
         rows = pooled.result[2]
         heights = dict.fromkeys(-(-rows // count) for count in range(1, rows + 1))
-        found = [{**own, "strip": height} for height in heights]
+        # TVM 0.27 crashes where it splits a tail off rows of a strip whose taps are skipped by tests, see `clipping`.
+        found = [
+            {**own, "strip": height}
+            for height in heights
+            if not own.get("clip") or height == rows or pooled.rows(height) % own["rows"] == 0
+        ]
     for knobs in found:
         if workspace(pooled, knobs) <= _L2_SHARE * target.l2_bytes:
             yield knobs

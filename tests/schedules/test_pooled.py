@@ -79,7 +79,7 @@ CASES = {
     "ceil_over_the_end": Case((1, 16, 12, 12), (16, 16, 1, 1), MaxPoolAttributes((3, 3), (2, 2), ceil_mode=True), knobs={"strip": 4}),
     "uneven": Case((1, 16, 9, 10), (16, 16, 3, 3), MaxPoolAttributes((3, 2), (2, 3), (2, 0, 1, 1)), geometry={"pads": (0, 1, 2, 1)}, knobs={"strip": 3}),
     "dilated": Case((1, 16, 15, 15), (16, 16, 3, 3), MaxPoolAttributes((2, 3), (1, 2), (1, 1, 0, 1), (3, 2)), geometry={"dilations": (2, 1)}, knobs={"strip": 5}),
-    "clipped": Case((1, 16, 12, 12), (16, 16, 3, 3), STEM, geometry={"dilations": (9, 9), **_pads(9)}, knobs={"strip": 2, "clip": 1}),
+    "clipped": Case((1, 16, 12, 12), (16, 16, 3, 3), STEM, geometry={"dilations": (9, 9), **_pads(9)}, knobs={"strip": 2, "rows": 1, "clip": 1}),
     "gaps": Case((1, 16, 14, 14), (16, 16, 3, 3), MaxPoolAttributes((1, 2), (3, 3)), geometry=_pads(1), knobs={"strip": 2}),
     "no_bias": Case((1, 8, 10, 10), (16, 8, 1, 1), MAX2, steps=(), geometry={"strides": (2, 2)}),
     "mean": Case((1, 16, 12, 12), (32, 16, 3, 3), AveragePoolAttributes((2, 2), (2, 2)), geometry=_pads(1), knobs={"strip": 3}),

@@ -126,7 +126,14 @@ def select(
         for name, chooser in choosers.items()
     }
     free = [name for name, chooser in choosers.items() if not chooser.pinned and choices[name].algorithm not in policy.prefer]  # fmt: skip
-    alone = {name: Alone(choosers[name].made.problem, choosers[name].measured(agreed[name])) for name in free}  # fmt: skip
+    alone = {
+        name: Alone(
+            choosers[name].made.problem,
+            choosers[name].measured(agreed[name]),
+            by_rows=choices[name].knobs.get("chunks", 1) > 1,
+        )
+        for name in free
+    }
     chains = chains_of(graph, alone, target, policy, known)
     for chain in chains:
         for name in chain.layers:

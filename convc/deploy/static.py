@@ -46,7 +46,7 @@ convc_manifest_end:
 _BACKEND: Final = (
     "__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace",
     "__TVMBackendParallelBarrier", "__TVMFFIHandleInitOnce", "__TVMFFIEnvModLookupFromImports", "__TVMFFIFunctionCall",
-    "__tvm_ffi__library_bin", "convc_stream", "convc_take_workspace", "convc_give_workspace", "convc_raise",
+    "__tvm_ffi__library_bin", "__tvm_ffi_convc_cudnn_watch", "__tvm_ffi_convc_cudnn_watched", "__tvm_ffi_convc_cudnn_users", "convc_stream", "convc_take_workspace", "convc_give_workspace", "convc_raise",
 )  # fmt: skip
 
 
@@ -135,7 +135,9 @@ def _descriptor(manifest: Manifest, symbol: str) -> str:
     """Return the C++ source of the table that stands for the dynamic linker's: name -> address."""
     parts = [part for v in every_variant(manifest) for part in (v, *v.smaller)]
     functions = {part.entry for part in parts}
-    functions |= {step.symbol for part in parts for step in part.steps}
+    functions |= {
+        s.symbol for part in parts for step in part.steps for s in (step, *step.otherwise)
+    }
     names = [*(f"__tvm_ffi_{name}" for name in sorted(functions)), *_BACKEND]
     # Weak: a model without parallel kernels has no variable for launching them, one for CPUs no kernels of a device.
     declared = "\n".join(f"extern char {name}[] __attribute__((weak));" for name in names)

@@ -105,7 +105,7 @@ class DeviceModule(Module):
             self._cuda.synchronize()
         except (RuntimeError, TypeError, ValueError) as error:  # what the shims throw
             said = watched(self._library)
-            refused = calls[len(said) : len(said) + 1]
+            refused = [call for call, line in zip(calls, said, strict=False) if line == "failed"]
             raise DeviceError(_refusal(self.manifest, refused, str(error).strip())) from error
         seconds = time.perf_counter() - began
         self._preparation = Preparation.of(seconds, calls, watched(self._library))

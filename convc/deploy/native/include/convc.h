@@ -163,6 +163,11 @@ CONVC_API convc_status convc_run_batch(convc_context *context, size_t samples, c
 CONVC_API convc_status convc_run_on_device(convc_context *context, const void *const *inputs, size_t input_count,
                                            void *const *outputs, size_t output_count, void *stream);
 
+/* Which layers convc's own kernels compute since the device's cuDNN is missing or has refused them when the context was made: a line for
+ * each, "LAYER: ALGORITHM in place of cudnn: WHY\n"; "" where there are none. Lives as long as the context. What has no kernel of convc's
+ * beside it is an error of convc_context_create. */
+CONVC_API const char *convc_context_fallbacks(const convc_context *context);
+
 /* What the context's workspaces hold now: equal to threads x workspace_bytes or less. */
 CONVC_API size_t convc_context_workspace_bytes(const convc_context *context);
 

@@ -125,6 +125,8 @@ class Context {
                         seconds.data()));
     return seconds;
   }
+  // Which layers convc's own kernels compute in place of cuDNN, a line for each; "" where there are none.
+  std::string fallbacks() const { return convc_context_fallbacks(handle_.get()); }
   void set_threads(int threads) { check(convc_set_threads(handle_.get(), threads)); }
   int threads() const { return convc_threads(handle_.get()); }
   convc_context *get() const noexcept { return handle_.get(); }

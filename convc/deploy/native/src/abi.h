@@ -35,13 +35,14 @@ struct Any {
     int64_t v_int64;
     double v_float64;
     void *v_ptr;
+    const char *v_c_str;
   };
 };
 static_assert(sizeof(Any) == 16, "tvm/ffi/c_api.h's layout");
 
 constexpr int32_t kDLCPU = 1;
 constexpr int32_t kDLCUDA = 2;
-constexpr int32_t kDLTensorPtr = 7;
+constexpr int32_t kInt = 1, kDLTensorPtr = 7, kRawStr = 8;
 
 // A kernel or the entry function: 0, or -1 after it has raised.
 using SafeCall = int (*)(void *self, const Any *arguments, int32_t count, Any *result);

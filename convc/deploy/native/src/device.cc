@@ -18,33 +18,7 @@ bool runs_on(const Text &code, int sm) {
   return number > 0 && number <= sm && (ptx || number / 10 == sm / 10);
 }
 
-constexpr const char *kCudnn = "libcudnn.so.9", *kCudnnVariable = "CONVC_CUDNN_PATH";
-
 }  // namespace
-
-bool calls_cudnn(const Variant &variant) {
-  for (const Step &step : variant.steps) {
-    if (step.algorithm.is("cudnn")) return true;
-  }
-  return false;
-}
-
-convc_status find_cudnn() {
-  // The module's shim looks in the same places, and finds it open already.
-  const char *named = getenv(kCudnnVariable);
-  const char *path = named && *named ? named : kCudnn;
-  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!library) {
-    return fail(CONVC_ERROR_TARGET, "a module with cuDNN in it must find cuDNN 9, '%s'; got none (%s). Install it, name its file in %s, or compile the model with --cudnn off.",
-                path, dlerror(), kCudnnVariable);
-  }
-  size_t (*get_version)(void);
-  *reinterpret_cast<void **>(&get_version) = dlsym(library, "cudnnGetVersion");
-  const size_t version = get_version ? get_version() : 0;
-  if (version / 10000 == 9) return CONVC_OK;
-  // Up to cuDNN 8 a version was major * 1000 + minor * 100 + patch.
-  return fail(CONVC_ERROR_TARGET, "cuDNN must be version 9; got version %zu (%zu) in '%s'.", version >= 10000 ? version / 10000 : version / 1000, version, path);
-}
 
 Device::~Device() {
   if (context_) {

@@ -8,6 +8,7 @@
 #include "abi.h"
 #include "driver.h"
 #include "kernels.h"
+#include "library.h"
 #include "manifest.h"
 #include "workspace.h"
 
@@ -15,10 +16,6 @@ struct convc_module;
 struct convc_context;
 
 namespace convc {
-
-// Whether a step is done by cuDNN, which the module's own shim calls; and whether cuDNN 9 is here, in words if not.
-bool calls_cudnn(const Variant &variant);
-convc_status find_cudnn();
 
 // What a module has on its device.
 class Device {
@@ -85,8 +82,9 @@ class DeviceRun {
   // Queue a run between addresses on the device, already in the context's tensors, on the caller's stream.
   convc_status queue(convc_context &context, CudaHandle stream);
   // Whether a step is a library's, which does at its first call what no later one has to do; run a part once on zeros, so that it has.
-  bool calls_library() const { return calls_library_; }
+  bool calls_library(size_t part) const { return refusals_.calls(part); }
   convc_status warm_up(convc_context &context, size_t part);
+  const Refusals &refusals() const { return refusals_; }
   // Copy inputs there and let the context's tensors be the own buffers; run all once. For a profile.
   convc_status prepare(convc_context &context, const void *const *inputs);
   // Copy the own buffers' outputs back, of so many samples, and wait.
@@ -126,7 +124,7 @@ class DeviceRun {
   CudaHandle running_on_ = nullptr;  // the stream of the run that is being queued
   CudaHandle *graphs_ = nullptr;     // the recorded run of each part
   size_t part_count_ = 0;
-  bool calls_library_ = false;
+  Refusals refusals_;
   DeviceAddress arena_ = 0;
   DeviceAddress scratch_ = 0;  // what the manifest plans for kernels, and its pieces
   Stack workspace_;

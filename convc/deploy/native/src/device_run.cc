@@ -65,7 +65,7 @@ convc_status DeviceRun::allocate(const Manifest &manifest, const Variant &varian
   const size_t inputs = manifest.inputs.size;
   port_count_ = inputs + manifest.outputs.size;
   ports_ = static_cast<DeviceAddress *>(calloc(port_count_ + 1, sizeof *ports_));
-  calls_library_ = calls_cudnn(variant);
+  if (convc_status bad = refusals_.allocate(variant)) return bad;
   part_count_ = 1 + variant.smaller.size;
   graphs_ = static_cast<CudaHandle *>(calloc(part_count_, sizeof *graphs_));
   if (!ports_ || !graphs_) {
@@ -138,7 +138,7 @@ convc_status DeviceRun::run(convc_context &context, size_t part, const void *con
   };
   use_own_buffers(context);
   if (convc_status bad = upload(context, inputs, samples)) return bad;
-  if (calls_library_) {
+  if (calls_library(part)) {
     // It may do more on the host than launch: build a plan, take memory, search. Its calls are made anew each time.
     if (convc_status bad = once()) return bad;
   } else if (graphs_[part]) {
@@ -167,7 +167,9 @@ convc_status DeviceRun::warm_up(convc_context &context, size_t part) {
     if (status) return status;
   }
   const Use use(*this, stream_);
-  if (convc_status bad = call(context.module->entries[part], context.arguments, static_cast<int32_t>(context.argument_count), 1)) return bad;
+  refusals_.begin(*context.module);
+  const convc_status ran = call(context.module->entries[part], context.arguments, static_cast<int32_t>(context.argument_count), 1);
+  if (convc_status bad = refusals_.end(*context.module, part, ran)) return bad;
   return wait();
 }
 

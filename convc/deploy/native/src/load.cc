@@ -160,7 +160,10 @@ convc_status connect(convc_module &module) {
   }
   if (!module.device) return CONVC_OK;
   const auto *kernels = static_cast<const unsigned char *>(module.find("__tvm_ffi__library_bin"));
-  return module.device->load(kernels, module.weights, buffer_bytes(module.manifest.weights_bytes));
+  if (convc_status bad = module.device->load(kernels, module.weights, buffer_bytes(module.manifest.weights_bytes))) return bad;
+  share_library(module, 1);
+  module.shares_library = true;
+  return CONVC_OK;
 }
 
 // The device and the driver that the module needs are there.
@@ -169,7 +172,8 @@ convc_status find_device(convc_module &module, int index) {
   if (!memory) return fail(CONVC_ERROR_MEMORY, "memory must be enough for a device; got none.");
   module.device = new (memory) Device;
   if (convc_status bad = module.device->find(*module.variant, index)) return bad;
-  return calls_cudnn(*module.variant) ? find_cudnn() : CONVC_OK;
+  // Without it the module's own kernels run where each call has one: making a context says so.
+  return calls_cudnn(*module.variant) && !may_fall_back(*module.variant) ? find_cudnn() : CONVC_OK;
 }
 
 convc_status load_code(convc_module &module, int device) {
@@ -239,6 +243,12 @@ void release(convc_module *module) {
 }  // namespace convc
 
 convc_module::~convc_module() {
+  if (shares_library) {
+    // cuDNN's handles are of the device's context: they go first, while that is there. Not by the code's own static variables, which the
+    // dynamic loader destroys in its own order, at a process' end behind CUDA.
+    const convc::Device::Current current(*device);
+    convc::share_library(*this, -1);
+  }
   if (device) {
     device->~Device();
     free(device);

@@ -88,6 +88,7 @@ class Reader {
       if (key.is("entry")) return json_.string(s.entry);
       if (key.is("arena_bytes")) return json_.integer(s.arena_bytes);
       if (key.is("workspace_bytes")) return json_.integer(s.workspace_bytes);
+      if (key.is("steps")) return list(s.steps, [this](Step &t) { return step(t); });
       return json_.skip();
     });
   }
@@ -111,6 +112,7 @@ class Reader {
       if (key.is("flops")) return json_.integer(s.flops);
       if (key.is("nbytes")) return json_.integer(s.nbytes);
       if (key.is("arguments")) return list(s.arguments, [this](Argument &a) { return argument(a); });
+      if (key.is("otherwise")) return list(s.otherwise, [this](Step &o) { return step(o); });
       return json_.skip();
     });
   }
@@ -186,7 +188,11 @@ convc_status check_sizes(const Manifest &m, const Variant &v) {
   return right ? CONVC_OK : broken("variant", v.mcpu.data, "batch sizes in descending order, each with an entry function");
 }
 
-convc_status check_step(const Manifest &m, const Variant &v, const Step &step) {
+convc_status check_step(const Manifest &m, int64_t arena_bytes, const Step &step) {
+  for (const Step &instead : step.otherwise) {
+    if (instead.otherwise.size) return broken("step", instead.symbol.data, "nothing in place of what is in place of another");
+    if (convc_status bad = check_step(m, arena_bytes, instead)) return bad;
+  }
   for (Argument &a : step.arguments) {
     size_t size = 0;
     bool found = false;
@@ -198,7 +204,7 @@ convc_status check_step(const Manifest &m, const Variant &v, const Step &step) {
       found = a.index >= 0 && static_cast<size_t>(a.index) < buffers;
       if (!found) break;
       if (a.space == Space::kWeights) size = buffer_bytes(m.weights_bytes);
-      else if (a.space == Space::kArena) size = buffer_bytes(v.arena_bytes);
+      else if (a.space == Space::kArena) size = buffer_bytes(arena_bytes);
       else size = tensors[static_cast<size_t>(a.index)].nbytes;
     }
     if (!found) return broken("step", step.symbol.data, "arguments in its inputs, outputs, weights and arena");
@@ -243,8 +249,10 @@ convc_status parse_manifest(char *text, size_t size, Bump &bump, Manifest &m) {
       return broken("variant", v.mcpu.data, "an entry function, arena_bytes >= 0 and workspace_bytes >= 0");
     }
     if (convc_status bad = check_sizes(m, v)) return bad;
-    for (const Step &step : v.steps) {
-      if (convc_status bad = check_step(m, v, step)) return bad;
+    for (size_t part = 0; part < v.parts(); ++part) {
+      for (const Step &step : v.steps_of(part)) {
+        if (convc_status bad = check_step(m, part ? v.smaller[part - 1].arena_bytes : v.arena_bytes, step)) return bad;
+      }
     }
   }
   return CONVC_OK;

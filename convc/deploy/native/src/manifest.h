@@ -36,6 +36,7 @@ struct Argument {
   DLDataType element;
 };
 
+// `otherwise` are the steps that run in its place where it is a library's call and that refuses it on the device.
 struct Step {
   Text symbol;
   Text node;
@@ -44,6 +45,7 @@ struct Step {
   int64_t flops;
   int64_t nbytes;
   List<Argument> arguments;
+  List<Step> otherwise;
 };
 
 // The code for one number of samples; 0 of fixed shapes.
@@ -52,6 +54,7 @@ struct Sized {
   Text entry;
   int64_t arena_bytes;
   int64_t workspace_bytes;
+  List<Step> steps;
 };
 
 // The code for one CPU.
@@ -69,6 +72,9 @@ struct Variant {
   List<Sized> smaller;    // in descending order
 
   bool on_device() const { return kind.is("cuda"); }
+  // The steps of a part: 0 is the largest batch, or all there is.
+  const List<Step> &steps_of(size_t part) const { return part ? smaller[part - 1].steps : steps; }
+  size_t parts() const { return 1 + smaller.size; }
 };
 
 struct Manifest {

@@ -28,6 +28,7 @@ struct convc_module {
   // Of the variant in use, then of its smaller batch sizes.
   convc::List<convc::SafeCall> entries;
   convc::Device *device = nullptr;  // of a module for cuda, once it is loaded
+  bool shares_library = false;      // one of the users of its cuDNN
 
   convc_module() = default;
   ~convc_module();

@@ -112,9 +112,10 @@ void use_part(convc_context &context, size_t part) {
 
 // A library's plans are made and its kernels loaded now, and not by the first run.
 convc_status warm_up(convc_context &context) {
-  if (!context.device || !context.device->calls_library()) return CONVC_OK;
+  if (!context.device) return CONVC_OK;
   convc_status status = CONVC_OK;
-  for (size_t part = 0; part <= context.module->variant->smaller.size && !status; ++part) {
+  for (size_t part = 0; part < context.module->variant->parts() && !status; ++part) {
+    if (!context.device->calls_library(part)) continue;
     use_part(context, part);
     status = context.device->warm_up(context, part);
   }
@@ -262,6 +263,10 @@ convc_status convc_run_on_device(convc_context *context, const void *const *inpu
   if (convc_status bad = convc::bind(context, inputs, input_count, outputs, output_count)) return bad;
   convc::Pool::Use use(context->pool);
   return context->device->queue(*context, stream);
+}
+
+const char *convc_context_fallbacks(const convc_context *context) {
+  return context && context->device ? context->device->refusals().text() : "";
 }
 
 size_t convc_context_workspace_bytes(const convc_context *context) {

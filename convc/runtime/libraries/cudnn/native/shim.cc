@@ -6,8 +6,10 @@
 //   convc_cudnn_plan(description, tensors...)  returns "engine=28;knobs=2:1;workspace=1024" of the plan that it would run, and runs nothing
 //   convc_cudnn_watch()                        from here on this thread's calls are written down, until
 //   convc_cudnn_watched()                      returns a line for each: "engine=...;workspace=...;microseconds=210;spec=...", of a pooling or
-//                                              softmax "spec=...", of one that was refused "refused=WHY"
+//                                              softmax "spec=...", of one that was refused "refused=WHY", of an error "failed"
 //   convc_cudnn_users(1 or -1)                 somebody has loaded this module, or is about to unload it
+#include <utility>
+
 #include "lease.h"
 
 namespace convc_cudnn {
@@ -44,9 +46,18 @@ void answer(TVMFFIAny* result, int64_t number) {
   result->v_int64 = number;
 }
 
+// A string of tvm_ffi's; where that is not, in a product, characters that last until this thread's next answer.
 void answer(TVMFFIAny* result, const std::string& words) {
-  const TVMFFIByteArray bytes = {words.data(), words.size()};
-  TVMFFIStringFromByteArray(&bytes, result);
+  if (TVMFFIStringFromByteArray) {
+    const TVMFFIByteArray bytes = {words.data(), words.size()};
+    TVMFFIStringFromByteArray(&bytes, result);
+    return;
+  }
+  static thread_local std::string* kept = nullptr;
+  delete std::exchange(kept, new std::string(words));
+  result->type_index = kTVMFFIRawStr;
+  result->zero_padding = 0;
+  result->v_c_str = kept->c_str();
 }
 
 }  // namespace
@@ -59,11 +70,16 @@ TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn(void*, const TVMFFIAny* arguments, 
   return convc_cudnn::guarded([&] {
     using namespace convc_cudnn;
     const Call call(arguments, count);
-    std::string absent;
-    std::optional<Lease> lease;
-    Presence::get().lease(call.device(), falls(call.description), lease, absent);
-    if (!lease) Watch::note([&] { return "refused=" + absent; });
-    answer(result, lease && (*lease)->run(call.description, call.tensors) ? 0 : 1);
+    try {
+      std::string absent;
+      std::optional<Lease> lease;
+      Presence::get().lease(call.device(), falls(call.description), lease, absent);
+      if (!lease) Watch::note([&] { return "refused=" + absent; });
+      answer(result, lease && (*lease)->run(call.description, call.tensors) ? 0 : 1);
+    } catch (const Failure&) {
+      Watch::note([] { return std::string("failed"); });
+      throw;
+    }
   });
 }
 

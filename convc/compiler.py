@@ -102,7 +102,7 @@ def compile(
         areas: largest heights and widths to make code for, where `shapes` leave them open, ("H=64..512"); a run of any size takes the
             smallest that holds it. Default: the largest, and one of half its height and width.
         dump: folder to write the graph into after each pass, as text.
-        progress: called with (stage, done, total).
+        progress: called with (stage, done, total); behind a colon the stage "build" names what another compiler takes long for.
 
     Raises:
         FrontendError, ShapeError, DTypeError, TextError: if the model is not one that convc takes, or a weight is too large for `dtype`.
@@ -149,7 +149,9 @@ def compile(
         graph_sha256=digest,
         options={**planned[0].options, **({} if dtype is None else {"dtype": dtype})},
         convc_version=VERSION,
-        progress=lambda done, total: report("build", done, total),
+        progress=lambda done, total, what: report(
+            f"build: {what}" if what else "build", done, total
+        ),
     )
     if opened:
         built = with_areas(built, programs, opened)

@@ -196,6 +196,9 @@ def _cutlass() -> Check:
     if found is None:
         fix = "for --algo cutlass: pip install 'convc[cutlass]'"
         return Check("cutlass", "ok", "absent; building modules with CUTLASS in them needs it", fix)
+    if found.problem:
+        fix = "pip install --upgrade 'convc[cutlass]'"
+        return Check("cutlass", "warn", found.problem, fix)
     return Check("cutlass", "ok", str(found))
 
 

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 __all__ = ["kept"]
 
+# How often who waits for another process looks whether to stop, in seconds.
+_LOOK: Final = 0.1
 
-def kept(kind: str, made_of: Iterable[str], make: Callable[[], bytes]) -> bytes:
+
+def kept(
+    kind: str,
+    made_of: Iterable[str],
+    make: Callable[[], bytes],
+    stop: threading.Event | None = None,
+) -> bytes:
     """Return what `make` returns, from the cache where it was made before.
 
     Processes that want the same one wait for the first of them. A file is complete or not there, whenever a process ends.
@@ -22,8 +34,10 @@ def kept(kind: str, made_of: Iterable[str], make: Callable[[], bytes]) -> bytes:
         kind: the folder's name.
         made_of: all that decides about the contents: sources, options, the compiler's version.
         make: makes it.
+        stop: set by another thread to end the wait for another process; `make` looks at it for itself.
 
     Raises:
+        CancelledError: if it was stopped.
         OSError: if the cache's folder cannot be written; XDG_CACHE_HOME names another.
     """
     digest = hashlib.sha256()
@@ -33,9 +47,30 @@ def kept(kind: str, made_of: Iterable[str], make: Callable[[], bytes]) -> bytes:
     if path.is_file():
         return path.read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with _locked(path, stop):
         if not path.is_file():
+            content = make()
             partial = path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_bytes(make())
-            partial.replace(path)
+            try:
+                partial.write_bytes(content)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
     return path.read_bytes()
+
+
+@contextmanager
+def _locked(path: Path, stop: threading.Event | None) -> Iterator[None]:
+    lock = FileLock(f"{path}.lock")
+    while True:
+        if stop is not None and stop.is_set():
+            raise CancelledError
+        try:
+            lock.acquire(timeout=-1 if stop is None else _LOOK)
+            break
+        except Timeout:
+            continue
+    try:
+        yield
+    finally:
+        lock.release()

@@ -13,7 +13,8 @@ from convc.lock import Lock, joined, lock_of, read_lock
 from convc.schedules.cudnn_use import CudnnUse, wishes_with_cudnn
 from convc.schedules.plan import Plan
 from convc.schedules.policy import Policy
-from convc.schedules.select import AUTO, is_convolution, select
+from convc.schedules.remarks import remarks_on
+from convc.schedules.select import AUTO, is_convolution, problem_of, select
 from convc.target import Target
 from convc.tuning.knowledge import Knowledge, knowledge
 
@@ -130,7 +131,7 @@ def plan_graph(
     if wishes.locked is not None:
         lock = read_lock(wishes.locked)
         plan = lock.plan(graph, target, graph_sha256, part, parts)
-        return Planned(plan, lock.options, lock)
+        return Planned(plan, lock.options, lock, notes=_remarks(graph, plan, target))
     known = Knowledge({})
     if wishes.policy.by == "time":
         known = knowledge(target, wishes.logs)
@@ -155,7 +156,13 @@ def plan_graph(
         raise error
     options = wishes.options()
     lock = lock_of(graph, plan, target, graph_sha256, options)
-    return Planned(plan, options, lock, len(known.records), known.notes)
+    notes = (*known.notes, *_remarks(graph, plan, target))
+    return Planned(plan, options, lock, len(known.records), notes)
+
+
+def _remarks(graph: Graph, plan: Plan, target: Target) -> tuple[str, ...]:
+    layers = ((name, problem_of(graph, graph[name]), c) for name, c in plan.choices.items())
+    return remarks_on(layers, target)
 
 
 def plan_module(

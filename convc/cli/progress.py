@@ -16,7 +16,10 @@ __all__ = ["StageProgress"]
 
 
 class StageProgress:
-    """Called with (stage, done, total); draws on stderr if that is a terminal, and keeps seconds per stage either way."""
+    """Called with (stage, done, total); draws on stderr if that is a terminal, and keeps seconds per stage either way.
+
+    What a stage says behind a colon stands beside the bar, or is a line of its own where there is none: a minute must not be silent.
+    """
 
     def __init__(self, output: Output, *, animate: bool = True) -> None:
         """Draw by a thread, ten times a second, or with `animate` off only when called: a thread would disturb timings."""
@@ -44,6 +47,7 @@ class StageProgress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[what]}", markup=False),
                 console=console(sys.stderr),
                 transient=True,
                 auto_refresh=self._animate,
@@ -53,15 +57,18 @@ class StageProgress:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report that `done` of `total` parts of `stage` are finished."""
+        stage, _, what = stage.partition(": ")
         if stage != self._stage:
             self._close_stage()
             self._stage = stage
             if self._bar is not None:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
-                self._task = self._bar.add_task(stage, total=total)
+                self._task = self._bar.add_task(stage, total=total, what="")
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, refresh=not self._animate)
+            self._bar.update(self._task, completed=done, total=total, what=what, refresh=not self._animate)  # fmt: skip
+        elif what:
+            self._output.note(f"{stage} {done}/{total}: {what}")
 
     def _close_stage(self) -> None:
         now = time.perf_counter()

@@ -70,6 +70,7 @@ class TuneView:
         self._session: Session | None = None
         self._live: Live | None = None
         self._said: set[int] = set()
+        self._slow: set[str] = set()
 
     def note(self, text: str) -> None:
         """Say what takes long before tuning begins."""
@@ -97,6 +98,9 @@ class TuneView:
         if self._live is not None:
             self._live.update(self._table(session), refresh=True)
             return
+        if session.current is not None and session.slow_builds and session.current.task.name not in self._slow:  # fmt: skip
+            self._slow.add(session.current.task.name)
+            self._output.note(f"{_clock(session)} {session.current.task.name}: building {_building(session)}")  # fmt: skip
         for index, layer in enumerate(session.layers):
             if layer.done and index not in self._said:
                 self._said.add(index)
@@ -117,6 +121,8 @@ class TuneView:
         ]
         if session.current is not None:
             rows.append(("now", _line(session.current)))
+        if session.building:
+            rows.append(("building", _building(session)))
         made = Table.grid(padding=(0, 2))
         for name, text in rows:
             made.add_row(name, text)
@@ -130,6 +136,13 @@ def _line(layer: Layer) -> str:
     setting, time = best
     roofline = f", roofline {seconds(layer.search.roofline)}" if layer.search.roofline else ""
     return f"{layer.task.name}: {setting.algorithm} {seconds(time)} (estimate {seconds(layer.estimate)}{roofline}), {layer.search.measured} trials"
+
+
+def _building(session: Session) -> str:
+    """Return what is being built, and of which it takes minutes."""
+    counts = ", ".join(f"{n} x {name}" for name, n in session.building.items())
+    slow = ", ".join(session.slow_builds)
+    return f"{counts}; of {slow} each kernel takes about a minute, once on a machine" if slow else counts  # fmt: skip
 
 
 def _clock(session: Session) -> str:

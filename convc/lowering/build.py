@@ -80,7 +80,7 @@ def build_variants(
     graph_sha256: str = "",
     options: Mapping[str, str] | None = None,
     convc_version: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Built:
     """Return the machine code of one model for one or several CPUs.
 
@@ -91,15 +91,15 @@ def build_variants(
         graph_sha256: hash of the graph it came from, for the manifest.
         options: what the user asked for, for the manifest.
         convc_version: for the manifest.
-        progress: called with (kernels done, kernels in all): those scheduled, and a library's that a compiler of its own makes.
+        progress: called with (kernels done, kernels in all, what is at hand): those scheduled, and those that another compiler makes.
     """
     weights = _Weights(shared=len(parts) > 1)
     # All placed before any code is made: every entry function is told the size of the whole.
     weight_offsets = [weights.place(program) for program, _ in parts]
     total = sum(len(program.kernels) for program, _ in parts)
 
-    def libraries(finished: int, more: int) -> None:
-        progress(done + finished, total + more)
+    def compilers(finished: int, more: int, what: str) -> None:
+        progress(done + finished, total + more, what)
 
     objects: list[bytes] = []
     made: list[form.Variant] = []
@@ -115,7 +115,7 @@ def build_variants(
             placed.append((number, offsets, arena_bytes))
             prefix = _prefix(number)
             for symbol, kernel in program.kernels.items():
-                progress(done, total)
+                progress(done, total, "")
                 func = kernel.make()
                 functions[prefix + symbol] = (
                     func.with_attr("global_symbol", prefix + symbol) if prefix else func
@@ -127,7 +127,7 @@ def build_variants(
         target = parts[numbers[0]][1]
         with collect() as workspace:
             module = tvm.IRModule(functions)
-            objects += backend_of(target).compile(module, target, libraries)
+            objects += backend_of(target).compile(module, target, compilers)
         made += [
             form.Variant(
                 target=_target_info(target),
@@ -139,7 +139,7 @@ def build_variants(
             )
             for number, offsets, arena_bytes in placed
         ]
-    progress(total, total)
+    progress(total, total, "")
     step = len(batch.sizes) if batch else 1
     variants = [_joined(made[i : i + step]) for i in range(0, len(made), step)]
     (program, target), first = parts[0], variants[0]

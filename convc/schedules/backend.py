@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "Dense", "Progress", "Schedule", "backend_of"]
 
-Progress: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int, str], None]
 Schedule: TypeAlias = "Callable[[tirx.PrimFunc, Knobs, Target], tirx.PrimFunc]"
 
 
@@ -64,8 +64,9 @@ class Backend:
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
         sum_cycles: (results, products of each, target) -> cycles of sums that `schedule_any` schedules.
         copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
-        compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all)
-            of a library's kernels, each of which takes a compiler a minute; not where there are none.
+        compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all,
+            what is at hand or done) of what another compiler takes long for: kernels of a library, each of them a minute, and the
+            module's own together; not where there are none.
         parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
         chains: whether expand, depthwise and project layers can be one kernel, see `bottleneck`; a schedule is called so then.
         widens: whether operands stored in half the width are computed as float32, see `Problem.widened`; else they are algorithms' own.

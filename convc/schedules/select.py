@@ -27,6 +27,7 @@ from convc.schedules.plan import Candidate, Choice, Plan
 from convc.schedules.policy import Policy
 from convc.schedules.pooled import NAME as POOLED
 from convc.schedules.pooled_choice import pooled_layers
+from convc.schedules.remarks import remarked
 from convc.schedules.tuned import Records
 from convc.schedules.weight_gradients import (
     choose_weight_gradient,
@@ -121,7 +122,8 @@ def select(
     agreed = agree(graph, options, lambda value: backend.copy_seconds(value, target))
     choices = {
         name: replace(
-            chooser.choice(agreed[name]), otherwise=chooser.otherwise(agreed[name], target)
+            remarked(chooser.made.problem, chooser.choice(agreed[name]), target),
+            otherwise=chooser.otherwise(agreed[name], target),
         )
         for name, chooser in choosers.items()
     }

@@ -39,7 +39,11 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Build one setting, run it once and compare the result."""
+    """Build one setting, run it once and compare the result.
+
+    Attributes:
+        seconds: that it may take at least, whatever the limit for others is.
+    """
 
     handle: int
     problem: Tunable
@@ -47,6 +51,7 @@ class Build:
     algorithm: str
     knobs: Knobs
     seed: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

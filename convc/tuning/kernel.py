@@ -35,7 +35,7 @@ class TimedKernel:
         self.block, self._settles = ready.block, ready.settles
         self._symbol = ready.kernel.symbol
         module = tvm.IRModule({self._symbol: ready.kernel.make()})
-        objects = backend_of(target).compile(module, target, lambda done, total: None)
+        objects = backend_of(target).compile(module, target, lambda done, total, what: None)
         self._library = place.load(_link(objects, folder / f"{self._symbol}.so"))
         self.arguments = [place.tensor(array) for array in ready.arrays]
         self._weights = {at: ready.arrays[at] for at in ready.weights}

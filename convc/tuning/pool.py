@@ -171,7 +171,7 @@ class Pool:
                 if worker not in busy and waiting and not until():
                     job = waiting.pop()
                     worker.send(job)
-                    busy[worker] = (job, time.monotonic() + self.limits.build)
+                    busy[worker] = (job, time.monotonic() + self._build_limit(job))
             if not busy:
                 break
             nearest = min(deadline for _, deadline in busy.values()) - time.monotonic()
@@ -185,11 +185,14 @@ class Pool:
                     answer = worker.receive(0.0)
                     if answer.status == "timeout":
                         answer = Answer(
-                            "timeout", f"took more than {self.limits.build:g} s to build"
+                            "timeout", f"took more than {self._build_limit(job):g} s to build"
                         )
                     self._lost(worker)
                     answers[job.handle] = answer
         return answers
+
+    def _build_limit(self, job: Build) -> float:
+        return max(self.limits.build, job.seconds)
 
     def _received(self, worker: Worker, job: Build) -> Answer:
         answer = worker.receive(self.limits.build)

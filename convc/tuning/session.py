@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from convc.errors import TuningError
@@ -16,6 +17,7 @@ from convc.schedules.table import TEMPLATE
 from convc.schedules.tuned import Records, convolutions, distance
 from convc.target import Target
 from convc.toolchain import installed_version
+from convc.tuning.buildable import build_seconds, buildable
 from convc.tuning.calibration import Calibration
 from convc.tuning.device import another_device, device_name, target_name
 from convc.tuning.jobs import Answer, Build, Setup, Time
@@ -51,6 +53,7 @@ class Session:
     Attributes:
         layers: in the model's order.
         current: the layer that is being measured.
+        building: how many settings of each algorithm are being built for it.
         counts: trials of this run by status.
         notes: sentences for the user.
     """
@@ -62,6 +65,7 @@ class Session:
     options: Options = field(default_factory=Options)
     layers: list[Layer] = field(init=False)
     current: Layer | None = None
+    building: Counter[str] = field(default_factory=Counter)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -72,7 +76,9 @@ class Session:
     _held: dict[tuple[str, Key], int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        options = self.options
+        policy, notes = buildable(self.options.policy, self.target, self.tasks)
+        self.options = options = replace(self.options, policy=policy)
+        self.notes += notes
         self.device = self.device or device_name(self.target)
         contents = self.log.read()
         self.notes += contents.notes(self.log.path)
@@ -116,6 +122,11 @@ class Session:
     @property
     def trials(self) -> int:
         return sum(self.counts.values())
+
+    @property
+    def slow_builds(self) -> list[str]:
+        """The algorithms among those being built that another compiler takes minutes for."""
+        return [name for name in self.building if build_seconds(name, self.target)]
 
     def over(self) -> bool:
         """Whether the time or the trials of this run are used up."""
@@ -191,9 +202,14 @@ class Session:
         """Build and check settings, record those that fail, and return the others with their handles."""
         handles = {next(self._handles): setting for setting in settings}
         jobs = [
-            Build(h, layer.task.problem, self.target, s.algorithm, s.knobs, self.options.seed)
+            Build(
+                h, layer.task.problem, self.target, s.algorithm, s.knobs, self.options.seed,
+                build_seconds(s.algorithm, self.target),
+            )
             for h, s in handles.items()
-        ]
+        ]  # fmt: skip
+        self.building = Counter(s.algorithm for s in settings)
+        changed()
         good = []
         for handle, answer in pool.build(jobs, self.over).items():
             setting = handles[handle]
@@ -207,6 +223,7 @@ class Session:
                 if answer.settled is not None:
                     self._settled[layer.task.subject.key, setting.key] = answer.settled
                 good.append((setting, handle))
+        self.building = Counter()
         changed()
         return good
 

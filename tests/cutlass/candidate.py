@@ -41,7 +41,7 @@ def double(kernels: Sequence[Kernel], gpu: Any, progress: Any) -> tuple[bytes, .
         told.append(
             f'extern "C" const char* {k.symbol}(const ConvcCutlassCall* call) {{ return cutlass_double::run({facts}, *call); }}\n'
         )
-    progress(len(kernels), len(kernels))
+    progress(len(kernels), len(kernels), "the double")
     return (compiled("CUTLASS", NATIVE, ("-c", "-I.", "-Wno-psabi"), text="".join(told)),)
 
 
@@ -50,7 +50,7 @@ def _shim() -> tvm_ffi.Module:
     """Return a library of the shim and two kernels of the double."""
     kernels = [Kernel("hopper", 2, "float16", 64, 64, 64), Kernel("hopper_cooperative", 2, "float16", 64, 64, 64)]  # fmt: skip
     parts = (
-        *double(kernels, None, lambda done, total: None),
+        *double(kernels, None, lambda done, total, what: None),
         compile_shim(),
         compile_table(kernels, b""),
     )

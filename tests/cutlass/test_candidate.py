@@ -11,6 +11,7 @@ from convc.frontend import dsl as cc
 from convc.ir import ConvSpec, GraphBuilder, Step, TensorType
 from convc.ir.reference import interpret
 from convc.ir.types import numpy_dtype
+from convc.planning import Wishes, plan_graph
 from convc.runtime.libraries.cutlass import FORMS, Kernel
 from convc.schedules.algorithm import Problem, knob_space
 from convc.schedules.cuda.cutlass import ALGORITHM
@@ -202,3 +203,25 @@ def test_a_pin_a_policy_or_a_record_does():
     record = Measurement("cutlass", ALGORITHM.knobs(posed, TARGET), 1e-9, 1e-7)
     assert chosen(records={posed.key: (record,)}) == "cutlass"
     assert chosen(records={posed.key: (record,)}, policy=Policy(exclude=("cutlass",))) != "cutlass"
+
+
+def test_a_lesser_form_is_said_with_the_choice_and_once_for_all_layers():
+    def planned(target: str, **options):
+        wishes = Wishes(algo="cutlass", logs=(), **options)
+        made = plan_graph(graph(), parse_target(f"cuda -arch={target}"), wishes, "")
+        return made.plan["layer"].reason, made.notes
+
+    assert planned("sm_90") == ("pinned by --algo cutlass", ())
+    why = "by cp.async and mma.sync, not by TMA and wgmma: wgmma and TMA are of sm 90 alone; got sm"
+    for target, found in (("sm_80", "80"), ("sm_90,80", "90, 80"), ("sm_90 -ptx", "90 and PTX")):
+        reason, notes = planned(target)
+        assert reason == f"pinned by --algo cutlass; {why} {found}"
+        assert notes == (f"cutlass {why} {found}: 1 layer, layer",)
+
+
+def test_far_strides_are_said():
+    far = Problem(replace(HALF, strides=(9, 1)))
+    knobs = ALGORITHM.knobs(far, TARGET)
+    assert ALGORITHM.remark(far, TARGET, knobs) == (
+        "by cp.async and mma.sync, not by TMA and wgmma: strides must be at most 8; got (9, 1)"
+    )

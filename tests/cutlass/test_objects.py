@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
-from convc.errors import ToolchainError
+from convc import doctor
+from convc.errors import LoweringError, ToolchainError
 from convc.runtime.libraries.cutlass import Kernel, find_cutlass, require_cutlass
 from convc.runtime.libraries.cutlass.find import VARIABLE
 from convc.schedules.cuda import cutlass_objects, nvcc
@@ -47,7 +50,7 @@ def compiler(monkeypatch, tmp_path) -> list[str]:
     """nvcc, which only notes what it was asked for; headers and a cache of this test's own."""
     asked: list[str] = []
 
-    def compile_object(source, codes, folders, options):
+    def compile_object(source, codes, folders, options, stop):
         asked.append(source)
         return b"object of " + ",".join(codes).encode()
 
@@ -95,6 +98,40 @@ def test_a_failure_leaves_nothing_behind(compiler, monkeypatch):
     )
 
 
+def test_one_kernel_that_fails_ends_the_others(compiler, monkeypatch):
+    """As Ctrl-C does: nobody waits for a compiler whose result nobody will use."""
+    began, ended = threading.Event(), threading.Event()
+
+    def compile_object(source, codes, folders, options, stop):
+        if source == KERNEL.source:
+            assert began.wait(60)
+            raise LoweringError("refused")
+        began.set()
+        assert stop.wait(60)
+        ended.set()
+        raise CancelledError
+
+    monkeypatch.setattr(nvcc, "compile_object", compile_object)
+    monkeypatch.setattr(nvcc, "static_cudart", Path)
+    monkeypatch.setattr(cutlass_objects, "_workers", lambda kernels: 2)
+    with pytest.raises(LoweringError, match="refused"):
+        cutlass_objects.kernel_objects([KERNEL, KERNEL.with_bias("float32")], GPU, lambda *n: None)
+    assert ended.is_set()
+
+
+def test_the_doctor_knows_versions(monkeypatch, tmp_path):
+    def check() -> doctor.Check:
+        return next(c for c in doctor.diagnose() if c.name == "cutlass")
+
+    monkeypatch.setenv(VARIABLE, str(headers(tmp_path / "new")))
+    assert check() == doctor.Check("cutlass", "ok", f"4.2.0, {tmp_path / 'new'}")
+    monkeypatch.setenv(VARIABLE, str(headers(tmp_path / "old", (3, 5, 1))))
+    assert (check().status, check().fix) == ("warn", "pip install --upgrade 'convc[cutlass]'")
+    assert check().detail.startswith("CUTLASS must be version 4.0 or newer; got 3.5.1")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
+    assert check().status == "warn"
+
+
 def test_kernels_are_joined_with_the_runtime_whose_names_nobody_sees(
     compiler, monkeypatch, tmp_path
 ):
@@ -109,9 +146,17 @@ def test_kernels_are_joined_with_the_runtime_whose_names_nobody_sees(
     subprocess.run(["ar", "rcs", "libcudart_static.a", "runtime.o"], cwd=tmp_path, check=True)
     monkeypatch.setattr(nvcc, "compile_object", lambda source, *_: objects[source])
     monkeypatch.setattr(nvcc, "static_cudart", lambda: tmp_path / "libcudart_static.a")
-    said: list[tuple[int, int]] = []
+    said: list[tuple[int, int, str]] = []
     (joined,) = cutlass_objects.kernel_objects(kernels, GPU, lambda *n: said.append(n))
-    assert said == [(0, 2), (1, 2), (2, 2)]
+    assert said[0] == (0, 2, "")
+    assert [n for n in said if n[2].startswith("nvcc compiles")] != []
+    assert said[-1][:2] == (2, 2)
+    again: list[tuple[int, int, str]] = []
+    cutlass_objects.kernel_objects(kernels, GPU, lambda *n: again.append(n))
+    # Which of two is found first is the threads' matter.
+    assert again[0] == (0, 2, "")
+    assert [n[:2] for n in again[1:]] == [(1, 2), (2, 2)]
+    assert {n[2] for n in again[1:]} == {f"{k.name} was compiled before" for k in kernels}
     (tmp_path / "joined.o").write_bytes(joined)
     shown = subprocess.run(["nm", "joined.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout  # fmt: skip
     kinds = {name: kind for _, kind, name in map(str.split, shown.splitlines())}

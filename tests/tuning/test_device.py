@@ -104,3 +104,30 @@ def test_operands_in_tf32_are_no_float32(name, knobs):
     problem = Problem(ConvSpec.of((1, 64, 14, 14), (64, 64, 3, 3), pads=(1, 1, 1, 1)))
     used = {**algorithm.knobs(problem, TARGET), **knobs}
     assert properties_of(algorithm, problem, TARGET, used).error > 1e-4
+
+
+def test_what_cannot_be_built_here_is_not_tried_and_said(tmp_path, monkeypatch):
+    half = Problem(ConvSpec.of((1, 8, 6, 6), (8, 8, 3, 3), dtype="float16"))
+
+    def session(problem: Problem, **policy) -> Session:
+        options = Options(policy=Policy(**policy))
+        return Session([Task(problem, ("layer",))], TARGET, Log(tmp_path / "log.jsonl"), calibration(TARGET), options)  # fmt: skip
+
+    def tried(found: Session) -> set[str]:
+        return {s.algorithm for s in found.layers[0].search.settings}
+
+    cutlass = backend_of(TARGET).algorithm("cutlass")
+    why = "headers must be there; got none. Install them with `pip install 'convc[cutlass]'`"
+    monkeypatch.setattr(type(cutlass), "missing", lambda self: "")
+    assert "cutlass" in tried(session(half))
+    monkeypatch.setattr(type(cutlass), "missing", lambda self: why)
+    without = session(half)
+    assert "cutlass" not in tried(without)
+    assert "tensor_core" in tried(without)
+    assert f"cutlass is not tried: {why}" in without.notes
+    # Nobody would have tried it: not for float32, and not where it is left out.
+    assert not any("cutlass" in note for note in session(LAYER).notes)
+    assert not any("cutlass" in note for note in session(half, exclude=("cutlass",)).notes)
+    assert tried(session(half, include=("cutlass", "generic"))) == {"generic"}
+    with pytest.raises(ToolchainError, match=r"pip install 'convc\[cutlass\]'"):
+        session(half, include=("cutlass",))

@@ -16,6 +16,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -53,6 +54,9 @@ SHIMS: Final[dict[str, Shim]] = {
     "cudnn": lambda functions, code, gpu, progress: cudnn.objects_for(code),
     "cutlass": cutlass_objects.objects_for,
 }
+
+# How TVM declares a kernel in its CUDA C, once before its body and once with it.
+_KERNEL: Final = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(")
 
 # The name and form of an embedded module are tvm_ffi's (module.h: tvm_ffi_library_bin): 8 bytes of size, then so many bytes.
 _BLOB: Final = """\
@@ -132,11 +136,29 @@ def compile_objects(mod: tvm.IRModule, target: Target, progress: Progress) -> tu
         folder = Path(name)
         host.write_to_file(str(folder / "host.o"))
         code = (folder / "host.o").read_bytes()
-        objects = [code, *_shims(mod, code, target.gpu, progress)]
+        calls = _Calls(progress)
+        objects = [code, *_shims(mod, code, target.gpu, calls.library)]
         if source:
+            count = len(set(_KERNEL.findall(source)))
+            calls.own(0, f"nvcc compiles {count} kernels of the module's own")
             binary = nvcc.compile_source(source, target.gpu)
+            calls.own(1, "")
             objects.append(_assembled(embed(_packed(host), source, binary), folder))
         return tuple(objects)
+
+
+class _Calls:
+    """How far other compilers are: a library's kernels, then the module's own."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._total = progress, 0
+
+    def library(self, done: int, total: int, what: str) -> None:
+        self._total = total
+        self._progress(done, total + 1, what)
+
+    def own(self, done: int, what: str) -> None:
+        self._progress(self._total + done, self._total + 1, what)
 
 
 def _shims(mod: tvm.IRModule, code: bytes, gpu: Gpu, progress: Progress) -> Iterator[bytes]:

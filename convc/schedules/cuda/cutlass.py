@@ -21,15 +21,17 @@ from typing import Any, Final
 import numpy as np
 from tvm import te, tirx
 
+from convc.errors import ToolchainError
 from convc.ir.epilogue import Step
 from convc.ir.types import HALVES
-from convc.runtime.libraries.cutlass import CALL, FORMS, Description
+from convc.runtime.libraries.cutlass import CALL, FORMS, Description, require_cutlass
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras
 from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.cutlass_objects import BIAS, KERNEL
 from convc.schedules.cuda.cutlass_tiles import EIGHT, kernel_cycles, kernel_of, refusal, tiles
 from convc.schedules.layout import Halo, Layout
+from convc.schedules.library_call import library_call
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised, raised_weight
 from convc.target import Target
@@ -44,6 +46,7 @@ class Cutlass:
 
     name = "cutlass"
     by_record = True
+    build_seconds = 300.0
     on_request = "taken by a tuned record, a pin, or a policy that names it: building it needs CUTLASS's headers and minutes of nvcc"
 
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
@@ -78,6 +81,21 @@ class Cutlass:
         """Return clocks by data sheets; none of these kernels was measured yet."""
         return kernel_cycles(problem.spec, target.gpu, knobs)
 
+    def remark(self, problem: Problem, target: Target, knobs: Knobs) -> str:
+        """Return why a setting has Ampere's form where Hopper's could not be had, "" otherwise."""
+        refused = refusal("hopper", problem.spec, target.gpu)
+        if FORMS[knobs["form"]] != "ampere" or refused is None:
+            return ""
+        return f"by cp.async and mma.sync, not by TMA and wgmma: {refused.reason}"
+
+    def missing(self) -> str:
+        """Return what this machine lacks to build a module with it, "" if nothing."""
+        try:
+            require_cutlass()
+        except ToolchainError as error:
+            return str(error)
+        return ""
+
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return blocks of all channels."""
         spec = problem.spec
@@ -99,16 +117,8 @@ class Cutlass:
         w = te.placeholder((_eights(k), *taps, _eights(c)), spec.dtype, name="weight")
         extras = blocked_extras(problem, 1, result[-1], result)
         text = str(_description(problem, knobs))
-
-        def call(inputs: list[Any], outputs: list[Any]) -> Any:
-            return tirx.call_cpacked(CALL, text, *inputs, outputs[0])
-
         operands = [x, w, *extras]
-        # Of the default buffers each has a variable for an offset, which nobody would define where an operand is stored in another type.
-        buffers = [tirx.decl_buffer(t.shape, t.dtype, name=t.op.name) for t in operands]
-        own = tirx.decl_buffer(result, spec.dtype, name="result")
-        y = te.extern(result, operands, call, name=self.name, dtype=spec.dtype, in_buffers=buffers, out_buffers=[own])  # fmt: skip
-        return [*operands, y]
+        return [*operands, library_call(CALL, text, operands, result, spec.dtype)]
 
 
 def _eights(channels: int) -> int:

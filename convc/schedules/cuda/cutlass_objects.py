@@ -15,8 +15,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ from convc.runtime.libraries.cutlass import (
     compile_table,
     require_cutlass,
 )
+from convc.schedules.backend import Progress
 from convc.schedules.cuda import nvcc
 from convc.target import Gpu
 
@@ -49,8 +52,8 @@ BIAS: Final = "convc.cutlass.bias"
 # NDEBUG: with assertions in it, ptxas cannot see that no function is called between two wgmma and waits after each (its note C7510).
 OPTIONS: Final = ("-O1", "-DNDEBUG", "--expt-relaxed-constexpr")
 _KERNEL_BYTES: Final = 4 << 30
-
-Progress = Callable[[int, int], None]
+# How often the wait for them looks whether it was interrupted, in seconds.
+_LOOK: Final = 0.1
 
 
 def objects_for(
@@ -62,7 +65,7 @@ def objects_for(
         functions: those of the module that call it.
         code: the contents of the host code's object file.
         gpu: the device.
-        progress: called with (kernels compiled, kernels to be compiled).
+        progress: called with (kernels done, all of them, which one nvcc begins or has done).
 
     Raises:
         ToolchainError: if headers, nvcc or g++ are missing.
@@ -93,43 +96,91 @@ def architectures(kernel: Kernel, gpu: Gpu) -> tuple[str, ...]:
 
 
 def kernel_objects(kernels: Sequence[Kernel], gpu: Gpu, progress: Progress) -> tuple[bytes, ...]:
-    """Return one object file with the kernels' functions and CUDA's runtime, whose names are its own."""
+    """Return one object file with the kernels' functions and CUDA's runtime, whose names are its own.
+
+    Whatever ends this, Ctrl-C too, ends every nvcc that runs for it.
+    """
     require_cutlass()
     cudart = nvcc.static_cudart()
-    done = 0
-    progress(0, len(kernels))
+    told, stop = _Told(progress, len(kernels)), threading.Event()
     with ThreadPoolExecutor(_workers(len(kernels))) as pool:
-        running = [pool.submit(compile_kernel, k, gpu) for k in kernels]
+        running = [pool.submit(compile_kernel, k, gpu, told, stop) for k in kernels]
         try:
-            for _ in as_completed(running):
-                done += 1
-                progress(done, len(kernels))
-            parts = [r.result() for r in running]
+            # In short waits: TVM's code generator leaves Python's handler of Ctrl-C so that a long one would go on (SA_RESTART).
+            left: set[Future[bytes]] = set(running)
+            while left:
+                done, left = wait(left, _LOOK, FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
         finally:
-            for r in running:
-                r.cancel()
+            stop.set()
+            for each in running:
+                each.cancel()
+    parts = [each.result() for each in running]
     return (_joined(parts, [k.symbol for k in kernels], cudart),)
+
+
+class _Told:
+    """How far the kernels are, said from several threads one at a time."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._lock = threading.Lock()
+        progress(0, total, "")
+
+    def began(self, name: str) -> None:
+        with self._lock:
+            self._progress(self._done, self._total, f"nvcc compiles {name}")
+
+    def ended(self, name: str, seconds: float | None) -> None:
+        """Say that a kernel is there: compiled in so many seconds, or from the cache."""
+        took = "was compiled before" if seconds is None else f"took nvcc {seconds:.0f} s"
+        with self._lock:
+            self._done += 1
+            self._progress(self._done, self._total, f"{name} {took}")
 
 
 def _workers(kernels: int) -> int:
     """Return how many nvcc run side by side: as many as there are cores and memory for."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(kernels, os.cpu_count() or 1, memory // _KERNEL_BYTES))
+    return max(1, min(kernels, len(os.sched_getaffinity(0)), memory // _KERNEL_BYTES))
 
 
-def compile_kernel(kernel: Kernel, gpu: Gpu) -> bytes:
+def compile_kernel(
+    kernel: Kernel, gpu: Gpu, told: _Told | None = None, stop: threading.Event | None = None
+) -> bytes:
     """Return a kernel's object file, from the cache where it was compiled before.
+
+    Args:
+        kernel: the instance.
+        gpu: the device.
+        told: is told when nvcc begins, and when the file is there.
+        stop: set by another thread to end nvcc, or the wait for another process that compiles the same.
 
     Raises:
         ToolchainError: if headers or nvcc are missing.
         LoweringError: if nvcc refuses it.
+        CancelledError: if it was stopped.
     """
     headers = require_cutlass()
     codes = architectures(kernel, gpu)
     folders = (NATIVE, *headers.folders)
     words = nvcc.object_options(codes, OPTIONS)
     made_of = (kernel.source, *words, nvcc.version(), *map(_contents, folders))
-    return kept("cutlass", made_of, lambda: nvcc.compile_object(kernel.source, codes, folders, OPTIONS))  # fmt: skip
+    seconds: list[float] = []
+
+    def make() -> bytes:
+        if told is not None:
+            told.began(kernel.name)
+        began = time.perf_counter()
+        made = nvcc.compile_object(kernel.source, codes, folders, OPTIONS, stop)
+        seconds.append(time.perf_counter() - began)
+        return made
+
+    content = kept("cutlass", made_of, make, stop)
+    if told is not None:
+        told.ended(kernel.name, seconds[0] if seconds else None)
+    return content
 
 
 @functools.cache

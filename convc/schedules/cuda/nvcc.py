@@ -11,12 +11,14 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from convc.errors import LoweringError, ToolchainError
+from convc.schedules.cuda.compiler_run import run
 from convc.target import Gpu
 
 __all__ = ["Resources", "compile_object", "compile_source", "find_nvcc", "generate", "object_options", "ptxas_words", "resources", "static_cudart", "version"]  # fmt: skip
@@ -107,6 +109,7 @@ def compile_object(
     codes: Sequence[str],
     folders: Sequence[Path],
     options: Sequence[str] = (),
+    stop: threading.Event | None = None,
 ) -> bytes:
     """Return a relocatable object file of CUDA C++ with host code in it, everything hidden, for a shared library.
 
@@ -115,19 +118,19 @@ def compile_object(
         codes: architectures in nvcc's words, see `generate`.
         folders: of headers.
         options: more for nvcc.
+        stop: set by another thread to end nvcc.
 
     Raises:
         ToolchainError: if there is no nvcc.
         LoweringError: if nvcc refuses the source.
+        CancelledError: if it was stopped.
     """
     with tempfile.TemporaryDirectory(prefix="convc-") as name:
         folder = Path(name)
         (folder / "kernel.cu").write_text(source)
         includes = [f"-I{f}" for f in folders]
-        _run(
-            [str(_nvcc()), *object_options(codes, options), *includes, "kernel.cu", "-o", "out.o"],
-            folder,
-        )
+        words = [*object_options(codes, options), *includes, "kernel.cu", "-o", "out.o"]
+        _run([str(_nvcc()), *words], folder, stop)
         return (folder / "out.o").read_bytes()
 
 
@@ -195,8 +198,8 @@ def parse_resources(text: str) -> dict[str, Resources]:
     return found
 
 
-def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def _run(command: list[str], folder: Path, stop: threading.Event | None = None) -> str:
+    done = run(command, folder, stop)
     if done.returncode:
         raise LoweringError(
             f"`{' '.join([Path(command[0]).name, *command[1:]])}` must succeed; got exit code {done.returncode}:\n"

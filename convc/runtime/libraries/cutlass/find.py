@@ -32,6 +32,13 @@ class Headers:
         """What nvcc is given with -I."""
         return self.root / "include", self.root / "tools/util/include"
 
+    @property
+    def problem(self) -> str:
+        """Why modules cannot be built with them, "" if they can."""
+        if self.version >= _LEAST:
+            return ""
+        return f"CUTLASS must be version {'.'.join(map(str, _LEAST))} or newer; got {self}"
+
     def __str__(self) -> str:
         return f"{'.'.join(map(str, self.version))}, {self.root}"
 
@@ -70,11 +77,8 @@ def require_cutlass() -> Headers:
             "Install them with `pip install 'convc[cutlass]'`, or compile the model with another algorithm. "
             "Where the module runs, nothing of CUTLASS is needed."
         )
-    if found.version < _LEAST:
-        raise ToolchainError(
-            f"CUTLASS must be version {'.'.join(map(str, _LEAST))} or newer; got {found}. "
-            "Install it with `pip install --upgrade 'convc[cutlass]'`."
-        )
+    if found.problem:
+        raise ToolchainError(f"{found.problem}. Install it with `pip install --upgrade 'convc[cutlass]'`.")  # fmt: skip
     return found
 
 

@@ -1,0 +1,59 @@
+"""A compiler that takes minutes ends whole and at once, and its temporary files lie where they are cleared away."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from convc.schedules.cuda.compiler_run import run
+
+# As nvcc does: the driver waits, a child works; its number is told once it runs.
+DRIVER = "sleep 300 & echo $! > part; mv part child; wait"
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for_end(pid: int) -> None:
+    """A killed process closes its files before it is gone."""
+    for _ in range(600):
+        if not is_running(pid):
+            return
+        threading.Event().wait(0.1)
+    raise AssertionError(f"process {pid} runs on")
+
+
+def child(folder: Path) -> int:
+    number = folder / "child"
+    for _ in range(600):
+        if number.is_file():
+            return int(number.read_text())
+        threading.Event().wait(0.1)
+    raise AssertionError("the driver did not start its child within a minute")
+
+
+def test_what_it_says_and_where_its_files_lie(tmp_path):
+    done = run(["sh", "-c", "mktemp; echo problem >&2; exit 3"], tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == "problem\n"
+    assert Path(done.stdout.strip()).parent == tmp_path
+
+
+def test_stop_ends_the_driver_and_its_children(tmp_path):
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, ["sh", "-c", DRIVER], tmp_path, stop)
+        pid = child(tmp_path)
+        assert is_running(pid)
+        stop.set()
+        with pytest.raises(CancelledError):
+            running.result()
+    wait_for_end(pid)

@@ -98,7 +98,7 @@ class TuneView:
         if self._live is not None:
             self._live.update(self._table(session), refresh=True)
             return
-        if session.current is not None and session.slow_builds and session.current.task.name not in self._slow:  # fmt: skip
+        if session.current is not None and _slow(session) and session.current.task.name not in self._slow:  # fmt: skip
             self._slow.add(session.current.task.name)
             self._output.note(f"{_clock(session)} {session.current.task.name}: building {_building(session)}")  # fmt: skip
         for index, layer in enumerate(session.layers):
@@ -138,10 +138,17 @@ def _line(layer: Layer) -> str:
     return f"{layer.task.name}: {setting.algorithm} {seconds(time)} (estimate {seconds(layer.estimate)}{roofline}), {layer.search.measured} trials"
 
 
+def _slow(session: Session) -> list[str]:
+    # What a session has imported; not before, as `convc --help` would.
+    from convc.tuning.buildable import slow_builds
+
+    return slow_builds(session.building, session.target)
+
+
 def _building(session: Session) -> str:
     """Return what is being built, and of which it takes minutes."""
     counts = ", ".join(f"{n} x {name}" for name, n in session.building.items())
-    slow = ", ".join(session.slow_builds)
+    slow = ", ".join(_slow(session))
     return f"{counts}; of {slow} each kernel takes about a minute, once on a machine" if slow else counts  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ from convc.schedules.policy import Policy
 from convc.target import Target
 from convc.tuning.tasks import Task
 
-__all__ = ["NeedsTools", "build_seconds", "buildable"]
+__all__ = ["NeedsTools", "build_seconds", "buildable", "slow_builds"]
 
 
 @runtime_checkable
@@ -65,3 +65,8 @@ def build_seconds(algorithm: str, target: Target) -> float:
     rows = backend_of(target).algorithms
     row = next((row for row in rows if row.name == algorithm), None)
     return row.build_seconds if isinstance(row, NeedsTools) else 0.0
+
+
+def slow_builds(algorithms: Iterable[str], target: Target) -> list[str]:
+    """Return those that another compiler takes minutes for."""
+    return [name for name in algorithms if build_seconds(name, target)]

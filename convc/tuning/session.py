@@ -123,11 +123,6 @@ class Session:
     def trials(self) -> int:
         return sum(self.counts.values())
 
-    @property
-    def slow_builds(self) -> list[str]:
-        """The algorithms among those being built that another compiler takes minutes for."""
-        return [name for name in self.building if build_seconds(name, self.target)]
-
     def over(self) -> bool:
         """Whether the time or the trials of this run are used up."""
         options = self.options
@@ -202,10 +197,7 @@ class Session:
         """Build and check settings, record those that fail, and return the others with their handles."""
         handles = {next(self._handles): setting for setting in settings}
         jobs = [
-            Build(
-                h, layer.task.problem, self.target, s.algorithm, s.knobs, self.options.seed,
-                build_seconds(s.algorithm, self.target),
-            )
+            Build(h, layer.task.problem, self.target, s.algorithm, s.knobs, self.options.seed, build_seconds(s.algorithm, self.target))
             for h, s in handles.items()
         ]  # fmt: skip
         self.building = Counter(s.algorithm for s in settings)

@@ -78,11 +78,9 @@ class Session:
     def __post_init__(self) -> None:
         policy, notes = buildable(self.options.policy, self.target, self.tasks)
         self.options = options = replace(self.options, policy=policy)
-        self.notes += notes
         self.device = self.device or device_name(self.target)
         contents = self.log.read()
-        self.notes += contents.notes(self.log.path)
-        self.notes += another_device(self.target)
+        self.notes += [*notes, *contents.notes(self.log.path), *another_device(self.target)]
         mine, _ = matching(contents.records, self.target, device=self.device)
         known = [] if options.fresh else [r for r in mine if r.mode == options.mode]
         self.layers = [Layer.of(t, self.target, self.limits, options) for t in self.tasks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ CASES = {
     "uneven": Case((1, 16, 9, 10), (16, 16, 3, 3), MaxPoolAttributes((3, 2), (2, 3), (2, 0, 1, 1)), geometry={"pads": (0, 1, 2, 1)}, knobs={"strip": 3}),
     "dilated": Case((1, 16, 15, 15), (16, 16, 3, 3), MaxPoolAttributes((2, 3), (1, 2), (1, 1, 0, 1), (3, 2)), geometry={"dilations": (2, 1)}, knobs={"strip": 5}),
     "clipped": Case((1, 16, 12, 12), (16, 16, 3, 3), STEM, geometry={"dilations": (9, 9), **_pads(9)}, knobs={"strip": 2, "rows": 1, "clip": 1}),
-    "gaps": Case((1, 16, 14, 14), (16, 16, 3, 3), MaxPoolAttributes((1, 2), (3, 3)), geometry=_pads(1), knobs={"strip": 2}),
+    "gaps": Case((1, 16, 14, 14), (16, 16, 3, 3), MaxPoolAttributes((1, 2), (3, 3)), geometry=_pads(1)),
     "no_bias": Case((1, 8, 10, 10), (16, 8, 1, 1), MAX2, steps=(), geometry={"strides": (2, 2)}),
     "mean": Case((1, 16, 12, 12), (32, 16, 3, 3), AveragePoolAttributes((2, 2), (2, 2)), geometry=_pads(1), knobs={"strip": 3}),
     "mean_padded": Case((1, 16, 11, 12), (16, 16, 3, 3), AveragePoolAttributes((4, 4), (2, 2), (1, 1, 1, 2)), geometry=_pads(1), knobs={"strip": 2}),
@@ -102,11 +103,10 @@ CASES = {
 }  # fmt: skip
 
 
-def graph_of(names: list[str]) -> Graph:
+def graph_of(cases: Mapping[str, Case]) -> Graph:
     """Return a graph of cases; a case's nodes are called `NAME.conv` and `NAME`."""
     b, rng, outputs = GraphBuilder("pools"), np.random.default_rng(0), {}
-    for name in names:
-        case = CASES[name]
+    for name, case in cases.items():
         spec = ConvSpec.of(case.data, case.weight, **case.geometry)
         x = b.input(f"x_{name}", TensorType(spec.data))
         extras = []
@@ -127,20 +127,20 @@ def graph_of(names: list[str]) -> Graph:
     return b.finish(outputs)
 
 
-def forced(graph: Graph, names: list[str], target: Target) -> Plan:
+def forced(graph: Graph, cases: Mapping[str, Case], target: Target) -> Plan:
     """Return the plan in which these pools join their convolutions, whatever the model says."""
-    algorithms = {f"{name}.conv": CASES[name].algorithm for name in names}
+    algorithms = {f"{name}.conv": case.algorithm for name, case in cases.items()}
     plan = select(graph, target, algo_for=algorithms)
     choices, chains = dict(plan.choices), []
-    for name in names:
+    for name, case in cases.items():
         node = graph[f"{name}.conv"]
         behind = pool_behind(graph, node, problem_of(graph, node))
         assert behind is not None
-        algorithm = backend_of(target).algorithm(CASES[name].algorithm)
+        algorithm = backend_of(target).algorithm(case.algorithm)
         assert model.supports(behind[1], algorithm) is None
         best = best_setting(behind[1], algorithm, algorithm.knobs(behind[1].layer, target), target, others=True)  # fmt: skip
         assert best is not None
-        knobs = {**best[0], **CASES[name].knobs}
+        knobs = {**best[0], **case.knobs}
         strip = knobs.pop("strip")
         choices[node.name] = replace(choices[node.name], knobs=knobs)
         chains.append(Chain((node.name, name), {"strip": strip}, "test", NAME))
@@ -163,44 +163,87 @@ SAMPLE = (
 )
 
 
-def agree(names: list[str], mcpu: str, folder: Path) -> None:
+def agree(cases: Mapping[str, Case], mcpu: str, folder: Path) -> None:
     """Compare one kernel for each of these pairs with the oracle, on one and on two threads."""
-    graph, target = graph_of(names), parse_target("llvm", mcpu, 2)
-    built = build(emit(graph, forced(graph, names, target), target), target)
+    graph, target = graph_of(cases), parse_target("llvm", mcpu, 2)
+    built = build(emit(graph, forced(graph, cases, target), target), target)
     built.export(folder / "pools.so")
     rng = np.random.default_rng(0)
     inputs = {n.name: whole_numbers(rng, n.type.shape) for n in graph.inputs}
     expected, results = interpret(graph, inputs), []
     for threads in (1, 2):
         results.append(load(folder / "pools.so", threads=threads).run(inputs))
-        for name in names:
-            case, actual, largest = CASES[name], results[-1][name], np.abs(expected[name]).max()
+        for name, case in cases.items():
+            actual, largest = results[-1][name], np.abs(expected[name]).max()
             if case.algorithm == "direct" and not case.divides:
                 assert_exact(actual, expected[name])
             else:
                 # Sums of whole numbers are exact, and a mean rounds its quotient, by a reciprocal; winograd's bound is on 16 channels.
                 limit = 4 * EPS if case.algorithm == "direct" else 64 * EPS
-                assert np.abs(actual - expected[name]).max() <= limit * largest, name
-    for name in names:
+                assert np.abs(actual - expected[name]).max() <= limit * largest, (name, case)
+    for name in cases:
         np.testing.assert_array_equal(results[0][name], results[1][name])
     steps = [s for s in built.manifest.steps if s.algorithm]
-    assert [s.node for s in steps] == [f"{name}.conv" for name in names]
-    assert [s.algorithm for s in steps] == [CASES[name].algorithm for name in names]
+    assert [s.node for s in steps] == [f"{name}.conv" for name in cases]
+    assert [s.algorithm for s in steps] == [case.algorithm for case in cases.values()]
+
+
+def some(*names: str) -> dict[str, Case]:
+    return {name: CASES[name] for name in names}
 
 
 @pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
 def test_one_kernel_gives_the_results_of_both(mcpu: str, tmp_path: Path):
-    agree(list(SAMPLE) if mcpu == "host" else ["stem", "mean_padded"], mcpu, tmp_path)
+    agree(some(*SAMPLE) if mcpu == "host" else some("stem", "mean_padded"), mcpu, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
 def test_one_kernel_gives_the_results_of_both_in_every_case(mcpu: str, tmp_path: Path):
-    agree(list(CASES), mcpu, tmp_path)
+    agree(CASES, mcpu, tmp_path)
+
+
+def drawn(rng: np.random.Generator) -> Case | None:
+    """Return a convolution and a pool of random geometry; None if there is no such pool."""
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return tuple(map(int, rng.integers(low, high + 1, 2)))  # type: ignore[return-value]
+
+    def below(limits: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(int(rng.integers(0, limit)) for limit in limits * 2)
+
+    kernel, strides, dilations = pair(1, 4), pair(1, 2), pair(1, 2)
+    channels, results = (int(rng.choice([3, 8, 16, 20, 40])) for _ in range(2))
+    geometry = {"strides": strides, "dilations": dilations, "pads": below(kernel)}
+    data = (int(rng.integers(1, 3)), channels, *pair(10, 20))
+    plane = ConvSpec.of(data, (results, channels, *kernel), **geometry).output[2:]
+    window, between = pair(1, 4), pair(1, 2)
+    options: dict[str, bool] = {"ceil_mode": bool(rng.integers(2))}
+    kind = [MaxPoolAttributes, AveragePoolAttributes][int(rng.integers(2))]
+    if kind is AveragePoolAttributes:
+        options["count_include_pad"] = bool(rng.integers(2))
+    pool = kind(window, pair(1, 4), below(window), between, **options)
+    if any((w - 1) * d + 1 > extent for w, d, extent in zip(window, between, plane, strict=True)):
+        return None
+    steps = [(), RELU, ADD][int(rng.integers(3))]
+    # Winograd is drawn where F(m, r) is one of stride-1 tiles and windows do not overlap.
+    tiles = max(kernel) > 1 and max(dilations) == 1 and channels > 3 and bool(rng.integers(2))
+    return Case(data, (results, channels, *kernel), pool, "winograd" if tiles else "direct", steps, geometry=geometry)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_one_kernel_gives_the_results_of_both_of_random_pairs(seed: int, tmp_path: Path):
+    rng, cases = np.random.default_rng(seed), {}
+    while len(cases) < 16:
+        case = drawn(rng)
+        if case is not None:
+            cases[f"c{len(cases)}"] = case
+    agree(cases, "host", tmp_path)
 
 
 def test_the_result_of_the_convolution_is_never_in_memory():
-    names = ["stem_whole", "winograd_odd"]
+    names = some("stem_whole", "winograd_odd")
     graph, target = graph_of(names), parse_target("llvm", "host", 1)
     program = emit(graph, forced(graph, names, target), target)
     convolved = {4 * graph[f"{name}.conv"].type.size for name in names}
@@ -221,7 +264,7 @@ def test_halves_are_rounded_once_and_the_greatest_is_the_same(dtype: str, tmp_pa
     target, results = parse_target("llvm", "host", 1), []
     data = rng.normal(size=spec.data).astype(numpy_dtype(dtype))
     for plan in (
-        forced(graph, ["two"], target),
+        forced(graph, some("two"), target),
         replace(select(graph, target, algo="direct"), chains=()),
     ):
         build(emit(graph, plan, target), target).export(tmp_path / f"{len(results)}.so")

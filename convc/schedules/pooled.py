@@ -9,7 +9,7 @@ WHEN            2-D images, float32 (halves stored); `direct` and `winograd` wit
                 so that its windows must not overlap, or there is one strip; nobody else reads y
 COST            the convolution's, and rows of y that two strips read once more. A rolling buffer would keep them, but strips are of one
                 group of channels and so are high: ResNet's first layer, 64 channels of 112 x 112 in groups of 32, has 4 of 29 rows, of
-                which 3 in 113 are computed twice: 38 us of 1320, of the 250 that the pool takes by itself.
+                which 3 in 113 are computed twice: 38 us, of the 170 to 250 that the pool takes by itself.
 ACCURACY        the convolution's; a greatest element is exact, a mean a chain of at most 1023 additions
 SOURCE          Alwani et al., MICRO'16 (fused layers)
 """

@@ -140,8 +140,9 @@ def cycles_apart(pooled: Pooled, algorithm: Algorithm, target: Target, own: Knob
 def pool_cycles(pooled: Pooled, target: Target, block: int) -> float:
     """Return the cycles of the pool as a kernel of its own, data and result from where they lie, half of the shorter hidden.
 
-    Beyond L2 it waits for its data as if they came from memory. Measured on one core of an Intel Xeon (Emerald Rapids): 64 channels of
-    224 x 224, 2x2, 1218 us, by this 1090; 128 of 112 x 112 582, 541; 3x3 with stride 2 of 64 of 112 x 112 250, 259.
+    Beyond L2 it waits for its data as if they came from memory. Measured on one core of an Intel Xeon (Emerald Rapids), in two runs, and
+    by this, in us: 2x2 on 64 channels of 224 x 224 1218 and 1129, 1009; on 128 of 112 x 112 582 and 493, 505; 3x3 with stride 2 on 64 of
+    112 x 112 250 and 170, 258.
     """
     nbytes = 4 * (math.prod(pooled.layer.spec.output) + math.prod(pooled.result))
     core = target.core

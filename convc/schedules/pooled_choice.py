@@ -164,20 +164,26 @@ class _Compared:
             if together.seconds >= apart.seconds:
                 return self._apart(pool, f"one kernel {ratio}")
             return self._together(layer, pool, together.knobs, ratio)
+        # A tile that was measured is kept before one that the model likes better.
         free = self.own.source in ("estimate", "neighbour")
-        best = best_setting(self.posed, algorithm, self.own.knobs, self.target, others=True)
+        answers = [self._estimated(layer, pool, algorithm, others) for others in (free, not free)]
+        return next((a for a in answers if a.chain is not None), answers[0])
+
+    def _estimated(self, layer: str, pool: str, algorithm: Algorithm, others: bool) -> PooledLayer:
+        """Return what the model says of the fastest strips, of the convolution's own tile or also of others."""
+        best = best_setting(self.posed, algorithm, self.own.knobs, self.target, others=others)
         if best is None:
             return self._apart(pool, "no strip of rows fits the L2 cache")
         knobs, cycles = best
-        limit = self.policy.workspace_limit
-        if limit is not None and model.workspace(self.posed, knobs) > limit:
-            return self._apart(pool, f"workspace must be at most {limit} bytes; got {model.workspace(self.posed, knobs)}")  # fmt: skip
+        limit, workspace = self.policy.workspace_limit, model.workspace(self.posed, knobs)
+        if limit is not None and workspace > limit:
+            return self._apart(pool, f"workspace must be at most {limit} bytes; got {workspace}")
         together = self.backend.seconds(cycles * _caution(knobs), self.target)
         apart, alone = self._seconds_apart(algorithm)
+        gain = _OF_BOTH if self.own.source in ("estimate", "neighbour") else _OF_BOTH_TUNED
         same = {**knobs, **self.own.knobs} == dict(knobs)
-        wanted = _OF_THE_POOL * alone if same else (_OF_BOTH if free else _OF_BOTH_TUNED) * apart
         ratio = f"estimated {apart / together:.2f} x faster than two"
-        if apart - together < wanted:
+        if apart - together < (_OF_THE_POOL * alone if same else gain * apart):
             return self._apart(pool, f"one kernel {ratio}")
         return self._together(layer, pool, knobs, ratio)
 

@@ -386,6 +386,20 @@ def test_measured_times_decide_where_one_kernel_and_two_are_measured():
     assert "estimated" in plan(1.0, 1.25, error=1.0).chains[0].reason
 
 
+def test_a_measured_tile_is_kept_where_its_strips_pay():
+    graph = network(PAIR)
+    problem = problem_of(graph, graph["y"])
+    own = select(graph, XEON, policy=Policy(exclude=(NAME,)))["y"]
+    # Slower by the model than another tile, but measured: as long as no record says more, its own strips are compared.
+    slower = {**own.knobs, "planes": 0, "rows": 1}
+    plan = select(
+        graph, XEON, records={problem.key: (Measurement(own.algorithm, slower, 1.0, 1e-7),)}
+    )
+    assert plan["y"].source == "record"
+    assert dict(plan["y"].knobs) == slower
+    assert [dict(c.knobs) for c in plan.chains] == [{"strip": 2}]
+
+
 def test_the_tuner_measures_one_kernel_and_two():
     graph = network(PAIR)
     (task,) = chain_tasks_of(graph, XEON, Policy())

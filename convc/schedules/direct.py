@@ -55,6 +55,10 @@ _FEW_CHANNELS = 4
 # are -> gathered, in us: 256 -> 512 channels from 56 x 56 1473 -> 1275, 512 from 28 x 28 1282 -> 1161, 1024 from 14 x 14 1273 -> 1239.
 _STRIDED: Final = 1.12
 
+# A panel larger than this is gone before the next tile reads it: 3x3, 2048 -> 256 channels, taps 36 apart, on 65 x 65 points, panels of
+# 1.2 MB: 534 ms in tiles of 1 x 13 points, 346 in tiles of 3 x 9; Winograd 318.
+_MOST_OF_L2: Final = 0.75
+
 # The part of the weights' stream that FMAs do not hide where whole panels are fetched ahead. On a core of an Intel Xeon, in us: 1x1 512 ->
 # 2048 at 7 x 7 650, of which FMAs 577 and the stream 250; 3x3 stride 2, 256 -> 512 from 14 x 14 727, 650 and 280; 512 -> 512 1550 with
 # panels of 295 KB, 1870 with such as do not fit.
@@ -156,6 +160,10 @@ class Direct:
             compute *= _STRIDED
         stream = 4 * math.prod(spec.weight) / target.memory_bytes
         panel = 4 * c * math.prod(spec.kernel) * knobs["vectors"] * knobs["block"]
+        if panel > _MOST_OF_L2 * target.l2_bytes:
+            # Every tile reads the panel anew from where it comes from.
+            stream *= -(-rows // tile.rows) * -(-cols // tile.cols)
+            stream *= clipping.share(spec, _tile(spec, knobs)) if knobs.get("clip") else 1.0
         uncovered = core.uncovered
         if two_panels_fit(panel, target):
             # Fetched while the panel before is read, and not just before it is read itself.

@@ -12,6 +12,8 @@ import msgspec
 
 from convc.errors import TuningError
 from convc.ir.graph import Graph, Node
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import are_knobs_of
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
 from convc.schedules.op_choice import has_choice, op_algorithm, op_key
@@ -114,6 +116,8 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
             posing = posed(problem, algorithm, target)
             refused = isinstance(posing, Unsupported)
             names = set() if refused else set(algorithm.knobs(posing, target))
+            if names and are_knobs_of(algorithm, names, locked.knobs):
+                names = set(locked.knobs)  # a library's settled ones are more
             return _with_knobs(node.name, locked, names)
 
         other = None if layer.otherwise is None else with_knobs(layer.otherwise)
@@ -126,7 +130,20 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
             return _with_knobs(node.name, layer, set())
         row = weight_gradient_named(layer.algorithm, target)
         names = set() if row.supports(spec, target) else set(row.knobs(spec, target))
-        return _with_knobs(node.name, layer, names)
+        return replace(
+            _with_knobs(node.name, layer, names),
+            otherwise=self._own_gradient(node.name, layer, spec, target),
+        )
+
+    def _own_gradient(
+        self, name: str, layer: LockedLayer, spec: ConvSpec, target: Target
+    ) -> Choice | None:
+        """Return what stands beside a library's weight gradient."""
+        own = layer.otherwise
+        if own is None or own.algorithm == PLAIN_LOOPS:
+            return None if own is None else _with_knobs(name, own, set())
+        row = weight_gradient_named(own.algorithm, target)
+        return _with_knobs(name, own, set(row.knobs(spec, target)))
 
     def _operation(self, graph: Graph, node: Node, target: Target) -> Choice:
         layer = _fitting(self.operations, node.name, op_key(graph, node))

@@ -29,7 +29,7 @@ from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.product_calls import product_calls
 from convc.lowering.products import product_of
-from convc.lowering.program import Call, Program
+from convc.lowering.program import Argument, Call, Program
 from convc.lowering.quantized_call import quantized_call
 from convc.lowering.stored import narrowed, widened
 from convc.schedules import bottleneck, bottleneck_model, gated, pooled
@@ -38,9 +38,13 @@ from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
 from convc.schedules.op_choice import OWN, op_key
 from convc.schedules.operators import OPERATORS, OpAlgorithm
-from convc.schedules.plan import Chain, Plan
+from convc.schedules.plan import Chain, Choice, Plan
 from convc.schedules.select import is_convolution
-from convc.schedules.weight_gradients import WeightGradient, weight_gradient_spec
+from convc.schedules.weight_gradients import (
+    PLAIN_LOOPS,
+    weight_gradient_named,
+    weight_gradient_spec,
+)
 from convc.target import Target
 
 __all__ = ["emit"]
@@ -98,8 +102,8 @@ class _Emitter:
             self._chain(unit, chain)
         elif is_convolution(node):
             self.convolutions.emit(node, unit.nodes[0] if chain is not None else None)
-        elif (row := gradient_row(node, self.plan, self.target)) is not None:
-            self._weight_gradient(node, row)
+        elif gradient_row(node, self.plan, self.target) is not None:
+            self._weight_gradient(node)
         elif (product := product_of(self.graph, node, self.target)) is not None:
             for call in product_calls(self.graph, node, product, self.places, self.target):
                 self.calls.add(call)
@@ -134,31 +138,69 @@ class _Emitter:
             Call(kernel, tuple(arguments), node.name, node.op, "bottleneck", chain.reason, chain.knobs, key, posed.flops)
         )  # fmt: skip
 
-    def _weight_gradient(self, node: Node, row: WeightGradient) -> None:
-        spec, choice = weight_gradient_spec(self.graph, node), self.plan.gradients[node.name]
-        knobs = dict(choice.knobs)
-        wants = row.operands(spec, knobs)
+    def _weight_gradient(self, node: Node) -> None:
+        choice, result = self.plan.gradients[node.name], self.places.write(node)
+        own = choice.otherwise
+        if own is None:
+            self.calls.add(self._gradient_call(node, choice, result))
+            return
+        with self.calls.aside() as made:
+            if own.algorithm == PLAIN_LOOPS:
+                self.calls.add(self._loops(node, own, result))
+            else:
+                self.calls.add(self._gradient_call(node, own, result, beside=True))
+        call = self._gradient_call(node, choice, result, falls=True)
+        self.calls.add(replace(call, otherwise=tuple(made)))
+
+    def _loops(self, node: Node, own: Choice, result: Argument) -> Call:
+        """Return the call of a weight gradient's own computation, beside a library's."""
+        arguments = (*(self.places.apart(i, 0) for i in node.inputs), result)
+        views = [a.view for a in arguments]
+        kernel = unit_kernel(self.graph, Unit((node,)), 0, self.target, views, {})
+        spec = weight_gradient_spec(self.graph, node)
+        return Call(kernel, arguments, node.name, node.op, own.algorithm, own.reason, {}, spec.key, spec.flops)  # fmt: skip
+
+    def _gradient_call(
+        self,
+        node: Node,
+        choice: Choice,
+        result: Argument,
+        *,
+        beside: bool = False,
+        falls: bool = False,
+    ) -> Call:
+        """Return a weight gradient's call; `beside` a library's, which `falls` is."""
+        spec, knobs = weight_gradient_spec(self.graph, node), dict(choice.knobs)
+        row = weight_gradient_named(choice.algorithm, self.target)
+        wants, layout = row.operands(spec, knobs), row.gradient_layout(knobs)
         if self.backend.parallel_cycles is not None:
             cycles = row.cycles(spec, self.target)
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
-        data = self.places.read(node.inputs[0], wants.data.block, wants.border)
-        layout = row.gradient_layout(knobs)
-        gradient = self.places.read(node.inputs[1], layout.block)
-        arguments = (seen(data, wants.data), seen(gradient, layout), self.places.write(node))
-        views = [a.view for a in arguments]
-        kernel = weight_gradient_kernel(row, spec, self.target, knobs, views)
-        self.calls.add(
-            Call(
-                kernel,
-                arguments,
-                node.name,
-                node.op,
-                choice.algorithm,
-                choice.reason,
-                choice.knobs,
-                spec.key,
-                spec.flops,
+        x, dy = node.inputs
+        if beside:
+            assert not wants.border, f"{row.NAME} must read no halo beside a library's call"
+            data, gradient = (
+                self.places.apart(x, wants.data.block),
+                self.places.apart(dy, layout.block),
             )
+        else:
+            data, gradient = (
+                self.places.read(x, wants.data.block, wants.border),
+                self.places.read(dy, layout.block),
+            )
+        arguments = (seen(data, wants.data), seen(gradient, layout), result)
+        views = [a.view for a in arguments]
+        kernel = weight_gradient_kernel(row, spec, self.target, knobs, views, falls=falls)
+        return Call(
+            kernel,
+            arguments,
+            node.name,
+            node.op,
+            choice.algorithm,
+            choice.reason,
+            choice.knobs,
+            spec.key,
+            spec.flops,
         )
 
     def _other(self, unit: Unit) -> None:

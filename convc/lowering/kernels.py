@@ -104,16 +104,24 @@ def packing_kernel(
 
 
 def weight_gradient_kernel(
-    row: WeightGradient, spec: ConvSpec, target: Target, knobs: Knobs, views: Sequence[View]
+    row: WeightGradient,
+    spec: ConvSpec,
+    target: Target,
+    knobs: Knobs,
+    views: Sequence[View],
+    *,
+    falls: bool = False,
 ) -> Kernel:
-    """Return the kernel of the weight gradient of the convolution `spec`."""
+    """Return the kernel of the weight gradient of the convolution `spec`; `falls` as `conv_kernel` has it."""
 
     def make() -> tirx.PrimFunc:
         func = te.create_prim_func(row.compute(spec, knobs))
-        return backend_of(target).schedules[f"weight_gradient_{row.NAME}"](func, knobs, target)
+        func = backend_of(target).schedules[f"weight_gradient_{row.NAME}"](func, knobs, target)
+        return refusable(func) if falls else func
 
     stem = f"weight_gradient_{row.NAME}_{spec.key.split('-pd')[0]}"
-    return named_kernel(stem, (spec.key, sorted(knobs.items())), views, make)
+    parts = (spec.key, sorted(knobs.items()), *(["falls"] if falls else []))
+    return named_kernel(stem, parts, views, make)
 
 
 def dense_kernel(

@@ -28,6 +28,7 @@ __all__ = [
     "Operands",
     "Problem",
     "Settles",
+    "are_knobs_of",
     "channel_block",
     "channel_blocks",
     "gathered_halo",
@@ -197,6 +198,17 @@ class Settles(Protocol):
     def settled(self, knobs: Knobs, words: str) -> Knobs:
         """Return the knobs that say what the answer says, so that nothing is decided anew where a module runs."""
         ...
+
+    def is_setting(self, name: str) -> bool:
+        """Whether a knob of this name is the library's own, of which settled knobs have any number."""
+        ...
+
+
+def are_knobs_of(algorithm: Algorithm, names: Iterable[str], knobs: Iterable[str]) -> bool:
+    """Whether knobs are those of an algorithm, `names`, and besides only what a library's have when they are settled."""
+    own, given = set(names), set(knobs)
+    more = given - own
+    return own <= given and (not more or (isinstance(algorithm, Settles) and all(map(algorithm.is_setting, more))))  # fmt: skip
 
 
 def channel_block(channels: int, target: Target) -> int:

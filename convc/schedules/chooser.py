@@ -13,10 +13,10 @@ from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
 from convc.schedules.backend import backend_of
 from convc.schedules.offers import Offers, OnRequest, Refusable, admissible
 from convc.schedules.plan import Choice
-from convc.schedules.policy import PREFERENCE, Policy
+from convc.schedules.policy import PREFERENCE, THE_POLICY, Policy
 from convc.target import Target
 
-__all__ = ["AUTO", "Chooser", "matches", "named_algorithms", "wishes"]
+__all__ = ["AUTO", "Chooser", "asked_for", "matches", "named_algorithms", "wishes"]
 
 AUTO: Final = "auto"
 
@@ -37,6 +37,24 @@ def matches(name: str, pattern: str) -> bool:
     """Whether a pin's pattern means the node."""
     # A name may hold brackets itself, which a pattern would read as a set of characters.
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+def asked_for(name: str, algo: str, pins: Mapping[str, str], policy: Policy) -> dict[str, str]:
+    """Return what is asked for wherever it applies -> who asks: --algo, a pin that means convolutions, too, the policy.
+
+    Args:
+        name: of a node that is no convolution.
+        algo: the algorithm for all layers that it applies to.
+        pins: node name pattern -> algorithm.
+        policy: of the choice.
+    """
+    asked = {} if algo == AUTO else {algo: f"--algo {algo}"}
+    for pattern, algorithm in pins.items():
+        if matches(name, pattern) and algorithm != AUTO:
+            asked.setdefault(algorithm, f"--algo-for {pattern}")
+    for algorithm in (*policy.require, *policy.prefer, *policy.include):
+        asked.setdefault(algorithm, THE_POLICY)
+    return asked
 
 
 class Chooser:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from convc.schedules import packing
-from convc.schedules.algorithm import Algorithm, Problem, knob_space
+from convc.schedules.algorithm import Algorithm, Problem, are_knobs_of, knob_space
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
 from convc.schedules.generic import reorder_cycles
@@ -189,7 +189,9 @@ def _measured(
     best: dict[tuple[int, int], Offer] = {}
     names = set(algorithm.knobs(problem, target))
     for m in own:
-        if m.algorithm != algorithm.name or m.error > policy.record_error or set(m.knobs) != names:
+        if m.algorithm != algorithm.name or m.error > policy.record_error:
+            continue
+        if not are_knobs_of(algorithm, names, m.knobs):
             continue
         wants = algorithm.operands(problem, target, m.knobs)
         blocks = (wants.data.block, wants.result.block)

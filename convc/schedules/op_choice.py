@@ -18,7 +18,7 @@ from convc.ir.text.printer import print_attributes
 from convc.schedules.backend import backend_of
 from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Candidate, Choice, Unsupported
-from convc.schedules.policy import Policy
+from convc.schedules.policy import THE_POLICY, Policy
 from convc.target import Target
 
 __all__ = ["OWN", "Asked", "choose_op", "has_choice", "op_algorithm", "op_key"]
@@ -118,7 +118,7 @@ def choose_op(graph: Graph, node: Node, target: Target, asked: Asked, policy: Po
 
 def _wishes(asked: Asked, policy: Policy) -> dict[str, str]:
     named = (*policy.require, *policy.prefer, *policy.include)
-    return {**dict.fromkeys(named, "the policy"), **(asked.wishes or {})}
+    return {**dict.fromkeys(named, THE_POLICY), **(asked.wishes or {})}
 
 
 def _candidate(

@@ -17,10 +17,13 @@ from typing import Final, Literal
 
 from convc.errors import InvalidKnobsError, unknown_name
 
-__all__ = ["RECORD_ERROR", "Policy"]
+__all__ = ["RECORD_ERROR", "THE_POLICY", "Policy"]
 
 # Of the layer's greatest result. F(5, 3) is below it up to 512 channels, F(6, 3) up to 64; both measured at C = 8, 64, 256.
 RECORD_ERROR: Final = 1e-5
+
+# Who asks, in reasons.
+THE_POLICY: Final = "the policy"
 
 # A preferred algorithm is taken if it is at most this much slower than the fastest.
 PREFERENCE: Final = 1.1

@@ -17,7 +17,7 @@ from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
 from convc.schedules.chains import NAME, Alone, chains_of
-from convc.schedules.chooser import AUTO, Chooser, matches, named_algorithms, wishes
+from convc.schedules.chooser import AUTO, Chooser, asked_for, matches, named_algorithms, wishes
 from convc.schedules.dual import solved
 from convc.schedules.gated import NAME as GATED
 from convc.schedules.gated import gated_layers
@@ -156,7 +156,7 @@ def select(
     return Plan(
         choices,
         (*chains, *pooled, *gated),
-        {n.name: _gradient(graph, n, target, pins) for n in gradients},
+        {n.name: _gradient(graph, n, target, algo, pins, policy) for n in gradients},
         {n.name: choose_op(graph, n, target, _asked(graph, n, algo, pins), policy) for n in operations},
     )  # fmt: skip
 
@@ -174,7 +174,9 @@ def _asked(graph: Graph, node: Node, algo: str, pins: Mapping[str, str]) -> Aske
     return Asked(wishes=wishes)
 
 
-def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str]) -> Choice:
+def _gradient(
+    graph: Graph, node: Node, target: Target, algo: str, pins: Mapping[str, str], policy: Policy
+) -> Choice:
     # A pattern that matches convolutions, too, is about those.
     names = [n.name for n in graph.nodes if is_convolution(n)]
     own = (p for p in pins if matches(node.name, p) and not any(matches(n, p) for n in names))
@@ -190,6 +192,8 @@ def _gradient(graph: Graph, node: Node, target: Target, pins: Mapping[str, str])
         by=by,
         accumulate=a.accumulate,
         wishes=named_algorithms(a.algorithm),
+        asked=asked_for(node.name, algo, pins, policy),
+        policy=policy,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from tvm import te
@@ -17,6 +18,7 @@ from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Candidate, Choice, Knobs, Unsupported
+from convc.schedules.policy import THE_POLICY, Policy
 from convc.target import Target
 
 __all__ = [
@@ -33,7 +35,10 @@ PLAIN_LOOPS: Final = "plain"
 
 
 class WeightGradient(Protocol):
-    """A way to compute a weight gradient; the functions are of the forward convolution."""
+    """A way to compute a weight gradient; the functions are of the forward convolution.
+
+    One with ON_REQUEST, what is said where nobody has asked for it, is a library's: an estimate does not choose it.
+    """
 
     @property
     def NAME(self) -> str: ...  # noqa: N802 (a module's constant)
@@ -75,8 +80,10 @@ def choose_weight_gradient(
     by: str = "",
     accumulate: str = "",
     wishes: Sequence[str] = (),
+    asked: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
 ) -> Choice:
-    """Return the choice for one weight gradient: the pinned row, the first wish that applies, or the fastest by estimate.
+    """Return the choice for a weight gradient: the pinned row, the first wish that applies, what is asked for, or the fastest estimate.
 
     Args:
         spec: the forward convolution.
@@ -86,20 +93,25 @@ def choose_weight_gradient(
         by: who asks for it.
         accumulate: element type of the sums, where it is not the usual one.
         wishes: what the model asks for, in order of preference.
+        asked: libraries that are asked for where they apply -> who asks.
+        policy: which may exclude one, and says whether convc's own stands beside it.
 
     Raises:
         UnknownNameError: if there is no row called `pinned`.
         UnsupportedConvError: if it does not apply; says why and which do.
     """
-    backend, rows = backend_of(target), []
+    backend, rows, policy, asked = backend_of(target), [], policy or Policy(), asked or {}
     for row in backend.weight_gradients:
         refusal = row.supports(spec, target)
         if accumulate not in ("", accumulator(spec.dtype)):
             usual = accumulator(spec.dtype)
             refusal = Unsupported(f"accumulate must be {usual}; got {accumulate}")
+        if refusal is None and on_request(row) and not policy.allows(row.NAME):
+            refusal = Unsupported("excluded by the policy")
         if refusal is None:
             seconds = backend.seconds(row.cycles(spec, target), target)
-            rows.append(Candidate(row.NAME, "estimate", row.knobs(spec, target), seconds))
+            knobs = _within(row.knobs(spec, target), policy)
+            rows.append(Candidate(row.NAME, "estimate", knobs, seconds))
         else:
             rows.append(Candidate(row.NAME, refusal.reason, {}, None))
     terms = spec.data[0] * math.prod(spec.output[2:])
@@ -112,7 +124,11 @@ def choose_weight_gradient(
         raise UnsupportedConvError(
             f"weight gradient '{pinned}' cannot compute '{name}': {why}. These can: {', '.join(usable)}."
         )
-    best, *rivals = sorted(usable.values(), key=lambda r: r.seconds or 0.0)
+    libraries = {row.NAME for row in backend.weight_gradients if on_request(row)}
+    own = [r for r in usable.values() if r.algorithm not in libraries]
+    best, *rivals = sorted(own, key=lambda r: r.seconds or 0.0)
+    library = next((name for name in asked if name in libraries), "")
+    otherwise = None
     granted = next((wish for wish in wishes if wish in usable), "")
     refused = [
         f"{wish} asked for, but {_refusal(wish, rows)}" for wish in wishes if wish not in usable
@@ -121,15 +137,39 @@ def choose_weight_gradient(
         best, reason = usable[granted], "; ".join(["asked for by the model", *refused])
     elif pinned:
         best, reason = usable[pinned], f"pinned by {by}"
+    elif library in usable:
+        if policy.fallback and asked[library] == THE_POLICY:
+            otherwise = Choice(
+                best.algorithm, best.knobs, f"for devices whose {library} refuses it"
+            )
+        best, reason = usable[library], f"asked for by {asked[library]}"
     elif rivals:
         ratio = (rivals[0].seconds or 0.0) / (best.seconds or 1.0)
         reason = f"estimated {ratio:.2f} x faster than {rivals[0].algorithm}"
     else:
         others = "; ".join(f"{r.algorithm}: {r.reason}" for r in rows if r.seconds is None)
         reason = f"the only one that applies ({others})"
+    if library and library not in usable:
+        refused.append(f"{library} asked for, but {_refusal(library, rows)}")
     if refused and not (pinned or granted):
         reason = "; ".join([*refused, reason])
-    return Choice(best.algorithm, best.knobs, reason, tuple(rows))
+    rows = [replace(r, reason=on_request(weight_gradient_named(r.algorithm, target))) if r.algorithm in libraries and r.seconds else r for r in rows]  # fmt: skip
+    return Choice(best.algorithm, best.knobs, reason, tuple(rows), otherwise=otherwise)
+
+
+def _within(knobs: Knobs, policy: Policy) -> Knobs:
+    """Return a library's knobs as the policy bounds them; others have none of these."""
+    bounded = dict(knobs)
+    if policy.deterministic and "deterministic" in knobs:
+        bounded["deterministic"] = 1
+    if policy.workspace_limit is not None and "workspace_mib" in knobs:
+        bounded["workspace_mib"] = min(knobs["workspace_mib"], policy.workspace_limit >> 20)
+    return bounded
+
+
+def on_request(row: WeightGradient) -> str:
+    """Return what is said where nobody has asked for the row; "" if an estimate may choose it."""
+    return getattr(row, "ON_REQUEST", "")
 
 
 def _refusal(wish: str, rows: Sequence[Candidate]) -> str:

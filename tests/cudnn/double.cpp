@@ -9,8 +9,11 @@
 #include <cstring>
 #include <dlfcn.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -81,10 +84,22 @@ const Engine ENGINES[] = {
 };
 const unsigned USUAL = 0b11101;
 
+// cuDNN may be called from several threads, but each handle by one at a time: a second call on one that is inside is an error here.
+std::recursive_mutex everything;
+using Guard = std::unique_lock<std::recursive_mutex>;
+std::condition_variable_any came;
+
 std::set<Descriptor*> living;
-std::string last, story;
+std::map<Descriptor*, Descriptor*> inner;  // a configuration's engine, that heuristics have made with it
+thread_local std::string last;
+std::string story;
 unsigned offered = USUAL;
-void* stream = nullptr;
+struct Open {  // a handle
+  void* stream = nullptr;
+  bool busy = false;
+};
+std::set<Open*> handles;
+int wanted_together = 0, together = 0;  // see cudnn_double_meet
 struct Failure {
   int nth;
   Status status;
@@ -95,6 +110,12 @@ Status refuse(const std::string& why, Status status = STATUS_BAD_PARAM) {
   last = "the double: " + why;
   return status;
 }
+// A handle that is there and inside no other thread's call.
+Open* usable(Handle handle) {
+  auto found = handles.find(static_cast<Open*>(handle));
+  return found == handles.end() || (*found)->busy ? nullptr : *found;
+}
+
 // The status that a test has asked for, else success.
 Status ordered(const char* name) {
   auto found = failures.find(name);
@@ -107,6 +128,7 @@ Status ordered(const char* name) {
   return refuse(std::string(name) + " fails on demand", status);
 }
 #define OBEY(NAME) \
+  Guard guard(everything); \
   if (const Status wanted = ordered(NAME); wanted != STATUS_SUCCESS) return wanted
 
 size_t width(int type) {
@@ -384,11 +406,24 @@ void give(int64_t room, int64_t* count, void* out, const std::vector<T>& values)
 
 extern "C" {
 
-void cudnn_double_fail(const char* name, int nth, int status) { failures[name] = {nth, status}; }
-void cudnn_double_forget() { failures.clear(); }
+void cudnn_double_fail(const char* name, int nth, int status) {
+  const Guard guard(everything);
+  failures[name] = {nth, status};
+}
+void cudnn_double_forget() {
+  const Guard guard(everything);
+  failures.clear();
+}
 void cudnn_double_offer(unsigned mask) { offered = mask ? mask : USUAL; }
+// From now on an execution waits until so many are inside at once; one that waits for 20 s fails.
+void cudnn_double_meet(int calls) {
+  const Guard guard(everything);
+  wanted_together = calls;
+  together = 0;
+}
 const char* cudnn_double_log() {
-  static std::string told;
+  const Guard guard(everything);
+  static thread_local std::string told;
   told.swap(story);
   story.clear();
   return told.c_str();
@@ -414,13 +449,23 @@ void cudnnGetLastErrorString(char* text, size_t room) { snprintf(text, room, "%s
 Status cudnnCreate(Handle* handle) {
   OBEY("cudnnCreate");
   story += "create;";
-  return *handle = &story, STATUS_SUCCESS;
+  auto* made = new Open;
+  handles.insert(made);
+  return *handle = made, STATUS_SUCCESS;
 }
-Status cudnnDestroy(Handle) { return story += "destroy;", STATUS_SUCCESS; }
+Status cudnnDestroy(Handle handle) {
+  const Guard guard(everything);
+  Open* open = usable(handle);
+  if (!open) return refuse("a handle that is there and that nobody uses");
+  handles.erase(open);
+  delete open;
+  return story += "destroy;", STATUS_SUCCESS;
+}
 Status cudnnSetStream(Handle handle, Stream wanted) {
   OBEY("cudnnSetStream");
-  if (handle != &story) return refuse("no handle");
-  return stream = wanted, STATUS_SUCCESS;
+  Open* open = usable(handle);
+  if (!open) return refuse("a handle that is there and that nobody uses");
+  return open->stream = wanted, STATUS_SUCCESS;
 }
 
 Status cudnnBackendCreateDescriptor(int type, RawDescriptor* out) {
@@ -430,9 +475,11 @@ Status cudnnBackendCreateDescriptor(int type, RawDescriptor* out) {
   return *out = made, STATUS_SUCCESS;
 }
 Status cudnnBackendDestroyDescriptor(RawDescriptor raw) {
+  const Guard guard(everything);
   Descriptor* d = as(raw);
   if (!d) return refuse("destroyed twice");
   living.erase(d);
+  if (auto own = inner.find(d); own != inner.end()) living.erase(own->second), inner.erase(own);
   // Its memory stays: an address that comes again would hide a use after the end.
   return STATUS_SUCCESS;
 }
@@ -470,7 +517,9 @@ Status cudnnBackendFinalize(RawDescriptor raw) {
   }
   if (d->type == BACKEND_ENGINE_DESCRIPTOR && !engine_by(d->integers(ATTR_ENGINE_GLOBAL_INDEX)[0]))
     return refuse("there is no engine " + std::to_string(d->integers(ATTR_ENGINE_GLOBAL_INDEX)[0]), STATUS_NOT_SUPPORTED);
-  if (d->type == BACKEND_EXECUTION_PLAN_DESCRIPTOR) OBEY("plan");
+  if (d->type == BACKEND_EXECUTION_PLAN_DESCRIPTOR) {
+    OBEY("plan");
+  }
   if (d->type == BACKEND_ENGINEHEUR_DESCRIPTOR) story += "heuristics " + std::to_string(d->enumerator(ATTR_ENGINEHEUR_MODE)) + ";";
   d->finalized = true;
   return STATUS_SUCCESS;
@@ -490,6 +539,7 @@ Status cudnnBackendGetAttribute(RawDescriptor raw, int name, int, int64_t room, 
       if (!configuration || configuration->type != BACKEND_ENGINECFG_DESCRIPTOR) return refuse("results must be engine configurations");
       auto* engine = new Descriptor{BACKEND_ENGINE_DESCRIPTOR, false, {}};
       living.insert(engine);
+      inner[configuration] = engine;
       engine->attributes[ATTR_ENGINE_OPERATION_GRAPH] = d->attributes[ATTR_ENGINEHEUR_OPERATION_GRAPH];
       const char* id = reinterpret_cast<const char*>(&engines[i]->id);
       engine->attributes[ATTR_ENGINE_GLOBAL_INDEX] = {TYPE_INT64, 1, std::vector<char>(id, id + 8)};
@@ -534,7 +584,8 @@ Status cudnnBackendGetAttribute(RawDescriptor raw, int name, int, int64_t room, 
 Status cudnnBackendExecute(Handle handle, RawDescriptor raw_plan, RawDescriptor raw_pack) {
   OBEY("cudnnBackendExecute");
   Descriptor *plan = as(raw_plan), *pack = as(raw_pack);
-  if (handle != &story || !plan || !pack || !sound(plan) || !sound(pack)) return refuse("handle, plan or variant pack is not sound");
+  Open* opened = usable(handle);
+  if (!opened || !plan || !pack || !sound(plan) || !sound(pack)) return refuse("handle, plan or variant pack is not sound");
   const Descriptor* engine = plan->child(ATTR_EXECUTION_PLAN_ENGINE_CONFIG)->child(ATTR_ENGINECFG_ENGINE);
   const Engine* used = engine_by(engine->integers(ATTR_ENGINE_GLOBAL_INDEX)[0]);
   const auto ids = pack->integers(ATTR_VARIANT_PACK_UNIQUE_IDS), addresses = pack->integers(ATTR_VARIANT_PACK_DATA_POINTERS);
@@ -544,6 +595,14 @@ Status cudnnBackendExecute(Handle handle, RawDescriptor raw_plan, RawDescriptor 
   // The double computes on the host in what stands for device memory.
   auto* open = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "cuda_emulation_open_memory"));
   if (!open) return refuse("the double runs on the emulated device only");
+  if (wanted_together) {
+    opened->busy = true;
+    const int met = together++ / wanted_together;
+    came.notify_all();
+    const bool all = came.wait_for(guard, std::chrono::seconds(20), [&] { return together >= (met + 1) * wanted_together; });
+    opened->busy = false;
+    if (!all) return refuse("no other call came while this one waited");
+  }
   open(1);
   Memory memory;
   for (size_t i = 0; i < ids.size(); ++i) memory.pointers[ids[i]] = reinterpret_cast<void*>(addresses[i]);
@@ -555,7 +614,7 @@ Status cudnnBackendExecute(Handle handle, RawDescriptor raw_plan, RawDescriptor 
     else pointwise(memory, op);
   }
   open(0);
-  story += "run " + std::to_string(used->id) + " on stream " + std::to_string(reinterpret_cast<intptr_t>(stream)) + ";";
+  story += "run " + std::to_string(used->id) + " on stream " + std::to_string(reinterpret_cast<intptr_t>(opened->stream)) + ";";
   return STATUS_SUCCESS;
 }
 
@@ -574,12 +633,14 @@ static Plain* as_plain(void* raw, char kind) {
 }
 int cudnn_double_plain() { return static_cast<int>(plain.size()); }
 static Status create(void** out, char kind) {
+  const Guard guard(everything);
   auto* made = new Plain;
   made->kind = kind;
   plain.insert(made);
   return *out = made, STATUS_SUCCESS;
 }
 static Status destroy(void* raw, char kind) {
+  const Guard guard(everything);
   Plain* p = as_plain(raw, kind);
   if (!p) return refuse("destroyed twice");
   plain.erase(p);
@@ -593,6 +654,7 @@ Status cudnnDestroyTensorDescriptor(void* raw) { return destroy(raw, 't'); }
 Status cudnnCreatePoolingDescriptor(void** out) { return create(out, 'p'); }
 Status cudnnDestroyPoolingDescriptor(void* raw) { return destroy(raw, 'p'); }
 Status cudnnSetTensorNdDescriptor(void* raw, int type, int rank, const int* extents, const int* strides) {
+  const Guard guard(everything);
   Plain* p = as_plain(raw, 't');
   if (!p || p->set || rank < 4 || rank > 5) return refuse("a tensor of 4 or 5 dimensions, set once");
   *p = {'t', true, type, 0, {extents, extents + rank}, {strides, strides + rank}, {}, {}, {}};
@@ -675,7 +737,7 @@ struct Opened {
 Status cudnnPoolingForward(Handle handle, void* pooling, const void* alpha, void* x_of, const void* x, const void* beta, void* y_of, void* y) {
   OBEY("cudnnPoolingForward");
   const Plain *p = as_plain(pooling, 'p'), *xt = as_plain(x_of, 't'), *yt = as_plain(y_of, 't');
-  if (const std::string wrong = unfit(p, xt, yt); handle != &story || !wrong.empty()) return refuse("pooling wants " + wrong);
+  if (const std::string wrong = unfit(p, xt, yt); !usable(handle) || !wrong.empty()) return refuse("pooling wants " + wrong);
   const Opened opened;
   const std::vector<double> data = read(*xt, x);
   size_t size = 1;
@@ -695,7 +757,7 @@ Status cudnnPoolingBackward(Handle handle, void* pooling, const void* alpha, voi
                             const void* x, const void* beta, void* dx_of, void* dx) {
   OBEY("cudnnPoolingBackward");
   const Plain *p = as_plain(pooling, 'p'), *xt = as_plain(x_of, 't'), *yt = as_plain(y_of, 't'), *dyt = as_plain(dy_of, 't'), *dxt = as_plain(dx_of, 't');
-  if (const std::string wrong = unfit(p, xt, yt); handle != &story || !dyt || !dxt || !wrong.empty()) return refuse("pooling wants " + wrong);
+  if (const std::string wrong = unfit(p, xt, yt); !usable(handle) || !dyt || !dxt || !wrong.empty()) return refuse("pooling wants " + wrong);
   if (dyt->extents != yt->extents || dxt->extents != xt->extents) return refuse("gradients of the values' shapes");
   const Opened opened;
   const std::vector<double> data = read(*xt, x), result = read(*yt, y), gradient = read(*dyt, dy);
@@ -732,7 +794,7 @@ static void sets(const Plain& t, int mode, const std::function<void(const std::v
 Status cudnnSoftmaxForward(Handle handle, int algorithm, int mode, const void* alpha, void* x_of, const void* x, const void* beta, void* y_of, void* y) {
   OBEY("cudnnSoftmaxForward");
   const Plain *xt = as_plain(x_of, 't'), *yt = as_plain(y_of, 't');
-  if (handle != &story || !xt || !yt || xt->extents != yt->extents || algorithm < 0 || algorithm > 2 || mode < 0 || mode > 1) return refuse("softmax of equal shapes");
+  if (!usable(handle) || !xt || !yt || xt->extents != yt->extents || algorithm < 0 || algorithm > 2 || mode < 0 || mode > 1) return refuse("softmax of equal shapes");
   const Opened opened;
   const std::vector<double> data = read(*xt, x);
   std::vector<double> out(data.size());
@@ -750,7 +812,7 @@ Status cudnnSoftmaxBackward(Handle handle, int algorithm, int mode, const void* 
                             const void* beta, void* dx_of, void* dx) {
   OBEY("cudnnSoftmaxBackward");
   const Plain *yt = as_plain(y_of, 't'), *dyt = as_plain(dy_of, 't'), *dxt = as_plain(dx_of, 't');
-  if (handle != &story || !yt || !dyt || !dxt || yt->extents != dyt->extents || dxt->extents != dyt->extents) return refuse("softmax of equal shapes");
+  if (!usable(handle) || !yt || !dyt || !dxt || yt->extents != dyt->extents || dxt->extents != dyt->extents) return refuse("softmax of equal shapes");
   const Opened opened;
   const std::vector<double> result = read(*yt, y), gradient = read(*dyt, dy);
   std::vector<double> out(result.size());

@@ -9,6 +9,7 @@ from convc.errors import InputError, InvalidKnobsError, UnsupportedConvError
 from convc.frontend import dsl as cc
 from convc.ir import ConvSpec, GraphBuilder, Step, TensorType
 from convc.ir.reference import interpret
+from convc.lock import lock_of, read_lock
 from convc.lowering.emit import emit
 from convc.planning import Wishes, plan_graph
 from convc.schedules.algorithm import Problem, knob_space
@@ -190,6 +191,24 @@ def test_a_pin_a_policy_or_a_record_does():
     knobs = {**ALGORITHM.knobs(Problem(PLAIN), TARGET), "engine": 28}
     records = {Problem(PLAIN).key: (Measurement("cudnn", knobs, 1e-9, 1e-7),)}
     assert chosen(records=records)[0] == "cudnn"
+
+
+def test_what_the_tuner_settled_is_in_plan_lock_and_module(tmp_path):
+    """Engine and settings of the fastest record: nothing is searched where the module runs."""
+    usual = ALGORITHM.knobs(Problem(PLAIN), TARGET)
+    settled = ALGORITHM.settled(usual, "engine=28;knobs=17:8;workspace=16777216")
+    # Of equal times the one that leaves less open comes first.
+    records = {Problem(PLAIN).key: tuple(Measurement("cudnn", k, 1e-9, 1e-7) for k in (settled, usual))}  # fmt: skip
+    plan = select(graph(), TARGET, records=records)
+    assert dict(plan["layer"].knobs) == settled
+    lock_of(graph(), plan, TARGET, "sha", {}).write(tmp_path / "g.lock")
+    again = read_lock(tmp_path / "g.lock").choices(graph(), TARGET)
+    assert dict(again["layer"].knobs) == settled
+    knobs = tuple(again["layer"].knobs.items())
+    found, story = results([Case("cudnn", PLAIN, (), knobs)])
+    np.testing.assert_array_equal(found[0].actual, found[0].expected)
+    assert "heuristics" not in story
+    assert "run 28 on" in story
 
 
 def test_a_deterministic_policy_asks_cudnn_for_that():

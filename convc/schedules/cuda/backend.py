@@ -11,6 +11,7 @@ from convc.schedules.cuda import (  # fmt: skip
     block_points,
     compiler,
     cudnn,
+    cudnn_weight_gradient,
     cutlass,
     dense,
     depthwise,
@@ -67,6 +68,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "cutlass": cutlass.schedule,
     "dense": dense.schedule,
     "weight_gradient_direct": weight_gradient.schedule,
+    "weight_gradient_cudnn": cudnn_weight_gradient.schedule,
 }
 
 
@@ -81,7 +83,7 @@ def _seconds(cycles: float, target: Target) -> float:
 BACKEND: Final = Backend(
     kind="cuda",
     algorithms=ALGORITHMS,
-    weight_gradients=(weight_gradient,),
+    weight_gradients=(weight_gradient, cudnn_weight_gradient),
     schedules=SCHEDULES,
     dense=dense,
     schedule_any=any_op.schedule,

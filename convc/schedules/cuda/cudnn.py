@@ -184,6 +184,10 @@ class Cudnn:
         settings = {f"{_SETTING}{name}": int(value) for name, value in pairs}
         return {**knobs, "engine": int(fields["engine"]), **settings}
 
+    def is_setting(self, name: str) -> bool:
+        """Whether the knob is a setting of an engine."""
+        return name.startswith(_SETTING)
+
     def question(
         self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
     ) -> tuple[str, list[Any]]:

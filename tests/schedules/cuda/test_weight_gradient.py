@@ -141,7 +141,7 @@ def test_every_overlap_and_parts_of_the_sum_change_nothing():
 def test_large_groups_are_products_and_depthwise_ones_are_plain_sums():
     dense = ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1))
     chosen = choose_weight_gradient(dense, TARGET)
-    assert [c.algorithm for c in chosen.candidates] == ["direct", "plain"]
+    assert [c.algorithm for c in chosen.candidates] == ["direct", "cudnn", "plain"]
     assert chosen.algorithm == "direct"
     depthwise = replace(dense, weight=(64, 1, 3, 3), group=64)
     assert choose_weight_gradient(depthwise, TARGET).algorithm == "plain"

@@ -1,0 +1,121 @@
+// Two threads call one module's shim at the same time, each on a stream of its own: one convolution, one pooling, one softmax. The double
+// lets neither of two convolutions go before both are inside, and refuses a handle that is inside another call.
+//
+//   threads SHIM DOUBLE ROUNDS     prints the double's story of the first round; 0 if all results were right
+//
+// This program is the module's host: it fills in what libconvc would, and stands for the emulated device's memory.
+#include <dlfcn.h>
+#include <tvm/ffi/c_api.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+extern "C" {
+static thread_local void* stream = nullptr;
+static thread_local std::string* said = nullptr;
+__attribute__((visibility("default"))) void cuda_emulation_open_memory(int) {}
+__attribute__((visibility("default"))) void TVMFFIErrorSetRaisedFromCStrParts(const char*, const char** parts, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) *said += parts[i];
+}
+static void* current_stream() { return stream; }
+static void* take(int, int, uint64_t bytes, int, int) { return std::malloc(bytes); }
+static int give(int, int, void* memory) { return std::free(memory), 0; }
+}
+
+using Function = int (*)(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);
+
+namespace {
+
+constexpr int N = 6, C = 4;
+
+struct Tensor : DLTensor {
+  std::vector<float> values;
+  std::vector<int64_t> extents;
+  Tensor(std::vector<int64_t> of, float value) : extents(std::move(of)) {
+    size_t size = 1;
+    for (int64_t e : extents) size *= static_cast<size_t>(e);
+    values.assign(size, value);
+    *static_cast<DLTensor*>(this) = {values.data(), {kDLCUDA, 0}, static_cast<int32_t>(extents.size()), {kDLFloat, 32, 1}, extents.data(), nullptr, 0};
+  }
+};
+
+bool call(Function shim, const std::string& text, std::vector<Tensor*> tensors, float expected) {
+  std::vector<TVMFFIAny> arguments(1 + tensors.size());
+  arguments[0].type_index = kTVMFFIRawStr;
+  arguments[0].v_c_str = text.c_str();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    arguments[i + 1].type_index = kTVMFFIDLTensorPtr;
+    arguments[i + 1].v_ptr = static_cast<DLTensor*>(tensors[i]);
+  }
+  TVMFFIAny result = {};
+  if (shim(nullptr, arguments.data(), static_cast<int32_t>(arguments.size()), &result)) {
+    std::fprintf(stderr, "%s\n", said->c_str());
+    return false;
+  }
+  for (float value : tensors.back()->values) {
+    if (value != expected) return std::fprintf(stderr, "%s: %g in place of %g\n", text.c_str(), value, expected), false;
+  }
+  return true;
+}
+
+bool rounds(Function shim, int thread, int count) {
+  std::string words;
+  said = &words;
+  stream = reinterpret_cast<void*>(static_cast<intptr_t>(100 + thread));
+  const float value = static_cast<float>(1 + thread);
+  bool right = true;
+  for (int round = 0; round < count && right; ++round) {
+    Tensor x({1, C, N, N}, value), w({C, C, 1, 1}, 2), y({1, C, N, N}, -1), p({1, C, N / 2, N / 2}, -1), s({1, C, N, N}, -1);
+    right = call(shim, "kind=forward;layout=NCHW;strides=1,1;pads=0,0;dilations=1,1;steps=;alpha=1.0;beta=0.0;math=strict;transforms=0;policy=heuristic;rank=0;"
+                       "when=per_shape;deterministic=0;workspace=1048576;engine=;knobs=;spec=conv", {&x, &w, &y}, 2 * C * value) &&
+            call(shim, "kind=pool_forward;mode=max;layout=NCHW;window=2,2;strides=2,2;pads=0,0;alpha=1.0;beta=0.0;spec=pool", {&x, &p}, value) &&
+            call(shim, "kind=softmax_forward;algorithm=accurate;mode=channel;axis=1;layout=NCHW;alpha=1.0;beta=0.0;spec=soft", {&x, &s}, 1.0F / C);
+  }
+  return right;
+}
+
+template <class Value>
+Value* symbol(void* library, const char* name) {
+  void* found = dlsym(library, name);
+  if (!found) std::fprintf(stderr, "no %s\n", name), std::exit(2);
+  return static_cast<Value*>(found);
+}
+
+}  // namespace
+
+int main(int, char** words) {
+  setenv("CONVC_CUDNN_PATH", words[2], 1);
+  void *shim = dlopen(words[1], RTLD_NOW), *library = dlopen(words[2], RTLD_NOW);
+  if (!shim || !library) return std::fprintf(stderr, "%s\n", dlerror()), 2;
+  *symbol<void* (*)()>(shim, "convc_stream") = current_stream;
+  *symbol<void* (*)(int, int, uint64_t, int, int)>(shim, "convc_take_workspace") = take;
+  *symbol<int (*)(int, int, void*)>(shim, "convc_give_workspace") = give;
+  const auto run = reinterpret_cast<Function>(dlsym(shim, "__tvm_ffi_convc_cudnn"));
+  const auto users = reinterpret_cast<Function>(dlsym(shim, "__tvm_ffi_convc_cudnn_users"));
+  const auto meet = reinterpret_cast<void (*)(int)>(dlsym(library, "cudnn_double_meet"));
+  const auto story = reinterpret_cast<const char* (*)()>(dlsym(library, "cudnn_double_log"));
+  const auto living = reinterpret_cast<int (*)()>(dlsym(library, "cudnn_double_living"));
+  TVMFFIAny one = {}, result = {};
+  one.type_index = kTVMFFIInt, one.v_int64 = 1;
+  users(nullptr, &one, 1, &result);
+  meet(2);
+  const auto together = [&](int count) {
+    bool right[2] = {};
+    std::thread threads[2];
+    for (int i = 0; i < 2; ++i) threads[i] = std::thread([&, i] { right[i] = rounds(run, i, count); });
+    for (std::thread& thread : threads) thread.join();
+    return right[0] && right[1];
+  };
+  bool right = together(1);
+  std::printf("first: %s\n", story());
+  right = right && together(std::atoi(words[3]));
+  const std::string rest = story();
+  std::printf("more handles: %d, more plans: %d\n", rest.find("create") != std::string::npos, rest.find("heuristics") != std::string::npos);
+  one.v_int64 = -1;
+  users(nullptr, &one, 1, &result);
+  std::printf("behind: %s %d descriptors\n", story(), living());
+  return right ? 0 : 1;
+}

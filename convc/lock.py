@@ -12,7 +12,6 @@ import msgspec
 
 from convc.errors import TuningError
 from convc.ir.graph import Graph, Node
-from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import are_knobs_of
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
@@ -126,24 +125,16 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
     def _gradient(self, graph: Graph, node: Node, target: Target) -> Choice:
         spec = weight_gradient_spec(graph, node)
         layer = _fitting(self.gradients, node.name, spec.key)
-        if layer.algorithm == PLAIN_LOOPS:
-            return _with_knobs(node.name, layer, set())
-        row = weight_gradient_named(layer.algorithm, target)
-        names = set() if row.supports(spec, target) else set(row.knobs(spec, target))
-        return replace(
-            _with_knobs(node.name, layer, names),
-            otherwise=self._own_gradient(node.name, layer, spec, target),
-        )
 
-    def _own_gradient(
-        self, name: str, layer: LockedLayer, spec: ConvSpec, target: Target
-    ) -> Choice | None:
-        """Return what stands beside a library's weight gradient."""
-        own = layer.otherwise
-        if own is None or own.algorithm == PLAIN_LOOPS:
-            return None if own is None else _with_knobs(name, own, set())
-        row = weight_gradient_named(own.algorithm, target)
-        return _with_knobs(name, own, set(row.knobs(spec, target)))
+        def with_knobs(locked: LockedLayer | LockedOther) -> Choice:
+            if locked.algorithm == PLAIN_LOOPS:
+                return _with_knobs(node.name, locked, set())
+            row = weight_gradient_named(locked.algorithm, target)
+            names = set() if row.supports(spec, target) else set(row.knobs(spec, target))
+            return _with_knobs(node.name, locked, names)
+
+        other = None if layer.otherwise is None else with_knobs(layer.otherwise)
+        return replace(with_knobs(layer), otherwise=other)
 
     def _operation(self, graph: Graph, node: Node, target: Target) -> Choice:
         layer = _fitting(self.operations, node.name, op_key(graph, node))

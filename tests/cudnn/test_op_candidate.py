@@ -244,3 +244,14 @@ def test_an_average_s_gradient_of_a_sum():
     found, story = run(graph, {"g": data}, algo_for={"back": "cudnn"})
     np.testing.assert_array_equal(found["y"], interpret(graph, {"g": data})["y"])
     assert story == "pool_backward 1;"
+
+
+def test_softmax_of_more_dimensions_than_cudnn_has():
+    """Tensors of cuDNN have five at most: those before and behind the axis become one each."""
+    x = cc.input("x", (2, 3, 2, 1, 2, 2))
+    graph = cc.graph({f"y{axis}": cc.softmax(x, axis) for axis in (1, 5)}, name="wide")
+    data = whole((2, 3, 2, 1, 2, 2), 5) / np.float32(8)
+    found, story = run(graph, {"x": data}, cudnn="prefer")
+    for name, wanted in interpret(graph, {"x": data}).items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-6)
+    assert story.count("softmax 1 1;") == 2

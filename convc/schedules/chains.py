@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.types import numpy_dtype
 from convc.schedules import bottleneck_model as model
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
@@ -189,7 +190,10 @@ def _possible(
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """A possible chain beside its layers: seconds of both, measured or estimated, and what the ratio must be."""
+    """A possible chain beside its layers: seconds of both, measured or estimated, and what the ratio must be.
+
+    Of measured seconds apart `handed` are estimated: for what passes from core to core.
+    """
 
     chain: PossibleChain
     knobs: Knobs
@@ -197,6 +201,7 @@ class _Compared:
     apart: float
     measured: bool
     gain: float
+    handed: float = 0.0
 
     @staticmethod
     def of(
@@ -221,8 +226,9 @@ class _Compared:
         alone = [layers[name] for name in chain.layers]
         measured = [layer.seconds for layer in alone if layer.seconds is not None]
         if best is not None and len(measured) == len(alone):
-            apart = sum(measured) + chain.beside + _handed_over(alone, target)
-            return _Compared(chain, knobs, best.seconds, apart, True, 1.0)
+            handed = _handed_over(alone, target)
+            apart = sum(measured) + chain.beside + handed
+            return _Compared(chain, knobs, best.seconds, apart, True, 1.0, handed)
         gain = _GAIN_OVER_TUNED if measured else _GAIN
         return _Compared(chain, knobs, chain.together, chain.apart, False, gain)
 
@@ -239,13 +245,16 @@ class _Compared:
         names = " and ".join(f"'{name}'" for name in others)
         how = "measured" if self.measured else "estimated"
         times = f"{self.apart / self.together:.2f} x faster than {len(self.chain.layers)}"
+        if self.handed:
+            times += f" with {self.handed * 1e6:.0f} us for what passes from core to core"
         return Chain(self.chain.layers, self.knobs, f"one kernel with {names}, {how} {times}")
 
 
 def _handed_over(layers: Sequence[Alone], target: Target) -> float:
     """Return the seconds that layers measured alone take longer behind one another, since the threads do not share out rows alike."""
     nbytes = sum(
-        4 * math.prod(before.problem.spec.output)
+        numpy_dtype(before.problem.stored_spec.dtype).itemsize
+        * math.prod(before.problem.spec.output)
         for before, after in itertools.pairwise(layers)
         if not (before.by_rows and after.by_rows)
     )

@@ -51,14 +51,27 @@ BODIES = {
         ("%p = relu(%v) %q = abs(%v) %o = neg(%v) %d = concat(%x, %y, %p, %q, %o) {axis = 1}"
         " %g = reshape(%d) {shape = [2, 2, 24, 3, 4]} %t = transpose(%g) {perm = [0, 2, 1, 3, 4]} %s = reshape(%t) {shape = [2, 48, 3, 4]}"
         f" %a = {FRONT} %b = {BACK} return %a, %b"),
-        ["relu", "abs", "neg", "concat", "pick_channels", "pick_channels", "pick_channels"],
+        ["relu", "abs", "neg", "concat", "pick_channels", "pick_channels"],
+    ),
+    "a shuffle is one part of five": (
+        (f"%c = relu(%v) {TWO} %p = abs(%v) %q = neg(%v) %j = concat(%s, %p, %q, %x, %y) {{axis = 1}} %n = relu(%j)"
+        " %a = slice(%j) {begins = [0, 3, 0, 0], ends = [2, 30, 3, 4], steps = [1, 1, 1, 1]} return %n, %a"),
+        ["relu", "pick_channels", "abs", "neg", "concat", "relu", "slice"],
+    ),
+    "no image": (
+        "%g = reshape(%e) {shape = [3, 4]} %t = transpose(%g) {perm = [1, 0]} %s = reshape(%t) {shape = [12]} return %s",
+        ["reshape", "transpose", "reshape"],
+    ),
+    "no image, grouped like one": (
+        "%r = relu(%e) %g = reshape(%r) {shape = [1, 3, 2, 2]} %t = transpose(%g) {perm = [0, 2, 3, 1]} %s = reshape(%t) {shape = [12]} return %s",
+        ["relu", "reshape", "transpose", "reshape"],
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "left"), BODIES.values(), ids=BODIES.keys())
 def test_moves_are_merged(body, left):
-    inputs = "%x = input : f32[2,5,3,4] %y = input : f32[2,7,3,4] %v = input : f32[2,12,3,4]"
+    inputs = "%x = input : f32[2,5,3,4] %y = input : f32[2,7,3,4] %v = input : f32[2,12,3,4] %e = input : f32[12]"
     graph = parse(f"graph @g {{ {inputs} {body} }}")
     merged = merge_channel_moves(graph)
     merged.verify()

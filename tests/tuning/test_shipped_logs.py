@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from convc.schedules import bottleneck_model
 from convc.schedules.algorithm import SEPARATOR, Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.chains import chain_problem
 from convc.schedules.table import TEMPLATE
 from convc.target import parse_target
 from convc.tuning.log import Log
 
 LOGS = Path(__file__).parents[2] / "tuning_logs"
 SAMPLE = 150
+TARGET = "llvm x86_64-linux-gnu emeraldrapids "
 
 
 @pytest.mark.parametrize("path", sorted(LOGS.glob("llvm/*.jsonl")), ids=lambda path: path.stem)
@@ -24,12 +27,17 @@ def test_records_have_their_algorithms_knobs(path):
     rows = {
         (record.workload, record.threads, record.algorithm, frozenset(record.knobs)): record
         for record in records
-        if record.status == "ok" and SEPARATOR not in record.workload
+        if record.status == "ok" and record.target.startswith(TARGET)
+    }
+    assert {algorithm for workload, _, algorithm, _ in rows if SEPARATOR in workload} == {
+        "bottleneck"
     }
     for key in random.Random(0).sample(sorted(rows, key=str), SAMPLE):
         record = rows[key]
-        assert record.target.startswith("llvm x86_64-linux-gnu emeraldrapids ")
         target = parse_target(mcpu="emeraldrapids", cores=record.threads)
-        algorithm = backend_of(target).algorithm(record.algorithm)
-        known = algorithm.knobs(Problem.parse(record.workload), target)
+        problems = [Problem.parse(part) for part in record.workload.split(SEPARATOR)]
+        if len(problems) > 1:
+            known = bottleneck_model.knobs(chain_problem(problems), target)
+        else:
+            known = backend_of(target).algorithm(record.algorithm).knobs(problems[0], target)
         assert set(record.knobs) == set(known), (record.workload, record.algorithm)

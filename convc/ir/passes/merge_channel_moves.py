@@ -46,15 +46,18 @@ def merge_channel_moves(graph: Graph) -> Graph:
             continue
         source = [known[v][c] if v in known else (v, c) for v, c in moved]
         shuffles = node.op not in ("concat", "slice")
+        if len({v for v, _ in source}) > _MOST_OPERANDS:
+            # From here on it is a value like any other; a shuffle is one move all the same.
+            if shuffles:
+                _pick(r, node, moved)
+            else:
+                r.keep(node)
+            continue
         known[node.name] = source
         if not shuffles and not any(i in shuffled for i in node.inputs):
             r.keep(node)
             continue
         shuffled.add(node.name)
-        if len({v for v, _ in source}) > _MOST_OPERANDS:
-            # From here on it is a value like any other.
-            source = moved
-            del known[node.name]
         _pick(r, node, source)
     return eliminate_dead_nodes(r.finish())
 
@@ -87,13 +90,15 @@ def _shuffled(graph: Graph, node: Node) -> _Source | None:
         (before,) = graph.operands(chain[0])
         chain = (before, *chain)
     data, grouped, turned, _ = chain
+    if not data.type.is_image or node.type != data.type:
+        return None
     groups = grouped.type.shape[1:3]
     n, c, *spatial = data.type.shape
     perm = (0, 2, 1, *range(3, len(spatial) + 3))
     attributes = turned.attributes
     if not isinstance(attributes, TransposeAttributes) or attributes.perm != perm:
         return None
-    if not data.type.is_image or grouped.type.shape != (n, *groups, *spatial) or node.type != data.type:  # fmt: skip
+    if grouped.type.shape != (n, *groups, *spatial):
         return None
     few, many = groups
     return [(data.name, j * many + i) for i in range(many) for j in range(few)] if c else None

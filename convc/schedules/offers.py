@@ -13,7 +13,7 @@ from convc.schedules.dual import posed
 from convc.schedules.generic import reorder_cycles
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
-from convc.schedules.properties import properties_of
+from convc.schedules.properties import Properties, properties_of
 from convc.schedules.tuned import Measurement, Records, convolutions, nearest
 from convc.target import Target
 
@@ -23,6 +23,7 @@ __all__ = [
     "OnRequest",
     "Refusable",
     "admissible",
+    "breach",
     "estimated_seconds",
     "offers_of",
 ]
@@ -156,24 +157,36 @@ def _veto(
         recorded = algorithm.by_record and any(o.measured for o in made)
         if not recorded:
             return algorithm.on_request
-    kept = [o for o in made if not _refused(algorithm, problem, target, policy, o)]
+
+    def refused(offer: Offer) -> str:
+        facts = properties_of(algorithm, problem, target, offer.knobs)
+        return breach(facts, policy, measured=offer.measured)
+
+    kept = [o for o in made if not refused(o)]
     if kept:
         made[:] = kept
         return ""
-    return _refused(algorithm, problem, target, policy, made[0])
+    return refused(made[0])
 
 
-def _refused(
-    algorithm: Algorithm, problem: Problem, target: Target, policy: Policy, offer: Offer
-) -> str:
-    facts = properties_of(algorithm, problem, target, offer.knobs)
+def breach(facts: Properties, policy: Policy, *, measured: bool = False) -> str:
+    """Return which limit of a policy a setting breaks; "" if none.
+
+    Args:
+        facts: of the setting.
+        policy: what the choice may be of.
+        measured: whether the setting has a record, which was already judged by its measured error.
+
+    Example:
+        >>> breach(Properties(1e6, 4096, 2e-6), Policy(workspace_limit=1024))
+        'workspace must be at most 1024 bytes; got 4096'
+    """
     if policy.deterministic and not facts.deterministic:
         return "not deterministic"
     limit = policy.workspace_limit
     if limit is not None and facts.workspace > limit:
         return f"workspace must be at most {limit} bytes; got {facts.workspace}"
-    # A record was already judged by its measured error.
-    if policy.max_error is not None and not offer.measured and facts.error > policy.max_error:
+    if policy.max_error is not None and not measured and facts.error > policy.max_error:
         return f"expected error must be at most {policy.max_error:g}; got {facts.error:.1e}"
     return ""
 
@@ -235,8 +248,7 @@ def _within(algorithm: Algorithm, problem: Problem, target: Target, policy: Poli
     knobs = algorithm.knobs(problem, target)
 
     def allowed(setting: Knobs) -> bool:
-        offer = Offer(algorithm.name, setting, 0.0, "estimate", "")
-        return not _refused(algorithm, problem, target, policy, offer)
+        return not breach(properties_of(algorithm, problem, target, setting), policy)
 
     if allowed(knobs):
         return knobs

@@ -20,6 +20,7 @@ from convc.ir.graph import Graph, Node
 from convc.schedules import pooled_model as model
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
+from convc.schedules.offers import breach
 from convc.schedules.plan import Chain, Choice, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.pooled import NAME, Pooled, window_of
@@ -122,15 +123,37 @@ def pooled_layers(
 
 
 def best_setting(
-    posed: Pooled, algorithm: Algorithm, own: Knobs, target: Target, *, others: bool
-) -> tuple[Knobs, float] | None:
-    """Return the setting that the model finds fastest, with its cycles; None if no strip fits."""
-    rows = [
-        (model.cycles(posed, algorithm, target, knobs), -knobs["strip"], knobs)
-        for knobs in model.options(posed, algorithm, own, target, others=others)
-    ]
+    posed: Pooled,
+    algorithm: Algorithm,
+    own: Knobs,
+    target: Target,
+    policy: Policy,
+    *,
+    others: bool,
+    measured: bool = False,
+) -> tuple[Knobs, float] | Unsupported:
+    """Return the setting that the model finds fastest, with its cycles; or why no strip fits or is allowed.
+
+    Args:
+        posed: the two.
+        algorithm: one that `model.supports` them.
+        own: its knobs of the convolution alone.
+        target: the machine.
+        policy: what the setting may be.
+        others: whether other tiles of `winograd` than its own may be taken.
+        measured: whether its own tile has a record, whose measured error was judged.
+    """
+    rows, breaches = [], []
+    for knobs in model.options(posed, algorithm, own, target, others=others):
+        judged = measured and {**knobs, **own} == knobs
+        facts = model.properties(posed, algorithm, target, knobs)
+        broken = breach(facts, policy, measured=judged)
+        if broken:
+            breaches.append(broken)
+        else:
+            rows.append((model.cycles(posed, algorithm, target, knobs), -knobs["strip"], knobs))
     if not rows:
-        return None
+        return Unsupported(breaches[0] if breaches else "no strip of rows fits the L2 cache")
     cycles, _, knobs = min(rows, key=lambda row: (row[0] * _caution(row[2]), row[1]))
     return knobs, cycles
 
@@ -171,13 +194,11 @@ class _Compared:
 
     def _estimated(self, layer: str, pool: str, algorithm: Algorithm, others: bool) -> PooledLayer:
         """Return what the model says of the fastest strips, of the convolution's own tile or also of others."""
-        best = best_setting(self.posed, algorithm, self.own.knobs, self.target, others=others)
-        if best is None:
-            return self._apart(pool, "no strip of rows fits the L2 cache")
+        own, measured = self.own.knobs, self.own.source == "record"
+        best = best_setting(self.posed, algorithm, own, self.target, self.policy, others=others, measured=measured)  # fmt: skip
+        if isinstance(best, Unsupported):
+            return self._apart(pool, best.reason)
         knobs, cycles = best
-        limit, workspace = self.policy.workspace_limit, model.workspace(self.posed, knobs)
-        if limit is not None and workspace > limit:
-            return self._apart(pool, f"workspace must be at most {limit} bytes; got {workspace}")
         together = self.backend.seconds(cycles * _caution(knobs), self.target)
         apart, alone = self._seconds_apart(algorithm)
         gain = _OF_BOTH if self.own.source in ("estimate", "neighbour") else _OF_BOTH_TUNED
@@ -199,7 +220,11 @@ class _Compared:
         """Return the fastest records of one kernel and of two, if there are both: of the algorithm and the blocks that were agreed on."""
         known = self.records.get(self.posed.key, ()) if self.policy.by == "time" else ()
         blocks = [self.own.knobs[name] for name in ("data_block", "block")]
-        limit = self.policy.workspace_limit
+
+        def allowed(knobs: Knobs) -> bool:
+            facts = model.properties(self.posed, algorithm, self.target, knobs)
+            return not breach(facts, self.policy, measured=True)
+
         rows = [
             m
             for m in known
@@ -207,7 +232,7 @@ class _Compared:
             and m.error <= self.policy.record_error
             and set(m.knobs) == {*self.own.knobs, "strip"}
             and [m.knobs[name] for name in ("data_block", "block")] == blocks
-            and (limit is None or model.workspace(self.posed, m.knobs) <= limit)
+            and allowed(m.knobs)
         ]
         by = [min((m for m in rows if bool(m.knobs["strip"]) == one), key=lambda m: m.seconds, default=None) for one in (True, False)]  # fmt: skip
         together, apart = by

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from convc.ir.ops.pool import AveragePoolAttributes
 from convc.schedules.algorithm import Algorithm, turns
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.pooled import Pooled, computed_rows, padded, strips, taps
+from convc.schedules.properties import Properties, properties_of
 from convc.schedules.requirements import float32_throughout
 from convc.schedules.winograd import ALGORITHM as WINOGRAD
 from convc.target import Target
 
-__all__ = ["cycles", "cycles_apart", "options", "pool_cycles", "supports", "workspace"]
+__all__ = ["cycles", "cycles_apart", "options", "pool_cycles", "properties", "supports"]
 
 # A strip's rows of the convolution may take so much of L2; weights, data and transforms need the rest.
 _L2_SHARE: Final = 0.45
@@ -59,7 +61,7 @@ def options(
         algorithm: one that `supports` them.
         own: its knobs of the convolution alone.
         target: the machine.
-        others: whether other tiles of `winograd` than its own may be taken, where these are no whole rows of the pool.
+        others: whether other tiles of `winograd` than its own are yielded, too.
     """
     if algorithm.name == WINOGRAD.name:
         found = _tiles(pooled, own, target, others=others)
@@ -68,7 +70,7 @@ def options(
         heights = dict.fromkeys(-(-rows // count) for count in range(1, rows + 1))
         found = [{**own, "strip": height} for height in heights]
     for knobs in found:
-        if workspace(pooled, knobs) <= _L2_SHARE * target.l2_bytes and _cut(pooled, knobs):
+        if _strip_bytes(pooled, knobs) <= _L2_SHARE * target.l2_bytes and _cut(pooled, knobs):
             yield knobs
 
 
@@ -108,11 +110,16 @@ def _units(pooled: Pooled, knobs: Knobs) -> int:
     return pooled.layer.spec.data[0] * strips(pooled, knobs) * groups
 
 
-def workspace(pooled: Pooled, knobs: Knobs) -> int:
+def properties(pooled: Pooled, algorithm: Algorithm, target: Target, knobs: Knobs) -> Properties:
+    """Return the convolution's properties, a strip's rows of it counted as workspace; apart its result is a value of the plan."""
+    facts = properties_of(algorithm, padded(pooled, knobs), target, knobs)
+    rows = _strip_bytes(pooled, knobs) if knobs["strip"] else 0
+    return replace(facts, workspace=facts.workspace + rows)
+
+
+def _strip_bytes(pooled: Pooled, knobs: Knobs) -> int:
     """Return the bytes of a strip's rows of the convolution, which each thread has for itself."""
     spec = pooled.layer.spec
-    if not knobs["strip"]:
-        return 4 * math.prod(spec.output)
     rows = knobs["rows"] * knobs["m"] if "m" in knobs else pooled.rows(knobs["strip"])
     vectors = min(knobs["vectors"], -(-spec.out_channels // knobs["block"]))
     return 4 * vectors * knobs["block"] * rows * spec.output[3]
@@ -161,7 +168,7 @@ def _reduced(pooled: Pooled, target: Target, knobs: Knobs) -> float:
 
 def _scratch(pooled: Pooled, target: Target, knobs: Knobs) -> float:
     """Return the cycles of a strip's way to L2 and back, where L1 does not hold it."""
-    if workspace(pooled, knobs) <= target.l1_bytes / 2:
+    if _strip_bytes(pooled, knobs) <= target.l1_bytes / 2:
         return 0.0
     return 2 * 4 * math.prod(pooled.layer.spec.output) / target.core.l2
 

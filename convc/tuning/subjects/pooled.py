@@ -22,11 +22,10 @@ from convc.schedules import pooled, pooled_model
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
 from convc.schedules.packing import PACKINGS
-from convc.schedules.plan import Knobs
+from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.pooled import NAME, Pooled
 from convc.schedules.pooled_choice import best_setting
-from convc.schedules.properties import properties_of
 from convc.target import Target
 from convc.tuning.setting import Setting
 from convc.tuning.subjects.convolution import Convolution, ConvolutionCase
@@ -66,7 +65,9 @@ class PooledConvolution:
         """Return settings that a policy allows, the fastest by estimate first: of each, strips by the model, and both apart."""
         if not policy.allows(NAME):
             return []
-        posed, backend, limit = self.problem, backend_of(target), policy.workspace_limit
+        posed, backend = self.problem, backend_of(target)
+        # The expected error is a model's: what is near the limit is measured, as of the convolution alone.
+        limits = replace(policy, max_error=2 * policy.record_error)
         found: dict[object, Setting] = {}
         layer = replace(posed.layer, spec=posed.layer.stored_spec, stored="")
         tried: dict[str, int] = {}
@@ -78,14 +79,15 @@ class PooledConvolution:
             if tried[row.algorithm] > _MOST:
                 continue
             best = best_setting(
-                posed, algorithm, row.knobs, target, others=tried[row.algorithm] == 1
+                posed, algorithm, row.knobs, target, limits, others=tried[row.algorithm] == 1
             )
             apart = pooled_model.cycles_apart(posed, algorithm, target, row.knobs)
-            options = [({**row.knobs, "strip": 0}, apart), *([best] if best else [])]
+            options = [
+                ({**row.knobs, "strip": 0}, apart),
+                *([] if isinstance(best, Unsupported) else [best]),
+            ]
             for knobs, cycles in options:
-                if limit is not None and pooled_model.workspace(posed, knobs) > limit:
-                    continue
-                facts = properties_of(algorithm, pooled.padded(posed, knobs), target, knobs)
+                facts = pooled_model.properties(posed, algorithm, target, knobs)
                 seconds = backend.seconds(cycles, target)
                 setting = Setting(row.algorithm, knobs, seconds, facts.flops, facts.error)
                 found.setdefault(setting.key, setting)

@@ -27,7 +27,7 @@ extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_cost(void*, const TVMFFI
   using namespace convc_cudnn;
   return guarded([&] {
     const Call call(arguments, count);
-    const Lease context = call.context();  // the calls below have another one: a context has one user
+    const Lease context(call.device());  // the calls below have another one: a context has one user
     Entry& entry = context->entry(call.description, call.tensors);
     if (entry.plan.workspace) CONVC_THROW(ValueError) << "the plan must need no workspace; got " << entry.plan.workspace << " bytes.";
     std::vector<void*> pointers;

@@ -32,13 +32,17 @@ _CHUNK: Final = 24
 def gradient_jobs(specs: Sequence[ConvSpec], target: Target, name: str) -> Iterator[Job]:
     """Yield jobs with every way to compute the weight gradients of convolutions; transposed ones have those of their adjoints.
 
+    A library's are jobs of their own, so that where it is missing or refuses a case our own are still measured.
+
     Args:
         specs: the forward convolutions.
         target: a device's.
         name: of the jobs, before a number.
     """
-    from convc.schedules.weight_gradients import choose_weight_gradient
+    from convc.schedules.backend import backend_of
+    from convc.schedules.weight_gradients import choose_weight_gradient, on_request
 
+    libraries = [row.NAME for row in backend_of(target).weight_gradients if on_request(row)]
     cases = []
     for spec in specs:
         if spec.transposed:
@@ -55,6 +59,12 @@ def gradient_jobs(specs: Sequence[ConvSpec], target: Target, name: str) -> Itera
             )
             for row in usable
         ]
+    yield from _jobs([c for c in cases if c.algorithm not in libraries], name)
+    for library in libraries:
+        yield from _jobs([c for c in cases if c.algorithm == library], f"{name}-{library}")
+
+
+def _jobs(cases: Sequence[Case], name: str) -> Iterator[Job]:
     for start in range(0, len(cases), _CHUNK):
         part = tuple(cases[start : start + _CHUNK])
         yield Job(name=f"{name}-{start // _CHUNK:02d}", part="gradients", cases=part)

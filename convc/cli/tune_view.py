@@ -149,7 +149,7 @@ def _building(session: Session) -> str:
     """Return what is being built, and of which it takes minutes."""
     counts = ", ".join(f"{n} x {name}" for name, n in session.building.items())
     slow = ", ".join(_slow(session))
-    return f"{counts}; of {slow} each kernel takes about a minute, once on a machine" if slow else counts  # fmt: skip
+    return f"{counts}; of {slow} each kernel takes up to a minute, once on a machine" if slow else counts  # fmt: skip
 
 
 def _clock(session: Session) -> str:

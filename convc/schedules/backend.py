@@ -65,7 +65,7 @@ class Backend:
         sum_cycles: (results, products of each, target) -> cycles of sums that `schedule_any` schedules.
         copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
         compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all,
-            what is at hand or done) of what another compiler takes long for: kernels of a library, each of them a minute, and the
+            what is at hand or done) of what another compiler takes long for: kernels of a library, each of them up to a minute, and the
             module's own together; not where there are none.
         parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
         chains: whether expand, depthwise and project layers can be one kernel, see `bottleneck`; a schedule is called so then.

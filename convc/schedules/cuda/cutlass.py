@@ -4,7 +4,7 @@ THE ALGORITHM   implicit GEMM: M = points of the result, N = filters, K = taps a
                 hopper: patches copied by TMA, multiplied by wgmma; of one tap, a matrix product, cooperative or pingpong
                 ampere: patches gathered by cp.async, multiplied by mma.sync; sm 80 and later, all devices named by --sm
 WHEN            float16 and bfloat16 with float32 sums, 1-D to 3-D, any stride, dilation and pads; no groups, not transposed
-COST            one launch; a minute of nvcc for each kernel that this machine has not compiled before
+COST            one launch; up to a minute of nvcc for each kernel that this machine has not compiled before
 ACCURACY        as `tensor_core`
 SOURCE          NVIDIA CUTLASS 4 (BSD): conv/collective/collective_builder.hpp, gemm/collective/collective_builder.hpp,
                 conv/kernel/default_conv2d_fprop_with_broadcast.h
@@ -74,7 +74,7 @@ class Cutlass:
         return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
-        """Yield the kernels that fit, at most a dozen: each takes nvcc a minute."""
+        """Yield the kernels that fit, at most a dozen: each takes nvcc up to a minute."""
         yield from tiles(problem.spec, target.gpu)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:

@@ -87,6 +87,8 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         spec: the forward convolution.
         target: the machine.
     """
+    if 0 in (*spec.data, *spec.output):
+        return Unsupported("data must not be empty")
     if spec.dtype not in _TYPES:
         return Unsupported(f"element type must be {', '.join(_TYPES)}; got {spec.dtype}")
     if spec.group > _GRID:

@@ -158,6 +158,12 @@ def test_a_grid_has_room_for_all_parts_and_groups():
     assert choose_weight_gradient(more, TARGET).candidates[0].reason == "groups must be at most 65535; got 65536"  # fmt: skip
 
 
+def test_an_empty_batch_is_left_to_plain_sums():
+    chosen = choose_weight_gradient(ConvSpec.of((0, 4, 6, 6), (8, 4, 3, 3)), TARGET)
+    assert chosen.algorithm == "plain"
+    assert chosen.candidates[0].reason == "data must not be empty"
+
+
 def test_a_compiled_module_has_them():
     b = GraphBuilder("gradients")
     x, dy = (b.input(n, TensorType(s)) for n, s in (("x", LONG.data), ("dy", LONG.output)))

@@ -70,6 +70,8 @@ class Context {
     if (handle_) Library::get().cudnnDestroy(handle_);
   }
 
+  Handle handle() const { return handle_; }
+
   // The plan of a convolution, made if it is new; or why there is none, of a call that falls back.
   Entry& entry(const std::string& description, const std::vector<const DLTensor*>& tensors) {
     auto found = by_key_.find(description);

@@ -1,5 +1,5 @@
 // One convolution as a kernel of CUTLASS is given it by the shim. A kernel is a C function, so that the shim, which g++ compiles in
-// seconds, and the kernels, which nvcc compiles in a minute each, know nothing more of each other; a test puts its own in their place.
+// seconds, and the kernels, which nvcc compiles in up to a minute each, know nothing more of each other; a test puts its own in their place.
 #pragma once
 #include <cstdint>
 

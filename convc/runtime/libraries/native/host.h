@@ -77,11 +77,17 @@ inline const DLTensor* tensor_of(const TVMFFIAny& value) {
 
 inline void* current_stream(int device) { return convc_stream ? convc_stream() : TVMFFIEnvGetStream(kDLCUDA, device); }
 
-// Scratch memory of the host's pool, which the kernels of the same stream may have after this call.
+// Scratch memory of the host's pool, which the kernels of the same stream may have after this call; its address is null where there was none.
 class HostMemory {
  public:
   HostMemory(int device, int64_t bytes) : device_(device) {
-    if (bytes) memory_ = take()(kDLCUDA, device, static_cast<uint64_t>(bytes), kDLUInt, 8);
+    if (!bytes) return;
+    ConvcTake* const from = take();
+    try {
+      memory_ = from(kDLCUDA, device, static_cast<uint64_t>(bytes), kDLUInt, 8);
+    } catch (const std::exception&) {
+      // TVM's pool throws what CUDA's allocation says; no memory is no memory, and the caller says for what.
+    }
   }
   ~HostMemory() {
     if (memory_) give()(kDLCUDA, device_, memory_);

@@ -80,8 +80,9 @@ class Context {
       entries_.splice(entries_.begin(), entries_, found->second);
       if (entries_.front().shapes == shapes_of(tensors)) return entries_.front();
       // What one shape was given may do for the next one, too: nothing is searched again where that is wanted.
-      const Plan& before = entries_.front().plan;
-      if (Description(description).text("when") == "once") engine = ";engine=" + std::to_string(before.engine) + ";knobs=" + before.knobs;
+      const Entry& last = entries_.front();
+      const Plan& before = last.plan;
+      if (last.refused.empty() && Description(description).text("when") == "once") engine = ";engine=" + std::to_string(before.engine) + ";knobs=" + before.knobs;
       by_key_.erase(found);
       entries_.pop_front();
     }

@@ -46,9 +46,9 @@ void answer(TVMFFIAny* result, int64_t number) {
   result->v_int64 = number;
 }
 
-// A string of tvm_ffi's; where that is not, in a product, characters that last until this thread's next answer.
+// A string of tvm_ffi's; in a product, which may have tvm_ffi beside it, characters that last until this thread's next answer.
 void answer(TVMFFIAny* result, const std::string& words) {
-  if (TVMFFIStringFromByteArray) {
+  if (!convc_stream && TVMFFIStringFromByteArray) {
     const TVMFFIByteArray bytes = {words.data(), words.size()};
     TVMFFIStringFromByteArray(&bytes, result);
     return;
@@ -76,7 +76,7 @@ TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn(void*, const TVMFFIAny* arguments, 
       Presence::get().lease(call.device(), falls(call.description), lease, absent);
       if (!lease) Watch::note([&] { return "refused=" + absent; });
       answer(result, lease && (*lease)->run(call.description, call.tensors) ? 0 : 1);
-    } catch (const Failure&) {
+    } catch (...) {
       Watch::note([] { return std::string("failed"); });
       throw;
     }
@@ -87,7 +87,9 @@ TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn_plan(void*, const TVMFFIAny* argume
   return convc_cudnn::guarded([&] {
     const convc_cudnn::Call call(arguments, count);
     const convc_cudnn::Lease lease(call.device());
-    convc_cudnn::answer(result, lease->entry(call.description, call.tensors).plan.words());
+    const convc_cudnn::Entry& entry = lease->entry(call.description, call.tensors);
+    if (!entry.refused.empty()) CONVC_THROW(RuntimeError) << entry.refused;
+    convc_cudnn::answer(result, entry.plan.words());
   });
 }
 

@@ -1,4 +1,4 @@
-"""IMPORTED: ops that only imported graphs have. The DSL has no function for them, so that nothing differentiates them either."""
+"""IMPORTED: ops that only imported graphs and passes have. The DSL has no function for them, so that nothing differentiates them either."""
 
 from convc.ir.ops import gather, layer_norm, logic, order, quantized, resample, sample, select
 
@@ -10,5 +10,6 @@ IMPORTED = {
     for row in family.ROWS
 } | {
     "max_pool_indices",
+    "pick_channels",
     "reduce_prod",
 }

@@ -78,7 +78,9 @@ def require_cutlass() -> Headers:
             "Where the module runs, nothing of CUTLASS is needed."
         )
     if found.problem:
-        raise ToolchainError(f"{found.problem}. Install it with `pip install --upgrade 'convc[cutlass]'`.")  # fmt: skip
+        raise ToolchainError(
+            f"CUTLASS's headers must be usable; got: {found.problem}. Install them with `pip install --upgrade 'convc[cutlass]'`."
+        )
     return found
 
 

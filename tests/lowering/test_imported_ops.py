@@ -27,6 +27,7 @@ from convc.ir.ops.quantized import QuantizeAttributes
 from convc.ir.ops.resample import ResampleAttributes
 from convc.ir.ops.sample import DeformAttributes, GridAttributes, RoiAttributes
 from convc.ir.ops.select import NmsAttributes
+from convc.ir.ops.shape import PickChannelsAttributes
 from convc.ir.reference import interpret
 from convc.ir.text import parse
 from tests.ir.imported_ops import IMPORTED
@@ -122,6 +123,8 @@ CASES = [
     ("deform_columns", [f(2, 4, 6, 7), f(2, 36, 5, 6), f(2, 18, 5, 6)], DeformAttributes((3, 3), (1, 1), (1, 1, 0, 0), (1, 1), 2)),
     ("deform_columns", [f(2, 4, 6, 7), f(2, 8, 3, 3)], DeformAttributes((2, 2), (2, 2), (0, 0, 0, 0), (1, 1))),
     *(("max_pool_indices", [whole(2, 3, 6, 7)], MaxPoolIndicesAttributes((2, 3), (2, 2), (1, 1, 0, 1), (), True, c)) for c in (True, False)),
+    ("pick_channels", [f(2, 3, 4, 5), f(2, 2, 4, 5)], PickChannelsAttributes((1, 0, 1, 0), (1, 2, 0, 0))),
+    ("pick_channels", [i(-9, 9, 2, 6, 5)], PickChannelsAttributes((0,) * 6, (0, 3, 1, 4, 2, 5))),
     ("reduce_prod", [f(3, 4, 5)], ReduceAttributes((0, 2), False)),
     ("max_pool", [i(-100, 100, 1, 2, 6, 6, dtype=np.int8)], None),
     ("matmul", [i(-9, 9, 3, 4, dtype=np.int32), i(-9, 9, 4, 5, dtype=np.int32)], None),

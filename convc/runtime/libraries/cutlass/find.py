@@ -79,7 +79,7 @@ def require_cutlass() -> Headers:
         )
     if found.problem:
         raise ToolchainError(
-            f"CUTLASS's headers must be usable; got: {found.problem}. Install them with `pip install --upgrade 'convc[cutlass]'`."
+            f"{found.problem}. Modules with it must be built with newer headers: `pip install --upgrade 'convc[cutlass]'`."
         )
     return found
 

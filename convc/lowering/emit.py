@@ -174,7 +174,7 @@ class _Emitter:
         row = weight_gradient_named(choice.algorithm, self.target)
         wants, layout = row.operands(spec, knobs), row.gradient_layout(knobs)
         if self.backend.parallel_cycles is not None:
-            cycles = row.cycles(spec, self.target)
+            cycles = row.cycles(spec, self.target, knobs)
             knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
         x, dy = node.inputs
         if beside:

@@ -96,8 +96,10 @@ def select(
     nodes = [n for n in graph.nodes if is_convolution(n)]
     backend = backend_of(target)
     known_names = [row.name for row in backend.algorithms]
-    policy.check([*known_names, NAME, GATED, POOLED] if backend.chains else known_names)
     gradients = [n for n in graph.nodes if is_weight_gradient(n)]
+    chains = [NAME, GATED, POOLED] if backend.chains else []
+    others = [row.NAME for row in backend.weight_gradients if gradients]
+    policy.check(list(dict.fromkeys([*known_names, *chains, *others])))
     operations = [n for n in graph.nodes if has_choice(n, target)]
     named = [n.name for n in (*nodes, *gradients, *operations)]
     for pattern in pins:

@@ -26,16 +26,19 @@ from convc.schedules.algorithm import Operands, channel_block, gathered_halo
 from convc.schedules.divisors import greatest_divisor
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.policy import Policy
 from convc.schedules.rank import raised
 from convc.target import Target
 
 __all__ = [
     "NAME",
+    "ON_REQUEST",
     "chunks",
     "compute",
     "cycles",
     "gradient_layout",
     "knobs",
+    "knobs_within",
     "operands",
     "pieces",
     "registers_of_vector",
@@ -44,6 +47,7 @@ __all__ = [
 ]
 
 NAME = "blocked"
+ON_REQUEST = ""
 
 # Up to this many input channels the data stays NCHW and a tile is taps by vectors; as in `direct`.
 _FEW_CHANNELS = 4
@@ -161,7 +165,12 @@ def gradient_layout(knobs: Knobs) -> Layout:
     return Layout(knobs["block"], Halo())
 
 
-def cycles(spec: ConvSpec, target: Target) -> float:
+def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
+    """Return `knobs`, which no policy bounds."""
+    return knobs(spec, target)
+
+
+def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return the FMA cycles, of whole blocks."""
     shared = _shared_block(spec, target) if spec.group > 1 else None
     more = shared[1] * shared[2] / spec.weight[1] if shared else 1.0

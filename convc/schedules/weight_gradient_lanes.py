@@ -20,6 +20,7 @@ from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.policy import Policy
 from convc.schedules.rank import raised
 from convc.schedules.weight_gradient import (
     chunks,
@@ -29,9 +30,10 @@ from convc.schedules.weight_gradient import (
 )
 from convc.target import Target
 
-__all__ = ["NAME", "compute", "cycles", "gradient_layout", "knobs", "operands", "supports"]
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "supports"]  # fmt: skip
 
 NAME = "grouped"
+ON_REQUEST = ""
 
 # Channels of a group: from 16 on a group is a block, which `weight_gradient` takes.
 _MOST_CHANNELS = 16
@@ -77,7 +79,12 @@ def gradient_layout(knobs: Knobs) -> Layout:
     return Layout(knobs["block"], Halo())
 
 
-def cycles(spec: ConvSpec, target: Target) -> float:
+def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
+    """Return `knobs`, which no policy bounds."""
+    return knobs(spec, target)
+
+
+def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return the estimated cycles on one core: a load a vector of products, or a gather."""
     vectors = spec.flops / 2 / channel_block(spec.out_channels, target)
     return work_of_product(spec.dtype) * vectors / 2 * (1.0 if spec.weight[1] == 1 else _GATHER)

@@ -18,7 +18,7 @@ from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Candidate, Choice, Knobs, Unsupported
-from convc.schedules.policy import THE_POLICY, Policy
+from convc.schedules.policy import PREFERENCE, THE_POLICY, Policy
 from convc.target import Target
 
 __all__ = [
@@ -37,16 +37,21 @@ PLAIN_LOOPS: Final = "plain"
 class WeightGradient(Protocol):
     """A way to compute a weight gradient; the functions are of the forward convolution.
 
-    One with ON_REQUEST, what is said where nobody has asked for it, is a library's: an estimate does not choose it.
+    One whose ON_REQUEST, what is said where nobody has asked for it, is not "" is a library's: an estimate does not choose it.
     """
 
     @property
     def NAME(self) -> str: ...  # noqa: N802 (a module's constant)
+    @property
+    def ON_REQUEST(self) -> str: ...  # noqa: N802
     def supports(self, spec: ConvSpec, target: Target, /) -> Unsupported | None: ...
     def knobs(self, spec: ConvSpec, target: Target, /) -> Knobs: ...
+    def knobs_within(
+        self, spec: ConvSpec, target: Target, policy: Policy, /
+    ) -> Knobs | Unsupported: ...
     def operands(self, spec: ConvSpec, knobs: Knobs, /) -> Operands: ...
     def gradient_layout(self, knobs: Knobs, /) -> Layout: ...
-    def cycles(self, spec: ConvSpec, target: Target, /) -> float: ...
+    def cycles(self, spec: ConvSpec, target: Target, knobs: Knobs, /) -> float: ...
     def compute(self, spec: ConvSpec, knobs: Knobs, /) -> list[te.Tensor]: ...
 
 
@@ -94,26 +99,28 @@ def choose_weight_gradient(
         accumulate: element type of the sums, where it is not the usual one.
         wishes: what the model asks for, in order of preference.
         asked: libraries that are asked for where they apply -> who asks.
-        policy: which may exclude one, and says whether convc's own stands beside it.
+        policy: what the choice may be of; plain loops are always left. A list of what to include that names no row is about convolutions.
 
     Raises:
         UnknownNameError: if there is no row called `pinned`.
         UnsupportedConvError: if it does not apply; says why and which do.
     """
     backend, rows, policy, asked = backend_of(target), [], policy or Policy(), asked or {}
+    if not any(row.NAME in policy.include for row in backend.weight_gradients):
+        policy = replace(policy, include=())
     for row in backend.weight_gradients:
         refusal = row.supports(spec, target)
         if accumulate not in ("", accumulator(spec.dtype)):
             usual = accumulator(spec.dtype)
             refusal = Unsupported(f"accumulate must be {usual}; got {accumulate}")
-        if refusal is None and on_request(row) and not policy.allows(row.NAME):
+        if refusal is None and not policy.allows(row.NAME):
             refusal = Unsupported("excluded by the policy")
-        if refusal is None:
-            seconds = backend.seconds(row.cycles(spec, target), target)
-            knobs = _within(row.knobs(spec, target), policy)
-            rows.append(Candidate(row.NAME, "estimate", knobs, seconds))
+        knobs = refusal or row.knobs_within(spec, target, policy)
+        if isinstance(knobs, Unsupported):
+            rows.append(Candidate(row.NAME, knobs.reason, {}, None))
         else:
-            rows.append(Candidate(row.NAME, refusal.reason, {}, None))
+            seconds = backend.seconds(row.cycles(spec, target, knobs), target)
+            rows.append(Candidate(row.NAME, "estimate", knobs, seconds))
     terms = spec.data[0] * math.prod(spec.output[2:])
     loops = backend.seconds(backend.sum_cycles(math.prod(spec.weight), terms, target), target)
     rows.append(Candidate(PLAIN_LOOPS, "estimate", {}, loops))
@@ -124,9 +131,10 @@ def choose_weight_gradient(
         raise UnsupportedConvError(
             f"weight gradient '{pinned}' cannot compute '{name}': {why}. These can: {', '.join(usable)}."
         )
-    libraries = {row.NAME for row in backend.weight_gradients if on_request(row)}
+    libraries = {row.NAME for row in backend.weight_gradients if row.ON_REQUEST}
     own = [r for r in usable.values() if r.algorithm not in libraries]
-    best, *rivals = sorted(own, key=lambda r: r.seconds or 0.0)
+    best = _preferred(own, policy)
+    rivals = sorted((r for r in own if r is not best), key=lambda r: r.seconds or 0.0)
     library = next((name for name in asked if name in libraries), "")
     otherwise = None
     granted = next((wish for wish in wishes if wish in usable), "")
@@ -143,6 +151,8 @@ def choose_weight_gradient(
                 best.algorithm, best.knobs, f"for devices whose {library} refuses it"
             )
         best, reason = usable[library], f"asked for by {asked[library]}"
+    elif best.algorithm in (*policy.require, *policy.prefer):
+        reason = f"asked for by {THE_POLICY}"
     elif rivals:
         ratio = (rivals[0].seconds or 0.0) / (best.seconds or 1.0)
         reason = f"estimated {ratio:.2f} x faster than {rivals[0].algorithm}"
@@ -153,23 +163,17 @@ def choose_weight_gradient(
         refused.append(f"{library} asked for, but {_refusal(library, rows)}")
     if refused and not (pinned or granted):
         reason = "; ".join([*refused, reason])
-    rows = [replace(r, reason=on_request(weight_gradient_named(r.algorithm, target))) if r.algorithm in libraries and r.seconds else r for r in rows]  # fmt: skip
+    rows = [replace(r, reason=weight_gradient_named(r.algorithm, target).ON_REQUEST) if r.algorithm in libraries and r.seconds else r for r in rows]  # fmt: skip
     return Choice(best.algorithm, best.knobs, reason, tuple(rows), otherwise=otherwise)
 
 
-def _within(knobs: Knobs, policy: Policy) -> Knobs:
-    """Return a library's knobs as the policy bounds them; others have none of these."""
-    bounded = dict(knobs)
-    if policy.deterministic and "deterministic" in knobs:
-        bounded["deterministic"] = 1
-    if policy.workspace_limit is not None and "workspace_mib" in knobs:
-        bounded["workspace_mib"] = min(knobs["workspace_mib"], policy.workspace_limit >> 20)
-    return bounded
-
-
-def on_request(row: WeightGradient) -> str:
-    """Return what is said where nobody has asked for the row; "" if an estimate may choose it."""
-    return getattr(row, "ON_REQUEST", "")
+def _preferred(own: Sequence[Candidate], policy: Policy) -> Candidate:
+    """Return the fastest of what the policy requires, if one of those is there, or prefers, if it is fast enough."""
+    left = [r for r in own if r.algorithm in policy.require] or own
+    fastest = min(left, key=lambda r: r.seconds or 0.0)
+    close = PREFERENCE * (fastest.seconds or 0.0)
+    preferred = [r for r in left if r.algorithm in policy.prefer and (r.seconds or 0.0) <= close]
+    return min(preferred, key=lambda r: r.seconds or 0.0, default=fastest)
 
 
 def _refusal(wish: str, rows: Sequence[Candidate]) -> str:

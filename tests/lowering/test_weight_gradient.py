@@ -14,6 +14,7 @@ from convc.ir import ConvSpec, GraphBuilder, TensorType
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.ir.reference import interpret
 from convc.ir.types import numpy_dtype
+from convc.schedules.policy import Policy
 from tests.tolerance import assert_exact
 
 SPECS = (
@@ -86,13 +87,13 @@ def test_compiled_weight_gradients(dtype, chosen, algorithms):
         assert_exact(actual[name], expected[name])
 
 
-def step(pins):
+def step(pins, policy=None):
     b = GraphBuilder("gradient")
     x, dy = (b.input(n, TensorType((1, 8, 6, 6))) for n in ("x", "dy"))
     y = b.add(
         "conv_weight_grad", [x, dy], ConvWeightGradAttributes((3, 3), pads=(1, 1, 1, 1)), "dw"
     )
-    return compile(b.finish({"dw": y}), threads=1, algo_for=pins)
+    return compile(b.finish({"dw": y}), threads=1, algo_for=pins, policy=policy)
 
 
 def test_a_weight_gradient_is_in_the_plan_and_can_be_pinned():
@@ -111,3 +112,6 @@ def test_a_weight_gradient_is_in_the_plan_and_can_be_pinned():
     )
     with pytest.raises(UnknownNameError, match="unknown weight gradient 'winograd'"):
         step({"dw": "winograd"})
+    without = step({}, Policy(exclude=("blocked",))).plan["dw"]
+    assert without.algorithm == "plain"
+    assert without.candidates[0].reason == "excluded by the policy"

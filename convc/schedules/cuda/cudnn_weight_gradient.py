@@ -20,9 +20,10 @@ from convc.schedules.cuda.cudnn import ALGORITHM, schedule
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.library_call import library_call
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "operands", "schedule", "supports"]  # fmt: skip
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "schedule", "supports"]  # fmt: skip
 
 NAME: Final = "cudnn"
 ON_REQUEST: Final = (
@@ -50,10 +51,20 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     return {name: own[name] for name in _KNOBS}
 
 
-def cycles(spec: ConvSpec, target: Target) -> float:
+def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
+    """Return them as the policy bounds them: cuDNN itself looks for an engine that keeps to it."""
+    found = dict(knobs(spec, target))
+    if policy.deterministic:
+        found["deterministic"] = 1
+    if policy.workspace_limit is not None:
+        found["workspace_mib"] = min(found["workspace_mib"], policy.workspace_limit >> 20)
+    return found
+
+
+def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return the roofline's clocks: as many products as forward."""
     problem = Problem(spec)
-    return ALGORITHM.cycles(problem, target, ALGORITHM.knobs(problem, target))
+    return ALGORITHM.cycles(problem, target, {**ALGORITHM.knobs(problem, target), **knobs})
 
 
 def operands(spec: ConvSpec, knobs: Knobs) -> Operands:

@@ -29,11 +29,13 @@ from convc.schedules.cuda.tiles import tiles
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.matrices import ravel, unravel
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NAME", "compute", "cycles", "gradient_layout", "knobs", "operands", "schedule", "space", "supports"]  # fmt: skip
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "schedule", "space", "supports", "workspace"]  # fmt: skip
 
 NAME: Final = "direct"
+ON_REQUEST: Final = ""
 
 # Float types that the product's kernels are tested with.
 _TYPES: Final = ("float32", "float16", "bfloat16", "float64")
@@ -53,6 +55,9 @@ _SHARED: Final = 48 << 10
 # Of its banks, one row of a tile begins so many behind the one before: neighbouring threads write neighbouring rows.
 _BANKS: Final = 32
 _PADDING: Final = 4
+
+# Elements of a buffer whose index is an int32.
+_INDICES: Final = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         return Unsupported(f"element type must be {', '.join(_TYPES)}; got {spec.dtype}")
     if spec.group > _GRID:
         return Unsupported(f"groups must be at most {_GRID}; got {spec.group}")
+    if next(space(spec, target), None) is None:
+        return Unsupported(f"sums of tiles must be fewer than {_INDICES}; got more")
     return None
 
 
@@ -105,13 +112,39 @@ def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
         if rows * tile["step"] * tile["stages"] * max(4, size) > _SHARED:
             continue
         for split in _SPLITS:
+            knobs = {**tile, "split": split}
+            if _sums(spec, knobs) >= _INDICES:
+                continue
             if split == 1 or (whole.depth >= _PART * split and split * spec.group <= _GRID):
-                yield {**tile, "split": split}
+                yield knobs
 
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return the tile and the parts of the sum that the model finds fastest."""
     return min(space(spec, target), key=lambda k: _cycles(spec, target, k))
+
+
+def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs | Unsupported:
+    """Return the fastest of those whose partial sums keep the policy's limit."""
+    limit = policy.workspace_limit
+    if limit is None:
+        return knobs(spec, target)
+    fitting = [k for k in space(spec, target) if workspace(spec, k) <= limit]
+    if not fitting:
+        least = min(workspace(spec, k) for k in space(spec, target))
+        return Unsupported(f"workspace must be at most {limit} bytes; got {least}")
+    return min(fitting, key=lambda k: _cycles(spec, target, k))
+
+
+def workspace(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return bytes of the sums that a second kernel adds up."""
+    return numpy_dtype(accumulator(spec.dtype)).itemsize * _sums(spec, knobs)
+
+
+def _sums(spec: ConvSpec, knobs: Knobs) -> int:
+    m = _Extents.of(spec, knobs)
+    sums = knobs["split"] * spec.group * m.padded_channels * m.padded_pixels
+    return sums if _is_in_parts(spec, knobs) else 0
 
 
 def _cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
@@ -122,8 +155,7 @@ def _cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     work = wide * product_cycles(
         target.gpu, products, m.padded_channels, m.padded_pixels, m.padded_depth, both
     )
-    sums = 4 * wide * products * m.padded_channels * m.padded_pixels
-    return launched_cycles(target.gpu, work, spec.nbytes, sums if _is_in_parts(spec, knobs) else 0)
+    return launched_cycles(target.gpu, work, spec.nbytes, workspace(spec, knobs))
 
 
 def _is_in_parts(spec: ConvSpec, knobs: Knobs) -> bool:
@@ -131,9 +163,9 @@ def _is_in_parts(spec: ConvSpec, knobs: Knobs) -> bool:
     return knobs["split"] > 1 or spec.group > 1
 
 
-def cycles(spec: ConvSpec, target: Target) -> float:
+def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
-    return _cycles(spec, target, knobs(spec, target))
+    return _cycles(spec, target, knobs)
 
 
 def operands(spec: ConvSpec, knobs: Knobs) -> Operands:

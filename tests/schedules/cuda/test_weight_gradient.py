@@ -17,6 +17,7 @@ from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_wei
 from convc.ir.types import numpy_dtype
 from convc.schedules.cuda import compiler, nvcc, weight_gradient
 from convc.schedules.error_bound import relative_error, result_rounding
+from convc.schedules.policy import Policy
 from convc.schedules.weight_gradients import choose_weight_gradient
 from convc.target import parse_target
 from tests.conv_grid import CONV_GRID
@@ -162,6 +163,37 @@ def test_an_empty_batch_is_left_to_plain_sums():
     chosen = choose_weight_gradient(ConvSpec.of((0, 4, 6, 6), (8, 4, 3, 3)), TARGET)
     assert chosen.algorithm == "plain"
     assert chosen.candidates[0].reason == "data must not be empty"
+
+
+def test_a_policy_bounds_them():
+    dense = ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1))
+    free = choose_weight_gradient(dense, TARGET)
+    needed = weight_gradient.workspace(dense, free.knobs)
+    assert needed >= free.knobs["split"] * 4 * 64 * 64 * 9
+    bounded = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=needed // 2))
+    assert bounded.algorithm == "direct"
+    assert weight_gradient.workspace(dense, bounded.knobs) <= needed // 2
+    assert bounded.candidates[0].seconds > free.candidates[0].seconds
+    none = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=0))
+    assert none.candidates[0].knobs["split"] == 1
+    groups = choose_weight_gradient(GROUPS, TARGET, policy=Policy(workspace_limit=0))
+    assert groups.algorithm == "plain"
+    assert groups.candidates[0].reason.startswith("workspace must be at most 0 bytes; got ")
+    without = choose_weight_gradient(dense, TARGET, policy=Policy(exclude=("direct",)))
+    assert (without.algorithm, without.candidates[0].reason) == ("plain", "excluded by the policy")
+    # A list that names no row is about convolutions.
+    assert choose_weight_gradient(dense, TARGET, policy=Policy(include=("winograd",))).algorithm == "direct"  # fmt: skip
+    only = choose_weight_gradient(dense, TARGET, policy=Policy(include=("direct",)))
+    assert only.candidates[1].reason == "excluded by the policy"
+    depthwise = replace(dense, weight=(64, 1, 3, 3), group=64)
+    required = choose_weight_gradient(depthwise, TARGET, policy=Policy(require=("direct",)))
+    assert (required.algorithm, required.reason) == ("direct", "asked for by the policy")
+
+
+def test_sums_are_found_by_an_index_of_32_bits():
+    large = ConvSpec.of((64, 4096, 64, 64), (4096, 4096, 3, 3), pads=(1, 1, 1, 1))
+    most = max(k["split"] for k in weight_gradient.space(large, TARGET))
+    assert 1 < most * 4096 * 4096 * 9 < 2**31
 
 
 def test_a_compiled_module_has_them():

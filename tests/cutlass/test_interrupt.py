@@ -52,18 +52,19 @@ def test_it_ends_every_nvcc_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "convc", "compile", str(model), "--target", "cuda", "--sm", "90", "--algo", "cutlass", "-o", str(tmp_path / "net.so")]  # fmt: skip
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:  # fmt: skip
         try:
-            pid = child(tools)
+            pid = child(tools, lambda: running.poll() is not None)
             assert list(temporary.iterdir()) != []
             running.send_signal(signal.SIGINT)
-            out, err = running.communicate(timeout=60)
+            out, err = running.communicate(timeout=300)
         finally:
             running.kill()
     wait_for_end(pid)
     assert running.returncode == 130, err
     assert out == ""
-    first, last = err.splitlines()
-    assert re.fullmatch(r"build \d/\d: nvcc compiles \w+_2d_float16_\d+x\d+x\d+_\w\d", first)
-    assert last == "interrupted"
+    said = err.splitlines()
+    begun = re.compile(r"build \d/\d: nvcc compiles \w+_2d_float16_\d+x\d+x\d+_\w\d")
+    assert any(begun.fullmatch(line) for line in said), err
+    assert said[-1] == "interrupted"
     assert list(temporary.iterdir()) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "cutlass", "net.cvc", "temporary", "tools"]  # fmt: skip
     kept = [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.suffix != ".lock"]

@@ -1,8 +1,8 @@
-"""One run of a compiler that takes long: it ends with us, whole, and leaves nothing behind.
+"""One run of a compiler that takes long: on Ctrl-C, or when a neighbour fails, it ends whole and leaves nothing behind.
 
 nvcc is a driver: what computes for minutes are its children. So it has a process group of its own, which is killed as one when this
 thread is interrupted (Ctrl-C) or somebody says `stop`, and its temporary files lie in a folder of ours, since whoever is killed cannot
-clear up.
+clear up. Of a process that is itself killed (SIGTERM, SIGKILL) the compiler outlives it and ends by itself, minutes later.
 """
 
 from __future__ import annotations

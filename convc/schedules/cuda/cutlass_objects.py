@@ -98,7 +98,7 @@ def architectures(kernel: Kernel, gpu: Gpu) -> tuple[str, ...]:
 def kernel_objects(kernels: Sequence[Kernel], gpu: Gpu, progress: Progress) -> tuple[bytes, ...]:
     """Return one object file with the kernels' functions and CUDA's runtime, whose names are its own.
 
-    Whatever ends this, Ctrl-C too, ends every nvcc that runs for it.
+    Ctrl-C and a kernel that fails end every nvcc that runs for it.
     """
     require_cutlass()
     cudart = nvcc.static_cudart()

@@ -37,6 +37,7 @@ __all__ = [
     "dense_kernel",
     "dense_packing_kernel",
     "packing_kernel",
+    "scheduled",
     "unit_kernel",
     "weight_gradient_kernel",
 ]
@@ -54,11 +55,8 @@ def conv_kernel(
     """Return a convolution's kernel; `falls`: a library's, which is to return 1 where that refuses it, see `refusable`."""
 
     def make() -> tirx.PrimFunc:
-        func = te.create_prim_func(list(algorithm.compute(problem, target, knobs)))
-        func = backend_of(target).schedules[algorithm.name](func, knobs, target)
-        assert not (problem.stored and reads_back(func)), (
-            f"{algorithm.name} rounds what it reads back"
-        )
+        tensors = algorithm.compute(problem, target, knobs)
+        func = scheduled(algorithm, problem, tensors, target, knobs)
         return refusable(func) if falls else func
 
     spec = problem.spec
@@ -72,6 +70,20 @@ def conv_kernel(
         *(["falls"] if falls else []),
     )
     return named_kernel(stem, parts, views, make)
+
+
+def scheduled(
+    algorithm: Algorithm,
+    problem: Problem,
+    tensors: Sequence[te.Tensor],
+    target: Target,
+    knobs: Knobs,
+) -> tirx.PrimFunc:
+    """Return the scheduled function of an algorithm's tensors, and of those that are computed from its result."""
+    func = te.create_prim_func(list(tensors))
+    func = backend_of(target).schedules[algorithm.name](func, knobs, target)
+    assert not (problem.stored and reads_back(func)), f"{algorithm.name} rounds what it reads back"
+    return func
 
 
 def bottleneck_kernel(

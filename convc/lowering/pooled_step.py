@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tvm import te, tirx
+from tvm import tirx
 
 from convc.ir.graph import Graph, Node
-from convc.lowering.kernels import named_kernel
+from convc.lowering.kernels import named_kernel, scheduled
 from convc.lowering.partition import Unit
 from convc.lowering.program import Kernel
 from convc.schedules import pooled, pooled_model
@@ -82,8 +82,8 @@ def pooled_kernel(
     """Return the kernel of a convolution by an algorithm, and of the pool behind it."""
 
     def make() -> tirx.PrimFunc:
-        func = te.create_prim_func(pooled.compute(posed, algorithm, target, knobs))
-        return backend_of(target).schedules[algorithm.name](func, knobs, target)
+        tensors = pooled.compute(posed, algorithm, target, knobs)
+        return scheduled(algorithm, posed.layer, tensors, target, knobs)
 
     layer = posed.layer
     stem = f"{algorithm.name}_pooled_{layer.spec.key.split('-pd')[0]}"

@@ -46,7 +46,7 @@ from convc.schedules.requirements import packed_images
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Direct"]
+__all__ = ["ALGORITHM", "Direct", "shared_units"]
 
 # Up to this many input channels the data stays NCHW: a block of 8 or 16 would be mostly padding (RGB images: 3 of 16).
 _FEW_CHANNELS = 4
@@ -170,7 +170,7 @@ class Direct:
             uncovered = min(_PANELS_UNCOVERED, uncovered)
         work = max(compute, stream) + uncovered * min(compute, stream)
         cycles = gathered + max(work, spec.nbytes / core.data)
-        return cycles * turns(_units(spec, knobs), target)
+        return cycles * turns(shared_units(spec, knobs), target)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -266,7 +266,7 @@ def _reduction(
     return co, ci, taps, [co, *taps, ci]
 
 
-def _units(spec: ConvSpec, knobs: Knobs) -> int:
+def shared_units(spec: ConvSpec, knobs: Knobs) -> int:
     """Return how many equal parts the schedule shares out: parts of the rows; or slices, channel groups and, undivided, tile rows."""
     outer, rows = spec.data[0] * math.prod(spec.output[2:-2]), spec.output[-2]
     if knobs.get("chunks", 1) > 1:

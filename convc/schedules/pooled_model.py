@@ -9,6 +9,7 @@ from typing import Final
 
 from convc.ir.ops.pool import AveragePoolAttributes
 from convc.schedules.algorithm import Algorithm, turns
+from convc.schedules.direct import shared_units
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.pooled import Pooled, computed_rows, padded, strips, taps
 from convc.schedules.properties import Properties, properties_of
@@ -105,9 +106,12 @@ def _tiles(pooled: Pooled, own: Knobs, target: Target, *, others: bool) -> list[
 
 
 def _units(pooled: Pooled, knobs: Knobs) -> int:
-    """Return how many strips of groups `direct` shares out."""
+    """Return how many equal parts `direct` shares out: parts of the strips, or strips of groups."""
+    images, count, chunks = pooled.layer.spec.data[0], strips(pooled, knobs), knobs.get("chunks", 1)
+    if chunks > 1 and count % chunks == 0:
+        return images * chunks
     groups = -(-pooled.layer.spec.out_channels // (knobs["vectors"] * knobs["block"]))
-    return pooled.layer.spec.data[0] * strips(pooled, knobs) * groups
+    return images * count * groups
 
 
 def properties(pooled: Pooled, algorithm: Algorithm, target: Target, knobs: Knobs) -> Properties:
@@ -130,12 +134,14 @@ def cycles(pooled: Pooled, algorithm: Algorithm, target: Target, knobs: Knobs) -
     if not knobs["strip"]:
         return cycles_apart(pooled, algorithm, target, knobs)
     problem = padded(pooled, knobs)
-    work = algorithm.cycles(problem, target, knobs)
     if algorithm.name != WINOGRAD.name:
+        # Not the layer's own parts are shared out, but strips.
+        evenly = turns(shared_units(problem.spec, knobs), target)
+        work = algorithm.cycles(problem, target, knobs) / evenly
         work *= strips(pooled, knobs) * computed_rows(pooled, knobs) / problem.spec.output[2]
         work *= turns(_units(pooled, knobs), target)
     else:
-        work -= _unstored(pooled, target)
+        work = algorithm.cycles(problem, target, knobs) - _unstored(pooled, target)
     return work + _reduced(pooled, target, knobs) + _scratch(pooled, target, knobs)
 
 

@@ -142,14 +142,16 @@ def padded(pooled: Pooled, knobs: Knobs) -> Problem:
 
     Args:
         pooled: the two.
-        knobs: `strip`, rows of the pool that are computed together; 0: all, behind the whole convolution.
+        knobs: `strip`, rows of the pool that are computed together; 0: all, behind the whole convolution, which is as it is.
     """
+    if not knobs["strip"]:
+        return pooled.layer
     spec, a = pooled.layer.spec, pooled.window
     top, count, step = a.pads[0], strips(pooled, knobs), knobs["strip"] * a.strides[0]
     computed = computed_rows(pooled, knobs)
     # Strips of winograd are tiles of it one behind the other, also where the pool leaves rows out.
     rows = (count - 1) * step + (computed if count == 1 else max(computed, step))
-    if pooled.residual or not knobs["strip"]:
+    if pooled.residual:
         # A residual is read where it lies, and has all its rows.
         rows = max(rows, top + spec.output[2])
     before = spec.pads[0] + top * spec.strides[0]
@@ -166,6 +168,8 @@ def operands(pooled: Pooled, algorithm: Algorithm, target: Target, knobs: Knobs)
 
 def residual_border(pooled: Pooled, knobs: Knobs) -> Halo:
     """Return the rows around a residual that the kernel reads and does not need."""
+    if not knobs["strip"]:
+        return Halo()
     top, rows = pooled.window.pads[0], padded(pooled, knobs).spec.output[2]
     return Halo.of((top, 0), (rows - top - pooled.layer.spec.output[2], 0))
 
@@ -173,7 +177,7 @@ def residual_border(pooled: Pooled, knobs: Knobs) -> Halo:
 def compute(pooled: Pooled, algorithm: Algorithm, target: Target, knobs: Knobs) -> list[te.Tensor]:
     """Return data, weight, extras..., the pool's result; the convolution's blocks, `Y`, `window` and the last one.
 
-    Y is the convolution's result with the rows that the pool pads.
+    Y is the convolution's result, of strips with the rows that the pool pads.
     """
     problem = padded(pooled, knobs)
     *arguments, y = algorithm.compute(problem, target, knobs)
@@ -183,14 +187,14 @@ def compute(pooled: Pooled, algorithm: Algorithm, target: Target, knobs: Knobs) 
     top, rows = a.pads[0], spec.output[2]
 
     def row(n, k, h, *at):
-        if not top and problem.spec.output[2] <= rows:
+        if not knobs["strip"] or (not top and problem.spec.output[2] <= rows):
             return y(n, k, h, *at)
         inside = tirx.all(h >= top, h < top + rows)
         return tirx.Select(inside, y(n, k, h, *at), outside)
 
     Y = te.compute(y.shape, row, name="Y")
     result = TensorType(pooled.result, dtype)
-    beside = replace(a, pads=(0, a.pads[1], 0, a.pads[3]))
+    beside = replace(a, pads=(0, a.pads[1], 0, a.pads[3])) if knobs["strip"] else a
     if largest:
         total = window(Y, beside, result, outside, greatest)
         return [*arguments, te.compute(total.shape, lambda *i: total(*i), name="pool")]

@@ -21,6 +21,7 @@ from convc.lowering.build import build
 from convc.lowering.emit import emit
 from convc.runtime import load
 from convc.schedules import pooled_model as model
+from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.plan import Chain, Plan, Unsupported
 from convc.schedules.policy import Policy
@@ -96,12 +97,14 @@ CASES = {
     "residual_floor": Case((1, 16, 9, 9), (16, 16, 3, 3), MAX2, steps=ADD, geometry=_pads(1), knobs={"strip": 2}),
     "grouped": Case((1, 32, 10, 10), (32, 16, 3, 3), MAX2, geometry={**_pads(1), "group": 2}),
     "both_apart": Case((1, 16, 13, 11), (24, 16, 3, 3), STEM, geometry=_pads(1), knobs={"strip": 0}),
+    "residual_apart": Case((2, 16, 9, 10), (20, 16, 3, 3), STEM, steps=ADD, geometry=_pads(1), knobs={"strip": 0}),
+    "mean_apart": Case((1, 16, 11, 12), (16, 16, 3, 3), AveragePoolAttributes((4, 4), (2, 2), (1, 1, 1, 2)), geometry=_pads(1), knobs={"strip": 0}),
     "winograd": Case((1, 16, 16, 16), (32, 16, 3, 3), MAX2, "winograd", geometry=_pads(1)),
     "winograd_odd": Case((2, 24, 15, 17), (40, 24, 3, 3), replace(MAX2, ceil_mode=True), "winograd", geometry=_pads(1)),
     "winograd_five": Case((1, 16, 27, 14), (16, 16, 3, 3), MAX2, "winograd", geometry=_pads(1), knobs={"m": 5, "rows": 2, "points": 6, "strip": 5}),
     "winograd_mean": Case((1, 16, 12, 12), (16, 16, 5, 5), AveragePoolAttributes((2, 2), (2, 2), (1, 0, 0, 0)), "winograd", geometry=_pads(2)),
     "winograd_residual": Case((1, 16, 14, 14), (16, 16, 3, 3), replace(MAX2, pads=(1, 1, 1, 1)), "winograd", ADD, geometry=_pads(1)),
-    "winograd_apart": Case((1, 16, 13, 12), (32, 16, 3, 3), MAX2, "winograd", geometry=_pads(1), knobs={"strip": 0}),
+    "winograd_apart": Case((1, 16, 13, 12), (32, 16, 3, 3), STEM, "winograd", geometry=_pads(1), knobs={"strip": 0}),
 }  # fmt: skip
 
 
@@ -155,7 +158,7 @@ SAMPLE = (
     "clipped",
     "mean_counted",
     "residual_padded",
-    "both_apart",
+    "residual_apart",
     "winograd_odd",
 )
 
@@ -239,16 +242,21 @@ def test_one_kernel_gives_the_results_of_both_of_random_pairs(seed: int, tmp_pat
     agree(cases, "host", tmp_path)
 
 
-def test_the_result_of_the_convolution_is_never_in_memory():
-    names = some("stem_whole", "winograd_odd")
-    graph, target = graph_of(names), parse_target("llvm", "host", 1)
-    program = emit(graph, forced(graph, names, target), target)
-    convolved = {4 * graph[f"{name}.conv"].type.size for name in names}
-    assert all(graph[f"{name}.conv"].type.size > graph[name].type.size for name in names)
-    written = {a.buffer.name.partition("#")[0] for call in program.calls for a in call.arguments}
-    assert not written & {f"{name}.conv" for name in names}
-    assert convolved
-    assert [c.op for c in program.calls if c.algorithm] == ["conv+max_pool"] * 2
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+def test_the_result_of_the_convolution_is_never_in_memory(algorithm: str):
+    case = Case((1, 16, 48, 48), (64, 16, 3, 3), MAX2, algorithm, geometry=_pads(1))
+    target, scratch = parse_target("llvm", "host", 1), {}
+    for name, knobs in (("strips", {}), ("whole", {"strip": 0})):
+        cases = {"pair": replace(case, knobs=knobs)}
+        graph = graph_of(cases)
+        built = build(emit(graph, forced(graph, cases, target), target), target)
+        form = built.manifest
+        assert [s.op for s in form.steps if s.algorithm] == ["conv+max_pool"]
+        scratch[name] = form.workspace_bytes + form.arena_bytes
+    convolved = 4 * graph["pair.conv"].type.size
+    # Of `winograd` transforms in flight are in both. What is taken at once of strips is a fraction of the convolution's result.
+    assert scratch["whole"] >= convolved
+    assert scratch["whole"] - scratch["strips"] > convolved / 2
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
@@ -335,6 +343,30 @@ def test_a_pool_takes_no_tile_that_is_less_accurate_than_the_policy_allows():
     strict = select(graph, XEON, policy=Policy(max_error=limit))
     assert strict["y"].algorithm == "winograd"
     assert properties_of(WINOGRAD, layer, XEON, strict["y"].knobs).error <= limit
+
+
+@pytest.mark.parametrize(("rows", "pads"), [(3, 1), (5, 2)])
+def test_both_apart_compute_no_row_that_the_pool_pads(rows: int, pads: int):
+    window = MaxPoolAttributes((rows, rows), (1, 1), (pads,) * 4, (1, 1))
+    layer = posed_by(network(PAIR, shape="1,64,7,7")).layer
+    assert padded(Pooled(layer, window), {"strip": 0}) == layer
+    assert padded(Pooled(layer, window), {"strip": 7}).spec.output[2] == 7 + 2 * pads
+
+
+def test_threads_share_out_strips_and_not_the_parts_of_the_layer_alone():
+    spec = ConvSpec.of((1, 16, 24, 24), (48, 16, 3, 3), pads=(1,) * 4)
+    posed = Pooled(Problem(spec), replace(MAX2, pads=(0,) * 4, dilations=(1, 1)))
+    direct = backend_of(XEON).algorithm("direct")
+
+    def cycles(cores: int, strip: int, chunks: int) -> float:
+        knobs = {"data_block": 16, "block": 16, "rows": 2, "cols": 4, "vectors": 1}
+        knobs |= {"strip": strip, "chunks": chunks}
+        return model.cycles(posed, direct, XEON.with_cores(cores), knobs)
+
+    # 4 strips of 3 groups of channels are even, whatever three parts of rows of the layer alone would be.
+    assert cycles(2, 3, chunks=3) == pytest.approx(cycles(2, 3, chunks=1))
+    # 2 strips of 3 groups are 6 parts for 4 threads; but 2 where each is one thread's.
+    assert cycles(4, 6, chunks=2) > 1.2 * cycles(4, 6, chunks=1)
 
 
 def test_the_workspace_of_winograd_counts_beside_the_rows_of_a_strip():

@@ -44,8 +44,8 @@ class Policy:
         require: these, wherever one of them applies.
         prefer: these, where one is at most 10 % slower than the fastest.
         fallback: whether convc's own kernel stands beside each call of a library (cuDNN) that nobody has pinned, for devices whose library
-            refuses it; it costs the layer's weights once more where they are packed otherwise, room in the arena for what the kernel converts,
-            and the time to compile it.
+            refuses it; it costs the layer's weights once more where they are packed otherwise, room in the arena for what the kernel
+            converts, and the time to compile it.
 
     Raises:
         InvalidKnobsError: for a value outside its range, or an algorithm that is both included and excluded.

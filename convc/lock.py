@@ -14,6 +14,7 @@ from convc.errors import TuningError
 from convc.ir.graph import Graph, Node
 from convc.schedules.algorithm import are_knobs_of
 from convc.schedules.backend import backend_of
+from convc.schedules.chain_kinds import misfit
 from convc.schedules.dual import posed
 from convc.schedules.op_choice import has_choice, op_algorithm, op_key
 from convc.schedules.plan import Chain, Choice, Plan, Unsupported
@@ -89,21 +90,19 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
         """
         _same("target", f"{self.target}, {self.threads} threads", f"{target}, {target.cores} threads")  # fmt: skip
         choices = {
-            node.name: self._convolution(graph, node, target)
-            for node in graph.nodes
-            if is_convolution(node)
+            n.name: self._convolution(graph, n, target) for n in graph.nodes if is_convolution(n)
         }
         gradients = {
-            node.name: self._gradient(graph, node, target)
-            for node in graph.nodes
-            if is_weight_gradient(node)
+            n.name: self._gradient(graph, n, target) for n in graph.nodes if is_weight_gradient(n)
         }
         operations = {
-            node.name: self._operation(graph, node, target)
-            for node in graph.nodes
-            if has_choice(node, target)
+            n.name: self._operation(graph, n, target) for n in graph.nodes if has_choice(n, target)
         }
         chains = tuple(Chain(c.layers, c.knobs, c.reason, c.kind) for c in self.chains)
+        problems = {name: problem_of(graph, graph[name]) for name in choices}
+        wrong = misfit(chains, graph, problems, choices, target)
+        if wrong:
+            raise TuningError(f"lock's {wrong}. Write a new one with --lock.")
         return Plan(choices, chains, gradients, operations)
 
     def _convolution(self, graph: Graph, node: Node, target: Target) -> Choice:

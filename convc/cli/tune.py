@@ -131,11 +131,10 @@ def tune(
 
 def _algorithm_names(machine: Target) -> list[str]:
     from convc.schedules.backend import backend_of
-    from convc.schedules.chains import NAME
-    from convc.schedules.pooled import NAME as POOLED
+    from convc.schedules.chain_kinds import chain_names
 
     backend = backend_of(machine)
-    return [*(row.name for row in backend.algorithms), *([NAME, POOLED] if backend.chains else [])]
+    return [*(row.name for row in backend.algorithms), *chain_names(backend)]
 
 
 def _list_tasks(output: Output, tasks: tuple[Task, ...], machine: Target, path: Path) -> None:

@@ -4,7 +4,7 @@ Rewrite:
     %a = mul(%x, %s);  %b = add(%a, %t);  %y = relu(%b)      (three nodes)
     -->
     [%a %b %y]                                               (one unit)
-Also the nodes of a chain of the plan, as `schedules.chains` and `schedules.gated` found them.
+Also the nodes of a chain of the plan, as `schedules.chains`, `schedules.gated` and `schedules.pooled_choice` found them.
 Unless:
     an inner value has another user, is a graph output, or has another shape; the code would explode (`epilogue.is_small`).
 """

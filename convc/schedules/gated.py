@@ -27,7 +27,7 @@ from convc.schedules.backend import Backend
 from convc.schedules.plan import Chain, Choice
 from convc.schedules.policy import Policy
 
-__all__ = ["NAME", "gate_of", "gated_layers", "scaled_weights"]
+__all__ = ["ALGORITHM", "NAME", "gate_of", "gated_layers", "joins", "scaled_weights"]
 
 NAME: Final = "gated"
 
@@ -63,7 +63,7 @@ def gated_layers(
             continue
         gate = graph[node.inputs[0]]
         problem = problems[node.name]
-        if not _scales_channels(graph, gate, node) or not _takes_scaled(problem):
+        if not joins(graph, gate, node, problem):
             continue
         weights = math.prod(problem.spec.weight) * problem.spec.data[0]
         data = math.prod(problem.spec.data)
@@ -72,6 +72,11 @@ def gated_layers(
         reason = f"'{gate.name}' scales its {weights} weights, not its {data} data"
         found.append(Chain((gate.name, node.name), {}, reason, NAME))
     return tuple(found)
+
+
+def joins(graph: Graph, gate: Node, layer: Node, problem: Problem) -> bool:
+    """Whether a node scales the channels of nothing but a layer's data, and the layer can scale its weights instead."""
+    return _scales_channels(graph, gate, layer) and _takes_scaled(problem)
 
 
 def gate_of(graph: Graph, gate: Node) -> tuple[str, str]:

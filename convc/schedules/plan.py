@@ -52,7 +52,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Nodes that run as one step: their names, first to last, its knobs, why, and of which kind, see `bottleneck` and `gated`."""
+    """Nodes that run as one step: their names, first to last, its knobs, why, and of which kind, see `chain_kinds`."""
 
     layers: tuple[str, ...]
     knobs: Knobs

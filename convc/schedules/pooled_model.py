@@ -17,7 +17,7 @@ from convc.schedules.requirements import float32_throughout
 from convc.schedules.winograd import ALGORITHM as WINOGRAD
 from convc.target import Target
 
-__all__ = ["cycles", "cycles_apart", "options", "pool_cycles", "properties", "supports"]
+__all__ = ["cut", "cycles", "cycles_apart", "options", "pool_cycles", "properties", "supports"]
 
 # A strip's rows of the convolution may take so much of L2; weights, data and transforms need the rest.
 _L2_SHARE: Final = 0.45
@@ -71,16 +71,19 @@ def options(
         heights = dict.fromkeys(-(-rows // count) for count in range(1, rows + 1))
         found = [{**own, "strip": height} for height in heights]
     for knobs in found:
-        if _strip_bytes(pooled, knobs) <= _L2_SHARE * target.l2_bytes and _cut(pooled, knobs):
+        if _strip_bytes(pooled, knobs) <= _L2_SHARE * target.l2_bytes and cut(pooled, knobs):
             yield knobs
 
 
-def _cut(pooled: Pooled, knobs: Knobs) -> bool:
-    """Whether TVM 0.27 schedules these strips.
+def cut(pooled: Pooled, knobs: Knobs) -> bool:
+    """Whether there can be these strips: of `winograd` whole rows of tiles, and such as TVM 0.27 schedules.
 
     Not several that leave rows out between them: its vectorize wants all of an axis in a block's loops. And it crashes where it splits a
     tail off rows of a strip whose taps are skipped by tests, see `clipping`.
     """
+    whole = _strip_of(pooled, knobs) if "m" in knobs else min(knobs["strip"], pooled.result[2])
+    if knobs["strip"] < 1 or knobs["strip"] != whole:
+        return False
     if strips(pooled, knobs) == 1:
         return True
     tails = knobs.get("clip") and pooled.rows(knobs["strip"]) % knobs["rows"]
@@ -89,20 +92,23 @@ def _cut(pooled: Pooled, knobs: Knobs) -> bool:
 
 def _tiles(pooled: Pooled, own: Knobs, target: Target, *, others: bool) -> list[Knobs]:
     """Return settings of `winograd` whose blocks of tile rows are whole rows of the pool, or all rows."""
-    spec, rows = pooled.layer.spec, pooled.result[2]
+    spec = pooled.layer.spec
     planes = (0, 1) if pooled.layer.constant_weight else (0,)
-    settings, found = [own], []
+    settings = [own]
     for m in WINOGRAD.sizes(spec) if others else ():
-        whole = -(-pooled.rows(rows) // m)
+        whole = -(-pooled.rows(pooled.result[2]) // m)
         for blocks in dict.fromkeys((*range(1, min(_TILE_ROWS, whole) + 1), whole)):
             settings += [WINOGRAD.with_tile(spec, target, m, blocks, planes=p) for p in planes]
-    for knobs in settings:
-        height, step = knobs["rows"] * knobs["m"], pooled.window.strides[0]
-        if height >= pooled.rows(rows) > height - knobs["m"]:
-            found.append({**knobs, "strip": rows})
-        elif height % step == 0 and not pooled.overlaps:
-            found.append({**knobs, "strip": height // step})
-    return found
+    made = ({**knobs, "strip": _strip_of(pooled, knobs)} for knobs in settings)
+    return [knobs for knobs in made if knobs["strip"]]
+
+
+def _strip_of(pooled: Pooled, knobs: Knobs) -> int:
+    """Return the rows of the pool that a block of tile rows of `winograd` is; 0 if these are no whole ones."""
+    rows, step, height = pooled.result[2], pooled.window.strides[0], knobs["rows"] * knobs["m"]
+    if height >= pooled.rows(rows) > height - knobs["m"]:
+        return rows
+    return height // step if height % step == 0 and not pooled.overlaps else 0
 
 
 def _units(pooled: Pooled, knobs: Knobs) -> int:

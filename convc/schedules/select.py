@@ -16,16 +16,15 @@ from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
-from convc.schedules.chains import NAME, Alone, chains_of
+from convc.schedules.chain_kinds import chain_names
+from convc.schedules.chains import Alone, chains_of
 from convc.schedules.chooser import AUTO, Chooser, asked_for, matches, named_algorithms, wishes
 from convc.schedules.dual import solved
-from convc.schedules.gated import NAME as GATED
 from convc.schedules.gated import gated_layers
 from convc.schedules.offers import Offer, Offers, offers_of
 from convc.schedules.op_choice import Asked, choose_op, has_choice
 from convc.schedules.plan import Candidate, Choice, Plan
 from convc.schedules.policy import Policy
-from convc.schedules.pooled import NAME as POOLED
 from convc.schedules.pooled_choice import pooled_layers
 from convc.schedules.remarks import remarked
 from convc.schedules.tuned import Records
@@ -97,7 +96,7 @@ def select(
     backend = backend_of(target)
     known_names = [row.name for row in backend.algorithms]
     gradients = [n for n in graph.nodes if is_weight_gradient(n)]
-    chains = [NAME, GATED, POOLED] if backend.chains else []
+    chains = chain_names(backend)
     others = [row.NAME for row in backend.weight_gradients if gradients]
     policy.check(list(dict.fromkeys([*known_names, *chains, *others])))
     operations = [n for n in graph.nodes if has_choice(n, target)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from convc.errors import TuningError
 from convc.ir import ConvSpec, Graph, GraphBuilder, Step, TensorType
 from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
@@ -483,3 +486,40 @@ def test_a_lock_keeps_it(tmp_path: Path):
     again = read_lock(tmp_path / "pools.lock").plan(graph, XEON, "hash")
     assert again.chains == plan.chains
     assert again["y"].knobs == plan["y"].knobs
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    return select(network(PAIR, shape="1,64,150,150"), XEON)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"kind": "pool"}, "kind must be bottleneck or gated or pooled; got 'pool'"),
+        ({"knobs": {}}, "knobs must be strip; got none"),
+        ({"knobs": {"strip": 2, "rows": 2}}, "knobs must be strip; got rows, strip"),
+        ({"knobs": {"strip": 0}}, "strip must be rows that "),
+        ({"layers": ("y", "gone")}, "layers must be in the graph; got 'gone'"),
+        ({"layers": ("z", "y")}, "layers must be a convolution and the pool that alone reads it; got z, y"),
+        ({"layers": ("y",)}, "layers must be a convolution and the pool that alone reads it; got y"),
+        ({"kind": "gated"}, "layers must scale channels and convolve what alone is scaled; got y, z"),
+        ({"kind": "bottleneck"}, "layers must be two or three convolutions; got y, z"),
+    ],
+)  # fmt: skip
+def test_a_damaged_lock_is_refused(planned: Plan, damage: dict[str, Any], message: str):
+    graph = network(PAIR, shape="1,64,150,150")
+    lock = lock_of(graph, planned, XEON, "hash", {})
+    (chain,) = lock.chains
+    lock = msgspec.structs.replace(lock, chains=(msgspec.structs.replace(chain, **damage),))
+    with pytest.raises(TuningError, match=re.escape(message)) as error:
+        lock.plan(graph, XEON, "hash")
+    assert str(error.value).endswith("Write a new one with --lock.")
+
+
+def test_a_lock_has_a_layer_in_one_chain():
+    graph = network(PAIR)
+    lock = lock_of(graph, select(graph, XEON), XEON, "hash", {})
+    lock = msgspec.structs.replace(lock, chains=lock.chains * 2)
+    with pytest.raises(TuningError, match="a layer must be in one chain; got 'y' in two"):
+        lock.plan(graph, XEON, "hash")

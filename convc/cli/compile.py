@@ -138,7 +138,7 @@ def compile(
                 deterministic,
                 workspace_limit,
                 max_error,
-                fallback,
+                fallback=fallback,
             ),
             cudnn=cudnn.value,
             logs=log,

@@ -97,7 +97,7 @@ def explain(
             deterministic,
             workspace_limit,
             max_error,
-            fallback,
+            fallback=fallback,
         ),
         cudnn=cudnn.value,
         logs=log,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from convc.cli.render import Column, Output, console, count, mebibytes, print_json, table
 
 if TYPE_CHECKING:
-    from convc.runtime.manifest import Manifest, Tensor
+    from convc.runtime.manifest import Manifest, Step, Tensor
 
 __all__ = ["areas_text", "show_manifest", "show_memory"]
 
@@ -77,11 +77,17 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
                 None,
                 columns,
                 [
-                    (s.node, s.op, s.algorithm, count(s.flops), " ".join(f"{k}={v}" for k, v in s.knobs.items()), s.reason)
+                    (s.node, s.op, _algorithm(s), count(s.flops), " ".join(f"{k}={v}" for k, v in s.knobs.items()), s.reason)
                     for s in manifest.steps
                 ],
             )
         )  # fmt: skip
+
+
+def _algorithm(step: Step) -> str:
+    """Return what computes a step, and what does where a device refuses that."""
+    own = max(step.otherwise, key=lambda s: (s.flops, bool(s.algorithm)), default=None)
+    return step.algorithm if own is None else f"{step.algorithm}, else {own.algorithm}"
 
 
 def _counted(tensor: Tensor) -> str:

@@ -23,7 +23,7 @@ from typing import Final
 
 from convc.deploy.libconvc import EXAMPLES, HEADERS, NATIVE, build_library
 from convc.errors import PackageError
-from convc.runtime.manifest import Manifest, Tensor
+from convc.runtime.manifest import Manifest, Step, Tensor
 from convc.runtime.package import read_manifest
 from convc.runtime.variants import every_variant
 
@@ -43,11 +43,15 @@ are not needed; the kernels are machine code. The launching code is for this CPU
 
 $variants
 
-A machine that lacks any of these, or with a device for which there is no code, gets an error in words before anything of the module is
+A machine that lacks what is needed, or with a device for which there is no code, gets an error in words before anything of the module is
 loaded. Weights are uploaded once; of device memory each context takes $arena bytes, and its inputs and outputs. `convc_run` copies
 between the host's buffers and the device; `convc_run_on_device` takes addresses there and a stream."""
 _CUDNN: Final = """; and cuDNN 9 for
 CUDA 13, `libcudnn.so.9`, with the C++ library (libstdc++.so.6): from the loader's path, or the file that the variable CONVC_CUDNN_PATH names"""
+# Where every layer of its has convc's own kernel beside it.
+_CUDNN_IF_THERE: Final = """; and the C++ library,
+`libstdc++.so.6`. cuDNN 9 for CUDA 13, `libcudnn.so.9`, is used if it is there, from the loader's path or the file that the variable
+CONVC_CUDNN_PATH names; convc's own kernels run in its place elsewhere"""
 # A shim of C++ by itself.
 _CXX: Final = "; and the C++ library, `libstdc++.so.6`"
 _EXAMPLES: Final = ("run.c", "run.cc", "run.py", "CMakeLists.txt")
@@ -90,16 +94,24 @@ def write_bundle(module: Path, destination: Path, *, cc: str = "g++") -> Path:
 
 
 def libraries(manifest: Manifest) -> frozenset[str]:
-    """Return which of cudnn and cutlass do a layer of the module: their shims are C++, and cuDNN itself is needed where it runs."""
-    parts = (part for v in every_variant(manifest) for part in (v, *v.smaller))
-    done = {step.algorithm for part in parts for step in part.steps}
+    """Return which of cudnn and cutlass do a layer of the module: their shims are C++."""
+    done = {step.algorithm for step in _steps(manifest)}
+    done |= {own.algorithm for step in _steps(manifest) for own in step.otherwise}
     return frozenset(done.intersection(("cudnn", "cutlass")))
+
+
+def _steps(manifest: Manifest) -> list[Step]:
+    parts = (part for v in every_variant(manifest) for part in (v, *v.smaller))
+    return [step for part in parts for step in part.steps]
 
 
 def _needed(manifest: Manifest) -> str:
     """Return what the driver is not enough for, in words."""
     used = libraries(manifest)
-    return _CUDNN if "cudnn" in used else _CXX if used else ""
+    if "cudnn" not in used:
+        return _CXX if used else ""
+    beside = all(step.otherwise for step in _steps(manifest) if step.algorithm == "cudnn")
+    return _CUDNN_IF_THERE if beside else _CUDNN
 
 
 def _fill(folder: Path, name: str, module: Path, manifest: Manifest, cc: str) -> None:

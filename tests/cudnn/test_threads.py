@@ -1,4 +1,4 @@
-"""Two calls of cuDNN at once, two threads on two streams: a handle and a result for each, nothing for the thread sanitizer to see."""
+"""Two calls of cuDNN at once, two threads on two streams: a handle and a result for each, one answer to a refusal; no data race."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def together(folder: Path, rounds: int, *options: str) -> list[str]:
 
 
 def check(said: list[str]) -> None:
-    first, more, behind = said
+    first, more, memory, behind = said
     # Each convolution was inside cuDNN while the other was, so each had a handle.
     assert first.count("create;") == 2
     assert sorted(part for part in first.split(";") if part.startswith("run ")) == [
@@ -39,6 +39,7 @@ def check(said: list[str]) -> None:
         "run 25 on stream 101",
     ]
     assert more == "more handles: 0, more plans: 0"
+    assert memory == "no memory: 1, then 1: refused=cuDNN's workspace for"
     assert behind == "behind: destroy;destroy; 0 descriptors"
 
 

@@ -1,6 +1,7 @@
 // What became of each call in this process, for the contexts to come: another thread makes the same plan by its engine's name, without
 // heuristics or timing, and a call that was refused once is not tried again.
 #pragma once
+#include <atomic>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -40,6 +41,14 @@ class Choices {
     return found == fates_.end() ? Fate() : found->second;
   }
 
+  // Why a call was refused; "" where it was not. `shapes` makes them, where anything was refused at all.
+  template <class Shapes>
+  std::string refused(int device, const std::string& description, Shapes shapes) {
+    if (!falls(description) || !refusals_) return "";
+    return of(device, description, shapes()).refused;
+  }
+
+  // `change` decides: a call is refused or has run, never both, whichever contexts meet it at the same time.
   template <class Change>
   void note(int device, const std::string& description, const std::vector<int64_t>& shapes, Change change) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -48,6 +57,12 @@ class Choices {
       for (auto at = fates_.begin(); at != fates_.end();) at = at->first.find(FALLS) == std::string::npos ? fates_.erase(at) : std::next(at);
     }
     change(fates_[key(device, description, shapes)]);
+  }
+
+  // Within a `note`'s change.
+  void refuse(Fate& fate, const std::string& why) {
+    fate.refused = why;
+    ++refusals_;
   }
 
  private:
@@ -59,6 +74,7 @@ class Choices {
 
   std::mutex mutex_;
   std::unordered_map<std::string, Fate> fates_;
+  std::atomic<int> refusals_{0};
 };
 
 // What this thread's calls are given while somebody asks: a line for each, in their order.

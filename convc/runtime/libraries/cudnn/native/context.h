@@ -127,14 +127,20 @@ class Context {
       refuse(known, description, failure);
       return;
     }
-    known.ran = true;
-    Choices::get().note(device_, description, known.shapes, [](Fate& fate) { fate.ran = true; });
+    // Refused meanwhile in another context: the module's own kernel here, too, which writes the same result once more.
+    Choices::get().note(device_, description, known.shapes, [&](Fate& fate) {
+      known.refused = fate.refused;
+      fate.ran = known.ran = fate.refused.empty();
+    });
   }
 
   void refuse(Known& known, const std::string& description, const Failure& failure) {
     if (!falls(description) || !refuses(failure)) throw failure;
-    known.refused = failure.text;
-    Choices::get().note(device_, description, known.shapes, [&](Fate& fate) { fate.refused = failure.text; });
+    Choices::get().note(device_, description, known.shapes, [&](Fate& fate) {
+      if (fate.ran) throw failure;  // in another context
+      if (fate.refused.empty()) Choices::get().refuse(fate, failure.text);
+      known.refused = fate.refused;
+    });
   }
 
   // `before`: fields that name an engine which is tried first; else what this call was given elsewhere.
@@ -150,7 +156,6 @@ class Context {
     try {
       plan(entry, before.empty() ? fate.engine : before, tensors);
     } catch (const Failure& failure) {
-      if (entry.ran) throw;
       refuse(entry, description, failure);
       return entry;
     }

@@ -89,20 +89,18 @@ class Presence {
     return presence;
   }
 
-  // Lease a context, or say why there is none.
+  // Lease a context, or say why there is none. The first handle is made behind the lock: calls that meet there are told the same.
   void lease(int device, bool falls, std::optional<Lease>& into, std::string& absent) {
-    if (falls && !decided(device, absent)) return decide(device, into, absent);
+    if (falls) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      const auto found = said_.find(device);
+      if (found == said_.end()) return decide(device, into, absent);
+      absent = found->second;
+    }
     if (absent.empty()) into.emplace(device);
   }
 
  private:
-  bool decided(int device, std::string& absent) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = said_.find(device);
-    if (found != said_.end()) absent = found->second;
-    return found != said_.end();
-  }
-
   void decide(int device, std::optional<Lease>& into, std::string& absent) {
     try {
       into.emplace(device);
@@ -110,7 +108,6 @@ class Presence {
       if (!refuses(failure)) throw;
       absent = failure.text;
     }
-    const std::lock_guard<std::mutex> lock(mutex_);
     said_.emplace(device, absent);
   }
 

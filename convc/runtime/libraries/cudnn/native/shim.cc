@@ -71,9 +71,10 @@ TVM_FFI_DLL_EXPORT int __tvm_ffi_convc_cudnn(void*, const TVMFFIAny* arguments, 
     using namespace convc_cudnn;
     const Call call(arguments, count);
     try {
-      std::string absent;
+      // A call that was refused needs no handle.
+      std::string absent = Choices::get().refused(call.device(), call.description, [&] { return shapes_of(call.tensors); });
       std::optional<Lease> lease;
-      Presence::get().lease(call.device(), falls(call.description), lease, absent);
+      if (absent.empty()) Presence::get().lease(call.device(), falls(call.description), lease, absent);
       if (!lease) Watch::note([&] { return "refused=" + absent; });
       answer(result, lease && (*lease)->run(call.description, call.tensors) ? 0 : 1);
     } catch (...) {

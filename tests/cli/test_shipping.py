@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -148,3 +149,26 @@ def test_openssl_checks_the_same_signature(convc: Convc, module: Path, tmp_path:
         [*command, "-in", ours, "-sigfile", f"{ours}.sig"], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_kernel_beside_cudnns_calls(convc: Convc, models: Path, tmp_path: Path) -> None:
+    """There by default, and told; not with --no-fallback. The kernels' code is not looked at: nothing here runs."""
+    flags = ("--target", "cuda", "--sm", "90", "--cudnn", "prefer", "--no-verify", "--json")
+    reports, tables = [], []
+    with mock.patch(
+        "convc.schedules.cuda.nvcc.compile_source", lambda source, gpu: source.encode()
+    ):
+        for use in ("--fallback", "--no-fallback"):
+            out = tmp_path / f"net{use}.so"
+            done = convc("compile", models / "tiny.cvc", "-o", out, *flags, use)
+            assert done.code == 0, done.err
+            reports.append(done.document)
+            tables.append(convc("inspect", out, "--layers").out)
+            own = [s for step in read_manifest(out).steps for s in step.otherwise]
+            assert bool(own) == (use == "--fallback")
+    beside, alone = reports
+    assert beside["algorithms"] == alone["algorithms"]
+    assert (len(beside["fallback_layers"]), alone["fallback_layers"]) == (1, [])
+    assert alone["fallback_bytes"] == 0
+    assert beside["weights_bytes"] - alone["weights_bytes"] >= beside["fallback_bytes"]
+    assert ["cudnn, else " in table for table in tables] == [True, False]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import convc
+from convc.deploy.bundle import write_bundle
 from convc.deploy.libconvc import NATIVE
 from convc.runtime import read_manifest
 from tests.cudnn.double_library import build_double
@@ -112,3 +114,15 @@ def test_what_somebody_insists_on_is_an_error_that_names_the_layer(
     said = found.said["context"]
     assert said.startswith("error 7: layer 'block' must run on CPU emulation of sm_90 (test double) (sm_90); got: RuntimeError: cuDNN's cudnnBackendExecute")  # fmt: skip
     assert said.endswith("Compile it with --algo-for 'block=ALGORITHM', one of convc's own that `convc explain` lists for it, or with --cudnn off.")  # fmt: skip
+
+
+@pytest.mark.parametrize(("use", "words"), [("prefer", "is used if it is there"), ("require", "and cuDNN 9 for")])  # fmt: skip
+def test_a_bundle_says_whether_cudnn_is_needed(
+    use: str, words: str, folder: Path, tmp_path: Path
+) -> None:
+    with mock.patch("convc.deploy.bundle.build_library"):
+        bundle = write_bundle(folder / f"{use}.so", tmp_path / "net")
+    text = (bundle / "README.md").read_text()
+    assert words in text
+    assert "`libcudnn.so.9`" in text
+    assert ("is used if it is there" in text) == (use == "prefer")

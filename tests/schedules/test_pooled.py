@@ -159,7 +159,6 @@ def forced(graph: Graph, cases: Mapping[str, Case], target: Target) -> Plan:
 SAMPLE = (
     "stem",
     "clipped",
-    "mean_counted",
     "residual_padded",
     "residual_apart",
     "winograd_odd",
@@ -245,9 +244,9 @@ def test_one_kernel_gives_the_results_of_both_of_random_pairs(seed: int, tmp_pat
     agree(cases, "host", tmp_path)
 
 
-@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+@pytest.mark.parametrize("algorithm", ["direct", pytest.param("winograd", marks=pytest.mark.slow)])
 def test_the_result_of_the_convolution_is_never_in_memory(algorithm: str):
-    case = Case((1, 16, 48, 48), (64, 16, 3, 3), MAX2, algorithm, geometry=_pads(1))
+    case = Case((1, 8, 48, 48), (64, 8, 3, 3), MAX2, algorithm, geometry=_pads(1))
     target, scratch = parse_target("llvm", "host", 1), {}
     for name, knobs in (("strips", {}), ("whole", {"strip": 0})):
         cases = {"pair": replace(case, knobs=knobs)}
@@ -517,9 +516,9 @@ def test_a_damaged_lock_is_refused(planned: Plan, damage: dict[str, Any], messag
     assert str(error.value).endswith("Write a new one with --lock.")
 
 
-def test_a_lock_has_a_layer_in_one_chain():
-    graph = network(PAIR)
-    lock = lock_of(graph, select(graph, XEON), XEON, "hash", {})
+def test_a_lock_has_a_layer_in_one_chain(planned: Plan):
+    graph = network(PAIR, shape="1,64,150,150")
+    lock = lock_of(graph, planned, XEON, "hash", {})
     lock = msgspec.structs.replace(lock, chains=lock.chains * 2)
     with pytest.raises(TuningError, match="a layer must be in one chain; got 'y' in two"):
         lock.plan(graph, XEON, "hash")

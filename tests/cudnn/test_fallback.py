@@ -22,6 +22,11 @@ NOT_SUPPORTED, ALLOC_FAILED, VERSION_MISMATCH = 3000, 4003, 1002
 EVERY = -1
 
 
+def slow(*values: Any) -> Any:
+    """A case of `parametrize` for the long run alone."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def net(dtype: str = "float32") -> Graph:
     """Two convolutions of one shape, the second with a residual, a pool and a softmax."""
     rng = np.random.default_rng(0)
@@ -62,7 +67,7 @@ def test_nothing_is_refused():
     assert [p.layer for p in said["prepared"].plans] == ["first", "second"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", [slow("float32"), "float16"])
 def test_one_layer_is_refused_and_the_others_stay(dtype):
     """In half precision cuDNN's layers are channels last, convc's own are not: what is copied between them is copied there alone."""
     said = load([("cudnnBackendExecute", 0, NOT_SUPPORTED)], graph=net(dtype))
@@ -85,8 +90,8 @@ def test_one_layer_is_refused_and_the_others_stay(dtype):
     ("failures", "words"),
     [
         ([("plan", EVERY, NOT_SUPPORTED)], "must have an engine for conv2d-"),
-        ([("cudnnBackendCreateDescriptor", EVERY, ALLOC_FAILED)], "CUDNN_STATUS_ALLOC_FAILED"),
-        ([("cudnnBackendExecute", EVERY, VERSION_MISMATCH)], "SUBLIBRARY_VERSION_MISMATCH"),
+        slow([("cudnnBackendCreateDescriptor", EVERY, ALLOC_FAILED)], "CUDNN_STATUS_ALLOC_FAILED"),
+        slow([("cudnnBackendExecute", EVERY, VERSION_MISMATCH)], "SUBLIBRARY_VERSION_MISMATCH"),
     ],
 )
 def test_every_convolution_is_refused(failures, words):
@@ -110,7 +115,7 @@ def test_a_pool_is_refused():
     ("library", "failures", "words"),
     [
         ("/no/such.so", [], "must find cuDNN 9 (libcudnn.so.9); got: /no/such.so"),
-        (8907, [], "must be cuDNN 9; got cuDNN 8 (version 8907)"),
+        slow(8907, [], "must be cuDNN 9; got cuDNN 8 (version 8907)"),
         ("", [("cudnnCreate", EVERY, ALLOC_FAILED)], "cudnnCreate must succeed"),
     ],
 )

@@ -25,13 +25,14 @@ TARGET = parse_target("cuda -arch=sm_90")
 EPILOGUES = ("bias",), ("bias", "relu"), ("bias", "add", "relu"), ("bias", "clip(0.0, 6.0)")
 
 
-def test_a_bias_in_either_type_inside_the_call():
+@pytest.mark.parametrize("epilogues", [EPILOGUES[2:], pytest.param(EPILOGUES[:2], marks=pytest.mark.slow)])  # fmt: skip
+def test_a_bias_in_either_type_inside_the_call(epilogues):
     """The bias of a layer in half precision is float32 with `--dtype fp16`, half in a model that is so itself."""
     cases = []
     for dtype, wide, last in itertools.product(("float16", "bfloat16"), (False, True), (0, 1)):
         spec = ConvSpec.of((1, 8, 5, 5), (8, 8, 3, 3), pads=(1, 1, 1, 1), dtype=dtype)
         knobs = {**ALGORITHM.knobs(Problem(spec), TARGET), "channels_last": last}
-        for names in EPILOGUES:
+        for names in epilogues:
             steps = tuple(map(Step.parse, names))
             cases.append(Case("cudnn", spec, steps, tuple(knobs.items()), wide))
     found, story = worker().call("tests.cudnn.candidate:conv_results", cases, TARGET, True)

@@ -75,7 +75,7 @@ def test_the_lock_has_both(tmp_path):
     assert found.algorithm == wanted.algorithm
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 def test_a_training_step(dtype):
     """By cuDNN; and by convc's own where the device refuses it."""
     graph = step(dtype)

@@ -91,7 +91,9 @@ def test_one_layer_is_refused(
     assert "heuristics" not in found.said["runs"]
 
 
-@pytest.mark.parametrize("library", ["/no/such.so", "8907", ""])
+@pytest.mark.parametrize(
+    "library", ["/no/such.so", pytest.param("8907", marks=pytest.mark.slow), ""]
+)
 def test_there_is_no_cudnn(
     library: str, folder: Path, device: dict[str, str], image_file: Path, tmp_path: Path
 ) -> None:

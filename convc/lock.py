@@ -102,7 +102,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
         problems = {name: problem_of(graph, graph[name]) for name in choices}
         wrong = misfit(chains, graph, problems, choices, target)
         if wrong:
-            raise TuningError(f"lock's {wrong}. Write a new one with --lock.")
+            raise TuningError(f"a lock must have chains that fit the graph; got {wrong}. Write a new one with --lock.")  # fmt: skip
         return Plan(choices, chains, gradients, operations)
 
     def _convolution(self, graph: Graph, node: Node, target: Target) -> Choice:

@@ -29,13 +29,21 @@ from convc.schedules.policy import Policy
 from convc.schedules.tuned import Records
 from convc.target import Target
 
-__all__ = ["NAME", "Alone", "PossibleChain", "chain_problem", "chains_of", "possible_chains"]
+__all__ = [
+    "LAUNCH",
+    "NAME",
+    "Alone",
+    "PossibleChain",
+    "chain_problem",
+    "chains_of",
+    "possible_chains",
+]
 
 NAME: Final = "bottleneck"
 
 # What a kernel costs beside its work, in seconds: the launch on several threads; zeros around the data of a padded layer, a kernel
 # of their own, on one thread and on several. Measured on an Intel Xeon: 3 us, and 85 and 169 us for the 18 of a MobileNetV2.
-_LAUNCH: Final = 3e-6
+LAUNCH: Final = 3e-6
 _BORDER: Final = (5e-6, 9e-6)
 
 # Of a value that threads share out otherwise than its reader's, part comes from another core's cache, at so many bytes a second: on
@@ -180,7 +188,7 @@ def _possible(
     if limit is not None and model.workspace(posed, knobs) > limit:
         return None
     several = target.cores > 1
-    beside = _LAUNCH * several * (len(layers) - 1)
+    beside = LAUNCH * several * (len(layers) - 1)
     if posed.expand is not None and any(posed.depthwise.spec.pads):
         beside += _BORDER[several]
     apart = backend.seconds(model.cycles_apart(posed, target, knobs), target) + beside

@@ -20,6 +20,7 @@ from convc.ir.graph import Graph, Node
 from convc.schedules import pooled_model as model
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
+from convc.schedules.chains import LAUNCH
 from convc.schedules.offers import breach
 from convc.schedules.plan import Chain, Choice, Knobs, Unsupported
 from convc.schedules.policy import Policy
@@ -29,9 +30,6 @@ from convc.schedules.winograd import CAUTION
 from convc.target import Target
 
 __all__ = ["PooledLayer", "best_setting", "pool_behind", "pooled_layers", "possible_pools"]
-
-# Seconds of a kernel's launch on several threads, see `chains`.
-_LAUNCH: Final = 3e-6
 
 # What one kernel saves must be so much of the pool's own time; and where it takes another tile than the convolution's own, so much of
 # both: the model's error for two tiles is a few percent, more where the convolution's tile was measured.
@@ -211,7 +209,7 @@ class _Compared:
     def _seconds_apart(self, algorithm: Algorithm) -> tuple[float, float]:
         """Return the estimated seconds of two kernels, and of the pool's."""
         seconds, own = self.backend.seconds, self.own.knobs
-        launch = _LAUNCH * (self.target.cores > 1)
+        launch = LAUNCH * (self.target.cores > 1)
         pool = seconds(model.pool_cycles(self.posed, self.target, own["block"]), self.target)
         conv = algorithm.cycles(self.posed.layer, self.target, own) * _caution(own)
         return seconds(conv, self.target) + pool + launch, pool + launch

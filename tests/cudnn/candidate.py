@@ -65,6 +65,17 @@ def first_run(source: Any, options: Mapping[str, Any], inputs: Mapping[str, Any]
     return {**said, "outputs": outputs}
 
 
+class _Said(logging.Handler):
+    """Keeps the messages; these run in the emulation's process, where pytest's own `caplog` is not."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__()
+        self.said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
 def loaded(
     source: Any,
     options: Mapping[str, Any],
@@ -88,9 +99,8 @@ def loaded(
         for name, nth, status in failures:
             double.cudnn_double_fail(name.encode(), nth, status)
         there = mock.patch.dict(os.environ, {VARIABLE: library} if library else {})
-        said = []
-        handler = logging.Handler()
-        handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        said: list[str] = []
+        handler = _Said(said)
         logger = logging.getLogger("convc.runtime.device_module")
         logger.addHandler(handler)
         try:

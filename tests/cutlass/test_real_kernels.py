@@ -33,11 +33,12 @@ def test_there_is_one_of_each_tile():
 
 @pytest.mark.parametrize("kernel", every_kernel(), ids=lambda k: k.name)
 def test_a_kernel_compiles_and_spills_nothing(kernel):
+    """Skipped where the optional headers or nvcc are not: all else of `cutlass` is tested with a double, which needs neither."""
     found = find_cutlass()
     if found is None:
-        pytest.skip("CUTLASS is not installed here; `pip install 'convc[cutlass]'`")
+        pytest.skip("needs the optional headers of CUTLASS: `pip install 'convc[cutlass]'`")
     if nvcc.find_nvcc() is None:
-        pytest.skip("there is no nvcc here")
+        pytest.skip("needs nvcc: `pip install nvidia-cuda-nvcc`")
     code = "80" if kernel.form == "ampere" else "90a"
     includes = [f"-I{folder}" for folder in (NATIVE, *found.folders)]
     words = nvcc.ptxas_words(kernel.source, code, ("-std=c++17", *OPTIONS, *includes))

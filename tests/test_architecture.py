@@ -317,7 +317,7 @@ def test_algorithms_files_and_schedules_agree():
     )
     # These are no convolutions: algorithms do not compete for them.
     gradients = {f"weight_gradient_{row.NAME}" for row in llvm.BACKEND.weight_gradients}
-    assert set(SCHEDULES) == {*names, "dense", "bottleneck", "packing", *gradients}
+    assert set(SCHEDULES) == {*names, "dense", "bottleneck", "packing", "dense_packing", *gradients}
     # On a device the same names mean the same mathematics; each file there holds the model of its algorithm on devices.
     for row in cuda.ALGORITHMS:
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")

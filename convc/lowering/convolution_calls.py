@@ -208,12 +208,12 @@ class ConvolutionCalls:
                 name = f"{name}.{algorithm.name}"  # beside a library's
             return self.places.weight(name, packed)
         plain = self.places.read(node.inputs[1], 0)
-        tensors = packing.compute(algorithm.name, problem, knobs)
+        tensors = packing.compute(algorithm.name, problem, self.target, knobs)
         if tensors is None:
             return plain
         shape = tuple(int(extent) for extent in tensors[1].shape)
         packed = self.places.scratch(f"{node.name}.weight", shape, problem.spec.dtype)
-        cycles = packing.cycles(algorithm.name, problem, knobs)
+        cycles = packing.cycles(algorithm.name, problem, self.target)
         threads = {**knobs, "parallel": int(cycles > (self.backend.parallel_cycles or 0))}
         views = [plain.view, packed.view]
         kernel = packing_kernel(algorithm.name, problem, self.target, threads, views)

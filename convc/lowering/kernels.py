@@ -105,7 +105,7 @@ def packing_kernel(
     """Return the kernel that brings a run-time weight into an algorithm's order."""
 
     def make() -> tirx.PrimFunc:
-        tensors = packing.compute(algorithm, problem, knobs)
+        tensors = packing.compute(algorithm, problem, target, knobs)
         assert tensors is not None, f"{algorithm} reads plain weights"
         func = te.create_prim_func(tensors)
         return backend_of(target).schedules["packing"](func, knobs, target)
@@ -165,7 +165,7 @@ def dense_packing_kernel(
     def make() -> tirx.PrimFunc:
         tensors = dense.packing(plain.shape, "float32", knobs, by_columns=product.by_columns)
         func = te.create_prim_func(tensors)
-        return backend_of(target).schedules["packing"](func, knobs, target)
+        return backend_of(target).schedules["dense_packing"](func, knobs, target)
 
     return named_kernel("pack_dense", (product.by_columns, sorted(knobs.items())), views, make)
 

@@ -59,7 +59,7 @@ def product_of(graph: Graph, node: Node, target: Target) -> Product | None:
         short = rows < _FEW_ROWS_BY_COLUMNS or x.type.shape[-1] <= _SHORT_SUM
         vectors = outputs % target.lanes == 0
         as_it_is = vectors and short if by_columns else rows < _FEW_ROWS
-        if as_it_is or "packing" not in backend_of(target).schedules:
+        if as_it_is or "dense_packing" not in backend_of(target).schedules:
             return None
     epilogue = node.attributes.epilogue if isinstance(node.attributes, DenseAttributes) else ()
     return Product(rows, x.type.shape[-1], outputs, by_columns, constant, epilogue)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import tvm
     from tvm import te, tirx
 
+    from convc.schedules.packing import Packing
     from convc.schedules.weight_gradients import WeightGradient
 
 __all__ = ["Backend", "Dense", "Progress", "Schedule", "backend_of"]
@@ -55,8 +56,10 @@ class Backend:
     Attributes:
         kind: the target's.
         algorithms: that compete for convolutions, in order of preference on ties.
+        packings: how weights of run time are packed, of each algorithm that takes such, see `packing`.
         weight_gradients: that compete for weight gradients, likewise; no row where nothing but plain loops computes them.
-        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, as "weight_gradient_...", of weight gradients.
+        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, as "weight_gradient_...", of weight gradients; of "dense_packing"
+            where dense layers' weights of run time are packed, too.
         dense: THE ALGORITHM of dense layers.
         schedule_any: schedules whatever tensor expressions make, one or several results.
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
@@ -74,6 +77,7 @@ class Backend:
 
     kind: str
     algorithms: tuple[Algorithm, ...]
+    packings: Mapping[str, Packing]
     weight_gradients: tuple[WeightGradient, ...]
     schedules: Mapping[str, Schedule]
     dense: Dense

@@ -70,8 +70,7 @@ def posed(problem: Problem, algorithm: Algorithm, target: Target) -> Problem | U
     if refusal is not None and other is not None:
         refusal, found = algorithm.supports(other, target), other
     if refusal is None and not problem.constant_weight:
-        packs = "packing" in backend_of(target).schedules
-        refusal = packing.refusal(algorithm.name, found, packs=packs)
+        refusal = packing.refusal(algorithm.name, found, target)
     if refusal is not None:
         return refusal
     return backend_of(target).computed(found)

@@ -104,7 +104,7 @@ def estimated_seconds(
 ) -> float:
     """Return the cost model's seconds, the packing of weights known at run time included."""
     cycles = algorithm.cycles(problem, target, knobs)
-    cycles += packing.cycles(algorithm.name, problem, knobs)
+    cycles += packing.cycles(algorithm.name, problem, target)
     return backend_of(target).seconds(cycles, target)
 
 

@@ -33,6 +33,7 @@ from convc.schedules.cuda import (  # fmt: skip
     winograd,
 )
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.packing import PLAIN, Packing
 from convc.target import Target
 
 __all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
@@ -52,6 +53,9 @@ ALGORITHMS: Final = (
     cudnn.ALGORITHM,
     cutlass.ALGORITHM,
 )
+
+# Of algorithms that take weights of run time.
+PACKINGS: Final[dict[str, Packing]] = {"generic": PLAIN}
 
 SCHEDULES: Final[dict[str, Schedule]] = {
     "depthwise": points.schedule,
@@ -83,6 +87,7 @@ def _seconds(cycles: float, target: Target) -> float:
 BACKEND: Final = Backend(
     kind="cuda",
     algorithms=ALGORITHMS,
+    packings=PACKINGS,
     weight_gradients=(weight_gradient, cudnn_weight_gradient),
     schedules=SCHEDULES,
     dense=dense,

@@ -9,6 +9,7 @@ from convc.schedules import dense, weight_gradient, weight_gradient_lanes
 from convc.schedules.backend import Backend
 from convc.schedules.llvm import channel_moves, compiler, elementwise, local, quantized
 from convc.schedules.llvm.convolutions import SCHEDULES
+from convc.schedules.llvm.packings import PACKINGS
 from convc.schedules.table import ALGORITHMS
 from convc.target import Target
 
@@ -40,6 +41,7 @@ def _seconds(cycles: float, target: Target) -> float:
 BACKEND: Final = Backend(
     kind="llvm",
     algorithms=ALGORITHMS,
+    packings=PACKINGS,
     weight_gradients=(weight_gradient, weight_gradient_lanes),
     schedules={**SCHEDULES, **local.SCHEDULES, "quantized": quantized.schedule},
     dense=dense,

@@ -256,6 +256,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "dense": dense,
     "bottleneck": bottleneck.schedule,
     "packing": packing.schedule,
+    "dense_packing": packing.schedule,
     "weight_gradient_blocked": weight_gradient.schedule,
     "weight_gradient_grouped": weight_gradient.schedule_lanes,
 }

@@ -17,7 +17,6 @@ from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight, posed
 from convc.schedules.layout import Layout
 from convc.schedules.offers import estimated_seconds
-from convc.schedules.packing import PACKINGS
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
@@ -142,12 +141,10 @@ class ConvolutionCase:
         block = wants.result.block
         data = in_blocks(self.data, wants.data.block, wants.border)
         arrays = [np.ascontiguousarray(data).view(np.int32) if knobs.get("pairs") else data]
-        # Weights of run time are packed by a step before the kernel, to the same array.
-        packed = problem.constant_weight or algorithm.name in PACKINGS
         weight = widened(self.weight) if problem.stored else self.weight
         weight = dual_weight(weight, problem.spec.group) if problem.dual else weight
-        kept = narrowed(algorithm.pack(weight, problem, knobs), problem.stored)
-        arrays.append(kept if packed else self.weight)
+        # Weights of run time are packed by a step before the kernel, to the same array.
+        arrays.append(narrowed(algorithm.pack(weight, problem, knobs), problem.stored))
         extras = [
             blocked_vector(e, block) if e.ndim == 1 else in_blocks(e, block) for e in self.extras
         ]

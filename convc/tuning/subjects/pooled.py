@@ -21,7 +21,6 @@ from convc.lowering.stored import narrowed, widened
 from convc.schedules import pooled, pooled_model
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
-from convc.schedules.packing import PACKINGS
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.pooled import NAME, Pooled
@@ -127,10 +126,8 @@ class PooledCase:
         block, around = wants.result.block, pooled.residual_border(posed, used)
         data = in_blocks(before.data, wants.data.block, wants.border)
         arrays = [np.ascontiguousarray(data).view(np.int32) if used.get("pairs") else data]
-        packed = problem.constant_weight or algorithm in PACKINGS
         weight = widened(before.weight) if problem.stored else before.weight
-        kept = narrowed(row.pack(weight, problem, used), problem.stored)
-        arrays.append(kept if packed else before.weight)
+        arrays.append(narrowed(row.pack(weight, problem, used), problem.stored))
         arrays += [
             blocked_vector(e, block) if e.ndim == 1 else in_blocks(e, block, around)
             for e in before.extras

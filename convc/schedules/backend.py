@@ -58,8 +58,8 @@ class Backend:
         algorithms: that compete for convolutions, in order of preference on ties.
         packings: how weights of run time are packed, of each algorithm that takes such, see `packing`.
         weight_gradients: that compete for weight gradients, likewise; no row where nothing but plain loops computes them.
-        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, as "weight_gradient_...", of weight gradients; of "dense_packing"
-            where dense layers' weights of run time are packed, too.
+        schedules: THE SCHEDULE of each of them, of "dense", "packing" and, as "weight_gradient_...", of weight gradients; of
+            "dense_packing" where dense layers' weights of run time are packed, too.
         dense: THE ALGORITHM of dense layers.
         schedule_any: schedules whatever tensor expressions make, one or several results.
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.

@@ -236,6 +236,29 @@ void each(const std::vector<int64_t>& extents, const Visit& visit) {
   }
 }
 
+float wide(uint16_t half) {  // of a bfloat16
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float f;
+  return memcpy(&f, &bits, 4), f;
+}
+uint16_t narrow(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+double load(int type, const void* p, int64_t at) {
+  if (type == DATA_FLOAT) return static_cast<const float*>(p)[at];
+  if (type == DATA_DOUBLE) return static_cast<const double*>(p)[at];
+  if (type == DATA_HALF) return static_cast<float>(static_cast<const _Float16*>(p)[at]);
+  return wide(static_cast<const uint16_t*>(p)[at]);
+}
+void store(int type, void* p, int64_t at, double v) {
+  if (type == DATA_FLOAT) static_cast<float*>(p)[at] = static_cast<float>(v);
+  else if (type == DATA_DOUBLE) static_cast<double*>(p)[at] = v;
+  else if (type == DATA_HALF) static_cast<_Float16*>(p)[at] = static_cast<_Float16>(static_cast<float>(v));
+  else static_cast<uint16_t*>(p)[at] = narrow(static_cast<float>(v));
+}
+
 struct Memory {
   std::map<int64_t, void*> pointers;
   std::map<int64_t, std::vector<double>> values;  // of virtual tensors
@@ -244,19 +267,7 @@ struct Memory {
     if (t.is_virtual) return values.at(t.id);
     std::vector<double> out(t.size());
     const void* p = pointers.at(t.id);
-    each(t.extents, [&](const std::vector<int64_t>& i) {
-      const int64_t at = t.offset(i);
-      double& v = out[t.flat(i)];
-      if (t.type == DATA_FLOAT) v = static_cast<const float*>(p)[at];
-      else if (t.type == DATA_DOUBLE) v = static_cast<const double*>(p)[at];
-      else if (t.type == DATA_HALF) v = static_cast<float>(static_cast<const _Float16*>(p)[at]);
-      else {
-        const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(p)[at]) << 16;
-        float f;
-        memcpy(&f, &bits, 4);
-        v = f;
-      }
-    });
+    each(t.extents, [&](const std::vector<int64_t>& i) { out[t.flat(i)] = ::load(t.type, p, t.offset(i)); });
     return out;
   }
   void store(const Tensor& t, const std::vector<double>& from) {
@@ -265,19 +276,7 @@ struct Memory {
       return;
     }
     void* p = pointers.at(t.id);
-    each(t.extents, [&](const std::vector<int64_t>& i) {
-      const int64_t at = t.offset(i);
-      const double v = from[t.flat(i)];
-      if (t.type == DATA_FLOAT) static_cast<float*>(p)[at] = static_cast<float>(v);
-      else if (t.type == DATA_DOUBLE) static_cast<double*>(p)[at] = v;
-      else if (t.type == DATA_HALF) static_cast<_Float16*>(p)[at] = static_cast<_Float16>(static_cast<float>(v));
-      else {
-        const float f = static_cast<float>(v);
-        uint32_t bits;
-        memcpy(&bits, &f, 4);
-        static_cast<uint16_t*>(p)[at] = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-      }
-    });
+    each(t.extents, [&](const std::vector<int64_t>& i) { ::store(t.type, p, t.offset(i), from[t.flat(i)]); });
   }
 };
 
@@ -675,7 +674,7 @@ static std::vector<double> read(const Plain& t, const void* memory) {
   each(t.extents, [&](const std::vector<int64_t>& i) {
     int64_t at = 0;
     for (size_t k = 0; k < i.size(); ++k) at += i[k] * t.strides[k];
-    out.push_back(t.type == DATA_DOUBLE ? static_cast<const double*>(memory)[at] : t.type == DATA_HALF ? static_cast<float>(static_cast<const _Float16*>(memory)[at]) : static_cast<const float*>(memory)[at]);
+    out.push_back(load(t.type, memory, at));
   });
   return out;
 }
@@ -687,17 +686,7 @@ static void write(const Plain& t, const std::vector<double>& values, const void*
   each(t.extents, [&](const std::vector<int64_t>& i) {
     int64_t at = 0;
     for (size_t k = 0; k < i.size(); ++k) at += i[k] * t.strides[k];
-    const double value = a * values[n++];
-    if (t.type == DATA_DOUBLE) {
-      auto& y = static_cast<double*>(memory)[at];
-      y = value + (b ? b * y : 0);
-    } else if (t.type == DATA_HALF) {
-      auto& y = static_cast<_Float16*>(memory)[at];
-      y = static_cast<_Float16>(static_cast<float>(value + (b ? b * static_cast<float>(y) : 0)));
-    } else {
-      auto& y = static_cast<float*>(memory)[at];
-      y = static_cast<float>(value + (b ? b * y : 0));
-    }
+    store(t.type, memory, at, a * values[n++] + (b ? b * load(t.type, memory, at) : 0));
   });
 }
 static size_t place(const Plain& t, const std::vector<int64_t>& index) {

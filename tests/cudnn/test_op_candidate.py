@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -96,7 +97,8 @@ def test_what_a_pin_cannot_have_is_an_error():
         ("float32", lambda x: cc.max_pool2d(x, 2, dilations=2), "dilations must be 1; got (2, 2)"),
         ("float32", lambda x: cc.max_pool2d(x, 2, strides=2, ceil_mode=True), "no window may hang over the end: there must be (2, 2); got (3, 3)"),
         ("float32", lambda x: cc.max_pool2d(x, 2, pads=(0, 0, 1, 0)), "pads must be equal at both ends of an axis; got (0, 0, 1, 0)"),
-        ("bfloat16", cc.softmax, "element type must be float32, float16, float64; got bfloat16"),
+        ("float32", lambda x: cc.mean(x, (1, 2, 3)), "a mean must be over all of 1 to 3 spatial axes, and no other; got axes (1, 2, 3) of f32[1,2,5,5]"),
+        ("float32", lambda x: cc.mean(x, (2,)), "a mean must be over all of 1 to 3 spatial axes, and no other; got axes (2,) of f32[1,2,5,5]"),
     ],
 )  # fmt: skip
 def test_refusals_have_reasons(dtype, make, reason):
@@ -214,6 +216,57 @@ def test_forward_and_backward_in_one_module():
     assert [story.count(f"pool_backward {mode};") for mode in (1, 2, 3)] == [9, 0, 3]
     assert [story.count(f"softmax {algorithm} 1;") for algorithm in (1, 2)] == [3, 3]
     assert story.count("softmax_backward ") == 6
+
+
+def test_bfloat16():
+    """Pools, softmax and their gradients: the values of the oracle, each rounded once."""
+    x, s = cc.input("x", (1, 3, 6, 6), "bfloat16"), cc.input("s", (4, 6), "bfloat16")
+    outputs = pools(x)
+    outputs["soft"], outputs["log"] = cc.softmax(s, 1), cc.log_softmax(s, 0)
+    means, soft = cc.sum(outputs["mean2"] * outputs["mean2"]), cc.sum(outputs["soft"] * s)
+    outputs["dmean"], outputs["dsoft"] = cc.grad(means, x), cc.grad(soft, s)
+    graph = cc.graph(outputs, name="halves")
+    given = {"x": whole((1, 3, 6, 6), 0, "bfloat16"), "s": whole((4, 6), 1, "bfloat16") / ml_dtypes.bfloat16(8)}  # fmt: skip
+    found, story = run(graph, given, cudnn="prefer")
+    for name, wanted in interpret(graph, given).items():
+        wide = wanted.astype(np.float64)
+        # What a gradient reads has been rounded before.
+        atol = np.abs(wide).max() * 2.0 ** (-6 if name.startswith("d") else -8)
+        np.testing.assert_allclose(found[name].astype(np.float64), wide, rtol=0, atol=atol, err_msg=name)  # fmt: skip
+    assert [story.count(f"pool {mode};") for mode in (0, 1, 2)] == [1, 1, 2]
+    assert (story.count("pool_backward 1;"), story.count("softmax_backward 1;")) == (1, 1)
+
+
+def test_means_of_maps():
+    """Of one to three dimensions, with and without the axes that are gone; others stay convc's own."""
+    outputs, given = {}, {}
+    for shape in ((2, 3, 9), (1, 3, 7, 6), (1, 2, 4, 5, 4)):
+        x, spatial = cc.input(f"x{len(shape)}", shape), tuple(range(2, len(shape)))
+        given[x.node.name] = whole(shape, len(shape))
+        outputs[f"kept{len(shape)}"] = cc.mean(x, spatial, keepdims=True)
+        outputs[f"gone{len(shape)}"] = cc.mean(x, spatial)
+        outputs[f"rows{len(shape)}"] = cc.mean(x, (1,))
+    graph = cc.graph(outputs, name="means")
+    found, story = run(graph, given, cudnn="prefer")
+    for name, wanted in interpret(graph, given).items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-6, atol=1e-6, err_msg=name)
+    assert story == "pool 1;" * 6
+
+
+def test_a_network_s_global_pool():
+    """Behind a layer in half precision it reads channels last, as the layer writes; refused, convc's own reads the same."""
+    x = cc.input("x", (1, 8, 6, 6), "float16")
+    w = np.ones((8, 8, 3, 3), np.float16) / 8
+    y = cc.global_average_pool(cc.conv2d(x, w, pads=1, name="layer"), name="pool")
+    graph = cc.graph({"y": y}, name="net")
+    image = np.random.default_rng(1).integers(-3, 4, (1, 8, 6, 6)).astype(np.float16)
+    wanted = interpret(graph, {"x": image})["y"].astype(np.float64)
+    for failures in ([], [("cudnnPoolingForward", -1, 3000)]):
+        options = {"target": "cuda -arch=sm_90", "cudnn": "prefer"}
+        said = worker().call("tests.cudnn.candidate:loaded", graph, options, {"x": image}, failures)
+        np.testing.assert_allclose(said["outputs"]["y"].astype(np.float64), wanted, rtol=2**-10)
+        assert (said["ran"]["pool"][0] == "cudnn") != bool(failures)
+        assert [f.layer for f in said["prepared"].fallbacks] == ["pool"] * bool(failures)
 
 
 def test_from_onnx(tmp_path):

@@ -1,7 +1,8 @@
 """Pools, softmax and their gradients as calls of cuDNN, on CUDA devices; convc's own kernels unless somebody asks for these.
 
 THE ALGORITHM   cuDNN's: cudnnPoolingForward, cudnnPoolingBackward, cudnnSoftmaxForward, cudnnSoftmaxBackward
-WHEN            pools of 1 to 3 dimensions, the same padding at both ends, no dilation, no window that hangs over; softmax on any axis
+WHEN            pools of 1 to 3 dimensions, the same padding at both ends, no dilation, no window that hangs over; the mean of a whole
+                map, as an average pool with one window; softmax on any axis
 ACCURACY        sums in an order that cuDNN does not tell; maxima exact
 SOURCE          NVIDIA cuDNN 9, cudnn_ops.h
 
@@ -17,7 +18,7 @@ from typing import Final, Literal, TypeAlias
 from tvm import te
 
 from convc.ir.graph import Node
-from convc.ir.ops.linear import AxisAttributes
+from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
 from convc.ir.types import TensorType
@@ -33,13 +34,14 @@ __all__ = [
     "LOG_SOFTMAX_GRAD",
     "MAX_POOL",
     "MAX_POOL_GRAD",
+    "REDUCE_MEAN",
     "SOFTMAX",
     "SOFTMAX_GRAD",
     "SUM_POOL_GRAD",
 ]
 
-# The pools and softmaxes that ran on a device; bfloat16 was not tried.
-_TYPES: Final = ("float32", "float16", "float64")
+# bfloat16 did not run on a device yet; others' pools and softmaxes by cuDNN do (FluxML/NNlib.jl#747).
+_TYPES: Final = ("float32", "float16", "bfloat16", "float64")
 _ON_REQUEST: Final = (
     "taken by a pin, or a policy that names it: a module with it needs cuDNN where it runs"
 )
@@ -137,6 +139,36 @@ def _pool(
     return compute
 
 
+def _mean_supports(node: Node, types: Types) -> Unsupported | None:
+    a, data = node.attributes, types[0]
+    assert isinstance(a, ReduceAttributes)
+    if (refused := _data_type(data)) is not None:
+        return refused
+    if not 3 <= data.rank <= 5 or tuple(sorted(a.axes)) != tuple(range(2, data.rank)):
+        return Unsupported(
+            f"a mean must be over all of 1 to 3 spatial axes, and no other; got axes {a.axes} of {data}"
+        )
+    return None
+
+
+def _mean_follows(node: Node, types: Types, block: int) -> bool:
+    a = node.attributes
+    assert isinstance(a, ReduceAttributes)
+    return a.keepdims and _all_channels(node, types, block)
+
+
+def _mean(tensors: Tensors, node: Node, types: Types, block: int, target: Target) -> te.Tensor:
+    whole = types[0].shape[2:]
+    n = len(whole)
+    text = Pooling(
+        "pool_forward", "average", whole, (1,) * n, (0,) * n, channels_last=block > 0, spec=_named(node, types)
+    )  # fmt: skip
+    shape = node.type.shape
+    if block:
+        shape = (shape[0], 1, *shape[2:], block)
+    return library_call(CALL, str(text), tensors, shape, node.type.dtype)
+
+
 def _softmax_supports(node: Node, types: Types) -> Unsupported | None:
     return _data_type(types[0])
 
@@ -185,6 +217,7 @@ MAX_POOL: Final = _row(
 AVERAGE_POOL: Final = _row(
     _pool("pool_forward", _average_mode), _pool_supports, follows=_all_channels
 )
+REDUCE_MEAN: Final = _row(_mean, _mean_supports, follows=_mean_follows)
 # The deterministic one of cuDNN's two: the other adds up in whatever order threads come.
 MAX_POOL_GRAD: Final = _row(
     _pool("pool_backward", lambda node: "max_deterministic", (1, 2, 0)),

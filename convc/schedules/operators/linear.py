@@ -14,7 +14,7 @@ from convc.ir.types import TensorType
 from convc.schedules import scalar
 from convc.schedules.operators import cudnn
 from convc.schedules.operators.extreme import greatest_of, least_of
-from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
+from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types, is_image
 
 __all__ = ["ROWS"]
 
@@ -86,7 +86,11 @@ def _sum(x: te.Tensor, axis: Sequence[int], keepdims: bool) -> te.Tensor:
     return topi.squeeze(x, axis=sorted(axis))
 
 
-def _reduce(function: Callable[..., te.Tensor], mean: bool = False) -> Operator:
+def _reduce(
+    function: Callable[..., te.Tensor],
+    mean: bool = False,
+    algorithms: tuple[OpAlgorithm, ...] = (),
+) -> Operator:
     def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
         a: Any = node.attributes
         if not a.axes:
@@ -97,7 +101,7 @@ def _reduce(function: Callable[..., te.Tensor], mean: bool = False) -> Operator:
         count = math.prod(types[0].shape[i] for i in a.axes)
         return scalar.map_elements(y, lambda v: v * tirx.const(1.0 / count, types[0].dtype))
 
-    return Operator(compute, _spatial_reduction)
+    return Operator(compute, _spatial_reduction, algorithms)
 
 
 def _softmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -139,7 +143,7 @@ ROWS: Final[dict[str, Operator]] = {
     "log_softmax_grad": _in_single(
         Operator(_log_softmax_grad, algorithms=(cudnn.LOG_SOFTMAX_GRAD,))
     ),
-    "reduce_mean": _in_single(_reduce(_sum, mean=True)),
+    "reduce_mean": _in_single(_reduce(_sum, mean=True, algorithms=(cudnn.REDUCE_MEAN,))),
     "reduce_sum": _in_single(_reduce(_sum)),
     "reduce_max": _reduce(greatest_of),
     "reduce_min": _reduce(least_of),

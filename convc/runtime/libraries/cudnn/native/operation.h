@@ -101,8 +101,9 @@ class Operation {
 
   void add(const DLTensor& tensor, const Description& d) {
     Shape shape = pooling_ ? Shape(tensor, d.text("layout") == "NHWC", static_cast<int>(d.integers("window").size())) : soft_shape(tensor, d);
-    // (N, C): what cuDNN takes has two spatial dimensions at least.
-    while (shape.extents.size() < 4) shape.extents.push_back(1), shape.strides.push_back(1);
+    // (N, C): what cuDNN takes has two spatial dimensions at least, and a mean of maps without any as many as the maps.
+    while (shape.extents.size() < rank_) shape.extents.push_back(1), shape.strides.push_back(1);
+    rank_ = shape.extents.size();
     void* made = nullptr;
     check(OperationLibrary::get().cudnnCreateTensorDescriptor(&made), "cudnnCreateTensorDescriptor");
     of_.emplace_back(made, [](void* raw) { OperationLibrary::get().cudnnDestroyTensorDescriptor(raw); });
@@ -153,6 +154,7 @@ class Operation {
 
   std::string kind_;
   bool pooling_ = false, wide_ = false;
+  size_t rank_ = 4;  // of the tensors, as cuDNN is told
   std::vector<size_t> order_;  // which argument stands for each of cuDNN's, where there are fewer
   double alpha_ = 1, beta_ = 0;
   float alpha_float_ = 1, beta_float_ = 0;

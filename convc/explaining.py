@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from convc.compiler import reduced_graphs
 from convc.ir.graph import Graph
+from convc.ir.spec import ConvSpec
 from convc.planning import Wishes, plan_graph
 from convc.runtime.host import usable_threads
 from convc.schedules.algorithm import Problem
@@ -21,7 +22,7 @@ from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.schedules.select import AUTO, is_convolution, problem_of
-from convc.schedules.weight_gradients import weight_gradient_spec
+from convc.schedules.weight_gradients import weight_gradient_spec, workspace_of
 from convc.source import Source
 from convc.target import Target, parse_target
 
@@ -30,7 +31,11 @@ __all__ = ["CandidateReport", "LayerReport", "explain"]
 
 @dataclass(frozen=True, slots=True)
 class CandidateReport:
-    """One algorithm for one layer; where it applies with estimate, workspace and expected greatest |error| over greatest |result|."""
+    """One algorithm for one layer; where it applies with estimate, workspace and expected greatest |error| over greatest |result|.
+
+    `beside`: its kernel stands beside the chosen library's call, and runs in its place where the library refuses the layer as a module is
+    loaded. A library's workspace is the most that it may take; `Module.preparation` has what it takes.
+    """
 
     algorithm: str
     chosen: bool
@@ -38,6 +43,7 @@ class CandidateReport:
     workspace_bytes: int | None
     error: float | None
     reason: str
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +94,9 @@ def _reports(
         rows = tuple(_report(c, choice, problem, machine) for c in choice.candidates)
         reports.append(LayerReport(node.name, node.op, problem.spec.key, rows, area))
     for name, choice in plan.gradients.items():
-        key = weight_gradient_spec(graph, graph[name]).key
-        rows = tuple(_short_report(row, choice) for row in choice.candidates)
-        reports.append(LayerReport(name, graph[name].op, key, rows, area))
+        spec = weight_gradient_spec(graph, graph[name])
+        rows = tuple(_gradient_report(row, choice, spec, machine) for row in choice.candidates)
+        reports.append(LayerReport(name, graph[name].op, spec.key, rows, area))
     for name, choice in plan.operations.items():
         rows = tuple(_short_report(row, choice) for row in choice.candidates)
         reports.append(LayerReport(name, graph[name].op, op_key(graph, graph[name]), rows, area))
@@ -98,18 +104,28 @@ def _reports(
 
 
 def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -> CandidateReport:
-    algorithm = backend_of(machine).algorithm(row.algorithm)
-    chosen = row.algorithm == choice.algorithm
-    reason, solved = choice.reason if chosen else row.reason, posed(problem, algorithm, machine)
+    algorithm, short = backend_of(machine).algorithm(row.algorithm), _short_report(row, choice)
+    solved = posed(problem, algorithm, machine)
     if row.seconds is None or isinstance(solved, Unsupported):
-        return CandidateReport(row.algorithm, chosen, row.seconds, None, None, reason)
-    knobs = choice.knobs if chosen else row.knobs
-    facts = properties_of(algorithm, solved, machine, knobs)
-    return CandidateReport(row.algorithm, chosen, row.seconds, facts.workspace, facts.error, reason)
+        return short
+    taken = choice if short.chosen else choice.otherwise if short.beside else None
+    facts = properties_of(algorithm, solved, machine, taken.knobs if taken else row.knobs)
+    return replace(short, workspace_bytes=facts.workspace, error=facts.error)
+
+
+def _gradient_report(
+    row: Candidate, choice: Choice, spec: ConvSpec, machine: Target
+) -> CandidateReport:
+    short = _short_report(row, choice)
+    if row.seconds is None:
+        return short
+    return replace(short, workspace_bytes=workspace_of(row.algorithm, spec, row.knobs, machine))
 
 
 def _short_report(row: Candidate, choice: Choice) -> CandidateReport:
-    chosen = row.algorithm == choice.algorithm
+    chosen, own = row.algorithm == choice.algorithm, choice.otherwise
+    beside = own is not None and row.algorithm == own.algorithm
     reason = choice.reason if chosen else row.reason
-    workspace = None if row.seconds is None else 0
-    return CandidateReport(row.algorithm, chosen, row.seconds, workspace, None, reason)
+    if own is not None and beside:
+        reason = own.reason
+    return CandidateReport(row.algorithm, chosen, row.seconds, None, None, reason, beside)

@@ -74,7 +74,7 @@ def explain(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show which algorithm each layer gets and why, and why not the others. Nothing is compiled."""
+    """Show which algorithm each layer gets (*), what stands beside a library's call (+), and why not the others. Nothing is compiled."""
     from convc.errors import unknown_name
     from convc.explaining import explain as explain_model
 
@@ -115,7 +115,7 @@ def explain(
         screen.print(f"{report.node}  {report.op}  {report.key}{place}", markup=False, style="bold")
         rows = [
             (
-                "*" if c.chosen else "",
+                "*" if c.chosen else "+" if c.beside else "",
                 c.algorithm,
                 "" if c.estimate_seconds is None else seconds(c.estimate_seconds),
                 "" if c.workspace_bytes is None else mebibytes(c.workspace_bytes),
@@ -125,5 +125,7 @@ def explain(
             for c in report.candidates
         ]
         screen.print(table(None, columns, rows))
+    if any(c.beside for r in chosen for c in r.candidates):
+        screen.print("+ stands beside the call marked * and runs in its place where a device's library refuses it, which is decided as the module is loaded.", markup=False)  # fmt: skip
     if not reports:
         screen.print(f"{model} has no layer with a choice of algorithms.", markup=False)

@@ -111,7 +111,7 @@ def choose_op(graph: Graph, node: Node, target: Target, asked: Asked, policy: Po
         if not why and policy.allows(row.name):
             choice = _choice(row, node, types, target, f"asked for by {by}", rows)
             falls = policy.fallback and row.name not in (asked.wishes or {})
-            return replace(choice, otherwise=_choice(None, node, types, target, "", ())) if falls else choice  # fmt: skip
+            return replace(choice, otherwise=Choice(OWN, {}, f"for devices whose {row.name} refuses it")) if falls else choice  # fmt: skip
         said.append(f"{row.name} asked for, but {why or 'excluded by the policy'}")
     return _choice(None, node, types, target, "; ".join(said) or "nobody asked for another", rows)
 

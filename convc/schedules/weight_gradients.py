@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from tvm import te
 
@@ -28,6 +28,7 @@ __all__ = [
     "is_weight_gradient",
     "weight_gradient_named",
     "weight_gradient_spec",
+    "workspace_of",
 ]
 
 # What is left where no row applies: the definition, on plain tensors.
@@ -53,6 +54,21 @@ class WeightGradient(Protocol):
     def gradient_layout(self, knobs: Knobs, /) -> Layout: ...
     def cycles(self, spec: ConvSpec, target: Target, knobs: Knobs, /) -> float: ...
     def compute(self, spec: ConvSpec, knobs: Knobs, /) -> list[te.Tensor]: ...
+
+
+@runtime_checkable
+class WithWorkspace(Protocol):
+    """A weight gradient that needs memory beside its operands, and says how many bytes."""
+
+    def workspace(self, spec: ConvSpec, knobs: Knobs, /) -> int: ...
+
+
+def workspace_of(name: str, spec: ConvSpec, knobs: Knobs, target: Target) -> int | None:
+    """Return the bytes that a weight gradient takes beside its operands; None of a row that does not say."""
+    if name == PLAIN_LOOPS:
+        return 0
+    row: object = weight_gradient_named(name, target)
+    return row.workspace(spec, knobs) if isinstance(row, WithWorkspace) else None
 
 
 def weight_gradient_named(name: str, target: Target) -> WeightGradient:
@@ -148,7 +164,9 @@ def choose_weight_gradient(
     elif library in usable:
         if policy.fallback and asked[library] == THE_POLICY:
             otherwise = Choice(
-                best.algorithm, best.knobs, f"for devices whose {library} refuses it"
+                best.algorithm,
+                best.knobs,
+                f"for devices whose {library} refuses it; {best.reason}",
             )
         best, reason = usable[library], f"asked for by {asked[library]}"
     elif best.algorithm in (*policy.require, *policy.prefer):

@@ -357,6 +357,20 @@ def test_explain_gives_every_algorithm_a_reason(convc: Convc, models: Path) -> N
     assert layer["key"] in convc("explain", models / "tiny.cvc").out
 
 
+def test_explain_shows_what_stands_beside_a_library_s_call(convc: Convc, models: Path) -> None:
+    flags = ("explain", models / "tiny.cvc", "--target", "cuda", "--sm", "90", "--cudnn")
+    rows = convc(*flags, "prefer", "--json").document["layers"][0]["candidates"]
+    (chosen,) = (c for c in rows if c["chosen"])
+    (beside,) = (c for c in rows if c["beside"])
+    assert (chosen["algorithm"], chosen["workspace_bytes"]) == ("cudnn", 256 << 20)
+    assert beside["algorithm"] != "cudnn"
+    assert beside["reason"].startswith("for devices whose cudnn refuses the layer; estimate")
+    assert "+ stands beside the call marked *" in convc(*flags, "prefer").out
+    required = convc(*flags, "require", "--json").document["layers"][0]["candidates"]
+    assert not any(c["beside"] for c in required)
+    assert "+ stands beside" not in convc(*flags, "require").out
+
+
 def test_a_layer_is_pinned_by_its_own_name(convc: Convc, models: Path) -> None:
     flags = ("--algo-for", "c=direct", "--layer", "c", "--json")
     (layer,) = convc("explain", models / "tiny.cvc", *flags).document["layers"]

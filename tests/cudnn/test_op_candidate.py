@@ -127,6 +127,8 @@ def test_explain_and_the_lock_have_them(tmp_path):
     assert reports["pool2"].key == "average_pool(f32[2,4,6,6]) {kernel = [3, 3], strides = [2, 2], pads = [0, 1, 1, 1]}"  # fmt: skip
     assert rows["plain"].chosen
     assert rows["cudnn"].reason == "pads must be equal at both ends of an axis; got (0, 1, 1, 1)"
+    beside = [c for c in reports["pool1"].candidates if c.beside]
+    assert [(c.algorithm, c.reason) for c in beside] == [("plain", "for devices whose cudnn refuses it")]  # fmt: skip
     planned = plan_graph(net(), TARGET, Wishes.of(cudnn="prefer"), "sha")
     lock = tmp_path / "net.lock"
     planned.lock.write(lock)
@@ -259,6 +261,10 @@ def test_a_network_s_global_pool():
     w = np.ones((8, 8, 3, 3), np.float16) / 8
     y = cc.global_average_pool(cc.conv2d(x, w, pads=1, name="layer"), name="pool")
     graph = cc.graph({"y": y}, name="net")
+    plan = plan_graph(graph, TARGET, Wishes.of(cudnn="prefer"), "").plan
+    copies = [c for c in emit(graph, plan, TARGET).calls if "reorder" in c.kernel.symbol]
+    # The image into that order, and the eight means out of it.
+    assert [c.arguments[-1].view.shape for c in copies] == [(1, 1, 6, 6, 8), (1, 8, 1, 1)]
     image = np.random.default_rng(1).integers(-3, 4, (1, 8, 6, 6)).astype(np.float16)
     wanted = interpret(graph, {"x": image})["y"].astype(np.float64)
     for failures in ([], [("cudnnPoolingForward", -1, 3000)]):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from convc.errors import UnsupportedConvError
+from convc.explaining import explain
 from convc.frontend import dsl as cc
 from convc.ir import Graph
 from convc.ir.reference import interpret
@@ -60,6 +61,18 @@ def test_when_it_is_chosen():
     assert chosen(graph, cudnn="off")[even].algorithm != "cudnn"
     bounded = chosen(graph, policy=Policy(require=("cudnn",), deterministic=True, workspace_limit=8 << 20))  # fmt: skip
     assert {"deterministic": 1, "workspace_mib": 8}.items() <= dict(bounded[even].knobs).items()
+
+
+def test_explain_has_the_workspace_and_what_stands_beside():
+    graph = step()
+    even, _ = gradients(graph)
+    bound = Policy(workspace_limit=8 << 20)
+    reports = explain(graph, target="cuda -arch=sm_90", cudnn="prefer", policy=bound)
+    rows = {c.algorithm: c for c in next(r for r in reports if r.node == even).candidates}
+    assert (rows["cudnn"].chosen, rows["cudnn"].workspace_bytes) == (True, 8 << 20)
+    (beside,) = (c for c in rows.values() if c.beside)
+    assert beside.reason.startswith("for devices whose cudnn refuses it; estimate")
+    assert rows["plain"].workspace_bytes == 0
 
 
 def test_the_lock_has_both(tmp_path):

@@ -23,7 +23,7 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "schedule", "supports"]  # fmt: skip
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "schedule", "supports", "workspace"]  # fmt: skip
 
 NAME: Final = "cudnn"
 ON_REQUEST: Final = (
@@ -65,6 +65,11 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return the roofline's clocks: as many products as forward."""
     problem = Problem(spec)
     return ALGORITHM.cycles(problem, target, {**ALGORITHM.knobs(problem, target), **knobs})
+
+
+def workspace(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return the most bytes that cuDNN may take beside the operands."""
+    return knobs["workspace_mib"] << 20
 
 
 def operands(spec: ConvSpec, knobs: Knobs) -> Operands:

@@ -176,6 +176,8 @@ _EDGES = (
     ("transposed, groups", _transposed(6, 8, (4, 4), 4, s=2, p=1, g=2)),
     ("transposed depthwise", _transposed(8, 8, (4, 4), 4, s=2, p=1, g=8)),
     ("transposed, one point", _transposed(17, 9, (1, 1), 4, s=2, p=1)),
+    ("transposed, one point, stride 1", _transposed(17, 9, (1, 1), 4)),
+    ("transposed, a row of one point, crops, output padding", _transposed(5, 8, (1, 3), (5, 3), s=(2, 2), p=(1, 0, 2, 1), op=(1, 0))),
     ("transposed, batch of 3, odd channels", _transposed(17, 33, (3, 3), 2, n=3, s=2)),
     ("transposed, crops more than a stride", _transposed(5, 8, (6, 6), 4, s=2, p=3)),
     ("transposed, dilation and stride with a common factor: phases without taps", _transposed(5, 8, (4, 5), 3, s=(4, 2), d=(2, 4), p=(1, 2, 0, 1), op=(1, 3))),

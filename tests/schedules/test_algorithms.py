@@ -34,7 +34,7 @@ TAKEN = {
     "grouped": 9,
     "winograd": 114,
     "fft": 85,
-    "subpixel": 31,
+    "subpixel": 33,
     "im2col": 122,
     "generic": len(CONV_GRID),
 }

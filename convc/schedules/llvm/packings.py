@@ -20,6 +20,7 @@ from convc.schedules.depthwise import sums_over_data
 from convc.schedules.packing import PLAIN, Packing, Read, named, within
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
+from convc.schedules.subpixel import phased
 from convc.schedules.winograd import transforms
 from convc.target import Target
 
@@ -81,7 +82,7 @@ def _im2col(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
 
 
 def _subpixel(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
-    spec = raised(problem.spec)
+    spec = phased(problem.spec)
     (sh, sw), (R, S) = spec.strides, spec.kernel
     tr, ts = -(-R // sh), -(-S // sw)
     top, left = spec.pads[:2]

@@ -18,9 +18,9 @@ from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
 from convc.schedules.depthwise import sums_over_data
 from convc.schedules.packing import PLAIN, Packing, Read, named, within
+from convc.schedules.phases import phased
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
-from convc.schedules.subpixel import phased
 from convc.schedules.winograd import transforms
 from convc.target import Target
 

@@ -1,9 +1,10 @@
 """Check and tune convc on a CUDA device, in steps that can be cut off and go on.
 
-python -m benchmarks.gpu_check build --sm 90 --folder gpu      anywhere with nvcc; no device
+python -m benchmarks.gpu_check build --sm 90 --folder gpu      anywhere with nvcc; no device; --plan first: what to look at first
 python -m benchmarks.gpu_check pack --folder gpu -o gpu.tar.xz   for a machine without network: jobs, runtime, this program
 python -m benchmarks.gpu_check run --folder gpu                on the device; again after an interruption
 python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/report.json, gpu/report.md
+python -m benchmarks.gpu_check restore report.json --folder gpu  the results of an earlier machine: run goes on behind them
 python -m benchmarks.gpu_check tasks -o tasks.jsonl            where the networks are: their layers, to be tuned
 python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, with TVM and nvcc: tuning_logs/cuda/<device>.jsonl
 """
@@ -11,23 +12,28 @@ python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, wi
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
+
+from benchmarks.arguments import exit_code, names
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect, table
-from benchmarks.gpu.run import run_jobs
-from convc.cli.exits import REPORTED, report_error
-from convc.errors import ToolchainError
+from benchmarks.gpu.run import keep, waiting
+from benchmarks.gpu.supervise import unfinished
+from convc.errors import ToolchainError, unknown_name
+from convc.runtime.driver import Device
 
 __all__ = ["main"]
 
 _FACTS = "device.json"
+# Named here, too: `benchmarks.gpu.plans` imports the compiler, which a device's machine need not have.
+_PARTS = "calls,refusals,grid,gradients,layers,models,compiled"
+_PLANS = ("first",)
 
 
 def _say(text: str) -> None:
@@ -41,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         ("build", "build the jobs that the folder lacks"),
         ("run", "run the jobs without a result"),
         ("report", "write JSON and table"),
+        ("restore", "take the results of an earlier report into a folder"),
         ("pack", "put all that the device's machine needs into one archive"),
         ("tasks", "write the zoo's distinct layers to a file"),
         ("tune", "tune a file's layers on this machine's device"),
@@ -50,13 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         if name == "build":
             add = step.add_argument
             add("--sm", default="90", help="capabilities, as in `convc compile`; default 90")
-            add("--parts", default="grid,gradients,layers,models,calls", help="of grid, gradients (weight gradients of grid and layers), layers, models, calls (cuDNN call by call); default all")  # fmt: skip
+            add("--plan", choices=sorted(_PLANS), help="first: what has never run on a device, in the order in which its minutes are best spent; the options behind this one do not count then")  # fmt: skip
+            add("--parts", default=_PARTS, help=f"of {_PARTS}: cuDNN call by call, what is done where cuDNN refuses, the test grid, weight gradients of grid and layers, layers, networks, the same by torch.compile; default all")  # fmt: skip
             add(
                 "--layers", default="*", metavar="GLOB,...", help="only layers whose id matches one"
             )
             add("--batches", default="1", help="of layers and networks, as in 1,32; default 1")
             add("--algos", default="*", metavar="GLOB", help="of the grid; default all")
-            add("--types", default="float32", help="element types of layers and grid, as in float32,float16; default float32")  # fmt: skip
+            add("--types", default="float32", help="element types of layers, grid and networks, as in float32,float16; default float32")  # fmt: skip
             add("--settings", type=int, default=8, help="settings of a layer; default 8")
             add("--models", default="", help="networks of the zoo; default all")
             add("--jobs", type=int, default=1, help="built at the same time; default 1")
@@ -74,9 +82,15 @@ def _parser() -> argparse.ArgumentParser:
             add("--jobs", type=int, default=3, help="settings built at the same time; default 3")
             add("--algos", default="", help="as in `convc tune`")
         if name == "run":
-            step.add_argument("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
-            step.add_argument("--torch-compile", action="store_true", help="also time torch.compile's max-autotune: minutes for a network")  # fmt: skip
-            step.add_argument("--no-peer", action="store_true", help="without torch's times")
+            add = step.add_argument
+            add("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
+            add("--job-seconds", type=float, default=120, help="a job that takes longer has failed; default 120")  # fmt: skip
+            add("--compile-seconds", type=float, default=240, help="for a network by torch.compile, which the next call goes on with; default 240")  # fmt: skip
+            add("--no-peer", action="store_true", help="without torch's times")
+            # What a child is told: the seconds for which it may begin jobs, and which job it is for.
+            add("--child", nargs="+", metavar="SECONDS [JOB]", help=argparse.SUPPRESS)
+        if name == "restore":
+            step.add_argument("report", type=Path, help="report.json of the earlier machine")
         if name == "pack":
             step.add_argument("-o", "--output", type=Path, default=Path("gpu.tar.xz"), help="the archive")  # fmt: skip
             step.add_argument("--python", default="3.12", help="the device machine's; default 3.12")
@@ -84,36 +98,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(given: argparse.Namespace) -> int:
-    from benchmarks.gpu.build import grid_jobs, layer_jobs, make, model_jobs
-    from benchmarks.gpu.gradients import gradient_jobs
-    from benchmarks.layer_list import layers
+    from benchmarks.gpu.build import make
+    from benchmarks.gpu.plans import Asked, jobs_of, planned
     from benchmarks.zoo import NAMES
     from convc.runtime.libraries.cutlass import find_cutlass
     from convc.target import parse_target
-    from tests.conv_grid import CONV_GRID
 
     target = parse_target(f"cuda -arch={given.sm}")
-    batches = [int(n) for n in given.batches.split(",")]
-    parts = given.parts.split(",")
-    types = given.types.split(",")
-    jobs = []
-    for dtype in types if "grid" in parts else ():
-        every = grid_jobs([replace(r.spec, dtype=dtype) for r in CONV_GRID], target)
-        jobs += [j for j in every if fnmatch.fnmatchcase(j.cases[0].algorithm, given.algos)]
-    for dtype, batch in itertools.product(types, batches) if "layers" in parts else ():
-        chosen = dict.fromkeys(row for g in given.layers.split(",") for row in layers((), g))
-        jobs += layer_jobs(list(chosen), batch, given.settings, target, dtype)
-    for dtype in types if "gradients" in parts else ():
-        specs = [replace(r.spec, dtype=dtype) for r in CONV_GRID]
-        jobs += gradient_jobs(specs, target, f"gradients-grid-{dtype}")
-        chosen = dict.fromkeys(row for g in given.layers.split(",") for row in layers((), g))
-        for batch, row in itertools.product(batches, chosen):
-            spec = replace(row.spec if batch == 1 else row.spec.with_batch(batch), dtype=dtype)
-            jobs += gradient_jobs([spec], target, f"gradients-n{batch}-{dtype}-{row.name}")
-    if "models" in parts:
-        jobs += model_jobs(given.models.split(",") if given.models else NAMES, batches)
-    if "calls" in parts:
-        jobs.append(Job(name="calls-cudnn", part="calls"))
+    asked = Asked(
+        parts=names(given.parts),
+        layers=names(given.layers),
+        batches=[int(n) for n in names(given.batches)],
+        algos=given.algos,
+        types=names(given.types),
+        settings=given.settings,
+        models=names(given.models) or NAMES,
+    )
+    if unknown := [p for p in asked.parts if p not in names(_PARTS)]:
+        raise unknown_name("part of the check", unknown[0], names(_PARTS))
+    jobs = list(planned(given.plan, target) if given.plan else jobs_of(asked, target))
     if find_cutlass() is None:
         without = [j for j in jobs if not (j.cases and j.cases[0].algorithm == "cutlass")]
         if left_out := len(jobs) - len(without):
@@ -121,7 +124,7 @@ def _build(given: argparse.Namespace) -> int:
         jobs = without
     if given.dry_run:
         for job in jobs:
-            _say(f"{job.part:<7} {job.name}  {len(job.cases) or 1} cases")
+            _say(f"{job.part:<9} {job.name}  {len(job.cases) or 1} cases")
         return 0
     failed = make(jobs, given.folder, target, _say, given.jobs)
     _say(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are in '{given.folder}'.")
@@ -129,32 +132,56 @@ def _build(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.supervise import Limits, supervise
+
+    if given.child:
+        return _run_here(given)
+    if not given.no_peer and find_spec("torch") is None:
+        raise ToolchainError(
+            "gpu_check run must have torch for the peer's times; got no module 'torch'. "
+            "Install torch, or leave the peer out with --no-peer."
+        )
+    _require_device()
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "run", "--folder", str(given.folder)]
+    command += ["--no-peer"] if given.no_peer else []
+    limits = Limits(given.seconds, given.job_seconds, given.compile_seconds)
+    left = supervise([*command, "--child"], given.folder, limits, _say)
+    if left:
+        _say(f"{left} jobs are left: run the same command again.")
+    return 0
+
+
+def _require_device() -> Device:
     from convc.runtime.driver import look
 
     state = look()
     if not state.devices:
         raise ToolchainError(f"gpu_check run must find a CUDA device; got none: {state.problem}.")
-    results = given.folder / "results"
-    results.mkdir(parents=True, exist_ok=True)
+    return state.devices[0]
+
+
+def _run_here(given: argparse.Namespace) -> int:
+    """Run jobs in this process, which may die of them."""
+    from benchmarks.gpu.run import DeviceLostError, run_jobs, waiting
+    from benchmarks.gpu.supervise import LOST
+
+    device = _require_device()
+    seconds, *only = given.child
+    results, facts = given.folder / "results", given.folder / _FACTS
     peer = None
-    facts = results.parent / _FACTS
     if not given.no_peer:
-        try:
-            from benchmarks.gpu.peer import Peer
-        except ImportError as error:
-            raise ToolchainError(
-                f"gpu_check run must have torch for the peer's times; got no module '{error.name}'. "
-                "Install torch, or leave the peer out with --no-peer."
-            ) from None
-        peer = Peer(compiled=given.torch_compile)
-        if not facts.is_file():
-            facts.write_text(json.dumps(peer.facts(), indent=1))
-    elif not facts.is_file():
-        device = state.devices[0]
-        facts.write_text(json.dumps({"name": device.name, "sm": device.sm, "driver": device.facts}, indent=1))  # fmt: skip
-    left = run_jobs(given.folder, results, given.seconds, peer, _say)
-    if left:
-        _say(f"{left} jobs are left: run the same command again.")
+        from benchmarks.gpu.peer import Peer
+
+        peer = Peer()
+    if not facts.is_file():
+        plain = {"name": device.name, "sm": device.sm, "driver": device.facts}
+        facts.write_text(json.dumps(peer.facts() if peer else plain, indent=1))
+    left = waiting(given.folder, results)
+    mine = [j for j in left if (j.name in only if only else j.part != "compiled")]
+    try:
+        run_jobs(mine, given.folder, results, float(seconds), peer, _say)
+    except DeviceLostError:
+        return LOST
     return 0
 
 
@@ -163,13 +190,31 @@ def _report(given: argparse.Namespace) -> int:
     found = collect(results)
     facts_file = given.folder / _FACTS
     facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
+    cut_off = unfinished(results)
     left = len(list(given.folder.glob("*.job.json"))) - len(found)
-    text = table(found, facts, left)
+    text = table(found, facts, left, cut_off)
+    document = {"device": facts, "results": found, "unfinished": [msgspec.to_builtins(u) for u in cut_off]}  # fmt: skip
     (given.folder / "report.md").write_text(text)
-    (given.folder / "report.json").write_text(json.dumps({"device": facts, "results": found}, indent=1))  # fmt: skip
+    (given.folder / "report.json").write_text(json.dumps(document, indent=1))
     _say(text)
     wrong = any(r.get("failed") or not r.get("ok", True) or not all(c["ok"] for c in r.get("cases", ())) for r in found)  # fmt: skip
     return 1 if wrong else 0
+
+
+def _restore(given: argparse.Namespace) -> int:
+    document = json.loads(given.report.read_bytes())
+    results = given.folder / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    facts = given.folder / _FACTS
+    if document["device"] and not facts.is_file():
+        facts.write_text(json.dumps(document["device"], indent=1))
+    known = {job.name for job in waiting(given.folder, results)}
+    found = [r for r in document["results"] if r["job"]["name"] in known]
+    for result in found:
+        rest = {k: v for k, v in result.items() if k != "job"}
+        keep(results, msgspec.convert(result["job"], Job), rest)
+    _say(f"{len(found)} of {len(document['results'])} results are in '{results}'; the others are of no job there, or were there.")  # fmt: skip
+    return 0
 
 
 def _tasks(given: argparse.Namespace) -> int:
@@ -221,14 +266,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "build": _build,
         "run": _run,
         "report": _report,
+        "restore": _restore,
         "pack": _pack,
         "tasks": _tasks,
         "tune": _tune,
     }
-    try:
-        return steps[given.step](given)
-    except REPORTED as error:
-        return report_error(error, as_json=False)
+    return exit_code(lambda: steps[given.step](given))
 
 
 if __name__ == "__main__":

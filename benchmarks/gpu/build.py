@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -10,39 +11,29 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from benchmarks.gpu.gradients import build_gradients
 from benchmarks.gpu.job import Case, Job, arrays
 from benchmarks.gpu.library_calls import build_calls
+from benchmarks.gpu.networks import build_network
+from benchmarks.gpu.refusals import build_refusal
 from benchmarks.layer_list import Layer
-from benchmarks.zoo import exported
-from convc.compiler import compile as compile_model
-from convc.compiler import reduced_graph
 from convc.errors import ConvcError
-from convc.inputs import random_inputs
 from convc.ir import ConvSpec, GraphBuilder, TensorType
-from convc.ir.graph import Graph, Node, constant
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
-from convc.ir.reference import interpret
 from convc.lowering.build import build
 from convc.lowering.emit import emit
-from convc.npz import save_npz
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.cuda.compiler import SHIMS
 from convc.schedules.offers import OnRequest
 from convc.schedules.plan import Choice, Plan
-from convc.source import load_graph
 from convc.target import Target
 
-__all__ = ["grid_jobs", "layer_jobs", "make", "model_jobs"]
+__all__ = ["grid_jobs", "layer_jobs", "make"]
 
 # An algorithm estimated so many times slower than the best is measured once.
 _HOPELESS = 4
-
-# Elements of a constant that is worth making smaller.
-_LARGE = 4096
 
 # The first settings of an external library: what it ranks first, without and with transforms.
 _LIBRARY_SETTINGS = 12
@@ -81,13 +72,6 @@ def layer_jobs(
             own_case = _case(spec, library.name, target)
             others = [msgspec.structs.replace(own_case, knobs=dict(k)) for k in space if k != own_case.knobs]  # fmt: skip
             yield Job(name=f"{name}-{library.name}", part="layers", cases=(own_case, *others))
-
-
-def model_jobs(names: Sequence[str], batches: Sequence[int]) -> Iterator[Job]:
-    """Yield a job for each network and batch."""
-    for name in names:
-        for batch in batches:
-            yield Job(name=f"model-{name}-n{batch}", part="models", model=name, batch=batch)
 
 
 def _mark(dtype: str) -> str:
@@ -142,58 +126,60 @@ def make(
         jobs: all of them.
         folder: made if it is not there.
         target: a device's.
-        say: is told of each job when it is begun, or done where several are at once, and of failures.
+        say: is told of each job that is done, with its seconds, and of failures.
         processes: how many jobs are built at the same time; 1: in this process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     left = [job for job in jobs if not (folder / f"{job.name}.job.json").is_file()]
     failed = []
 
-    def note(job: Job, problem: str) -> None:
+    def note(number: int, job: Job, seconds: float, problem: str) -> None:
+        say(f"[{number}/{len(left)}] {job.name}  {seconds:.0f} s")
         if problem:
             say(f"    failed: {problem}")
             failed.append(job.name)
 
     if processes == 1:
         for number, job in enumerate(left, 1):
-            say(f"[{number}/{len(left)}] {job.name}")
-            note(job, _make_one(job, folder, target))
+            note(number, job, *_make_one(job, folder, target))
         return tuple(failed)
     # Threads of a parent would be copied half: TVM and BLAS have some.
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         running = {pool.submit(_make_one, job, folder, target): job for job in left}
         for number, done in enumerate(as_completed(running), 1):
-            say(f"[{number}/{len(left)}] {running[done].name}")
-            note(running[done], done.result())
+            note(number, running[done], *done.result())
     return tuple(failed)
 
 
-def _make_one(job: Job, folder: Path, target: Target) -> str:
-    """Build a job; return why it could not be built, or ""."""
+def _make_one(job: Job, folder: Path, target: Target) -> tuple[float, str]:
+    """Build a job; return its seconds and why it could not be built, or ""."""
+    began = time.perf_counter()
     try:
         done = _made(job, folder, target)
     except ConvcError as error:
-        return str(error)
+        return time.perf_counter() - began, str(error)
     done.write(folder)
-    return ""
+    return time.perf_counter() - began, ""
 
 
 def _made(job: Job, folder: Path, target: Target) -> Job:
     if job.part == "calls":
         build_calls(job.module(folder))
-        return _named(job, (), target)
-    if job.part == "gradients":
+    elif job.part == "refusals":
+        build_refusal(job, target).export(job.module(folder))
+    elif job.part == "gradients":
         built, cases = build_gradients(job, target)
         built.export(job.module(folder))
-        return _named(job, cases, target)
-    return _network(job, folder, target) if job.model else _convolutions(job, folder, target)
+        job = msgspec.structs.replace(job, cases=cases)
+    elif job.part == "models":
+        job = msgspec.structs.replace(job, tolerance=build_network(job, folder, target))
+    elif job.part != "compiled":
+        job = msgspec.structs.replace(job, cases=_convolutions(job, folder, target))
+    return msgspec.structs.replace(job, sm=str(target))
 
 
-def _named(job: Job, cases: Sequence[Case], target: Target) -> Job:
-    return msgspec.structs.replace(job, cases=tuple(cases), sm=str(target))
-
-
-def _convolutions(job: Job, folder: Path, target: Target) -> Job:
+def _convolutions(job: Job, folder: Path, target: Target) -> tuple[Case, ...]:
+    """Write the module of a job's cases; return them with their kernels' names."""
     b = GraphBuilder(job.name)
     outputs, choices = {}, {}
     shared: dict[tuple[str, int], str] = {}
@@ -216,36 +202,7 @@ def _convolutions(job: Job, folder: Path, target: Target) -> Job:
     built = build(emit(b.finish(outputs), Plan(choices), target), target)
     built.export(job.module(folder))
     symbols = {step.node: step.symbol for step in built.manifest.steps if step.algorithm}
-    cases = [
+    return tuple(
         msgspec.structs.replace(case, step=symbols[f"y{index}"])
         for index, case in enumerate(job.cases)
-    ]
-    return _named(job, cases, target)
-
-
-def _network(job: Job, folder: Path, target: Target) -> Job:
-    path = exported(job.model)
-    (value,) = load_graph(path).inputs
-    graph = _coarse(reduced_graph(path, shapes={value.name: (job.batch, *value.type.shape[1:])}))
-    compiled = compile_model(graph, target=target)
-    compiled.export(job.module(folder))
-    inputs = random_inputs(compiled.manifest.inputs, seed=0)
-    # One image's float64 reference takes seconds; the batch repeats it.
-    one = {k: np.repeat(v[:1], job.batch, axis=0) for k, v in inputs.items()}
-    single = _coarse(reduced_graph(path))
-    expected = interpret(single, {k: v[:1] for k, v in one.items()})
-    save_npz(job.expected(folder), {**{f"in_{k}": v for k, v in one.items()}, **{f"out_{k}": v for k, v in expected.items()}})  # fmt: skip
-    return _named(job, (), target)
-
-
-def _coarse(graph: Graph) -> Graph:
-    """Return the graph with weights of 5 significant bits: an archive of it is a quarter of the size, and no time depends on them."""
-
-    def rounded(node: Node) -> Node:
-        value = node.value if node.op == "constant" else None
-        if value is None or value.dtype != np.float32 or value.size < _LARGE:
-            return node
-        bits = value.view(np.uint32) & np.uint32(0xFFF80000)
-        return constant(node.name, bits.view(np.float32))
-
-    return graph.with_nodes(rounded(node) for node in graph.nodes)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from convc.ir.types import numpy_dtype
 
 __all__ = ["Case", "Job", "arrays", "jobs_in"]
 
-Part: TypeAlias = Literal["grid", "gradients", "layers", "models", "calls"]
+Part: TypeAlias = Literal["calls", "refusals", "grid", "gradients", "layers", "models", "compiled"]
 SUFFIX: Final = ".job.json"
 
 
@@ -46,11 +46,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: also its files' stem.
-        part: what is asked: right results, weight gradients, times of a layer, a whole network, calls of an external library.
+        part: what is asked: calls of an external library, what is done where it refuses, right results, weight gradients, times of a
+            layer, a whole network, the same by torch.compile, which has no module.
         cases: in the order of the module's outputs y0, y1, ...; none for a network.
         model: the zoo's name of a network.
-        batch: of the network.
+        batch, dtype: of the network; "float32" or "float16".
+        library: of a network, that computes what it applies to; of a refusal, what convc does about it; "" otherwise.
+        tolerance: of a network's greatest error, by its greatest result.
         sm: what the module was built for.
+        turn: jobs with less run first.
     """
 
     name: str
@@ -58,7 +62,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cases: tuple[Case, ...] = ()
     model: str = ""
     batch: int = 1
+    dtype: str = "float32"
+    library: str = ""
+    tolerance: float = 0.0
     sm: str = ""
+    turn: int = 0
 
     def module(self, folder: Path) -> Path:
         """Return the module's file."""
@@ -75,12 +83,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def jobs_in(folder: Path) -> Iterator[Job]:
-    """Yield the jobs of a folder: right results first, then layers, then networks."""
+    """Yield the jobs of a folder in their turn: right results first, then layers, then networks."""
     jobs = [
         msgspec.json.decode(p.read_bytes(), type=Job) for p in sorted(folder.glob(f"*{SUFFIX}"))
     ]
-    order = ("grid", "gradients", "calls", "layers", "models")
-    yield from sorted(jobs, key=lambda job: order.index(job.part))
+    yield from sorted(jobs, key=lambda job: (job.turn, get_args(Part).index(job.part)))
 
 
 def arrays(case: Case, index: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:

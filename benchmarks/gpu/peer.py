@@ -17,28 +17,38 @@ __all__ = ["Peer"]
 # Times in one measurement, and measurements: their median is reported.
 _CALLS, _REPEATS = 20, 5
 
+# Elements of float32 that are copied: 1 GiB, which no L2 holds, and 8 MiB, which every one does with the copy.
+_COPIES = {"memory": 1 << 28, "L2": 1 << 21}
+# Matrix products of so many rows and columns: name, element type, whether TF32 is allowed.
+_SIDE = 8192
+_PRODUCTS = (
+    ("float32", torch.float32, False),
+    ("tf32", torch.float32, True),
+    ("bfloat16", torch.bfloat16, True),
+    ("float16", torch.float16, True),
+)
+
 
 class Peer:
     """Times by CUDA events, after warming up; cuDNN picks its algorithm by trying all of them."""
 
-    def __init__(self, device: str = "cuda", *, compiled: bool = False) -> None:
-        """Prepare; `compiled`: also time torch.compile's max-autotune, which takes minutes for a network."""
-        self.device, self.compiled = device, compiled
+    def __init__(self, device: str = "cuda") -> None:
+        self.device = device
         torch.backends.cudnn.benchmark = True
 
     def facts(self) -> dict[str, Any]:
-        """Return the device's properties, the versions, and two ceilings: bytes/s of a copy, FLOP/s of products."""
+        """Return the device's properties, the versions, and its ceilings: bytes/s of copies in memory and in the L2, FLOP/s of products."""
         properties = torch.cuda.get_device_properties(0)
-        a = torch.empty(1 << 28, device=self.device)
-        b = torch.empty_like(a)
-        copy = self._time(lambda: b.copy_(a))
+        copies = {}
+        for name, elements in _COPIES.items():
+            a = torch.empty(elements, device=self.device)
+            b = torch.empty_like(a)
+            copies[name] = 2 * a.nbytes / self._time(lambda a=a, b=b: b.copy_(a))
         rates = {}
-        n = 8192
-        kinds = (("float32", torch.float32, False), ("tf32", torch.float32, True), ("bfloat16", torch.bfloat16, True))  # fmt: skip
-        for name, dtype, fast in kinds:
+        for name, dtype, fast in _PRODUCTS:
             torch.backends.cuda.matmul.allow_tf32 = fast
-            m = torch.randn(n, n, device=self.device, dtype=dtype)
-            rates[name] = 2 * n**3 / self._time(lambda m=m: m @ m)
+            m = torch.randn(_SIDE, _SIDE, device=self.device, dtype=dtype)
+            rates[name] = 2 * _SIDE**3 / self._time(lambda m=m: m @ m)
         return {
             "name": properties.name,
             "sm": 10 * properties.major + properties.minor,
@@ -46,7 +56,7 @@ class Peer:
             "memory_bytes": properties.total_memory,
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version(),
-            "copy_bytes_per_second": 2 * a.nbytes / copy,
+            "copy_bytes_per_second": copies,
             "matmul_flops_per_second": rates,
         }
 
@@ -71,22 +81,34 @@ class Peer:
                 found[name] = self._time(call)
         return found
 
-    def model(self, name: str, batch: int) -> dict[str, float]:
-        """Return seconds of a network: eager, and compiled if that was asked for; float32 strictly and as TF32."""
+    def model(self, name: str, batch: int, dtype: str) -> dict[str, float]:
+        """Return seconds of a network by eager torch in a CUDA graph, which is cuDNN's: float32 strictly and as TF32, or half precision."""
+        kinds = (("fp32", False), ("tf32", True)) if dtype == "float32" else (("fp16", True),)
         found = {}
-        shape = (batch, *input_shape(name)[1:])
-        for label, fast in (("fp32", False), ("tf32", True)):
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = fast
-            model = ARCHITECTURES[name]().eval().to(self.device)
-            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            x = torch.randn(shape, device=self.device).to(memory_format=torch.channels_last)
+        for label, fast in kinds:
+            call = self._network(name, batch, dtype, fast)
             with torch.no_grad():
-                found[f"eager_{label}"] = self._time(lambda m=model, x=x: m(x))
-                if self.compiled:
-                    # It records CUDA graphs of its own.
-                    compiled = torch.compile(model, mode="max-autotune")
-                    found[f"compiled_{label}"] = self._events(lambda m=compiled, x=x: m(x))
+                found[f"eager_{label}"] = self._time(call)
         return found
+
+    def compiled(self, name: str, batch: int, dtype: str, fast: bool) -> float:
+        """Return seconds of a network by torch.compile's max-autotune, which takes minutes; `fast`: as TF32."""
+        call = self._network(name, batch, dtype, fast, mode="max-autotune")
+        with torch.no_grad():
+            # It records CUDA graphs of its own.
+            return self._events(call)
+
+    def _network(
+        self, name: str, batch: int, dtype: str, fast: bool, mode: str = ""
+    ) -> Callable[[], Any]:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = fast
+        kind = getattr(torch, dtype)
+        model = ARCHITECTURES[name]().eval().to(self.device, kind)
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        x = torch.randn((batch, *input_shape(name)[1:]), device=self.device, dtype=kind)
+        x = x.to(memory_format=torch.channels_last)
+        taken = torch.compile(model, mode=mode) if mode else model
+        return lambda: taken(x)
 
     def _time(self, call: Callable[[], Any]) -> float:
         """Return the median seconds of a call, replayed in a CUDA graph as convc's are: Python and launches are not in it."""

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.model_table import models
 from benchmarks.gpu.run import RESULT
+from benchmarks.gpu.supervise import Unfinished
 from convc.version import VERSION
 
 __all__ = ["collect", "table"]
@@ -26,8 +28,10 @@ def _us(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds * 1e6:.1f}"
 
 
-def table(found: Sequence[Result], facts: Result, left: int) -> str:
-    """Return a Markdown document of the results; parts without results are said to be missing."""
+def table(
+    found: Sequence[Result], facts: Result, left: int, cut_off: Sequence[Unfinished] = ()
+) -> str:
+    """Return a Markdown document of the results and of what did not finish; parts without results are said to be missing."""
     lines = [
         f"# {facts.get('name', 'device unknown')}, {time.strftime('%Y-%m-%d', time.gmtime())}",
         "",
@@ -37,9 +41,10 @@ def table(found: Sequence[Result], facts: Result, left: int) -> str:
     lines += (
         _limits(facts)
         + _grid(found)
+        + _refusals(found)
         + _gradients(found)
         + _layers(found)
-        + _models(found)
+        + models(found, cut_off)
         + _calls(found)
     )
     return "\n".join(lines) + "\n"
@@ -51,7 +56,8 @@ def _limits(facts: Result) -> list[str]:
     rates = ", ".join(
         f"{k} {v / 1e12:.1f} TFLOP/s" for k, v in facts["matmul_flops_per_second"].items()
     )
-    return [f"Ceilings: copy {facts['copy_bytes_per_second'] / 1e12:.2f} TB/s; products {rates}.", ""]  # fmt: skip
+    copies = ", ".join(f"in {k} {v / 1e12:.2f} TB/s" for k, v in facts["copy_bytes_per_second"].items())  # fmt: skip
+    return [f"Ceilings: copies {copies}; products {rates}.", ""]
 
 
 def _of(found: Iterable[Result], part: str) -> list[Result]:
@@ -149,19 +155,14 @@ def _first_runs(found: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _models(found: Sequence[Result]) -> list[str]:
-    lines = [
-        "## Networks, milliseconds", "",
-        "| network | error | convc | eager fp32 | eager TF32 | compiled fp32 | compiled TF32 |", "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for result in _of(found, "models"):
-        if "seconds" not in result:
-            continue
-        peer = result.get("peer", {})
-        names = ("eager_fp32", "eager_tf32", "compiled_fp32", "compiled_tf32")
-        times = " | ".join(f"{peer[n] * 1e3:.3f}" if n in peer else "" for n in names)
-        mark = "" if result["ok"] else " WRONG"
-        lines.append(f"| {result['job']['name']} | {result['error']:.1e}{mark} | {result['seconds'] * 1e3:.3f} | {times} |")  # fmt: skip
+def _refusals(found: Sequence[Result]) -> list[str]:
+    cases = [c for r in _of(found, "refusals") for c in r.get("cases", ())]
+    if not cases:
+        return []
+    lines = ["## cuDNN refuses, by force", "", "| what is refused | | what was said |", "|---|---|---|"]  # fmt: skip
+    for case in cases:
+        words = case["said"].replace("|", "/").replace("\n", " ")[:400]
+        lines.append(f"| {case['key']} | {'right' if case['ok'] else 'WRONG'} | {words} |")
     return [*lines, ""]
 
 

@@ -1,13 +1,13 @@
-"""Run jobs on a device: needs convc's runtime and NumPy, torch for the peer's times; no compiler. Each result is kept as it comes.
+"""Run jobs on a device, in this process: needs convc's runtime and NumPy, torch for the peer's times; no compiler.
 
-A job whose result is there is not run again, so a check that was cut off goes on where it was. A job that fails is a result too; a device
-that is lost (a sticky error) ends the process, and the next one goes on behind the job that lost it.
+Each result is kept as it comes, and a job whose result is there is not run again. A job that fails is a result, too; behind a failure that
+may have cost this process the device (an illegal access makes every later call fail) no other job runs here: `supervise` begins another.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,52 +18,68 @@ import numpy as np
 from benchmarks.gpu.gradients import run_gradients
 from benchmarks.gpu.job import Case, Job, arrays, jobs_in
 from benchmarks.gpu.library_calls import run_calls
-from convc.errors import ConvcError
+from benchmarks.gpu.networks import run_network
+from benchmarks.gpu.refusals import run_refusal
+from convc.errors import ConvcError, DeviceError, ToolchainError
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import numpy_dtype
-from convc.npz import load_npz
 from convc.runtime import load
 from convc.schedules.error_bound import INEXACT, error_bound, relative_error, result_rounding
 
 if TYPE_CHECKING:
     from benchmarks.gpu.peer import Peer
 
-__all__ = ["RESULT", "run_jobs"]
+__all__ = ["RESULT", "STARTED", "DeviceLostError", "keep", "run_jobs", "waiting"]
 
 RESULT: Final = ".result.json"
+STARTED: Final = ".started"
 
-_NETWORK_TOLERANCE: Final = 1e-4
+
+class DeviceLostError(Exception):
+    """A job failed in a way after which this process must not use the device."""
+
+
+def waiting(folder: Path, results: Path) -> list[Job]:
+    """Return the jobs without a result, in their turn."""
+    return [j for j in jobs_in(folder) if not (results / f"{j.name}{RESULT}").is_file()]
 
 
 def run_jobs(
-    folder: Path, results: Path, seconds: float, peer: Peer | None, say: Callable[[str], None]
+    jobs: Sequence[Job],
+    folder: Path,
+    results: Path,
+    seconds: float,
+    peer: Peer | None,
+    say: Callable[[str], None],
 ) -> int:
-    """Run the jobs without a result until `seconds` have passed; return how many are left."""
+    """Run jobs until `seconds` have passed; return how many are left.
+
+    While a job runs, a file beside its result says so.
+
+    Raises:
+        DeviceLostError: behind a job that failed on the device; its result is written.
+    """
     results.mkdir(parents=True, exist_ok=True)
-    began, left = time.monotonic(), 0
-    for job in jobs_in(folder):
-        path = results / f"{job.name}{RESULT}"
-        if path.is_file():
-            continue
+    began = time.monotonic()
+    for done, job in enumerate(jobs):
         if time.monotonic() - began > seconds:
-            left += 1
-            continue
-        started = path.with_suffix(".started")
-        if started.is_file():
-            _write(path, {"job": job, "failed": "the process ended while this job ran"})
-            say(f"{job.name}: skipped, the process ended while it ran")
-            continue
+            return len(jobs) - done
+        started = results / f"{job.name}{STARTED}"
         started.touch()
-        result = _result(job, folder, peer)
-        _write(path, result)
+        result, lost = _result(job, folder, peer)
+        keep(results, job, result)
         started.unlink()
-        say(f"{job.name}: {_line(result)}")
-    return left
+        say(f"{job.name}: {_line(result)}, {result['took']:.1f} s")
+        if lost:
+            raise DeviceLostError
+    return 0
 
 
-def _write(path: Path, result: Mapping[str, Any]) -> None:
+def keep(results: Path, job: Job, found: Mapping[str, Any]) -> None:
+    """Write a job's result, whole or not at all."""
+    path = results / f"{job.name}{RESULT}"
     part = path.with_suffix(".part")
-    part.write_bytes(msgspec.json.encode(result))
+    part.write_bytes(msgspec.json.encode({"job": job, **found}))
     part.replace(path)
 
 
@@ -75,21 +91,36 @@ def _line(result: Mapping[str, Any]) -> str:
     shown = f"best {min(times) * 1e6:.1f} us" if times else ""
     if "seconds" in result:
         shown = f"{result['seconds'] * 1e3:.3f} ms, error {result['error']:.2g}"
+    if "compiled" in result:
+        shown = f"{result['compiled'] * 1e3:.3f} ms"
     return f"{len(wrong)} wrong {shown}".strip()
 
 
-def _result(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
-    began = time.monotonic()
+def _result(job: Job, folder: Path, peer: Peer | None) -> tuple[dict[str, Any], bool]:
+    """Return a job's result, and whether the device may be lost to this process."""
+    began, lost = time.monotonic(), False
     try:
-        if job.part == "calls":
-            found = run_calls(job.module(folder))
-        elif job.part == "gradients":
-            found = run_gradients(job, folder)
-        else:
-            found = _network(job, folder, peer) if job.model else _convolutions(job, folder, peer)
+        found = _found(job, folder, peer)
     except (ConvcError, RuntimeError) as error:
         found = {"failed": f"{type(error).__name__}: {error}"}
-    return {"job": job, **found, "took": round(time.monotonic() - began, 2)}
+        lost = not isinstance(error, ConvcError) or isinstance(error, DeviceError)
+    return {**found, "took": round(time.monotonic() - began, 2)}, lost
+
+
+def _found(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
+    if job.part == "calls":
+        return run_calls(job.module(folder))
+    if job.part == "refusals":
+        return run_refusal(job, folder)
+    if job.part == "gradients":
+        return run_gradients(job, folder)
+    if job.part == "models":
+        return run_network(job, folder, peer)
+    if job.part == "compiled":
+        if peer is None:
+            raise ToolchainError("a network by torch.compile must have torch; got --no-peer.")
+        return {"compiled": peer.compiled(job.model, job.batch, job.dtype, job.library == "tf32")}
+    return _convolutions(job, folder, peer)
 
 
 def _convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
@@ -173,30 +204,3 @@ def _reference(case: Case, x: np.ndarray, w: np.ndarray) -> _Reference:
     wide = (x.astype(np.float64), w.astype(np.float64))
     absolute = function(np.abs(wide[0]), np.abs(wide[1]), case.spec)
     return _Reference(function(*wide, case.spec), absolute, x, w)
-
-
-def _network(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
-    from convc.runtime.device_module import DeviceModule
-
-    module = load(job.module(folder))
-    assert isinstance(module, DeviceModule)
-    stored = load_npz(job.expected(folder))
-    inputs = {k[3:]: v for k, v in stored.items() if k.startswith("in_")}
-    outputs = module.run(inputs)
-    error = 0.0
-    for name, value in outputs.items():
-        expected = stored[f"out_{name}"]
-        scale = float(np.max(np.abs(expected)))
-        error = max(error, float(np.max(np.abs(value - expected))) / scale)
-    found: dict[str, Any] = {
-        "error": error,
-        "ok": error <= _NETWORK_TOLERANCE,
-        "seconds": module.time(inputs),
-        "steps": [
-            {"node": t.step.node, "op": t.step.op, "algorithm": t.step.algorithm, "seconds": t.median}
-            for t in module.profile(inputs, repeats=3)
-        ],
-    }  # fmt: skip
-    if peer is not None:
-        found["peer"] = peer.model(job.model, job.batch)
-    return found

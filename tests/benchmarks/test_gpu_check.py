@@ -2,41 +2,88 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import gpu_check
 from benchmarks.gpu import pack as packing
-from benchmarks.gpu.report import table
+from benchmarks.gpu.job import Job
+from benchmarks.gpu.report import collect, table
+from benchmarks.gpu.supervise import Limits, supervise
 from convc.cli.exits import TOOLCHAIN
 from convc.runtime.driver import look
 from tests.cuda_emulation.emulation import worker
 
+CHILD = [sys.executable, "-m", "tests.benchmarks.gpu_child", "run", "--no-peer"]
+# Jobs of this test: a module that is cut off, a library that is none (an error behind which the device may be lost), one that ends its
+# process.
+DAMAGED, LOST, FATAL = "grid-direct-00", "calls-lost", "calls-fatal"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A check that was run: its jobs' names, what the parent said, and the results by name."""
+
+    folder: Path
+    jobs: list[str]
+    said: list[str]
+    results: dict[str, Any]
+
+    def cases(self, part: str) -> list[Any]:
+        found = (r for r in self.results.values() if r["job"]["part"] == part)
+        return [c for r in found for c in r.get("cases", ())]
+
+
+def supervised(folder: Path, said: list[str], seconds: float = 1e4) -> int:
+    limits = Limits(seconds, job=1e4)
+    return supervise([*CHILD, "--folder", str(folder), "--child"], folder, limits, said.append)
+
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gpu")
-    return worker().call("tests.benchmarks.gpu_rehearsal:rehearse", str(folder), False)
+    folder, said = tmp_path_factory.mktemp("gpu"), []
+    jobs = worker().call("tests.benchmarks.gpu_rehearsal:rehearse", str(folder))
+    damaged = folder / f"{DAMAGED}.so"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    for name in (LOST, FATAL):
+        Job(name=name, part="calls", turn=-1).write(folder)
+    (folder / f"{LOST}.so").write_bytes(b"no library")
+    (folder / "fatal.c").write_text("#include <signal.h>\n__attribute__((constructor)) static void end(void) { raise(SIGKILL); }")  # fmt: skip
+    command = ["gcc", "-shared", "-fPIC", "-o", f"{FATAL}.so", "fatal.c"]
+    subprocess.run(command, cwd=folder, check=True)
+    assert supervised(folder, said, 0.0) == len(jobs) + 2
+    assert not list((folder / "results").iterdir())
+    assert supervised(folder, said) == 0
+    results = {r["job"]["name"]: r for r in collect(folder / "results")}
+    return Rehearsal(folder, [*jobs, LOST, FATAL], said, results)
 
 
 def test_every_job_runs_and_every_case_is_right(rehearsed):
-    found, left, _ = rehearsed
-    assert left == len(found) > 3
-    assert [r["job"]["name"] for r in found if r.get("failed")] == []
-    cases = [c for r in found for c in r["cases"]]
-    assert {c["algorithm"] for c in cases} >= {"direct", "depthwise", "subpixel", "generic", "fft"}
-    assert all(c["ok"] for c in cases)
+    assert set(rehearsed.results) == set(rehearsed.jobs)
+    failed = {name: r["failed"] for name, r in rehearsed.results.items() if r.get("failed")}
+    assert set(failed) == {DAMAGED, LOST, FATAL}
+    assert "PackageError" in failed[DAMAGED]
+    assert failed[FATAL].startswith("the process ended while this job ran: SIGKILL")
+    assert [line for line in rehearsed.said if "FAILED" in line] == [
+        f"{FATAL}: FAILED {failed[FATAL]}"
+    ]
+    cases = rehearsed.cases("grid")
+    assert {c["algorithm"] for c in cases} >= {"depthwise", "subpixel", "fft"}
+    assert all(c["ok"] for r in rehearsed.results.values() for c in r.get("cases", ()))
     # Transforms of more than two points are no whole numbers.
     assert {c["exact_error"] for c in cases if c["algorithm"] != "fft"} == {0.0}
 
 
-def test_calls_of_cudnn_are_right_and_their_cost_is_known(tmp_path):
-    (found,) = worker().call("tests.benchmarks.gpu_rehearsal:rehearse_calls", str(tmp_path))
+def test_calls_of_cudnn_are_right_and_their_cost_is_known(rehearsed):
+    found = rehearsed.results["calls-cudnn"]
     assert "failed" not in found, found
-    assert [c for c in found["cases"] if not c["ok"]] == []
     plans = {c["key"]: c["plan"] for c in found["cases"]}
     assert len(plans) == len(found["cases"]) > 50
     assert plans["policy fft"].startswith("cuDNN 92800 must have an engine")
@@ -48,32 +95,51 @@ def test_calls_of_cudnn_are_right_and_their_cost_is_known(tmp_path):
     assert "us of the host's time; cuDNN's own" in text
 
 
+def test_what_cudnn_is_made_to_refuse(rehearsed):
+    said = {c["key"]: c["said"] for c in rehearsed.cases("refusals")}
+    assert len(said) == 3
+    one = "layer 'refused' runs convc's own '"
+    assert said["an engine that does not exist"].startswith(one)
+    assert "layer 'half' runs" in said["no cuDNN at all"]
+    assert "--algo-for 'refused=ALGORITHM'" in said["an engine that does not exist, cuDNN required"]
+    assert "| an engine that does not exist | right | layer 'refused' runs" in table(
+        list(rehearsed.results.values()), {}, 0
+    )
+
+
 def test_layers_are_timed(rehearsed):
-    found, _, _ = rehearsed
-    cases = [c for r in found if r["job"]["part"] == "layers" for c in r["cases"]]
+    cases = rehearsed.cases("layers")
     assert len(cases) >= 3
-    assert all(c["ok"] and c["seconds"] > 0 for c in cases)
-    text = table(found, {"name": "emulated"}, 0)
+    assert all(c["seconds"] > 0 for c in cases)
+    text = table(list(rehearsed.results.values()), {"name": "emulated"}, 0)
     assert "| layer-n1-tiny |" in text
     assert "| direct |" in text
+    assert f"- {DAMAGED}: PackageError" in text
 
 
-def test_weight_gradients_are_right_and_timed_by_every_row(rehearsed):
-    found, _, _ = rehearsed
-    (job,) = (r for r in found if r["job"]["part"] == "gradients")
-    assert [(c["algorithm"], c["ok"]) for c in job["cases"]] == [("direct", True), ("plain", True)] * 2  # fmt: skip
-    assert all(c["seconds"] > 0 for c in job["cases"])
-    text = table(found, {}, 0)
+def test_weight_gradients_are_timed_by_every_row(rehearsed):
+    cases = rehearsed.cases("gradients")
+    assert [c["algorithm"] for c in cases] == ["direct", "plain"] * 2
+    assert all(c["seconds"] > 0 for c in cases)
+    text = table(list(rehearsed.results.values()), {}, 0)
     assert "| convolution | default | direct | plain | wrong |" in text
 
 
-def test_a_damaged_module_is_a_result_and_the_rest_goes_on(tmp_path):
-    call = worker().call
-    found, _, _ = call("tests.benchmarks.gpu_rehearsal:rehearse", str(tmp_path), True)
-    failed = [r for r in found if r.get("failed")]
-    assert len(failed) == 1
-    assert "PackageError" in failed[0]["failed"]
-    assert "Failed:" in table(found, {}, 0)
+def test_a_report_goes_to_another_machine_and_nothing_runs_twice(rehearsed, tmp_path, capsys):
+    """The report's exit code says that jobs failed."""
+    assert gpu_check.main(["report", "--folder", str(rehearsed.folder)]) == 1
+    report = rehearsed.folder / "report.json"
+    for job in rehearsed.folder.glob("*.job.json"):
+        (tmp_path / job.name).write_bytes(job.read_bytes())
+    gone = f"{DAMAGED}.job.json"
+    (tmp_path / gone).unlink()
+    assert gpu_check.main(["restore", str(report), "--folder", str(tmp_path)]) == 0
+    count = len(rehearsed.jobs)
+    assert f"{count - 1} of {count} results are in" in capsys.readouterr().out
+    assert supervised(tmp_path, []) == 0
+    restored = {r["job"]["name"]: r for r in collect(tmp_path / "results")}
+    assert restored == {k: v for k, v in rehearsed.results.items() if k != DAMAGED}
+    assert json.loads((tmp_path / "device.json").read_text())["sm"] == 90
 
 
 @pytest.mark.skipif(bool(look().devices), reason="there is a device")

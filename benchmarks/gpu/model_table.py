@@ -1,0 +1,64 @@
+"""The table of whole networks: convc's own choice, with cuDNN, and torch's, by network, batch and element type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from benchmarks.gpu.supervise import Unfinished
+
+__all__ = ["models"]
+
+Result = Mapping[str, Any]
+
+# Columns of torch's times: what they are called, by which element type and math.
+_EAGER: Final = (("float32", "", "eager_fp32"), ("float32", "tf32", "eager_tf32"), ("float16", "", "eager_fp16"))  # fmt: skip
+
+
+def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
+    """Return the table's lines, and what of torch.compile did not finish.
+
+    Args:
+        found: all results.
+        cut_off: jobs that their limit ended.
+    """
+    lines = [
+        "## Networks, milliseconds", "",
+        "`convc` is its own choice, `with cuDNN` by cuDNN wherever it applies. Rows `tf32` are torch's alone: convc's float32 is float32.", "",
+        "torch in channels last: eager in a CUDA graph, which is cuDNN's time, and `torch.compile(mode='max-autotune')`.", "",
+        "| network | error | convc | with cuDNN | torch | torch.compile |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    rows: dict[tuple[str, int, str, str], dict[str, Any]] = {}
+    for result in found:
+        job = result["job"]
+        key = (job["model"], job["batch"], job["dtype"])
+        if job["part"] == "compiled" and "compiled" in result:
+            rows.setdefault((*key, job["library"]), {})["compiled"] = result["compiled"]
+        if job["part"] != "models" or "seconds" not in result:
+            continue
+        row = rows.setdefault((*key, ""), {})
+        row["with cuDNN" if job["library"] else "convc"] = result
+        for dtype, math, name in _EAGER:
+            if name in result.get("peer", {}):
+                rows.setdefault((*key[:2], dtype, math), {})["eager"] = result["peer"][name]
+    lines += [_row(key, rows[key]) for key in sorted(rows)]
+    if cut_off:
+        lines += ["", "Not finished:", ""]
+        lines += [f"- {u.job.name}: {u.seconds:.0f} s in {u.tries} {'tries' if u.tries > 1 else 'try'}" for u in cut_off]  # fmt: skip
+    return [*lines, ""]
+
+
+def _row(key: tuple[str, int, str, str], row: Mapping[str, Any]) -> str:
+    name, batch, dtype, math = key
+    errors = [
+        f"{row[who]['error']:.1e}{'' if row[who]['ok'] else ' WRONG'}"
+        for who in ("convc", "with cuDNN")
+        if who in row
+    ]
+    ours = [_ms(row[who]["seconds"]) if who in row else "" for who in ("convc", "with cuDNN")]
+    theirs = [_ms(row[who]) if who in row else "" for who in ("eager", "compiled")]
+    return f"| {name}, {batch}, {math or dtype} | {', '.join(errors)} | {' | '.join([*ours, *theirs])} |"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f}"

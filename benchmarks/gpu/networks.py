@@ -1,0 +1,137 @@
+"""Whole networks on a device: against the float64 reference, timed, beside torch.
+
+What builds imports the compiler only when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from benchmarks.gpu.job import Job
+from convc.npz import load_npz, save_npz
+from convc.runtime import load
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.peer import Peer
+    from convc.ir import Graph
+    from convc.target import Target
+
+__all__ = ["build_network", "compiled_jobs", "model_jobs", "run_network"]
+
+# Elements of a constant that is worth making smaller.
+_LARGE: Final = 4096
+
+# What `convc compile --dtype` calls them.
+_DTYPES: Final = {"float32": None, "float16": "fp16"}
+
+# Who computes what it applies to, beside convc's own choice; each but "" by request.
+_LIBRARIES: Final = ("", "cudnn")
+
+
+def model_jobs(
+    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str] = ("float32",)
+) -> Iterator[Job]:
+    """Yield a job for each network, batch and element type: as convc chooses, and by cuDNN wherever it applies."""
+    for name, batch, dtype, library in _every(names, batches, dtypes, _LIBRARIES):
+        tail = f"-{library}" if library else ""
+        job = Job(name=f"model-{name}-{_mark(batch, dtype)}{tail}", part="models")
+        yield msgspec.structs.replace(job, model=name, batch=batch, dtype=dtype, library=library)
+
+
+def compiled_jobs(
+    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]
+) -> Iterator[Job]:
+    """Yield a job for each network, batch and element type by torch.compile; those of float32 are timed strictly and as TF32, apart."""
+    for name, batch, dtype, _ in _every(names, batches, dtypes, ("",)):
+        for math in ("", "tf32") if dtype == "float32" else ("",):
+            tail = f"-{math}" if math else ""
+            job = Job(name=f"compiled-{name}-{_mark(batch, dtype)}{tail}", part="compiled")
+            yield msgspec.structs.replace(job, model=name, batch=batch, dtype=dtype, library=math)
+
+
+def _every(
+    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str], last: Sequence[str]
+) -> Iterator[tuple[str, int, str, str]]:
+    yield from ((n, b, d, e) for n in names for d in dtypes for b in batches for e in last)
+
+
+def _mark(batch: int, dtype: str) -> str:
+    return f"n{batch}" if dtype == "float32" else f"n{batch}-{dtype}"
+
+
+def build_network(job: Job, folder: Path, target: Target) -> float:
+    """Write a network's module, an input and its float64 result; return the error that passes."""
+    from benchmarks.zoo import exported
+    from convc.compiler import compile as compile_model
+    from convc.compiler import reduced_graph
+    from convc.inputs import random_inputs
+    from convc.ir.reference import interpret
+    from convc.rounding import tolerance_of
+    from convc.source import load_graph
+
+    path, dtype = exported(job.model), _DTYPES[job.dtype]
+    (value,) = load_graph(path).inputs
+    graph = _coarse(reduced_graph(path, shapes={value.name: (job.batch, *value.type.shape[1:])}))
+    cudnn = "prefer" if job.library == "cudnn" else "auto"
+    compiled = compile_model(graph, target=target, dtype=dtype, cudnn=cudnn)
+    compiled.export(job.module(folder))
+    inputs = random_inputs(compiled.manifest.inputs, seed=0)
+    # One image's float64 reference takes seconds; the batch repeats it.
+    one = {k: v[:1] for k, v in inputs.items()}
+    single = _coarse(reduced_graph(path))
+    expected = interpret(single, one)
+    stored = {f"in_{k}": v for k, v in one.items()} | {f"out_{k}": v for k, v in expected.items()}
+    save_npz(job.expected(folder), stored)
+    return tolerance_of(single, dtype)(one, expected)
+
+
+def _coarse(graph: Graph) -> Graph:
+    """Return the graph with weights of 5 significant bits: an archive of it is a quarter of the size, and no time depends on them."""
+    from convc.ir.graph import Node, constant
+
+    def rounded(node: Node) -> Node:
+        value = node.value if node.op == "constant" else None
+        if value is None or value.dtype != np.float32 or value.size < _LARGE:
+            return node
+        bits = value.view(np.uint32) & np.uint32(0xFFF80000)
+        return constant(node.name, bits.view(np.float32))
+
+    return graph.with_nodes(rounded(node) for node in graph.nodes)
+
+
+def run_network(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
+    """Return a network's error, its time, those of its steps, and torch's."""
+    from convc.runtime.device_module import DeviceModule
+
+    module = load(job.module(folder))
+    assert isinstance(module, DeviceModule)
+    stored = load_npz(job.expected(folder))
+    inputs = {
+        k[3:]: np.repeat(v, job.batch, axis=0) for k, v in stored.items() if k.startswith("in_")
+    }
+    outputs = module.run(inputs)
+    error = 0.0
+    for name, value in outputs.items():
+        expected = stored[f"out_{name}"]
+        scale = float(np.max(np.abs(expected)))
+        error = max(error, float(np.max(np.abs(value - expected))) / scale)
+    found: dict[str, Any] = {
+        "error": error,
+        # So that NaN is wrong.
+        "ok": bool(error <= job.tolerance),
+        "seconds": module.time(inputs),
+        "steps": [
+            {"node": t.step.node, "op": t.step.op, "algorithm": t.step.algorithm, "seconds": t.median}
+            for t in module.profile(inputs, repeats=3)
+        ],
+    }  # fmt: skip
+    if module.preparation is not None:
+        found["fallbacks"] = [str(f) for f in module.preparation.fallbacks]
+    if peer is not None and not job.library:
+        found["peer"] = peer.model(job.model, job.batch, job.dtype)
+    return found

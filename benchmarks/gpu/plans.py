@@ -1,0 +1,111 @@
+"""What is built: the parts that a command line asks for, or a plan, in the order in which a device's first minutes are best spent."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Final
+
+import msgspec
+
+from benchmarks.gpu.build import grid_jobs, layer_jobs
+from benchmarks.gpu.gradients import gradient_jobs
+from benchmarks.gpu.job import Job
+from benchmarks.gpu.networks import compiled_jobs, model_jobs
+from benchmarks.gpu.refusals import refusal_jobs
+from benchmarks.layer_list import Layer, layers
+from benchmarks.zoo import NAMES
+from convc.ir import ConvSpec
+from convc.target import Target
+from tests.conv_grid import CONV_GRID
+
+__all__ = ["PLANS", "Asked", "jobs_of", "planned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command line asks for.
+
+    Attributes:
+        parts: of `Part`.
+        layers: patterns of layers' ids.
+        batches: of layers and networks.
+        algos: a pattern of algorithms of the grid.
+        types: of grid, gradients, layers and networks.
+        settings: of a layer.
+        models: names of networks.
+        every: of the grid's convolutions one of so many.
+    """
+
+    parts: Sequence[str]
+    layers: Sequence[str] = ("*",)
+    batches: Sequence[int] = (1,)
+    algos: str = "*"
+    types: Sequence[str] = ("float32",)
+    settings: int = 8
+    models: Sequence[str] = NAMES
+    every: int = 1
+
+
+def jobs_of(asked: Asked, target: Target) -> Iterator[Job]:
+    """Yield the jobs of each part."""
+    parts = asked.parts
+    chosen = list(dict.fromkeys(row for pattern in asked.layers for row in layers((), pattern)))
+    if "calls" in parts:
+        yield Job(name="calls-cudnn", part="calls")
+    if "refusals" in parts:
+        yield from refusal_jobs()
+    for dtype in asked.types if "grid" in parts else ():
+        for job in grid_jobs(_grid(dtype, asked.every), target):
+            if fnmatch.fnmatchcase(job.cases[0].algorithm, asked.algos):
+                yield job
+    for dtype in asked.types if "gradients" in parts else ():
+        yield from gradient_jobs(_grid(dtype, asked.every), target, f"gradients-grid-{dtype}")
+        for batch, row in product(asked.batches, chosen):
+            spec = _spec(row, batch, dtype)
+            yield from gradient_jobs([spec], target, f"gradients-n{batch}-{dtype}-{row.name}")
+    for dtype, batch in product(asked.types, asked.batches) if "layers" in parts else ():
+        yield from layer_jobs(chosen, batch, asked.settings, target, dtype)
+    networks = [t for t in asked.types if t in ("float32", "float16")]
+    if "models" in parts:
+        yield from model_jobs(asked.models, asked.batches, networks)
+    if "compiled" in parts:
+        yield from compiled_jobs(asked.models, asked.batches, networks)
+
+
+def _grid(dtype: str, every: int) -> list[ConvSpec]:
+    return [replace(row.spec, dtype=dtype) for row in CONV_GRID[::every]]
+
+
+def _spec(row: Layer, batch: int, dtype: str) -> ConvSpec:
+    return replace(row.spec if batch == 1 else row.spec.with_batch(batch), dtype=dtype)
+
+
+# Of ResNet-50 and MobileNetV2: 3x3 and 1x1 on large and small maps, strided, the first layer, depthwise.
+_FEW: Final = ("r50_2_3x3", "r50_4_1x1b", "r50_4_3x3", "r50_5_3x3", "mb2_dw144")
+
+# In this order: what has never run on a device, by how much hangs on it, then whole networks, then the peers that compile for minutes.
+_FIRST: Final = (
+    Asked(("calls", "refusals")),
+    Asked(("layers",), _FEW, (32,), types=("float16",), settings=6),
+    Asked(("layers",), ("r50_4_3x3", "r50_5_1x1b"), (1,), types=("float16",), settings=6),
+    Asked(("grid",), algos="*_blocked", types=("float16", "bfloat16"), every=2),
+    Asked(("grid",), algos="cutlass", types=("float16",), every=4),
+    Asked(("grid",), algos="fft", every=2),
+    Asked(("gradients",), ("r50_4_3x3",), (32,), every=4),
+    Asked(("layers",), ("lk7", "lk15", "lk31"), (32,), settings=6),
+    Asked(("models",), batches=(1, 32), types=("float16",), models=("resnet50", "mobilenet_v2")),
+    Asked(("models",), batches=(1, 32), models=("resnet50",)),
+    Asked(("compiled",), batches=(1, 32), types=("float16", "float32"), models=("resnet50", "mobilenet_v2")),
+)  # fmt: skip
+
+PLANS: Final = {"first": _FIRST}
+
+
+def planned(name: str, target: Target) -> Iterator[Job]:
+    """Yield a plan's jobs, each with its turn."""
+    for turn, asked in enumerate(PLANS[name], 1):
+        for job in jobs_of(asked, target):
+            yield msgspec.structs.replace(job, turn=turn)

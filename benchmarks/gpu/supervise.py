@@ -1,0 +1,238 @@
+"""Run all jobs of a folder, each in a process that may die, hang or be cut off: the parent has no device and outlives them.
+
+Ordinary jobs share a process until one of them takes the device away; then the next process goes on behind it. A network by torch.compile
+has a process of its own with a limit, since it compiles for minutes: torch's caches are in the folder, so what one call did not finish
+the next goes on with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from benchmarks.gpu.job import Job
+from benchmarks.gpu.run import STARTED, keep, waiting
+from convc.errors import ToolchainError
+
+__all__ = ["LOST", "Limits", "Unfinished", "supervise", "unfinished"]
+
+# A child's exit code: its last job failed on the device, which it therefore no longer uses.
+LOST: Final = 75
+
+# How often a parent looks at its child, in seconds.
+_LOOK: Final = 0.2
+_LAST_WORDS: Final = 2000
+_UNFINISHED: Final = ".unfinished.json"
+# Where torch keeps what it has compiled and measured.
+_CACHES: Final = {
+    "TORCHINDUCTOR_CACHE_DIR": "torch_cache/inductor",
+    "TRITON_CACHE_DIR": "torch_cache/triton",
+}
+# Below so many seconds torch is not imported for a compilation.
+_LEAST: Final = 20.0
+# A job during which the whole check was cut off is tried once more, since that may not have been its fault; this file says so.
+_CUT: Final = ".cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds of everything, of an ordinary job, of one that compiles."""
+
+    total: float = 450.0
+    job: float = 120.0
+    compiled: float = 240.0
+
+
+class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that was cut off by its limit: how often, and after how many seconds in all."""
+
+    job: Job
+    tries: int = 0
+    seconds: float = 0.0
+
+
+def unfinished(results: Path) -> tuple[Unfinished, ...]:
+    """Return what has been cut off and not been finished since."""
+    files = sorted(results.glob(f"*{_UNFINISHED}"))
+    return tuple(msgspec.json.decode(f.read_bytes(), type=Unfinished) for f in files)
+
+
+def supervise(
+    command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None]
+) -> int:
+    """Run the jobs without a result until the time is over; return how many are left.
+
+    Args:
+        command: of a child; behind it the seconds for which it may begin jobs, and the one job that it is for, if it is.
+        folder: of the jobs; results are in its folder `results`.
+        limits: of time.
+        say: is told of what the children cannot tell.
+
+    Raises:
+        ToolchainError: if a child ends before it has begun a job.
+    """
+    results = folder / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    _close_left_over(folder, results, say)
+    try:
+        return _run(command, folder, limits, say)
+    except KeyboardInterrupt:
+        # The job that ran has neither failed nor been cut off.
+        _unmark(results)
+        raise
+
+
+def _run(command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None]) -> int:
+    results, until = folder / "results", time.monotonic() + limits.total
+    tried: set[str] = set()
+    while True:
+        left = waiting(folder, results)
+        seconds = until - time.monotonic()
+        ordinary = any(j.part != "compiled" for j in left)
+        if ordinary and seconds > 0:
+            _ordinary([*command, f"{seconds:.1f}"], folder, limits.job, say)
+            continue
+        compiled = [j for j in left if j.part == "compiled" and j.name not in tried]
+        # What has been cut off most often comes last: it may never finish.
+        compiled.sort(key=lambda job: _before(results, job).tries)
+        if ordinary or not compiled or seconds < _LEAST:
+            return len(left)
+        job, limit = compiled[0], min(limits.compiled, seconds)
+        tried.add(job.name)
+        _compiled([*command, f"{seconds:.1f}", job.name], folder, job, limit, say)
+
+
+def _ordinary(
+    command: Sequence[str], folder: Path, limit: float, say: Callable[[str], None]
+) -> None:
+    """Run jobs until the child ends; what it began and did not finish has failed."""
+    results = folder / "results"
+
+    def too_long() -> bool:
+        return any(age > limit for age in _ages(results))
+
+    with _child(command, folder) as child:
+        ended = child.wait(too_long)
+        words = f"it took more than {limit:g} s" if ended is None else child.epitaph(ended)
+    running = _started(folder, results)
+    for job in running:
+        _fail(results, job, f"the process ended while this job ran: {words}", say)
+    if not running and ended not in (0, LOST):
+        # No job's fault: it would be the same the next time.
+        raise ToolchainError(f"a process of gpu_check must run its jobs; got: {words}")
+
+
+def _compiled(
+    command: Sequence[str], folder: Path, job: Job, limit: float, say: Callable[[str], None]
+) -> None:
+    results, began = folder / "results", time.monotonic()
+    with _child(command, folder) as child:
+        ended = child.wait(lambda: time.monotonic() - began > limit)
+        words = "" if ended is None else child.epitaph(ended)
+    note = results / f"{job.name}{_UNFINISHED}"
+    if ended is None:
+        (results / f"{job.name}{STARTED}").unlink(missing_ok=True)
+        before = _before(results, job)
+        seconds = before.seconds + time.monotonic() - began
+        after = Unfinished(job=job, tries=before.tries + 1, seconds=round(seconds, 1))
+        note.write_bytes(msgspec.json.encode(after))
+        say(f"{job.name}: not finished after {seconds:.0f} s; the next call goes on with what torch keeps")  # fmt: skip
+        return
+    if any(j.name == job.name for j in waiting(folder, results)):
+        _fail(results, job, f"the process ended while this job ran: {words}", say)
+    note.unlink(missing_ok=True)
+
+
+def _before(results: Path, job: Job) -> Unfinished:
+    note = results / f"{job.name}{_UNFINISHED}"
+    if not note.is_file():
+        return Unfinished(job=job)
+    return msgspec.json.decode(note.read_bytes(), type=Unfinished)
+
+
+def _ages(results: Path) -> list[float]:
+    """Return for how many seconds each job runs that has begun."""
+    ages = []
+    for mark in results.glob(f"*{STARTED}"):
+        with contextlib.suppress(FileNotFoundError):
+            ages.append(time.time() - mark.stat().st_mtime)
+    return ages
+
+
+def _started(folder: Path, results: Path) -> list[Job]:
+    names = {m.name.removesuffix(STARTED) for m in results.glob(f"*{STARTED}")}
+    return [j for j in waiting(folder, results) if j.name in names]
+
+
+def _fail(results: Path, job: Job, words: str, say: Callable[[str], None]) -> None:
+    keep(results, job, {"failed": words})
+    (results / f"{job.name}{STARTED}").unlink(missing_ok=True)
+    say(f"{job.name}: FAILED {words}")
+
+
+def _close_left_over(folder: Path, results: Path, say: Callable[[str], None]) -> None:
+    """See to jobs during which an earlier check ended as a whole: by its machine's limit, for instance."""
+    for job in _started(folder, results):
+        cut = results / f"{job.name}{_CUT}"
+        if cut.is_file():
+            _fail(results, job, "twice the check ended while this job ran", say)
+        elif job.part != "compiled":
+            cut.touch()
+    _unmark(results)
+
+
+def _unmark(results: Path) -> None:
+    for mark in results.glob(f"*{STARTED}"):
+        mark.unlink(missing_ok=True)
+
+
+class _Child:
+    """A process with a group of its own, whose last words are kept."""
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        self._process, self._errors = process, errors
+
+    def wait(self, stop: Callable[[], bool]) -> int | None:
+        """Return its exit code when it ends, None if it had to be stopped."""
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(_LOOK)
+            if stop():
+                return None
+
+    def epitaph(self, code: int) -> str:
+        """Return how it ended, with its last words."""
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace").strip()[-_LAST_WORDS:]
+        return f"{how}{': ' if words else ''}{words}"
+
+    def end(self) -> None:
+        """Kill it and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _child(command: Sequence[str], folder: Path) -> Iterator[_Child]:
+    environment = {k: str(folder.resolve() / v) for k, v in _CACHES.items()}
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True, env={**environment, **os.environ}
+        )  # fmt: skip
+        child = _Child(process, errors)
+        try:
+            yield child
+        finally:
+            child.end()

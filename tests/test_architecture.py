@@ -323,7 +323,12 @@ def test_algorithms_files_and_schedules_agree():
         module = importlib.import_module(f"convc.schedules.cuda.{row.name}")
         assert module.ALGORITHM is row, "a file is called after its algorithm"
     gradients = {f"weight_gradient_{row.NAME}" for row in cuda.BACKEND.weight_gradients}
-    assert set(cuda.SCHEDULES) == {*(row.name for row in cuda.ALGORITHMS), "dense", *gradients}
+    assert set(cuda.SCHEDULES) == {
+        *(row.name for row in cuda.ALGORITHMS),
+        "dense",
+        "packing",
+        *gradients,
+    }
     # The arithmetic of libraries and of tensor cores is their own, and so are blocks of 16 bytes.
     own = {"cudnn", "cutlass", "depthwise_blocked", "tensor_core", "tensor_core_blocked", "tf32"}
     assert {row.name for row in cuda.ALGORITHMS} <= {*names, *own}

@@ -12,7 +12,7 @@ SOURCE          Chetlur et al., arXiv:1410.0759 (implicit GEMM); Shi et al., arX
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,10 +21,11 @@ from tvm import te, tirx
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Problem
 from convc.schedules.matrices import Matrices, gather, unravel
+from convc.schedules.packing import Read, within
 from convc.schedules.plain_epilogue import finish, plain_extras
 from convc.schedules.plan import Knobs
 
-__all__ = ["Lookup", "Product", "compute", "lookup", "pack", "product", "together"]
+__all__ = ["Lookup", "Product", "compute", "lookup", "pack", "packed_at", "product", "together"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, pixel) -> element
@@ -68,6 +69,44 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     return np.ascontiguousarray(parts.swapaxes(0, 1)).reshape(
         m.products, m.padded_depth, m.padded_channels
     )
+
+
+def packed_at(spec: ConvSpec, knobs: Knobs, read: Read) -> Callable[[Expr, Expr, Expr], Expr]:
+    """Return the element (z, i, k) of what `pack` makes, of weights that are read at run time.
+
+    Args:
+        spec: the convolution.
+        knobs: its tile.
+        read: the weight at its first two indices and its taps.
+    """
+    m = Matrices.of(spec, knobs)
+    per_group, taps = spec.in_channels // spec.group, math.prod(m.taps)
+
+    def element(z: Expr, i: Expr, k: Expr) -> Expr:
+        group = z % m.groups
+        if m.split > 1:
+            i = z // (m.groups * m.phases) * m.padded_depth + i
+        bounds = [(k, m.channels, m.padded_channels), (i, m.depth, m.split * m.padded_depth)]
+        c, tap = (i % per_group, i // per_group) if _taps_first(spec, knobs) else (i // taps, i % taps)  # fmt: skip
+        at: Sequence[Expr] = unravel(tap, m.taps)
+        if not spec.transposed:
+            return within(bounds, read(group * m.channels + k, c, at), spec.dtype)
+        phase = unravel(z // m.groups % m.phases, spec.strides)
+        at = [
+            t * stride + _first_tap(f, stride, pad)
+            for t, f, stride, pad in zip(at, phase, spec.strides, spec.pads, strict=False)
+        ]
+        ends = [t * stride for t, stride in zip(m.taps, spec.strides, strict=True)]
+        bounds += zip(at, spec.kernel, ends, strict=True)
+        return within(bounds, read(group * per_group + c, k, at), spec.dtype)
+
+    return element
+
+
+def _first_tap(phase: Expr, stride: int, pad: int) -> Expr:
+    """Return (phase + pad) % stride, which TVM 0.27 would simplify to phase inside of an index: strides 3, pads 1."""
+    rest = pad % stride
+    return tirx.Select(phase < stride - rest, phase + rest, phase + (rest - stride)) if rest else phase  # fmt: skip
 
 
 def together(spec: ConvSpec) -> int:

@@ -24,11 +24,12 @@ from convc.schedules import implicit_gemm
 from convc.schedules.algorithm import Problem
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.matrices import Matrices, gather, point
+from convc.schedules.packing import Read, within
 from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps, cast
 
-__all__ = ["Element", "Product", "Sums", "compute", "lanes", "matrices", "pack"]
+__all__ = ["Element", "Product", "Sums", "compute", "lanes", "matrices", "pack", "packed_at"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (product, where a step of the sum begins, block in the step, pixel, channel in the block) -> element
@@ -104,6 +105,23 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     apart = [np.take(blocks, lane, axis=axis + 1) for lane in range(e)]
     packed = [implicit_gemm.pack(w, _of_blocks(spec), _in_blocks(spec, knobs)) for w in apart]
     return np.ascontiguousarray(np.stack(packed, axis=-1))
+
+
+def packed_at(spec: ConvSpec, knobs: Knobs, read: Read) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
+    """Return the element (product, block of depth, channel, channel in the block) of what `pack` makes, of weights read at run time."""
+    e, blocks = lanes(spec.dtype), _of_blocks(spec)
+    axis = 0 if spec.transposed else 1
+    extent, count = spec.weight[axis], blocks.weight[axis]
+
+    def element(z: Expr, i: Expr, k: Expr, lane: Expr) -> Expr:
+        def of_block(first: Expr, second: Expr, taps: Sequence[Expr]) -> Expr:
+            at = [first, second]
+            at[axis] = at[axis] * e + lane
+            return within([(at[axis], extent, count * e)], read(*at, taps), spec.dtype)
+
+        return implicit_gemm.packed_at(blocks, _in_blocks(spec, knobs), of_block)(z, i, k)
+
+    return element
 
 
 def compute(problem: Problem, knobs: Knobs, multiply: Product) -> list[te.Tensor]:

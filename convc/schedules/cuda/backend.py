@@ -20,6 +20,7 @@ from convc.schedules.cuda import (  # fmt: skip
     fft,
     fft_transforms,
     generic,
+    packing,
     points,
     product,
     row_warps,
@@ -33,7 +34,7 @@ from convc.schedules.cuda import (  # fmt: skip
     winograd,
 )
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
-from convc.schedules.packing import PLAIN, Packing
+from convc.schedules.cuda.packings import PACKINGS
 from convc.target import Target
 
 __all__ = ["ALGORITHMS", "BACKEND", "SCHEDULES"]
@@ -54,9 +55,6 @@ ALGORITHMS: Final = (
     cutlass.ALGORITHM,
 )
 
-# Of algorithms that take weights of run time.
-PACKINGS: Final[dict[str, Packing]] = {"generic": PLAIN}
-
 SCHEDULES: Final[dict[str, Schedule]] = {
     "depthwise": points.schedule,
     "depthwise_blocked": block_points.schedule,
@@ -71,6 +69,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "cudnn": cudnn.schedule,
     "cutlass": cutlass.schedule,
     "dense": dense.schedule,
+    "packing": packing.schedule,
     "weight_gradient_direct": weight_gradient.schedule,
     "weight_gradient_cudnn": cudnn_weight_gradient.schedule,
 }

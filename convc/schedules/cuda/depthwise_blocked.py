@@ -53,8 +53,6 @@ class DepthwiseBlocked:
             return Unsupported(f"element type must be {' or '.join(_TYPES)}; got {spec.dtype}")
         if problem.accumulator != "float32":
             return Unsupported(f"sums must be of float32; got {problem.accumulator}")
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
         if self._registers(problem, 1, held=0) > _REGISTERS:
             return Unsupported(f"a row of taps must fit a thread's registers; got {spec.kernel[-1]} taps")  # fmt: skip
         return None

@@ -39,8 +39,6 @@ class Direct:
         spec = problem.spec
         if spec.transposed != self.transposed:
             return Unsupported(f"convolution must {'' if self.transposed else 'not '}be transposed")
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
         if spec.dtype not in _TYPES:
             return Unsupported(f"element type must be {', '.join(_TYPES)}; got {spec.dtype}")
         return None

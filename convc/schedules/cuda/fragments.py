@@ -12,6 +12,7 @@ so that packed weights are [z][8 words][16 channels][lane][2 h + r][element]: a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from convc.ir.types import numpy_dtype
 from convc.schedules.implicit_gemm import Lookup, Product
 from convc.schedules.matrices import Matrices
 
-__all__ = ["CHANNELS", "PIXELS", "WORDS", "elements_of", "packed", "product"]
+__all__ = ["CHANNELS", "PIXELS", "WORDS", "elements_of", "packed", "packed_at", "product"]
 
 # Of one instruction.
 CHANNELS, PIXELS, WORDS = 16, 8, 8
@@ -55,6 +56,17 @@ def packed(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(lanes).reshape(
         z, depth // (WORDS * e), channels // CHANNELS, 32, 4, e
     )
+
+
+def packed_at(dtype: str, element: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+    """Return the element at an index of what `packed` makes, of weights (z, depth, channel) that are computed at run time."""
+    e = elements_of(dtype)
+
+    def at(z: Any, instruction: Any, tile: Any, lane: Any, word: Any, j: Any) -> Any:
+        depth = ((instruction * 2 + word // 2) * 4 + lane % 4) * e + j
+        return element(z, depth, tile * CHANNELS + word % 2 * 8 + lane // 4)
+
+    return at
 
 
 def product(m: Matrices, element: Lookup, dtype: str, accumulator: str) -> Product:

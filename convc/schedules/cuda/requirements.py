@@ -19,8 +19,6 @@ def on_tensor_cores(problem: Problem, target: Target, types: Sequence[str]) -> U
     spec = problem.spec
     if (old := too_old(target)) is not None:
         return old
-    if not problem.constant_weight:
-        return Unsupported("weights must be constant, to be packed at compile time")
     if spec.dtype not in types:
         return Unsupported(f"element type must be {', '.join(types)}; got {spec.dtype}")
     if problem.accumulator != "float32":

@@ -35,7 +35,7 @@ from convc.schedules.properties import Properties
 from convc.schedules.winograd_tiles import Tiles, taps_of
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Winograd"]
+__all__ = ["ALGORITHM", "Winograd", "products_of"]
 
 _M: Final = (2, 4)
 
@@ -50,8 +50,6 @@ class Winograd:
         spec = problem.spec
         if (old := too_old(target)) is not None:
             return old
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be transformed at compile time")
         if spec.dtype != "float32" or problem.accumulator != "float32":
             return Unsupported(
                 f"element type must be float32, of sums too; got {spec.dtype}, {problem.accumulator}"
@@ -96,7 +94,7 @@ class Winograd:
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return clocks of the products, and of all that the three kernels read and write."""
         spec, gpu = problem.spec, target.gpu
-        p = _products(spec, knobs)
+        p = products_of(spec, knobs)
         V = 4 * p.products * p.padded_depth * p.padded_pixels
         M = 4 * p.products * p.padded_channels * p.padded_pixels
         U = 4 * p.products * p.padded_depth * p.padded_channels
@@ -111,7 +109,7 @@ class Winograd:
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return real arithmetic, memory of its own (U's growth, V and M) and expected error."""
         spec = problem.spec
-        p = _products(spec, knobs)
+        p = products_of(spec, knobs)
         tiles = Tiles.of(spec, knobs["m"])
         transformed = (spec.in_channels + spec.out_channels) * p.pixels * 12 * tiles.alphas
         flops = 2.0 * p.products * p.depth * p.channels * p.pixels + transformed
@@ -125,7 +123,7 @@ class Winograd:
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
         """Return U = G g G_T, computed in float64 and rounded once, as lanes load it."""
-        tiles, p = Tiles.of(problem.spec, knobs["m"]), _products(problem.spec, knobs)
+        tiles, p = Tiles.of(problem.spec, knobs["m"]), products_of(problem.spec, knobs)
         G, H = (np.array(a.transform.G, np.float64) for a in (tiles.high, tiles.wide))
         U = np.einsum("ir,kcrs,js->ijck", G, weight.astype(np.float64), H, optimize=True)
         whole = np.zeros((p.products, p.padded_depth, p.padded_channels), np.float32)
@@ -135,7 +133,7 @@ class Winograd:
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, U, extras..., result; blocks `d0 d1 d2 V`, those of `fragments.product`, `y0 y1 y2`."""
         spec = problem.spec
-        tiles, p = Tiles.of(spec, knobs["m"]), _products(spec, knobs)
+        tiles, p = Tiles.of(spec, knobs["m"]), products_of(spec, knobs)
         extras = plain_extras(problem)
         x = te.placeholder(spec.data, spec.dtype, name="data")
         V = _transformed(spec, tiles, p, x)
@@ -149,7 +147,7 @@ class Winograd:
         return [x, U, *extras, finish(_inverse(spec, tiles, M), problem, extras)]
 
 
-def _products(spec: ConvSpec, knobs: Knobs) -> Matrices:
+def products_of(spec: ConvSpec, knobs: Knobs) -> Matrices:
     """Return the extents of the alpha^2 products."""
     tiles = Tiles.of(spec, knobs["m"])
     pixels = spec.data[0] * tiles.rows * tiles.cols

@@ -51,7 +51,7 @@ def test_every_kind_of_convolution_has_an_algorithm_of_its_own():
 
 def test_every_algorithm_has_a_schedule():
     gradients = {f"weight_gradient_{row.NAME}" for row in BACKEND.weight_gradients}
-    assert set(SCHEDULES) == {*(a.name for a in ALGORITHMS), "dense", *gradients}
+    assert set(SCHEDULES) == {*(a.name for a in ALGORITHMS), "dense", "packing", *gradients}
 
 
 @pytest.mark.parametrize("chosen", [pytest.param(slice(SAMPLE), id="sample"), *GRID])

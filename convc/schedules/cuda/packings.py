@@ -1,0 +1,125 @@
+"""The orders of a device's kernels, into which weights that are known only at run time are brought: see `schedules.packing`.
+
+THE ALGORITHM   packed[...] = w[k, c, r...] or 0, as the algorithm's own `pack` does it to arrays when the model is compiled
+                winograd: half[i, s] = sum over r of G[i, r] w[r, s];  U[i, j] = sum over s of half[i, s] H[j, s]
+WHEN            a training step, or any model whose filters are inputs or computed
+COST            a launch; an element read for each one written, mostly from another sector of L2 than its neighbour's
+ACCURACY        exact; winograd: in float32, where `pack` has float64
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from tvm import te
+
+from convc.ir.types import numpy_dtype
+from convc.schedules import implicit_gemm, vector_gemm
+from convc.schedules.algorithm import Problem
+from convc.schedules.combine import combine
+from convc.schedules.cuda import fragments
+from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.cuda.winograd import products_of
+from convc.schedules.matrices import Matrices
+from convc.schedules.packing import PLAIN, Packing, Read, within
+from convc.schedules.plan import Knobs
+from convc.schedules.rank import raised
+from convc.schedules.winograd_tiles import Tiles
+from convc.target import Target
+
+__all__ = ["PACKINGS"]
+
+# What L2 hands out at least, and how many times as fast as the memory behind it. Not measured.
+_SECTOR: Final = 32
+_L2: Final = 2.0
+
+
+def _cycles(problem: Problem, target: Target) -> float:
+    """Return the clocks of a launch that reads a sector for each element."""
+    elements, gpu = math.prod(problem.spec.weight), target.gpu
+    nbytes = elements * (numpy_dtype(problem.spec.dtype).itemsize + _SECTOR / _L2)
+    return memory_cycles(gpu, nbytes) + LAUNCH_SECONDS * gpu.clock_hz
+
+
+def _product(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    spec = problem.spec
+    m = Matrices.of(spec, knobs)
+    shape = (m.products, m.padded_depth, m.padded_channels)
+    return te.compute(shape, implicit_gemm.packed_at(spec, knobs, read), name="packed")
+
+
+def _in_fragments(m: Matrices, dtype: str) -> tuple[int, ...]:
+    e = fragments.elements_of(dtype)
+    depth, tiles = m.padded_depth // (fragments.WORDS * e), m.padded_channels // fragments.CHANNELS
+    return (m.products, depth, tiles, 32, 4, e)
+
+
+def _fragments(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    spec = problem.spec
+    at = fragments.packed_at(spec.dtype, implicit_gemm.packed_at(spec, knobs, read))
+    return te.compute(_in_fragments(Matrices.of(spec, knobs), spec.dtype), at, name="packed")
+
+
+def _rows(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    spec = problem.spec
+    m = vector_gemm.matrices(spec, knobs)
+    shape = (m.products, m.padded_depth, m.padded_channels, vector_gemm.lanes(spec.dtype))
+    return te.compute(shape, vector_gemm.packed_at(spec, knobs, read), name="packed")
+
+
+def _depthwise(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor | None:
+    """Return the filter as it is, flipped where the convolution stands for a transposed one."""
+    if not problem.dual:
+        return None
+    return te.compute(problem.spec.weight, lambda k, c, *taps: read(k, c, taps), name="packed")
+
+
+def _depthwise_blocked(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    spec, e = raised(problem.spec), vector_gemm.lanes(problem.spec.dtype)
+    blocks = -(-spec.out_channels // e)
+
+    def value(block, *at):
+        *taps, lane = at
+        k = block * e + lane
+        return within([(k, spec.out_channels, blocks * e)], read(k, 0, taps), spec.dtype)
+
+    return te.compute((blocks, *spec.kernel, e), value, name="packed")
+
+
+def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    spec = problem.spec
+    tiles, p = Tiles.of(spec, knobs["m"]), products_of(spec, knobs)
+    high, wide = tiles.high.transform, tiles.wide.transform
+    shape, (R, S) = (p.padded_depth, p.padded_channels), spec.kernel
+
+    def tap(c, k, r, s):
+        bounds = [(c, p.depth, p.padded_depth), (k, p.channels, p.padded_channels)]
+        return within(bounds, read(k, c, (r, s)), spec.dtype)
+
+    g = te.compute((*shape, R, S), tap, name="taps")
+    half = te.compute(
+        (*shape, high.alpha, S),
+        lambda c, k, i, s: combine(high.G, i, lambda r: g[c, k, r, s]),
+        name="half",
+    )
+
+    def transformed(z, c, k):
+        i, j = z // wide.alpha, z % wide.alpha
+        return combine(wide.G, j, lambda s: half[c, k, i, s])
+
+    at = fragments.packed_at(spec.dtype, transformed)
+    return te.compute(_in_fragments(p, spec.dtype), at, name="packed")
+
+
+PACKINGS: Final = {
+    "direct": Packing(_product, _cycles),
+    "subpixel": Packing(_product, _cycles),
+    "tensor_core": Packing(_fragments, _cycles),
+    "tf32": Packing(_fragments, _cycles),
+    "tensor_core_blocked": Packing(_rows, _cycles),
+    "depthwise": Packing(_depthwise, lambda p, t: _cycles(p, t) if p.dual else 0.0),
+    "depthwise_blocked": Packing(_depthwise_blocked, _cycles),
+    "winograd": Packing(_winograd, _cycles),
+    "generic": PLAIN,
+}

@@ -1,4 +1,4 @@
-"""1 + exp(-x) on float32 vectors: what sigmoid and SiLU divide by, half of the cost of an EfficientNet's activations.
+"""exp(-x) and 1 + exp(-x) on float32 vectors: softmax's terms, and what sigmoid and SiLU divide by, half of the cost of an EfficientNet's activations.
 
 THE ALGORITHM   -x log2(e) = n + f, n whole, |f| <= 1/2:  n is what rounding leaves of the sum with 1.5 x 2^23, whose last bits it then is,
                 so that 2^n is a shift of them; 2^f is a polynomial, and  1 + 2^n 2^f  one fused multiply-add.
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tvm import tirx
 
-__all__ = ["one_plus_exp_of_minus"]
+__all__ = ["exp_of_minus", "one_plus_exp_of_minus"]
 
 # 2^f on [-1/2, 1/2], lowest power first; exact at 0, so that sigmoid(0) is 1/2.
 _POWERS: Final = (
@@ -41,17 +41,29 @@ Expr = Any
 
 def one_plus_exp_of_minus(x: Expr) -> Expr:
     """Return 1 + exp(-x) of a float32."""
+    fraction, power = _powers(x)
+    return fraction * power + _const(1.0)
 
-    def const(value: float) -> Expr:
-        return tirx.const(value, "float32")
 
-    clamped = tirx.Select(x > const(_LARGE), const(_LARGE), x)  # a NaN stays one
-    total = clamped * const(_MINUS_LOG2_E) + const(_WHOLE)
+def exp_of_minus(x: Expr) -> Expr:
+    """Return exp(-x) of a float32; 0 from 1.2e-38 down."""
+    fraction, power = _powers(x)
+    return fraction * power
+
+
+def _const(value: float) -> Expr:
+    return tirx.const(value, "float32")
+
+
+def _powers(x: Expr) -> tuple[Expr, Expr]:
+    """Return 2^f and 2^n, whose product is exp(-x)."""
+    clamped = tirx.Select(x > _const(_LARGE), _const(_LARGE), x)  # a NaN stays one
+    total = clamped * _const(_MINUS_LOG2_E) + _const(_WHOLE)
     bits = tirx.min(tirx.reinterpret("int32", total), tirx.const(_INFINITE, "int32"))
     # By way of the bits, for TVM takes (a + b) - b for a.
-    whole = tirx.reinterpret("float32", bits) - const(_WHOLE)
-    fraction = clamped * const(_MINUS_LOG2_E) - whole
-    power = const(_POWERS[-1])
+    whole = tirx.reinterpret("float32", bits) - _const(_WHOLE)
+    fraction = clamped * _const(_MINUS_LOG2_E) - whole
+    power = _const(_POWERS[-1])
     for coefficient in _POWERS[-2::-1]:
-        power = power * fraction + const(coefficient)
-    return power * tirx.reinterpret("float32", bits << 23) + const(1.0)
+        power = power * fraction + _const(coefficient)
+    return power, tirx.reinterpret("float32", bits << 23)

@@ -25,7 +25,7 @@ _L2_SHARE: Final = 0.45
 # The result of a convolution up to which the pool behind it finds it in L2.
 _IN_L2: Final = 0.35
 
-# A float32 mean of more elements is added up axis by axis, see `operators.linear`, which a strip is not.
+# A float32 mean of more elements is added up axis by axis, see `operators.reduction`, which a strip is not.
 _MOST_TERMS: Final = 1023
 
 # Cycles of one vector of the pool's result beside its loads: the maximum's latency, the store.

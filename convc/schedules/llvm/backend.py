@@ -7,7 +7,7 @@ from typing import Final
 from convc.ir.types import TensorType
 from convc.schedules import dense, weight_gradient, weight_gradient_lanes
 from convc.schedules.backend import Backend
-from convc.schedules.llvm import channel_moves, compiler, elementwise, local, quantized
+from convc.schedules.llvm import channel_moves, compiler, elementwise, local, quantized, softmax
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.llvm.packings import PACKINGS
 from convc.schedules.table import ALGORITHMS
@@ -43,7 +43,12 @@ BACKEND: Final = Backend(
     algorithms=ALGORITHMS,
     packings=PACKINGS,
     weight_gradients=(weight_gradient, weight_gradient_lanes),
-    schedules={**SCHEDULES, **local.SCHEDULES, "quantized": quantized.schedule},
+    schedules={
+        **SCHEDULES,
+        **local.SCHEDULES,
+        "quantized": quantized.schedule,
+        "softmax": softmax.schedule,
+    },
     dense=dense,
     schedule_any=elementwise.schedule,
     schedule_transpose=elementwise.schedule_transpose,

@@ -152,7 +152,8 @@ def dense_kernel(
         func = te.create_prim_func(backend.dense.compute(data, outputs, dtype, epilogue, knobs))
         return backend.schedules["dense"](func, knobs, target)
 
-    stem = f"dense_m{data[0]}c{data[1]}k{outputs}"
+    batch = "".join(f"b{n}" for n in data[:-2])
+    stem = f"dense_{batch}m{data[-2]}c{data[-1]}k{outputs}"
     return named_kernel(stem, (*epilogue, sorted(knobs.items())), views, make)
 
 

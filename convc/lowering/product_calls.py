@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from convc.ir.graph import Graph, Node
 from convc.ir.types import HALVES
 from convc.lowering.kernels import dense_kernel, dense_packing_kernel
@@ -14,7 +16,7 @@ from convc.lowering.products import Product
 from convc.lowering.program import Argument, Call
 from convc.lowering.stored import narrowed, widened
 from convc.schedules import dense
-from convc.schedules.backend import backend_of
+from convc.schedules.backend import Dense, backend_of
 from convc.schedules.layout import PLAIN
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -26,13 +28,12 @@ def product_calls(
     graph: Graph, node: Node, product: Product, places: Places, target: Target
 ) -> Iterator[Call]:
     """Yield the calls that compute a product, in order."""
-    backend, shape = backend_of(target), (product.rows, product.depth)
-    knobs = backend.dense.knobs(shape, product.outputs, target)
+    backend = backend_of(target)
+    knobs = backend.dense.knobs(product.data, product.outputs, target)
     name = f"{node.name}.weight"
     stored = node.type.dtype if node.type.dtype in HALVES else ""
     if product.constant:
-        value = widened(graph[node.inputs[1]].value)
-        packed = backend.dense.pack(value.T if product.by_columns else value, knobs)
+        packed = _packed(widened(graph[node.inputs[1]].value), product, backend.dense, knobs)
         weight = places.weight(name, narrowed(packed, stored))
     else:
         call = _packing(node, product, places, target, knobs)
@@ -42,11 +43,11 @@ def product_calls(
     steps = (step for step in product.epilogue if step.takes_operand)
     for step, operand in zip(steps, node.inputs[2:], strict=True):
         extra = places.read(operand, 0)
-        extras.append(extra if step.name == "bias" else _result(extra, product))
-    data = _reshaped(places.read(node.inputs[0], 0), shape)
-    arguments = (data, weight, *extras, _result(places.write(node), product))
+        extras.append(extra if step.name == "bias" else _reshaped(extra, product.result))
+    data = _reshaped(places.read(node.inputs[0], 0), product.data)
+    arguments = (data, weight, *extras, _reshaped(places.write(node), product.result))
     kernel = dense_kernel(
-        shape,
+        product.data,
         product.outputs,
         "float32",
         product.epilogue,
@@ -54,17 +55,25 @@ def product_calls(
         knobs,
         [a.view for a in arguments],
     )
-    flops = 2 * math.prod(shape) * product.outputs
+    flops = 2 * math.prod(product.data) * product.outputs
     yield Call(kernel, arguments, node.name, node.op, "dense", "the only one", knobs, "", flops)
 
 
+def _packed(weight: np.ndarray, product: Product, dense: Dense, knobs: Knobs) -> np.ndarray:
+    matrices = weight.reshape(-1, *weight.shape[-2:])
+    if product.by_columns:
+        matrices = matrices.swapaxes(1, 2)
+    packed = [dense.pack(matrix, knobs) for matrix in matrices]
+    return np.stack(packed) if product.batch else packed[0]
+
+
 def _packing(node: Node, product: Product, places: Places, target: Target, knobs: Knobs) -> Call:
-    plain = places.read(node.inputs[1], 0)
-    shape, dtype = plain.view.shape, plain.view.dtype
-    packed = dense.packing(shape, "float32", knobs, by_columns=product.by_columns)[1]
-    place = places.scratch(f"{node.name}.weight", tuple(int(n) for n in packed.shape), dtype)
+    plain = _reshaped(places.read(node.inputs[1], 0), product.weight)
+    packed = dense.packing(product.weight, "float32", knobs, by_columns=product.by_columns)[1]
+    shape = tuple(int(n) for n in packed.shape)
+    place = places.scratch(f"{node.name}.weight", shape, plain.view.dtype)
     least = backend_of(target).parallel_cycles or 0
-    threads = {**knobs, "parallel": int(math.prod(shape) > least)}
+    threads = {**knobs, "parallel": int(math.prod(product.weight) > least)}
     kernel = dense_packing_kernel(product, target, threads, [plain.view, place.view])
     return Call(kernel, (plain, place), node.name, "pack", "dense", "weights known at run time")
 
@@ -74,7 +83,3 @@ def _reshaped(argument: Argument, shape: tuple[int, ...]) -> Argument:
     view = argument.view
     assert view.is_compact, f"{view} must be compact to be reshaped"
     return Argument(argument.buffer, replace(PLAIN.view(shape, view.dtype), offset=view.offset))
-
-
-def _result(argument: Argument, product: Product) -> Argument:
-    return _reshaped(argument, (product.rows, product.outputs))

@@ -1,4 +1,4 @@
-"""Dense layers: y[m, k] = sum over c of x[m, c] w[k, c], weights packed as [K/(v b)][C][v b].
+"""Dense layers: y[m, k] = sum over c of x[m, c] w[k, c], weights packed as [K/(v b)][C][v b]; or a batch of such, each with its weights.
 
 For one row (M = 1) each weight is used once, so this runs at the speed of memory; for more rows the register tile's rule holds.
 """
@@ -21,10 +21,10 @@ __all__ = ["compute", "knobs", "pack", "packing"]
 
 
 def knobs(data: Shape, outputs: int, target: Target) -> Knobs:
-    """Return the tile for data (M, C): rows of the batch times vectors of outputs."""
+    """Return the tile for data (..., M, C): rows times vectors of outputs."""
     vectors = -(-outputs // target.lanes)
     # With one row the tile is a single chain per vector: 4 vectors cover the FMA latency.
-    tile = best_tile(target, 1, data[0], vectors)
+    tile = best_tile(target, 1, data[-2], vectors)
     return {"block": target.lanes, "rows": tile.cols, "vectors": tile.vectors}
 
 
@@ -38,46 +38,49 @@ def pack(weight: np.ndarray, knobs: Knobs) -> np.ndarray:
 
 
 def packing(weight: Shape, dtype: str, knobs: Knobs, *, by_columns: bool) -> list[te.Tensor]:
-    """Return a weight that is known only at run time, (K, C) or by columns (C, K), and the packed one, as `pack` does it."""
-    outputs, depth = reversed(weight) if by_columns else weight
+    """Return a weight that is known only at run time, (..., K, C) or by columns (..., C, K), and the packed one, as `pack` does it."""
+    *batch, outputs, depth = (*weight[:-2], weight[-1], weight[-2]) if by_columns else weight
     wide = knobs["vectors"] * knobs["block"]
     tiles = -(-outputs // wide)
     w = te.placeholder(weight, dtype, name="weight")
 
-    def value(o, c, lane):
+    def value(*i):
+        *b, o, c, lane = i
         k = o * wide + lane
-        element = w(c, k) if by_columns else w(k, c)
+        element = w(*b, c, k) if by_columns else w(*b, k, c)
         if tiles * wide == outputs:
             return element
         return tirx.if_then_else(k < outputs, element, tirx.const(0, dtype))
 
     # The schedule reads off the name along which axis the weight's memory runs.
     name = "transposed_packed" if by_columns else "packed"
-    return [w, te.compute((tiles, depth, wide), value, name=name)]
+    return [w, te.compute((*batch, tiles, depth, wide), value, name=name)]
 
 
 def compute(
     data: Shape, outputs: int, dtype: str, epilogue: Sequence[Step], knobs: Knobs
 ) -> list[te.Tensor]:
-    """Return data, weight, extras..., result (M, K)."""
-    M, C = data
+    """Return data, weight, extras..., result (..., M, K)."""
+    *batch, M, C = data
     wide = knobs["vectors"] * knobs["block"]
-    x = te.placeholder((M, C), dtype, name="data")
-    w = te.placeholder((-(-outputs // wide), C, wide), dtype, name="weight")
+    x = te.placeholder((*batch, M, C), dtype, name="data")
+    w = te.placeholder((*batch, -(-outputs // wide), C, wide), dtype, name="weight")
     extras = []
     for step in epilogue:
         if step.takes_operand:
-            shape = (outputs,) if step.name == "bias" else (M, outputs)
+            shape = (outputs,) if step.name == "bias" else (*batch, M, outputs)
             extras.append(te.placeholder(shape, dtype, name=step.name))
     c = te.reduce_axis((0, C), "c")
     acc = te.compute(
-        (M, -(-outputs // wide), wide),
-        lambda m, k, lane: te.sum(x[m, c] * w[k, c, lane], axis=c),
+        (*batch, M, -(-outputs // wide), wide),
+        lambda *i: te.sum(x(*i[:-2], c) * w(*i[:-3], i[-2], c, i[-1]), axis=c),
         name="acc",
     )
-    y = te.compute((M, outputs), lambda m, k: acc[m, k // wide, k % wide], name="unpack")
+    y = te.compute(
+        (*batch, M, outputs), lambda *i: acc(*i[:-1], i[-1] // wide, i[-1] % wide), name="unpack"
+    )
 
     def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
-        return te.compute(y.shape, lambda m, k: y[m, k] + b[k], name="bias_add")
+        return te.compute(y.shape, lambda *i: y(*i) + b(i[-1]), name="bias_add")
 
     return [x, w, *extras, apply_steps(y, epilogue, extras, bias)]

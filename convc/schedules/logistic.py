@@ -1,4 +1,4 @@
-"""exp(-x) and 1 + exp(-x) on float32 vectors: softmax's terms, and what sigmoid and SiLU divide by, half of the cost of an EfficientNet's activations.
+"""exp(-x) and 1 + exp(-x) on float32 vectors: softmax's terms, and what sigmoid and SiLU divide by, half of an EfficientNet's activations.
 
 THE ALGORITHM   -x log2(e) = n + f, n whole, |f| <= 1/2:  n is what rounding leaves of the sum with 1.5 x 2^23, whose last bits it then is,
                 so that 2^n is a shift of them; 2^f is a polynomial, and  1 + 2^n 2^f  one fused multiply-add.

@@ -2,10 +2,11 @@
 
 THE ALGORITHM   row: greatest element m in lanes, then over them; e[j] = exp(x[j] - m) by a polynomial, summed in lanes; y = e / sum, as one
                 division and a product for each element, or  y = x - m - log(sum)
-WHEN            along the last axis, of any length: the row is copied with -inf up to whole vectors, which exp makes 0; along any other: rows of
-                as many neighbouring ones as a vector has lanes, side by side
+WHEN            along the last axis, of any length: the row is copied with -inf up to whole vectors, which exp makes 0; along any other:
+                as many neighbouring rows as a vector has lanes, side by side
 COST            20 instructions a vector; 1 cycle an element. TOPI's stages of their own call the C library for each exponential, 12 ns
-ACCURACY        the polynomial's 2e-9, roundings of one product, and a sum of n / lanes and log2(lanes) additions; exponentials below 1.2e-38 are 0
+ACCURACY        the polynomial's 2e-9, roundings of one product, and a sum of n / lanes and log2(lanes) additions; exponentials below
+                1.2e-38 are 0
 SOURCE          Blanchard, Higham & Higham, "Accurately computing the log-sum-exp and softmax functions" (IMA J. Numer. Anal. 2021), eq. 1.6
 """
 

@@ -13,6 +13,9 @@ from tests.tolerance import assert_exact
 # (rows, depth, outputs): one row, tails of every tile, whole vectors, a sum shorter than a tile of the packing.
 SIZES = [(1, 7, 5), (8, 33, 10), (5, 20, 48), (20, 30, 100), (3, 40, 32), (1, 9, 64), (9, 12, 64)]
 
+# Outputs of a stack of products: less than a vector, whole tiles, a tail.
+BOTH = (4, 64, 100)
+
 
 def whole(*shape: int) -> np.ndarray:
     return np.random.default_rng(len(shape) + sum(shape)).integers(-4, 5, shape).astype(np.float32)
@@ -36,7 +39,11 @@ def run():
     stack = given("stack", 2, 3, 6, 20)
     outputs["stack"] = cc.matmul(stack, given("right", 20, 17))
     outputs["stack, known"] = cc.matmul(stack, whole(20, 17))
-    outputs["both stacks"] = cc.matmul(stack, given("rights", 2, 3, 20, 4))
+    for k in BOTH:
+        outputs[f"both stacks {k}"] = cc.matmul(stack, given(f"rights{k}", 2, 3, 20, k))
+    outputs["both stacks, known"] = cc.matmul(stack, whole(2, 3, 20, 40))
+    outputs["leading ones"] = cc.matmul(stack, given("one", 1, 1, 20, 5))
+    outputs["repeated"] = cc.matmul(stack, given("three", 3, 20, 5))
     outputs["empty"] = cc.matmul(cc.input("nothing", (0, 4)), whole(4, 3))
     inputs["nothing"] = np.zeros((0, 4), np.float32)
     graph = cc.graph(outputs)
@@ -53,11 +60,11 @@ def test_products_are_exact(run):
 def test_which_kernel_computes_them(run):
     model, _, _ = run
     steps = model.manifest.steps
-    # As they are: the dense layers of one row; of the products those of few rows or short sums in whole vectors; both stacks.
+    # As they are: the dense layers of one row; of the products those of few rows or short sums in whole vectors; what is repeated.
     plain = [s.node for s in steps if s.op in ("dense", "matmul") and s.algorithm != "dense"]
     packs = [s.node for s in steps if s.op == "pack"]
     packed = [s.node for s in steps if s.op in ("dense", "matmul") and s.algorithm == "dense"]
-    assert len(plain) + len(packed) == 3 * len(SIZES) + 3
+    assert len(plain) + len(packed) == 3 * len(SIZES) + len(BOTH) + 5
     assert set(packs) < set(packed)
     vectors = 16 if "avx512f" in model.manifest.target.features else 8
     short = [(m, c, k) for m, c, k in SIZES if k % vectors == 0 and (m < 4 or c <= 16)]

@@ -8,8 +8,8 @@ import pytest
 from convc.compiler import compile
 from convc.frontend import dsl as cc
 
-# Shapes and axes: whole vectors, a tail behind them, less than a vector; along the last axis, the first and one between; many elements, which
-# threads share; the longest row.
+# Shapes and axes: whole vectors, a tail behind them, less than a vector; along the last axis, the first and one between; many elements,
+# which threads share; the longest row.
 CASES = [
     ((3, 32), 1),
     ((2, 4, 49), 2),

@@ -30,6 +30,7 @@ from convc.schedules.llvm.tiling import (
     accumulate,
     blocks_of,
     extent,
+    fused,
     inline_between,
     own_loops,
     parallelize,
@@ -223,23 +224,26 @@ def generic(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
 
 
 def dense(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
-    """Schedule `schedules.dense`: each thread streams its own part of the weights once for all rows of a tile."""
+    """Schedule `schedules.dense`: each thread streams its own part of the weights once for all rows of a tile, or products of a batch."""
     sch = begin(func)
     out = inline_between(sch, ("acc",))
-    m, k = sch.get_loops(out)
+    *batch, m, k = sch.get_loops(out)
     me, ke = _extents(sch, [m, k])
     wide = knobs["vectors"] * knobs["block"]
     mo, mi = split_tail(sch, m, me, min(knobs["rows"], me))
     ko, ki = split_tail(sch, k, ke, wide)
-    sch.reorder(ko, mo, mi, ki)
+    sch.reorder(*batch, ko, mo, mi, ki)
     acc = sch.get_sblock("acc")
     first = accumulate(sch, acc, mo, 1, knobs["block"])
     vo, vi = sch.split(ki, [None, knobs["block"]])
     sch.unroll(mi)
     sch.unroll(vo)
     sch.vectorize(vi)
-    sch.parallel(ko)
+    # TVM fuses no loop whose last round is code of its own.
+    sch.parallel(fused(sch, [*batch, ko] if ke % wide == 0 else batch or [ko]))
     sch.decompose_reduction(acc, first)
+    if batch:  # such weights were written a moment ago
+        return sch.mod["main"]
     rows = min(knobs["rows"], me)
     return fetch_ahead(sch.mod["main"], "weight", {0: (rows, -(-me // rows))}, target)
 
@@ -256,7 +260,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "dense": dense,
     "bottleneck": bottleneck.schedule,
     "packing": packing.schedule,
-    "dense_packing": packing.schedule,
+    "dense_packing": packing.schedule_dense,
     "weight_gradient_blocked": weight_gradient.schedule,
     "weight_gradient_grouped": weight_gradient.schedule_lanes,
 }

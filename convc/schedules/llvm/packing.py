@@ -19,7 +19,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.tracing import begin
 from convc.target import Target
 
-__all__ = ["schedule"]
+__all__ = ["schedule", "schedule_dense"]
 
 _TILE = 16
 
@@ -36,6 +36,21 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     return sch.mod["main"]
 
 
+def schedule_dense(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
+    """Return the PrimFunc of `schedules.dense.packing` scheduled: packed[..., block, depth, lane]."""
+    sch = begin(func)
+    (packed,) = blocks_of(sch)
+    *outer, depth, lane = sch.get_loops(packed)
+    if sch.get(packed).name_hint.startswith("transposed"):
+        sch.vectorize(sch.split(lane, [None, knobs["block"]])[1])
+    else:
+        # A tile of both axes stays in L1; whole rows of 1024 took three times as long.
+        rest, inner = sch.split(depth, [None, min(_TILE, int(sch.get(depth).extent))])
+        sch.reorder(*outer, rest, lane, inner)
+    parallelize(sch, outer, knobs)
+    return sch.mod["main"]
+
+
 def _move(sch: s_tir.Schedule, packed, weight: tuple[int, ...], knobs: Knobs) -> None:
     """Order the loops as the weight's axes lie in memory; its first axis is the filter's, or the channel's if transposed."""
     loops = sch.get_loops(packed)
@@ -49,14 +64,9 @@ def _move(sch: s_tir.Schedule, packed, weight: tuple[int, ...], knobs: Knobs) ->
         sch.reorder(group, tile, *inner)
         parallelize(sch, [group, tile], knobs)
         return
-    if len(loops) < 5:  # depthwise and dense: (block, taps or depth, lane)
+    if len(loops) < 5:  # depthwise: (block, taps, lane)
         if sch.get(packed).name_hint.startswith("transposed"):
             sch.vectorize(sch.split(loops[-1], [None, knobs["block"]])[1])
-        elif len(loops) == 3:
-            # A tile of both axes stays in L1; whole rows of 1024 took three times as long.
-            out, depth, lane = loops
-            outer, inner = sch.split(depth, [None, min(_TILE, int(sch.get(depth).extent))])
-            sch.reorder(out, outer, lane, inner)
         else:
             sch.reorder(loops[0], loops[-1], *loops[1:-1])
         parallelize(sch, loops[:1], knobs)

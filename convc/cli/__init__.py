@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -112,8 +113,9 @@ def invoke(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Run the command line's own arguments and exit."""
+    """Run the command line's own arguments and exit; SIGTERM is as Ctrl-C, so that whatever is running ends whole."""
     arguments = sys.argv[1:]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     install_bug_report(
         as_json="--json" in arguments, verbose=bool({"-v", "--verbose"} & set(arguments))
     )

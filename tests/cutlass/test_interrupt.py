@@ -1,4 +1,4 @@
-"""Ctrl-C while nvcc compiles CUTLASS, on the real command line with a double of nvcc that never ends."""
+"""Ctrl-C and SIGTERM while nvcc compiles CUTLASS, on the real command line with a double of nvcc that never ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+
+import pytest
 
 from tests.cutlass.test_objects import headers
 from tests.schedules.cuda.test_compiler_run import child, wait_for_end
@@ -33,7 +35,8 @@ esac
 """
 
 
-def test_it_ends_every_nvcc_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_every_nvcc_and_leaves_nothing(tmp_path, how):
     tools, temporary = tmp_path / "tools", tmp_path / "temporary"
     for folder in (tools, temporary):
         folder.mkdir()
@@ -54,7 +57,7 @@ def test_it_ends_every_nvcc_and_leaves_nothing(tmp_path):
         try:
             pid = child(tools, lambda: running.poll() is not None)
             assert list(temporary.iterdir()) != []
-            running.send_signal(signal.SIGINT)
+            running.send_signal(how)
             out, err = running.communicate(timeout=300)
         finally:
             running.kill()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -60,3 +65,37 @@ def test_stop_ends_the_driver_and_its_children(tmp_path):
         with pytest.raises(CancelledError):
             running.result()
     wait_for_end(pid)
+
+
+# A process of its own that runs the driver in the folder it is told.
+PARENT = """
+import sys
+from pathlib import Path
+from convc.schedules.cuda.compiler_run import run
+run(["sh", "-c", sys.argv[1]], Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_outlives_a_process_that_is_killed(tmp_path, how):
+    command = [sys.executable, "-c", PARENT, DRIVER, str(tmp_path)]
+    with subprocess.Popen(command) as parent:
+        pid = child(tmp_path, lambda: parent.poll() is not None)
+        group = os.getpgid(pid)
+        parent.send_signal(how)
+    assert parent.returncode == -how
+    wait_for_end(pid)
+    # Nor does what watched.
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group:
+                wait_for_end(process.pid)
+
+
+def test_how_it_ended(tmp_path):
+    assert run(["sh", "-c", "kill -s SEGV $$"], tmp_path).returncode == 128 + signal.SIGSEGV
+    done = run(["no-such-compiler"], tmp_path)
+    assert done.returncode == 127
+    assert "no-such-compiler" in done.stderr
+    # The command has nothing of what is between us and the shell: it could keep the pipe open, or wait for it.
+    assert run(["sh", "-c", "cat; ls /proc/self/fd | wc -l"], tmp_path).stdout == "4\n"

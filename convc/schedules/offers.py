@@ -104,8 +104,13 @@ def estimated_seconds(
 ) -> float:
     """Return the cost model's seconds, the packing of weights known at run time included."""
     cycles = algorithm.cycles(problem, target, knobs)
-    cycles += packing.cycles(algorithm.name, problem, target)
-    return backend_of(target).seconds(cycles, target)
+    kernel = backend_of(target).seconds(cycles, target)
+    return kernel + _packing_seconds(algorithm, problem, target)
+
+
+def _packing_seconds(algorithm: Algorithm, problem: Problem, target: Target) -> float:
+    """Return what packing weights of run time is estimated to take; a record's time is the kernel's alone."""
+    return backend_of(target).seconds(packing.cycles(algorithm.name, problem, target), target)
 
 
 def admissible(made: Offers, policy: Policy) -> list[Offer]:
@@ -211,6 +216,7 @@ def _measured(
         # Plain data and results cost a copy on each side that the kernel's own time does not have.
         copies = 0.0 if any(blocks) else reorder_cycles(problem.spec)
         seconds = m.seconds + backend_of(target).seconds(copies, target)
+        seconds += _packing_seconds(algorithm, problem, target)
         offer = Offer(m.algorithm, m.knobs, seconds, "record", "tuned record")
         if blocks not in best or seconds < best[blocks].seconds:
             best[blocks] = offer
@@ -235,7 +241,8 @@ def _estimated(
     if not mine or isinstance(solved, Unsupported):
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     best = min(mine, key=lambda m: m.seconds)
-    ratio = best.seconds / estimated_seconds(algorithm, solved, target, best.knobs)
+    measured_there = best.seconds + _packing_seconds(algorithm, solved, target)
+    ratio = measured_there / estimated_seconds(algorithm, solved, target, best.knobs)
     if dict(best.knobs) in map(dict, knob_space(algorithm, problem, target)):
         knobs = best.knobs
         seconds = estimated_seconds(algorithm, problem, target, knobs)

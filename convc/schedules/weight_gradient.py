@@ -15,6 +15,7 @@ SOURCE          Georganas et al., SC'18, section II-J (weight update on blocked 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from tvm import te
 
 from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
+from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
 from convc.schedules.divisors import greatest_divisor
 from convc.schedules.layout import PLAIN, Halo, Layout
@@ -44,6 +46,7 @@ __all__ = [
     "registers_of_vector",
     "supports",
     "work_of_product",
+    "workspace",
 ]
 
 NAME = "blocked"
@@ -177,14 +180,24 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     return work_of_product(spec.dtype) * more * spec.flops / target.flops_per_cycle
 
 
+def workspace(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return bytes of the sums over all chunks, in the kernel's order, before they are copied to their places."""
+    return numpy_dtype(accumulator(spec.dtype)).itemsize * math.prod(_sums(raised(spec), knobs))
+
+
+def _sums(spec: ConvSpec, knobs: Knobs) -> tuple[int, ...]:
+    """Return the shape of the sums: vectors of filters, blocks of input channels (of a group), taps, a block, vectors, lanes."""
+    a, b, v, span = (knobs[name] for name in ("data_block", "block", "vectors", "span"))
+    # Of a group: where there are several, they are whole blocks, or a block of dy meets `span` blocks of x.
+    return (-(-spec.out_channels // b) // v, span or -(-spec.weight[1] // a), *spec.kernel, a, v, b)
+
+
 def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
     """Return x, dy, dw; blocks `part` (a chunk's sum), `total` (over the chunks) and `unpack`."""
     weight, spec = spec.weight, raised(spec)
-    a, b, v, rank = knobs["data_block"], knobs["block"], knobs["vectors"], spec.rank
-    N, K, *points = spec.output
-    # Of a group: where there are several, they are whole blocks, or a block of dy meets `span` blocks of x.
-    span, k_groups = knobs["span"], -(-K // b) // v
-    c_blocks, parts = (span, k_groups) if span else (-(-weight[1] // a), spec.group)
+    shape, rank, span = _sums(spec, knobs), spec.rank, knobs["span"]
+    (N, K, *points), (k_groups, c_blocks, *_, a, v, b) = spec.output, shape
+    parts = k_groups if span else spec.group
     extents = gathered_halo(spec).around(spec.data[2:])
     x = te.placeholder((N, c_blocks * parts, *extents, a), spec.dtype, name="data")
     dy = te.placeholder((N, k_groups * v, *points, b), spec.dtype, name="gradient")
@@ -202,7 +215,6 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
         value, gradient = x[(image, c, *at_x, ci)], dy[(image, k * v + vector, *out, lane)]
         return te.sum(value.astype(wide) * gradient.astype(wide), axis=axes)
 
-    shape = (k_groups, c_blocks, *spec.kernel, a, v, b)
     part = te.compute((*counts, *shape), product, name="part")
     chunk = [te.reduce_axis((0, count), f"chunk{i}") for i, count in enumerate(counts)]
     total = te.compute(shape, lambda *i: te.sum(part(*chunk, *i), axis=chunk), name="total")

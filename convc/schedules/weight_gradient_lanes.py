@@ -13,10 +13,13 @@ SOURCE          Georganas et al., SC'18, section II-J, with one channel in the p
 
 from __future__ import annotations
 
+import math
+
 from tvm import te, tirx
 
 from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
+from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
@@ -30,7 +33,7 @@ from convc.schedules.weight_gradient import (
 )
 from convc.target import Target
 
-__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "supports"]  # fmt: skip
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "supports", "workspace"]  # fmt: skip
 
 NAME = "grouped"
 ON_REQUEST = ""
@@ -90,6 +93,17 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     return work_of_product(spec.dtype) * vectors / 2 * (1.0 if spec.weight[1] == 1 else _GATHER)
 
 
+def workspace(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return bytes of the sums over all chunks, in the kernel's order, before they are copied to their places."""
+    return numpy_dtype(accumulator(spec.dtype)).itemsize * math.prod(_sums(raised(spec), knobs))
+
+
+def _sums(spec: ConvSpec, knobs: Knobs) -> tuple[int, ...]:
+    """Return the shape of the sums: blocks of filters, channels of a group, taps, lanes."""
+    b = knobs["block"]
+    return (-(-spec.out_channels // b), spec.weight[1], *spec.kernel, b)
+
+
 def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
     """Return x, dy, dw; blocks `part` (a chunk's sum), `total` (over the chunks) and `unpack`."""
     weight, spec = spec.weight, raised(spec)
@@ -116,7 +130,7 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
         value, gradient = x[(image, channel // a, *at_x, channel % a)], dy[(image, k, *out, lane)]
         return te.sum(value.astype(wide) * gradient.astype(wide), axis=axes)
 
-    shape = (k_blocks, group_c, *spec.kernel, b)
+    shape = _sums(spec, knobs)
     part = te.compute((*counts, *shape), product, name="part")
     chunk = [te.reduce_axis((0, count), f"chunk{i}") for i, count in enumerate(counts)]
     total = te.compute(shape, lambda *i: te.sum(part(*chunk, *i), axis=chunk), name="total")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from tvm import te
 
@@ -52,23 +52,14 @@ class WeightGradient(Protocol):
     ) -> Knobs | Unsupported: ...
     def operands(self, spec: ConvSpec, knobs: Knobs, /) -> Operands: ...
     def gradient_layout(self, knobs: Knobs, /) -> Layout: ...
+    def workspace(self, spec: ConvSpec, knobs: Knobs, /) -> int: ...
     def cycles(self, spec: ConvSpec, target: Target, knobs: Knobs, /) -> float: ...
     def compute(self, spec: ConvSpec, knobs: Knobs, /) -> list[te.Tensor]: ...
 
 
-@runtime_checkable
-class WithWorkspace(Protocol):
-    """A weight gradient that needs memory beside its operands, and says how many bytes."""
-
-    def workspace(self, spec: ConvSpec, knobs: Knobs, /) -> int: ...
-
-
-def workspace_of(name: str, spec: ConvSpec, knobs: Knobs, target: Target) -> int | None:
-    """Return the bytes that a weight gradient takes beside its operands; None of a row that does not say."""
-    if name == PLAIN_LOOPS:
-        return 0
-    row: object = weight_gradient_named(name, target)
-    return row.workspace(spec, knobs) if isinstance(row, WithWorkspace) else None
+def workspace_of(name: str, spec: ConvSpec, knobs: Knobs, target: Target) -> int:
+    """Return the bytes that a weight gradient takes beside its operands and its result."""
+    return 0 if name == PLAIN_LOOPS else weight_gradient_named(name, target).workspace(spec, knobs)
 
 
 def weight_gradient_named(name: str, target: Target) -> WeightGradient:
@@ -132,6 +123,8 @@ def choose_weight_gradient(
         if refusal is None and not policy.allows(row.NAME):
             refusal = Unsupported("excluded by the policy")
         knobs = refusal or row.knobs_within(spec, target, policy)
+        if not isinstance(knobs, Unsupported):
+            knobs = _over_the_limit(row.workspace(spec, knobs), policy) or knobs
         if isinstance(knobs, Unsupported):
             rows.append(Candidate(row.NAME, knobs.reason, {}, None))
         else:
@@ -183,6 +176,13 @@ def choose_weight_gradient(
         reason = "; ".join([*refused, reason])
     rows = [replace(r, reason=weight_gradient_named(r.algorithm, target).ON_REQUEST) if r.algorithm in libraries and r.seconds else r for r in rows]  # fmt: skip
     return Choice(best.algorithm, best.knobs, reason, tuple(rows), otherwise=otherwise)
+
+
+def _over_the_limit(needed: int, policy: Policy) -> Unsupported | None:
+    limit = policy.workspace_limit
+    if limit is None or needed <= limit:
+        return None
+    return Unsupported(f"workspace must be at most {limit} bytes; got {needed}")
 
 
 def _preferred(own: Sequence[Candidate], policy: Policy) -> Candidate:

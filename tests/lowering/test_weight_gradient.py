@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 
 from convc.compiler import compile
 from convc.errors import UnknownNameError, UnsupportedConvError
+from convc.explaining import explain
 from convc.ir import ConvSpec, GraphBuilder, TensorType
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.ir.reference import interpret
@@ -85,6 +87,34 @@ def test_compiled_weight_gradients(dtype, chosen, algorithms):
     assert found == algorithms
     for name in outputs:
         assert_exact(actual[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "spec"),
+    [
+        ("blocked", ConvSpec.of((1, 36, 5, 6), (68, 36, 3, 3), dtype="bfloat16")),
+        ("grouped", ConvSpec.of((1, 2048, 4, 4), (2048, 1, 3, 3), group=2048)),
+    ],
+)
+def test_the_workspace_is_what_a_module_takes_and_what_a_policy_bounds(algorithm, spec):
+    """More than lies on a stack: the runtime is asked for it; below it plain loops are left, with the reason."""
+    b = GraphBuilder("gradient")
+    x, dy = (b.input(n, TensorType(s, spec.dtype)) for n, s in (("x", spec.data), ("dy", spec.output)))  # fmt: skip
+    attributes = ConvWeightGradAttributes(spec.kernel, spec.strides, spec.pads, spec.dilations, spec.group)  # fmt: skip
+    graph = b.finish({"dw": b.add("conv_weight_grad", [x, dy], attributes, "dw")})
+    (report,) = explain(graph, threads=1)
+    (row,) = (c for c in report.candidates if c.chosen)
+    assert row.algorithm == algorithm
+    assert row.workspace_bytes is not None
+    # Pieces begin at cache lines.
+    taken = compile(graph, threads=1).manifest.workspace_bytes
+    assert 0 <= taken - row.workspace_bytes < 64
+    assert taken >= 4 * math.prod(spec.weight)
+    limit = row.workspace_bytes - 1
+    (report,) = explain(graph, threads=1, policy=Policy(workspace_limit=limit))
+    reasons = {c.algorithm: c.reason for c in report.candidates}
+    assert next(c.algorithm for c in report.candidates if c.chosen) == "plain"
+    assert reasons[algorithm] == f"workspace must be at most {limit} bytes; got {limit + 1}"
 
 
 def step(pins, policy=None):

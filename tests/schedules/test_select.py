@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from convc.ir import ConvSpec, Graph, GraphBuilder, Step, TensorType
 from convc.ir.text import parse
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Problem
+from convc.schedules.packing import cycles
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.schedules.select import candidates, problem_of, select
@@ -53,6 +56,24 @@ def test_a_record_beats_the_estimate_and_says_so():
 def test_measured_settings_win_with_their_own_knobs():
     chosen = choose({PROBLEM.key: (record("direct", 1e-3), record("direct", 5e-4, cols=7))})
     assert chosen.knobs["cols"] == 7
+
+
+def test_a_record_of_weights_of_run_time_is_charged_for_packing_them():
+    """Measured is the kernel alone: `generic`, which reads them as they are, wins where packing costs more than the difference."""
+    late = replace(PROBLEM, constant_weight=False)
+    b = GraphBuilder("g")
+    x, w = b.input("x", TensorType(SPEC.data)), b.input("w", TensorType(SPEC.weight))
+    graph = b.finish({"y": conv_node(b, x, w, SPEC, name="layer")})
+    packing = cycles("direct", late, ZEN4) / ZEN4.core.hertz
+    assert packing > 2e-5
+    rows = (
+        record("direct", 1e-4, problem=late),
+        record("generic", 1e-4 + packing / 2, problem=late),
+    )
+    chosen = choose({late.key: rows}, graph)
+    assert chosen.algorithm == "generic"
+    seconds = {c.algorithm: c.seconds for c in chosen.candidates}
+    assert seconds["direct"] == pytest.approx(1e-4 + packing)
 
 
 def test_a_record_that_is_too_wrong_is_never_chosen():

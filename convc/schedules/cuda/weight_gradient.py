@@ -124,15 +124,13 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     return min(space(spec, target), key=lambda k: _cycles(spec, target, k))
 
 
-def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs | Unsupported:
-    """Return the fastest of those whose partial sums keep the policy's limit."""
+def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
+    """Return the fastest of those whose partial sums keep the policy's limit, or of the least sums where none do."""
     limit = policy.workspace_limit
     if limit is None:
         return knobs(spec, target)
-    fitting = [k for k in space(spec, target) if workspace(spec, k) <= limit]
-    if not fitting:
-        least = min(workspace(spec, k) for k in space(spec, target))
-        return Unsupported(f"workspace must be at most {limit} bytes; got {least}")
+    bound = max(limit, min(workspace(spec, k) for k in space(spec, target)))
+    fitting = [k for k in space(spec, target) if workspace(spec, k) <= bound]
     return min(fitting, key=lambda k: _cycles(spec, target, k))
 
 

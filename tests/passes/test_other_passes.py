@@ -174,6 +174,7 @@ SUNK = {
     "nothing is gained": ("%t = transpose(%x) {perm = [0, 2, 3, 1]} %y = relu(%t) return %y", [(1, 4, 5, 3)]),
     "another operand is no image": ("%v = input : f32[1,4,5,3] %t = transpose(%x) {perm = [0, 2, 3, 1]} %y = mul(%t, %v) return %y", [(1, 4, 5, 3)]),
     "two of them": ("%t = transpose(%x) {perm = [0, 2, 3, 1]} %a = relu(%x) %u = transpose(%a) {perm = [0, 2, 3, 1]} %y = mul(%t, %u) return %y", [(1, 4, 5, 3)]),
+    "a mean of more axes": (f"{BLOCK} %y = transpose(%g) {{perm = [0, 3, 1, 2]}} %q = reshape(%x) {{shape = [1, 3, 2, 2, 5, 1]}} %z = reduce_mean(%q) {{axes = [3, 5]}} return %y, %z", []),
     "one of them has another reader": (f"{BLOCK} %y = transpose(%g) {{perm = [0, 3, 1, 2]}} %z = reshape(%t) {{shape = [60]}} return %y, %z", [(1, 4, 5, 3)]),
 }  # fmt: skip
 

@@ -90,8 +90,10 @@ def _matmul(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
 def _reduce(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     a: Any = node.attributes
     image = s.channels_first(operands[0])
+    if image is None:
+        return False
     axes = tuple(sorted(_LAST[axis] for axis in a.axes))
-    if image is None or not (a.keepdims or axes == (2, 3)):
+    if not (a.keepdims or axes == (2, 3)):
         return False
     reduced = s.r.add(node.name, node.op, [image], ReduceAttributes(axes, a.keepdims))
     if a.keepdims:

@@ -232,15 +232,18 @@ def dense(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     wide = knobs["vectors"] * knobs["block"]
     mo, mi = split_tail(sch, m, me, min(knobs["rows"], me))
     ko, ki = split_tail(sch, k, ke, wide)
-    sch.reorder(*batch, ko, mo, mi, ki)
+    outer, inner, whole = ko, mo, ke % wide == 0
+    if knobs.get("rows_first"):
+        outer, inner, whole = mo, ko, me % knobs["rows"] == 0
+    sch.reorder(*batch, outer, inner, mi, ki)
     acc = sch.get_sblock("acc")
-    first = accumulate(sch, acc, mo, 1, knobs["block"])
+    first = accumulate(sch, acc, inner, 1, knobs["block"])
     vo, vi = sch.split(ki, [None, knobs["block"]])
     sch.unroll(mi)
     sch.unroll(vo)
     sch.vectorize(vi)
     # TVM fuses no loop whose last round is code of its own.
-    sch.parallel(fused(sch, [*batch, ko] if ke % wide == 0 else batch or [ko]))
+    sch.parallel(fused(sch, [*batch, outer] if whole else batch or [outer]))
     sch.decompose_reduction(acc, first)
     if batch:  # such weights were written a moment ago
         return sch.mod["main"]

@@ -13,6 +13,7 @@ import numpy as np
 from convc.errors import unknown_name
 from convc.ir.channel_moves import Picks
 from convc.ir.epilogue import Step
+from convc.ir.spec import ConvSpec
 from convc.ir.types import Shape, TensorType
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.plan import Knobs
@@ -67,6 +68,8 @@ class Backend:
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
         sum_cycles: (results, products of each, target) -> cycles of sums that `schedule_any` schedules.
         copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
+        plain_seconds: (convolution, target) -> seconds of copies around one that reads and writes plain images, where others do not; none
+            where plain is the rule.
         compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all,
             what is at hand or done) of what another compiler takes long for: kernels of a library, each of them up to a minute, and the
             module's own together; not where there are none.
@@ -88,6 +91,7 @@ class Backend:
     sum_cycles: Callable[[int, int, Target], float] = field(repr=False)
     copy_seconds: Callable[[TensorType, Target], float] = field(repr=False)
     compile: Callable[[tvm.IRModule, Target, Progress], tuple[bytes, ...]] = field(repr=False)
+    plain_seconds: Callable[[ConvSpec, Target], float] = field(default=lambda spec, target: 0.0, repr=False)  # fmt: skip
     parallel_cycles: float | None = None
     chains: bool = False
     widens: bool = False

@@ -10,7 +10,6 @@ from convc.schedules import packing
 from convc.schedules.algorithm import Algorithm, Problem, are_knobs_of, knob_space
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
-from convc.schedules.generic import reorder_cycles
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import Properties, properties_of
@@ -213,10 +212,9 @@ def _measured(
             continue
         wants = algorithm.operands(problem, target, m.knobs)
         blocks = (wants.data.block, wants.result.block)
-        # Plain data and results cost a copy on each side that the kernel's own time does not have.
-        copies = 0.0 if any(blocks) else reorder_cycles(problem.spec)
-        seconds = m.seconds + backend_of(target).seconds(copies, target)
-        seconds += _packing_seconds(algorithm, problem, target)
+        # Where other layers are in blocks, plain data and results cost a copy on each side that the kernel's own time does not have.
+        copies = 0.0 if any(blocks) else backend_of(target).plain_seconds(problem.spec, target)
+        seconds = m.seconds + copies + _packing_seconds(algorithm, problem, target)
         offer = Offer(m.algorithm, m.knobs, seconds, "record", "tuned record")
         if blocks not in best or seconds < best[blocks].seconds:
             best[blocks] = offer

@@ -13,6 +13,7 @@ from convc.lock import lock_of, read_lock
 from convc.lowering.emit import emit
 from convc.planning import Wishes, plan_graph
 from convc.schedules.algorithm import Problem, knob_space
+from convc.schedules.backend import backend_of
 from convc.schedules.cuda.cudnn import ALGORITHM
 from convc.schedules.cudnn_use import wishes_with_cudnn
 from convc.schedules.policy import Policy
@@ -191,6 +192,22 @@ def test_a_pin_a_policy_or_a_record_does():
     knobs = {**ALGORITHM.knobs(Problem(PLAIN), TARGET), "engine": 28}
     records = {Problem(PLAIN).key: (Measurement("cudnn", knobs, 1e-9, 1e-7),)}
     assert chosen(records=records)[0] == "cudnn"
+
+
+def test_of_two_records_the_faster_one_is_taken_whichever_its_order():
+    """On a device plain images are the rule: a record of theirs pays for no copies that nobody makes."""
+    spec = ConvSpec.of((1, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1))
+    b = GraphBuilder("g")
+    x = b.input("x", TensorType(spec.data))
+    y = conv_node(b, x, b.constant(np.ones(spec.weight, np.float32)), spec, name="layer")
+    graph, problem = b.finish({"y": y}), Problem(spec)
+    direct = backend_of(TARGET).algorithm("direct").knobs(problem, TARGET)
+    last = {**ALGORITHM.knobs(problem, TARGET), "channels_last": 1}
+    for plain, blocked, wanted in ((8e-6, 15e-6, "direct"), (40e-6, 15e-6, "cudnn")):
+        rows = (Measurement("direct", direct, plain, 1e-7), Measurement("cudnn", last, blocked, 1e-7))  # fmt: skip
+        choice = select(graph, TARGET, records={problem.key: rows})["layer"]
+        assert choice.algorithm == wanted
+        assert {c.algorithm: c.seconds for c in choice.candidates}["direct"] == plain
 
 
 def test_what_the_tuner_settled_is_in_plan_lock_and_module(tmp_path):

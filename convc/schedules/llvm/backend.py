@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from convc.ir.spec import ConvSpec
 from convc.ir.types import TensorType
 from convc.schedules import dense, weight_gradient, weight_gradient_lanes
 from convc.schedules.backend import Backend
+from convc.schedules.generic import reorder_cycles
 from convc.schedules.llvm import channel_moves, compiler, elementwise, local, quantized, softmax
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.llvm.packings import PACKINGS
@@ -38,6 +40,10 @@ def _seconds(cycles: float, target: Target) -> float:
     return cycles / target.core.hertz / target.cores
 
 
+def _plain_seconds(spec: ConvSpec, target: Target) -> float:
+    return _seconds(reorder_cycles(spec), target)
+
+
 BACKEND: Final = Backend(
     kind="llvm",
     algorithms=ALGORITHMS,
@@ -56,6 +62,7 @@ BACKEND: Final = Backend(
     seconds=_seconds,
     sum_cycles=_sum_cycles,
     copy_seconds=_copy_seconds,
+    plain_seconds=_plain_seconds,
     compile=compiler.compile_objects,
     parallel_cycles=_PARALLEL_CYCLES,
     chains=True,

@@ -29,6 +29,7 @@ class LibraryPlan:
         knobs: the engine's settings, "2:1,17:4".
         workspace: bytes.
         seconds: to make it, 0 where another layer's serves; the first one of a process opens cuDNN's libraries.
+        compiled: whether cuDNN has compiled the engine for that.
     """
 
     layer: str
@@ -37,6 +38,7 @@ class LibraryPlan:
     knobs: str
     workspace: int
     seconds: float
+    compiled: bool = False
 
     @staticmethod
     def parse(layer: str, line: str) -> LibraryPlan:
@@ -44,12 +46,12 @@ class LibraryPlan:
 
         Example:
             >>> LibraryPlan.parse("stem", "engine=28;knobs=2:1;workspace=64;microseconds=210;spec=conv2d-f32")
-            LibraryPlan(layer='stem', spec='conv2d-f32', engine=28, knobs='2:1', workspace=64, seconds=0.00021)
+            LibraryPlan(layer='stem', spec='conv2d-f32', engine=28, knobs='2:1', workspace=64, seconds=0.00021, compiled=False)
         """
         head, _, spec = line.partition(";spec=")
         fields = {key: value for key, _, value in (p.partition("=") for p in head.split(";"))}
         seconds = int(fields["microseconds"]) / 1e6
-        return LibraryPlan(layer, spec, int(fields["engine"]), fields["knobs"], int(fields["workspace"]), seconds)  # fmt: skip
+        return LibraryPlan(layer, spec, int(fields["engine"]), fields["knobs"], int(fields["workspace"]), seconds, "compiled" in fields)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

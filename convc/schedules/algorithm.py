@@ -21,6 +21,8 @@ from convc.target import Target
 if TYPE_CHECKING:
     from tvm import te
 
+    from convc.schedules.policy import Policy
+
 __all__ = [
     "SEPARATOR",
     "Algorithm",
@@ -197,6 +199,13 @@ class Settles(Protocol):
 
     def settled(self, knobs: Knobs, words: str) -> Knobs:
         """Return the knobs that say what the answer says, so that nothing is decided anew where a module runs."""
+        ...
+
+    def searches(self, problem: Problem, target: Target, policy: Policy) -> Sequence[Knobs]:
+        """Return settings by which the library itself looks for the fastest of what a policy allows.
+
+        The tuner measures them whatever an estimate says: what a library takes is not known before.
+        """
         ...
 
     def is_setting(self, name: str) -> bool:

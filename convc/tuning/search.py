@@ -46,7 +46,7 @@ class Search:
     Attributes:
         settings: all, the fastest by estimate first.
         roofline: seconds that no setting can beat.
-        most: measurements at most.
+        most: measurements at most, those of settings that are always measured not counted.
         max_error: a setting with a greater measured error is no candidate for the best.
         seeds: settings to measure first of all: neighbours' best, from another log.
         known: trials so far.
@@ -96,7 +96,10 @@ class Search:
 
     def next(self) -> list[Setting]:
         """Return what to measure next, most promising first; empty when the search is over."""
-        left = self.most - self.measured
+        # A library is never beaten by being passed over.
+        if searches := self._untried(s for s in self.settings if s.always):
+            return searches
+        left = self.most - sum(key in self._by_key and not self._by_key[key].always for key in self.known)  # fmt: skip
         if left <= 0 or self.is_near_roofline:
             return []
         found = self._untried(self._first())

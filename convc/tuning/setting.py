@@ -22,6 +22,7 @@ class Setting:
         seconds: the model's time.
         flops: the floating point operations that it really does; 0 is unknown.
         error: to expect for normal data, of the greatest result.
+        always: whether it is measured whatever the model says, see `Settles.searches`.
     """
 
     algorithm: str
@@ -29,6 +30,7 @@ class Setting:
     seconds: float
     flops: float = 0.0
     error: float = 0.0
+    always: bool = False
 
     @cached_property
     def key(self) -> Key:

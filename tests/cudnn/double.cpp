@@ -72,6 +72,7 @@ struct Engine {
   int64_t workspace;
   bool fallback;
   int knob, value;  // the one that its configurations have
+  bool compiles = false;
 };
 // Bit i of the mask offers the i-th.
 const Engine ENGINES[] = {
@@ -81,6 +82,7 @@ const Engine ENGINES[] = {
     {28, {NUMERICAL_NOTE_STRICT_NAN_PROP}, int64_t(16) << 20, false, 17, 8},
     {0, {}, 0, true, 2, 3},
     {22, {NUMERICAL_NOTE_TENSOR_CORE, NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION}, 64, false, 2, 8},
+    {5, {}, 32, false, 2, 6, true},
 };
 const unsigned USUAL = 0b11101;
 
@@ -572,6 +574,8 @@ Status cudnnBackendGetAttribute(RawDescriptor raw, int name, int, int64_t room, 
   const Engine* engine = nullptr;
   if (d->type == BACKEND_ENGINE_DESCRIPTOR) engine = engine_by(d->integers(ATTR_ENGINE_GLOBAL_INDEX)[0]);
   if (engine && name == ATTR_ENGINE_NUMERICAL_NOTE) return give(room, count, out, engine->notes), STATUS_SUCCESS;
+  if (engine && name == ATTR_ENGINE_BEHAVIOR_NOTE)
+    return give(room, count, out, engine->compiles ? std::vector<int>{BEHAVIOR_NOTE_RUNTIME_COMPILATION} : std::vector<int>{}), STATUS_SUCCESS;
   if (engine && name == ATTR_ENGINE_GLOBAL_INDEX) return give(room, count, out, std::vector<int64_t>{engine->id}), STATUS_SUCCESS;
   if (name == ATTR_EXECUTION_PLAN_WORKSPACE_SIZE) {
     const Descriptor* used = d->child(ATTR_EXECUTION_PLAN_ENGINE_CONFIG)->child(ATTR_ENGINECFG_ENGINE);

@@ -9,6 +9,8 @@ import pytest
 
 from convc.errors import DeviceError, ToolchainError, TuningError
 from convc.ir import ConvSpec, Step
+from convc.runtime.libraries.cudnn import POLICIES
+from convc.runtime.libraries.cudnn.find import VARIABLE
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.policy import Policy
@@ -23,6 +25,7 @@ from convc.tuning.options import Options
 from convc.tuning.place import DevicePlace
 from convc.tuning.session import Session
 from convc.tuning.tasks import Task
+from tests.cudnn.double_library import build_double
 
 TARGET = parse_target("cuda -arch=sm_90")
 LAYER = Problem(ConvSpec.of((1, 4, 6, 6), (8, 4, 3, 3), pads=(1, 1, 1, 1)), (Step("bias"), Step("relu")))  # fmt: skip
@@ -51,28 +54,45 @@ def test_a_layer_is_tuned_on_a_device(tmp_path):
     assert best.seconds == min(finals.values())
 
 
-def test_what_cudnn_took_is_in_the_record(tmp_path):
-    """The best settings of a library are also written down by the engine and settings that they came to."""
+def test_cudnn_is_measured_whatever_its_estimate_and_the_fastest_is_kept(tmp_path, monkeypatch):
+    """Its own search in both orders, beside convc's; the best settings are also written down by the engine that they came to."""
+    monkeypatch.setenv(VARIABLE, str(build_double()))
     log = Log(tmp_path / "log.jsonl")
     options = Options(
         seconds=None,
-        trials_per_layer=3,
-        policy=Policy(include=("cudnn",)),
+        trials_per_layer=1,
+        policy=Policy(include=("generic", "cudnn")),
         initializer="tests.tuning.emulated_device:emulate_with_cudnn",
     )
     Session([Task(LAYER, ("layer",))], TARGET, log, calibration(TARGET), options).run()
     records = log.read().records
     assert {r.status for r in records} == {"ok"}, records
-    finals = [r for r in records if r.final]
+    ways = ("policy", "channels_last", "compiles", "transforms")
+    searched = {tuple(r.knobs[w] for w in ways) for r in records if r.algorithm == "cudnn"}
+    time, widths = POLICIES.index("time"), ((0, 0), (1, 0), (1, 1))
+    assert searched == {(time, last, *width) for last in (0, 1) for width in widths}
+    # One more, as asked: the model's.
+    assert [r.algorithm for r in records if not r.final and r.algorithm != "cudnn"] == ["generic"]
+    finals = [r for r in records if r.final and r.algorithm == "cudnn"]
     named = [r for r in finals if r.knobs["engine"] >= 0]
     assert len(named) == len(finals) / 2
     best = knowledge(TARGET, [log.path]).records[LAYER.key][0]
+    assert best.seconds == min({r.setting: r.seconds for r in records if r.final}.values())
     # The double's engines have one setting each; which engine was the fastest is the machine's to say.
     own = {25: ("setting_17", 4), 28: ("setting_17", 8), 0: ("setting_2", 3)}
-    name, value = own[best.knobs["engine"]]
-    assert best.knobs[name] == value
+    for record in named:
+        name, value = own[record.knobs["engine"]]
+        assert record.knobs[name] == value
     # Nothing is left to do when the tuner is asked again.
     assert Session([Task(LAYER, ("layer",))], TARGET, log, calibration(TARGET), options).layers[0].done  # fmt: skip
+
+
+def test_without_cudnn_it_is_not_tried_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("convc.schedules.cuda.cudnn.find_cudnn", lambda: None)
+    options = Options(policy=Policy(include=("generic", "cudnn")))
+    session = Session([Task(LAYER, ("layer",))], TARGET, Log(tmp_path / "log.jsonl"), calibration(TARGET), options)  # fmt: skip
+    assert {s.algorithm for s in session.layers[0].search.settings} == {"generic"}
+    assert "cudnn is not tried: cuDNN 9 must be found; got none. Install it with `pip install nvidia-cudnn-cu13`" in session.notes  # fmt: skip
 
 
 def test_only_a_fault_of_the_device_ends_a_worker():

@@ -71,6 +71,17 @@ def test_times_of_settings_that_are_not_asked_for_do_not_end_the_walk():
     assert run(alone) == run(beside) > 1
 
 
+def test_a_library_s_own_searches_are_measured_whatever_the_model_says():
+    """Beyond the limit, and where nothing else is left to do: hopeless by estimate, it is the fastest."""
+    library = Setting("library", {"search": 1}, 1e3, always=True)
+    for search in (Search([*GRID, library], most=0), Search([*GRID, library], roofline=1.0)):
+        search.known[GRID[0].key] = Trial(1.0)
+        assert search.next() == [library]
+        search.known[library.key] = Trial(0.5)
+        assert search.next() == []
+        assert search.best == (library, 0.5)
+
+
 def test_it_goes_on_as_if_it_had_never_stopped():
     whole, parts = Search(GRID), Search(GRID)
     run(whole)

@@ -22,9 +22,10 @@ from typing import Any, Final
 import numpy as np
 from tvm import s_tir, te, tirx
 
+from convc.errors import ToolchainError
 from convc.ir.epilogue import Step
 from convc.ir.types import numpy_dtype
-from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description
+from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description, find_cudnn
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras
 from convc.schedules.cuda.any_op import schedule_block
@@ -35,6 +36,7 @@ from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.library_call import CALL_BLOCK, library_call
 from convc.schedules.plain_epilogue import plain_extras
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.policy import Policy
 from convc.schedules.properties import Properties, direct_error
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps
@@ -60,6 +62,7 @@ class Cudnn:
     name = "cudnn"
     by_record = True
     refusable = True
+    build_seconds = 0.0  # no more than a kernel of convc's
     # With a float32 bias cuDNN 9.28 offers no engine for an H200 in half precision, channels first, and channels last only one that it
     # compiles where the module runs.
     narrow_bias = "bias rounded to {}: cuDNN's engines take no other"
@@ -93,20 +96,45 @@ class Cudnn:
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return cuDNN's heuristics among all engines that keep the element type's arithmetic; half precision channels last."""
         return {"policy": 0, "strict": int(problem.spec.dtype in ("float32", "float64")), "deterministic": 0,
-                "workspace_mib": _WORKSPACES[0], "engine": -1, "rank": 0, "transforms": 0,
+                "workspace_mib": _WORKSPACES[0], "engine": -1, "rank": 0, "transforms": 0, "compiles": 0,
                 "channels_last": int(_is_half(problem) and _in_eights(problem))}  # fmt: skip
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield cuDNN's first choices, channels first and last, then with transforms, deterministic ones, by shrinking workspaces."""
-        best = self.knobs(problem, target)
-        orders = (
-            (best["channels_last"], 1 - best["channels_last"]) if _can_be_last(problem) else (0,)
-        )
+        best, orders = self.knobs(problem, target), self._orders(problem, target)
         heuristics = [POLICIES.index(p) for p in ("heuristic", "heuristic_b", "fallback")]
         for workspace, deterministic in itertools.product(_WORKSPACES, (0, 1)):
             for transforms, rank, last in itertools.product((0, 1), range(_RANKS), orders):
                 for policy in heuristics if rank == 0 else heuristics[:1]:
                     yield {**best, "policy": policy, "deterministic": deterministic, "workspace_mib": workspace, "rank": rank, "transforms": transforms, "channels_last": last}  # fmt: skip
+
+    def searches(self, problem: Problem, target: Target, policy: Policy) -> list[Knobs]:
+        """Return cuDNN's own search, policy `time`, in each order and in three widths.
+
+        Among engines that come compiled; those that it compiles, too; those with transforms, too, whose error is what is measured.
+        """
+        workspace = _WORKSPACES[0]
+        if policy.workspace_limit is not None:
+            workspace = min(workspace, policy.workspace_limit >> 20)
+        best = {**self.knobs(problem, target), "policy": POLICIES.index("time"), "workspace_mib": workspace}  # fmt: skip
+        best["deterministic"] = int(policy.deterministic)
+        return [
+            {**best, "compiles": compiles, "transforms": transforms, "channels_last": last}
+            for last in self._orders(problem, target)
+            for compiles, transforms in ((0, 0), (1, 0), (1, 1))
+        ]
+
+    def _orders(self, problem: Problem, target: Target) -> tuple[int, ...]:
+        best = self.knobs(problem, target)["channels_last"]
+        return (best, 1 - best) if _can_be_last(problem) else (0,)
+
+    def missing(self) -> str:
+        """Return what this machine lacks to run cuDNN, and how to get it; "" if nothing."""
+        try:
+            found = find_cudnn()
+        except ToolchainError as error:
+            return str(error)
+        return "" if found else "cuDNN 9 must be found; got none. Install it with `pip install nvidia-cudnn-cu13`"  # fmt: skip
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the roofline's clocks: of the products on the units that the type uses, or of the bytes."""
@@ -247,6 +275,8 @@ def _description(problem: Problem, knobs: Knobs, fused: tuple[Step, ...]) -> Des
         steps=tuple(":".join((s.name, *map(repr, s.arguments))) for s in fused),
         strict=bool(knobs["strict"]),
         transforms=bool(knobs["transforms"]),
+        # Records from before there was a choice lack it.
+        compiles=bool(knobs.get("compiles", 0)),
         rank=knobs["rank"],
         policy=POLICIES[knobs["policy"]],
         deterministic=bool(knobs["deterministic"]),

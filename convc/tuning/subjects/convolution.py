@@ -56,17 +56,23 @@ class Convolution:
             answer = posed(self.problem, algorithm, target)
             if not policy.allows(algorithm.name) or isinstance(answer, Unsupported):
                 continue
-            for knobs in knob_space(algorithm, answer, target):
+            searches = (
+                algorithm.searches(answer, target, policy) if isinstance(algorithm, Settles) else ()
+            )
+            for knobs in (*searches, *knob_space(algorithm, answer, target)):
+                always = knobs in searches
                 facts = properties_of(algorithm, answer, target, knobs)
                 if policy.deterministic and not facts.deterministic:
                     continue
                 if policy.workspace_limit is not None and facts.workspace > policy.workspace_limit:
                     continue
                 # The expected error is a model's, too: what is near the limit is measured.
-                if facts.error > 2 * policy.record_error:
+                if not always and facts.error > 2 * policy.record_error:
                     continue
                 seconds = estimated_seconds(algorithm, answer, target, knobs)
-                found.append(Setting(algorithm.name, knobs, seconds, facts.flops, facts.error))
+                found.append(
+                    Setting(algorithm.name, knobs, seconds, facts.flops, facts.error, always)
+                )
         return sorted(found, key=lambda s: s.seconds)
 
     def case(self, seed: int) -> ConvolutionCase:

@@ -16,7 +16,8 @@ CALL: Final = "__tvm_ffi_convc_cudnn"
 CALL_PLAN: Final = "__tvm_ffi_convc_cudnn_plan"
 
 # Theano's and cuDNN's names of algorithms, and cuDNN's ways to rank engines: "heuristic" is mode A, then the fallback; "time" runs the
-# first eight of those on the tensors of the first call and takes the fastest. Records count the names: a new one goes to the end.
+# first ten of mode A, of mode B and of the fallback on the tensors of the first call and takes the fastest. Records count the names: a
+# new one goes to the end.
 POLICIES: Final = (
     "heuristic", "heuristic_b", "fallback", "none", "small", "large", "fft", "fft_tiling", "winograd", "winograd_non_fused",
     "deterministic", "time",
@@ -41,6 +42,8 @@ class Description:
         channels_last: whether shapes are (N, *spatial, C) and (K, *kernel, C), else (N, C, *spatial).
         strict: no tensor cores and no narrower inputs, so that float32 is float32 (not TF32).
         transforms: also engines that sum transformed values (FFT, Winograd), which round where the direct sum does not.
+        compiles: also engines that cuDNN compiles in the process that runs them (NVRTC, some 0.2 s each); they are taken without it only
+            where no other is to be had.
         policy: one of `POLICIES`.
         when: "per_shape": chosen anew for tensors of another shape; "once": the first shape's engine, where it takes the next one.
         deterministic: only engines that give the same bits at every run.
@@ -51,7 +54,7 @@ class Description:
 
     Example:
         >>> print(Description("forward", (1, 1), (1, 1), (1, 1), steps=("bias", "relu"), spec="conv2d-f32"))
-        kind=forward;layout=NCHW;strides=1,1;pads=1,1;dilations=1,1;steps=bias,relu;alpha=1.0;beta=0.0;math=strict;transforms=0;policy=heuristic;rank=0;when=per_shape;deterministic=0;workspace=268435456;engine=;knobs=;spec=conv2d-f32
+        kind=forward;layout=NCHW;strides=1,1;pads=1,1;dilations=1,1;steps=bias,relu;alpha=1.0;beta=0.0;math=strict;transforms=0;compiles=0;policy=heuristic;rank=0;when=per_shape;deterministic=0;workspace=268435456;engine=;knobs=;spec=conv2d-f32
     """
 
     kind: Kind
@@ -64,6 +67,7 @@ class Description:
     channels_last: bool = False
     strict: bool = True
     transforms: bool = False
+    compiles: bool = False
     policy: str = "heuristic"
     rank: int = 0
     when: Literal["once", "per_shape"] = "per_shape"
@@ -85,6 +89,7 @@ class Description:
             "beta": repr(self.beta),
             "math": "strict" if self.strict else "any",
             "transforms": int(self.transforms),
+            "compiles": int(self.compiles),
             "policy": self.policy,
             "rank": self.rank,
             "when": self.when,

@@ -15,9 +15,12 @@ struct Plan {
   int64_t engine = -1;
   int64_t workspace = 0;
   std::string knobs;  // of the engine, as its configuration has them: 2:1,17:4
+  bool compiled = false;  // by cuDNN, in this process
 
   // What names this plan again, without heuristics.
-  std::string words() const { return "engine=" + std::to_string(engine) + ";knobs=" + knobs + ";workspace=" + std::to_string(workspace); }
+  std::string words() const {
+    return "engine=" + std::to_string(engine) + ";knobs=" + knobs + ";workspace=" + std::to_string(workspace) + (compiled ? ";compiled=1" : "");
+  }
 };
 
 // The familiar names (Theano's and cuDNN's enumeration), in the graph interface's terms.
@@ -25,9 +28,10 @@ struct Policy {
   std::vector<Value> modes = {HEUR_MODE_A, HEUR_MODE_FALLBACK};
   std::vector<int> needed, banned;
   int64_t workspace_limit = 0;
-  bool timed = false;  // run the first ones that can be made, take the fastest
+  bool timed = false;  // run the first ones of each mode that can be made, take the fastest
+  bool compiles;  // whether an engine may be one that cuDNN compiles in this process
 
-  explicit Policy(const Description& d) : workspace_limit(d.integer("workspace")) {
+  explicit Policy(const Description& d) : workspace_limit(d.integer("workspace")), compiles(d.integer("compiles")) {
     const std::string& name = d.text("policy");
     if (name == "none" || name == "small" || name == "large") {
       if (name == "none") workspace_limit = 0;
@@ -43,6 +47,7 @@ struct Policy {
     } else if (name == "fallback") {
       modes = {HEUR_MODE_FALLBACK};
     } else if (name == "time") {
+      modes = {HEUR_MODE_A, HEUR_MODE_B, HEUR_MODE_FALLBACK};
       timed = true;
       if (d.number("beta") != 0) {
         CONVC_THROW(ValueError) << "policy time must have beta = 0, since the result is computed again and again; got beta = " << d.number("beta") << ".";
@@ -89,15 +94,18 @@ class Planner {
     return std::move(plans.back());
   }
 
-  // As many plans as wanted, or as there are, in cuDNN's order; at least one.
-  std::vector<Plan> all(size_t wanted) {
+  // As many plans as wanted, `of_each` of the heuristics or in all, or as there are, in cuDNN's order; at least one.
+  std::vector<Plan> all(size_t wanted, bool of_each = false) {
     std::vector<Plan> plans;
     if (!description_.text("engine").empty()) {
       plans.push_back(named());
       return plans;
     }
-    for (Value mode : policy_.modes) {
-      if (plans.size() < wanted) among(mode, wanted, plans);
+    offered(wanted, of_each, plans);
+    if (plans.empty() && held_back_) {
+      // Better one that cuDNN compiles here than none.
+      policy_.compiles = true;
+      offered(wanted, of_each, plans);
     }
     if (!plans.empty()) return plans;
     CONVC_THROW(RuntimeError) << "cuDNN " << Library::get().cudnnGetVersion() << " must have an engine for " << current_spec << " with policy '"
@@ -110,6 +118,13 @@ class Planner {
     if (name.rfind("fft", 0) == 0) return " convc has an FFT algorithm of its own: --algo fft.";
     if (name.rfind("winograd", 0) == 0) return " convc has a Winograd algorithm of its own: --algo winograd.";
     return "";
+  }
+
+  void offered(size_t wanted, bool of_each, std::vector<Plan>& plans) {
+    for (Value mode : policy_.modes) {
+      const size_t most = of_each ? plans.size() + wanted : wanted;
+      if (plans.size() < most) among(mode, most, plans);
+    }
   }
 
   // engine=28;knobs=2:1,17:4: as recorded when the model was tuned.
@@ -143,6 +158,7 @@ class Planner {
     }
     plan.engine = description_.integer("engine");
     plan.knobs = description_.text("knobs");
+    plan.compiled = compiled(engine);
     plan.sources.push_back(std::move(engine));
     for (Descriptor& choice : choices) plan.sources.push_back(std::move(choice));
     plan.sources.push_back(std::move(configuration));
@@ -174,6 +190,11 @@ class Planner {
       configurations[i].get(ATTR_ENGINECFG_ENGINE, TYPE_BACKEND_DESCRIPTOR, 1, &into);
       if (!policy_.admits(notes_of(engine))) {
         last_ = "the policy excludes every engine that is offered";
+        continue;
+      }
+      plan.compiled = compiled(engine);
+      if (plan.compiled && !policy_.compiles) {
+        held_back_ = true;
         continue;
       }
       if (const Status status = finish(raw[i], plan); status != STATUS_SUCCESS) {
@@ -211,6 +232,12 @@ class Planner {
     return text;
   }
 
+  static bool compiled(const Descriptor& engine) {
+    std::vector<int> notes(BEHAVIOR_NOTE_TYPE_COUNT + 16);
+    notes.resize(engine.get(ATTR_ENGINE_BEHAVIOR_NOTE, TYPE_BEHAVIOR_NOTE, static_cast<int64_t>(notes.size()), notes.data()));
+    return std::find(notes.begin(), notes.end(), BEHAVIOR_NOTE_RUNTIME_COMPILATION) != notes.end();
+  }
+
   static std::vector<int> notes_of(const Descriptor& engine) {
     std::vector<int> notes(NUMERICAL_NOTE_TYPE_COUNT + 16);
     notes.resize(engine.get(ATTR_ENGINE_NUMERICAL_NOTE, TYPE_NUMERICAL_NOTE, static_cast<int64_t>(notes.size()), notes.data()));
@@ -235,6 +262,7 @@ class Planner {
   Handle handle_;
   const Descriptor* properties_;
   std::string last_;
+  bool held_back_ = false;  // whether an engine was passed over since cuDNN would have had to compile it
 };
 
 }  // namespace convc_cudnn

@@ -27,6 +27,7 @@ from convc.schedules.algorithm import Algorithm, NarrowBias, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
 from convc.schedules.layout import Layout
+from convc.schedules.offers import Refusable
 from convc.schedules.plan import Chain, Choice, Knobs, Plan
 from convc.schedules.select import problem_for
 from convc.target import Target
@@ -216,6 +217,8 @@ class ConvolutionCalls:
         cycles = packing.cycles(algorithm.name, problem, self.target)
         threads = {**knobs, "parallel": int(cycles > (self.backend.parallel_cycles or 0))}
         views = [plain.view, packed.view]
+        # A library's name is that of the steps that call it.
+        by = "" if isinstance(algorithm, Refusable) else algorithm.name
         kernel = packing_kernel(algorithm.name, problem, self.target, threads, views)
         self.calls.add(
             Call(
@@ -223,7 +226,7 @@ class ConvolutionCalls:
                 (plain, packed),
                 node.name,
                 "pack",
-                algorithm.name,
+                by,
                 "weights known at run time",
             )
         )

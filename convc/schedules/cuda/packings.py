@@ -112,6 +112,14 @@ def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     return te.compute(_in_fragments(p, spec.dtype), at, name="packed")
 
 
+def _channels_last(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor | None:
+    """Return the filter with the channels that are summed over last, where the call of cuDNN has images so; else it is read as it is."""
+    if not knobs["channels_last"]:
+        return None
+    k, c, *taps = raised(problem.spec).weight
+    return te.compute((k, *taps, c), lambda k, *at: read(k, at[-1], at[:-1]), name="packed")
+
+
 PACKINGS: Final = {
     "direct": Packing(_product, _cycles),
     "subpixel": Packing(_product, _cycles),
@@ -122,4 +130,5 @@ PACKINGS: Final = {
     "depthwise_blocked": Packing(_depthwise_blocked, _cycles),
     "winograd": Packing(_winograd, _cycles),
     "generic": PLAIN,
+    "cudnn": Packing(_channels_last, _cycles),
 }

@@ -30,8 +30,10 @@ from tests.schedules.cuda.cuda_convolutions import TARGET
 from tests.schedules.test_packing import asking_for
 from tests.tolerance import assert_bounded, assert_exact, error_bound
 
-# Those with a row of their own: tf32's is tensor_core's.
-NAMES = [n for n, row in PACKINGS.items() if row is not run_time.PLAIN and n != "tf32"]
+# Those with a row of their own, tf32's is tensor_core's; cuDNN's calls are tested with its double (tests/cudnn).
+NAMES = [
+    n for n, row in PACKINGS.items() if row is not run_time.PLAIN and n not in ("tf32", "cudnn")
+]
 
 
 # The gradients of depthwise layers' data.

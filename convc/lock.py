@@ -12,10 +12,10 @@ import msgspec
 
 from convc.errors import TuningError
 from convc.ir.graph import Graph, Node
-from convc.schedules.algorithm import are_knobs_of
 from convc.schedules.backend import backend_of
 from convc.schedules.chain_kinds import misfit
 from convc.schedules.dual import posed
+from convc.schedules.library_algorithm import are_knobs_of
 from convc.schedules.op_choice import has_choice, op_algorithm, op_key
 from convc.schedules.plan import Chain, Choice, Plan, Unsupported
 from convc.schedules.select import is_convolution, problem_of

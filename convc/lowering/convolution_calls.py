@@ -23,11 +23,11 @@ from convc.lowering.pooled_step import PooledStep
 from convc.lowering.program import Argument, Call
 from convc.lowering.stored import narrowed, widened
 from convc.schedules import gated, packing
-from convc.schedules.algorithm import Algorithm, NarrowBias, Operands, Problem
+from convc.schedules.algorithm import Algorithm, Operands, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight
 from convc.schedules.layout import Layout
-from convc.schedules.offers import Refusable
+from convc.schedules.library_algorithm import NarrowBias, Refusable
 from convc.schedules.plan import Chain, Choice, Knobs, Plan
 from convc.schedules.select import problem_for
 from convc.target import Target

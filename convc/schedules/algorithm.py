@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -21,16 +21,11 @@ from convc.target import Target
 if TYPE_CHECKING:
     from tvm import te
 
-    from convc.schedules.policy import Policy
-
 __all__ = [
     "SEPARATOR",
     "Algorithm",
-    "NarrowBias",
     "Operands",
     "Problem",
-    "Settles",
-    "are_knobs_of",
     "channel_block",
     "channel_blocks",
     "gathered_halo",
@@ -174,50 +169,6 @@ class Algorithm(Protocol):
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> Sequence[te.Tensor]:
         """Return the tensor expressions: data, weight, extras..., result."""
         ...
-
-
-@runtime_checkable
-class NarrowBias(Protocol):
-    """An algorithm that adds a bias in the layer's own type alone: one in float32 is rounded before it.
-
-    Attributes:
-        narrow_bias: what the plan then says, {} for the type.
-    """
-
-    narrow_bias: str
-
-
-@runtime_checkable
-class Settles(Protocol):
-    """An algorithm of a library that decides more where it runs than its knobs say, and that can be asked what it took."""
-
-    def question(
-        self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
-    ) -> tuple[str, list[Any]]:
-        """Return the function of a loaded module to ask, and its arguments; `arguments` are those of a kernel that has run."""
-        ...
-
-    def settled(self, knobs: Knobs, words: str) -> Knobs:
-        """Return the knobs that say what the answer says, so that nothing is decided anew where a module runs."""
-        ...
-
-    def searches(self, problem: Problem, target: Target, policy: Policy) -> Sequence[Knobs]:
-        """Return settings by which the library itself looks for the fastest of what a policy allows.
-
-        The tuner measures them whatever an estimate says: what a library takes is not known before.
-        """
-        ...
-
-    def is_setting(self, name: str) -> bool:
-        """Whether a knob of this name is the library's own, of which settled knobs have any number."""
-        ...
-
-
-def are_knobs_of(algorithm: Algorithm, names: Iterable[str], knobs: Iterable[str]) -> bool:
-    """Whether knobs are those of an algorithm, `names`, and besides only what a library's have when they are settled."""
-    own, given = set(names), set(knobs)
-    more = given - own
-    return own <= given and (not more or (isinstance(algorithm, Settles) and all(map(algorithm.is_setting, more))))  # fmt: skip
 
 
 def channel_block(channels: int, target: Target) -> int:

@@ -11,7 +11,8 @@ from convc.errors import UnsupportedConvError
 from convc.ir.graph import Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
 from convc.schedules.backend import backend_of
-from convc.schedules.offers import Offers, OnRequest, Refusable, admissible
+from convc.schedules.library_algorithm import OnRequest, Refusable
+from convc.schedules.offers import Offers, admissible
 from convc.schedules.plan import Choice
 from convc.schedules.policy import PREFERENCE, THE_POLICY, Policy
 from convc.target import Target

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from convc.schedules import packing
-from convc.schedules.algorithm import Algorithm, Problem, are_knobs_of, knob_space
+from convc.schedules.algorithm import Algorithm, Problem, knob_space
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
+from convc.schedules.library_algorithm import OnRequest, are_knobs_of
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import Properties, properties_of
@@ -19,37 +20,11 @@ from convc.target import Target
 __all__ = [
     "Offer",
     "Offers",
-    "OnRequest",
-    "Refusable",
     "admissible",
     "breach",
     "estimated_seconds",
     "offers_of",
 ]
-
-
-@runtime_checkable
-class OnRequest(Protocol):
-    """An algorithm that an estimate alone does not choose, as what a module then needs where it runs is not for an estimate to decide.
-
-    Attributes:
-        on_request: what is said where nobody has asked for it.
-        by_record: whether a record of it is request enough; not where its results are less accurate.
-    """
-
-    on_request: str
-    by_record: bool
-
-
-@runtime_checkable
-class Refusable(Protocol):
-    """An algorithm that a device may refuse where a module runs: a library's, which is another version there.
-
-    Attributes:
-        refusable: True.
-    """
-
-    refusable: bool
 
 
 @dataclass(frozen=True, slots=True)

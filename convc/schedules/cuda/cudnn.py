@@ -14,7 +14,6 @@ A model that needs cuDNN where it runs must have been asked for: only a record, 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -28,6 +27,7 @@ from convc.ir.types import numpy_dtype
 from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description, find_cudnn
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras
+from convc.schedules.cuda import cudnn_settings
 from convc.schedules.cuda.any_op import schedule_block
 from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
@@ -50,10 +50,6 @@ _SHARE: Final = 0.5
 # Knobs of this name and a number are cuDNN's own settings of an engine.
 _SETTING: Final = "setting_"
 _TRANSFORMS: Final = frozenset({"fft", "fft_tiling", "winograd", "winograd_non_fused"})
-_WORKSPACES: Final = (256, 8, 0)  # MiB
-# How far down its ranking cuDNN is tried. Its first choice took 1.3 to 1.8 x the time that cuDNN needs after a search on five layers
-# (H200, cuDNN 9.19, float32).
-_RANKS: Final = 4
 
 
 class Cudnn:
@@ -95,38 +91,15 @@ class Cudnn:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return cuDNN's heuristics among all engines that keep the element type's arithmetic; half precision channels last."""
-        return {"policy": 0, "strict": int(problem.spec.dtype in ("float32", "float64")), "deterministic": 0,
-                "workspace_mib": _WORKSPACES[0], "engine": -1, "rank": 0, "transforms": 0, "compiles": 0,
-                "channels_last": int(_is_half(problem) and _in_eights(problem))}  # fmt: skip
+        return cudnn_settings.usual(problem)
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield cuDNN's first choices, channels first and last, then with transforms, deterministic ones, by shrinking workspaces."""
-        best, orders = self.knobs(problem, target), self._orders(problem, target)
-        heuristics = [POLICIES.index(p) for p in ("heuristic", "heuristic_b", "fallback")]
-        for workspace, deterministic in itertools.product(_WORKSPACES, (0, 1)):
-            for transforms, rank, last in itertools.product((0, 1), range(_RANKS), orders):
-                for policy in heuristics if rank == 0 else heuristics[:1]:
-                    yield {**best, "policy": policy, "deterministic": deterministic, "workspace_mib": workspace, "rank": rank, "transforms": transforms, "channels_last": last}  # fmt: skip
+        return cudnn_settings.space(problem)
 
     def searches(self, problem: Problem, target: Target, policy: Policy) -> list[Knobs]:
-        """Return cuDNN's own search, policy `time`, in each order and in three widths.
-
-        Among engines that come compiled; those that it compiles, too; those with transforms, too, whose error is what is measured.
-        """
-        workspace = _WORKSPACES[0]
-        if policy.workspace_limit is not None:
-            workspace = min(workspace, policy.workspace_limit >> 20)
-        best = {**self.knobs(problem, target), "policy": POLICIES.index("time"), "workspace_mib": workspace}  # fmt: skip
-        best["deterministic"] = int(policy.deterministic)
-        return [
-            {**best, "compiles": compiles, "transforms": transforms, "channels_last": last}
-            for last in self._orders(problem, target)
-            for compiles, transforms in ((0, 0), (1, 0), (1, 1))
-        ]
-
-    def _orders(self, problem: Problem, target: Target) -> tuple[int, ...]:
-        best = self.knobs(problem, target)["channels_last"]
-        return (best, 1 - best) if _can_be_last(problem) else (0,)
+        """Return cuDNN's own search in each order, see `cudnn_settings.searches`."""
+        return cudnn_settings.searches(problem, policy)
 
     def missing(self) -> str:
         """Return what this machine lacks to run cuDNN, and how to get it; "" if nothing."""
@@ -224,22 +197,6 @@ class Cudnn:
         operands = 2 + sum(step.takes_operand for step in fused)
         text = str(_description(problem, knobs, fused))
         return CALL_PLAN.removeprefix("__tvm_ffi_"), [text, *arguments[:operands], arguments[-1]]
-
-
-def _is_half(problem: Problem) -> bool:
-    return numpy_dtype(problem.spec.dtype).itemsize == 2
-
-
-def _in_eights(problem: Problem) -> bool:
-    """Whether tensor cores take the channels as they lie."""
-    spec = problem.spec
-    channels = (spec.in_channels // spec.group, spec.out_channels // spec.group)
-    return all(n % 8 == 0 for n in channels)
-
-
-def _can_be_last(problem: Problem) -> bool:
-    """Whether there is an order to choose: of one channel both are the same."""
-    return problem.spec.in_channels > 1 and problem.spec.out_channels > 1
 
 
 def _is_last(knobs: Knobs) -> bool:

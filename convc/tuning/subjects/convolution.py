@@ -12,10 +12,11 @@ from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import Shape, numpy_dtype
 from convc.lowering.kernels import conv_kernel
 from convc.lowering.stored import narrowed, widened
-from convc.schedules.algorithm import Algorithm, Problem, Settles, knob_space
+from convc.schedules.algorithm import Algorithm, Problem, knob_space
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight, posed
 from convc.schedules.layout import Layout
+from convc.schedules.library_algorithm import Settles
 from convc.schedules.offers import estimated_seconds
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy

@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from convc.lowering.program import Kernel
-from convc.schedules.algorithm import Problem, Settles
+from convc.schedules.algorithm import Problem
 from convc.schedules.error_bound import result_rounding
 from convc.schedules.layout import Halo
+from convc.schedules.library_algorithm import Settles
 from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.target import Target

@@ -1,0 +1,81 @@
+"""What an algorithm that is a library's says of itself beside what all do; choosing, lowering and tuning ask for it by these names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from convc.schedules.algorithm import Algorithm, Problem
+from convc.schedules.plan import Knobs
+from convc.schedules.policy import Policy
+from convc.target import Target
+
+__all__ = ["NarrowBias", "OnRequest", "Refusable", "Settles", "are_knobs_of"]
+
+
+@runtime_checkable
+class OnRequest(Protocol):
+    """An algorithm that an estimate alone does not choose, as what a module then needs where it runs is not for an estimate to decide.
+
+    Attributes:
+        on_request: what is said where nobody has asked for it.
+        by_record: whether a record of it is request enough; not where its results are less accurate.
+    """
+
+    on_request: str
+    by_record: bool
+
+
+@runtime_checkable
+class Refusable(Protocol):
+    """An algorithm that a device may refuse where a module runs: a library's, which is another version there.
+
+    Attributes:
+        refusable: True.
+    """
+
+    refusable: bool
+
+
+@runtime_checkable
+class NarrowBias(Protocol):
+    """An algorithm that adds a bias in the layer's own type alone: one in float32 is rounded before it.
+
+    Attributes:
+        narrow_bias: what the plan then says, {} for the type.
+    """
+
+    narrow_bias: str
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """An algorithm of a library that decides more where it runs than its knobs say, and that can be asked what it took."""
+
+    def question(
+        self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
+    ) -> tuple[str, list[Any]]:
+        """Return the function of a loaded module to ask, and its arguments; `arguments` are those of a kernel that has run."""
+        ...
+
+    def settled(self, knobs: Knobs, words: str) -> Knobs:
+        """Return the knobs that say what the answer says, so that nothing is decided anew where a module runs."""
+        ...
+
+    def searches(self, problem: Problem, target: Target, policy: Policy) -> Sequence[Knobs]:
+        """Return settings by which the library itself looks for the fastest of what a policy allows.
+
+        The tuner measures them whatever an estimate says: what a library takes is not known before.
+        """
+        ...
+
+    def is_setting(self, name: str) -> bool:
+        """Whether a knob of this name is the library's own, of which settled knobs have any number."""
+        ...
+
+
+def are_knobs_of(algorithm: Algorithm, names: Iterable[str], knobs: Iterable[str]) -> bool:
+    """Whether knobs are those of an algorithm, `names`, and besides only what a library's have when they are settled."""
+    own, given = set(names), set(knobs)
+    more = given - own
+    return own <= given and (not more or (isinstance(algorithm, Settles) and all(map(algorithm.is_setting, more))))  # fmt: skip

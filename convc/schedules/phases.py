@@ -10,15 +10,17 @@ Source:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.rank import raised
 
-__all__ = ["Phases", "is_even", "phased", "phases_of"]
+__all__ = ["Phases", "by_phase", "is_even", "phased", "phases_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +136,20 @@ def phases_of(spec: ConvSpec) -> list[Phases]:
 def is_even(spec: ConvSpec) -> bool:
     """Whether every phase has as many results: then they are written in their places."""
     return not any(p % s for p, s in zip(spec.output[2:], spec.strides, strict=True))
+
+
+def by_phase(weight: np.ndarray, first: int, phases: Sequence[Phases]) -> np.ndarray:
+    """Return weights whose axes of taps, from `first` on and last, are split into axes of phases and, behind those, of a phase's taps.
+
+    Example:
+        >>> spec = ConvSpec.of((1, 8, 4), (8, 8, 4), strides=(2,), transposed=True)
+        >>> by_phase(np.arange(4.0), 0, phases_of(spec)).tolist()
+        [[0.0, 2.0], [1.0, 3.0]]
+    """
+    # A tap beyond the filter reads the zero behind its end.
+    split = np.pad(weight, (*((0, 0),) * first, *((0, 1),) * len(phases)))
+    for axis, own in enumerate(phases):
+        # Each pass makes the axis of taps into one of phases, in front, and one of a phase's taps.
+        taps = [own.numbers(phase) for phase in range(own.stride)]
+        split = np.moveaxis(np.take(split, taps, first + 2 * axis), first + 2 * axis, first + axis)
+    return split

@@ -34,7 +34,7 @@ from convc.schedules.algorithm import (
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
-from convc.schedules.phases import is_even, phased, phases_of
+from convc.schedules.phases import by_phase, is_even, phased, phases_of
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised_weight
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
@@ -125,16 +125,10 @@ class Subpixel:
         """Return w as [K/(v b)][phases][C/a][T][T][a][v b], a phase for each residue of the output's position."""
         spec = phased(problem.spec)
         span, phases, a = _span(spec, knobs), phases_of(spec), knobs["data_block"]
-        weight = swapped(raised_weight(weight), spec.group)
-        # A tap beyond the filter reads the zero behind its end.
-        padded = np.pad(weight, ((0, 0), (0, 0), *((0, 1),) * spec.rank))
-        spread = span.spread(padded)
+        spread = span.spread(swapped(raised_weight(weight), spec.group))
         vectors, wide = spread.shape[:2]
-        packed = spread.reshape(vectors, wide, span.blocks, a, *spread.shape[3:])
-        for axis, own in enumerate(phases):
-            # Each pass makes the axis of taps into one of phases, in front, and one of a phase's taps.
-            taps = [own.numbers(phase) for phase in range(own.stride)]
-            packed = np.moveaxis(np.take(packed, taps, 4 + 2 * axis), 4 + 2 * axis, 4 + axis)
+        blocked = spread.reshape(vectors, wide, span.blocks, a, *spread.shape[3:])
+        packed = by_phase(blocked, 4, phases)
         order = np.moveaxis(packed, (3, 1), (-2, -1))  # [K/(v b)][C/a][phases][T][T][a][v b]
         return np.ascontiguousarray(np.moveaxis(order, 1, 1 + spec.rank))
 

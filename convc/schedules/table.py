@@ -12,6 +12,7 @@ from convc.schedules import (
     generic,
     grouped,
     im2col,
+    inner_product,
     subpixel,
     winograd,
 )
@@ -29,6 +30,7 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     winograd.ALGORITHM,
     fft.ALGORITHM,
     subpixel.ALGORITHM,
+    inner_product.ALGORITHM,
     im2col.ALGORITHM,
     generic.ALGORITHM,
 )

@@ -29,7 +29,7 @@ _SMALL: Mapping[str, int] = {
     "chunks": 1,
     "channels": 2,
 }
-EXACT = ("depthwise", "direct", "winograd", "subpixel", "im2col", "generic")
+EXACT = ("depthwise", "direct", "winograd", "subpixel", "inner_product", "im2col", "generic")
 
 Pick = Callable[[list[Candidate]], Candidate]
 

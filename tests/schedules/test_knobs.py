@@ -22,6 +22,8 @@ FOURS = ConvSpec.of((2, 20, 5, 13), (20, 4, 3, 3), pads=(1, 1, 1, 1), group=5)
 MULTIPLIED = ConvSpec.of((1, 19, 5, 13), (38, 1, 3, 3), pads=(1, 0, 1, 2), strides=(1, 2), group=19)
 DEPTHWISE = ConvSpec.of((2, 19, 7, 11), (19, 1, 3, 3), pads=(1, 1, 1, 1), group=19)
 UP = ConvSpec.of((2, 19, 4, 5), (19, 37, 4, 4), strides=(2, 2), pads=(1, 1, 1, 1), transposed=True)
+FEW = ConvSpec.of((2, 19, 7, 11), (5, 19, 3, 3), pads=(1, 1, 1, 1))
+FEW_UP = ConvSpec.of((2, 19, 4, 5), (19, 3, 3, 3), strides=(2, 2), transposed=True)
 WIDE = ConvSpec.of(
     (2, 6, 9, 21), (10, 3, 3, 3), group=2, strides=(1, 2), pads=(0, 1, 2, 1), dilations=(2, 1)
 )
@@ -94,6 +96,18 @@ def subpixel(draw) -> Case:
 
 
 @st.composite
+def inner_product(draw) -> Case:
+    knobs = {
+        "data_block": draw(st.sampled_from([4, 8, 16])),
+        "rows": draw(st.integers(1, 3)),
+        "cols": draw(st.integers(1, 9)),
+        "channels": draw(st.integers(1, 4)),
+    }
+    spec = draw(st.sampled_from([FEW, FEW_UP]))
+    return Case("inner_product", spec, (Step("bias"), Step("add")), tuple(knobs.items()))
+
+
+@st.composite
 def generic(draw) -> Case:
     channels = draw(st.sampled_from([1, 2, 4, 8]))
     spec = draw(st.sampled_from([GROUPED, ConvSpec.of((1, 3, 6, 9), (16, 3, 3, 3))]))
@@ -126,6 +140,8 @@ def im2col(draw) -> Case:
         depthwise(),
         depthwise(),
         subpixel(),
+        inner_product(),
+        inner_product(),
         im2col(),
         im2col(),
         generic(),

@@ -43,8 +43,8 @@ def input_shape(name: str) -> tuple[int, ...]:
     return _SHAPES[name]
 
 
-def exported(name: str, folder: Path | None = None) -> Path:
-    """Return the path of a zoo model, exported now if the folder does not have it.
+def exported(name: str, folder: Path | None = None, batch: int = 1) -> Path:
+    """Return the path of a zoo model, exported now if the folder does not have it; of any batch with the same weights.
 
     Raises:
         UnknownNameError: if the zoo has no such model.
@@ -52,14 +52,14 @@ def exported(name: str, folder: Path | None = None) -> Path:
     """
     if name not in _SHAPES:
         raise unknown_name("zoo model", name, NAMES)
-    path = (folder or zoo_folder()) / f"{name}.onnx"
+    path = (folder or zoo_folder()) / f"{name}{'' if batch == 1 else f'-n{batch}'}.onnx"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _export(name, path)
+        _export(name, path, batch)
     return path
 
 
-def _export(name: str, path: Path) -> None:
+def _export(name: str, path: Path, batch: int) -> None:
     try:
         import torch  # pyright: ignore[reportMissingImports]
 
@@ -71,7 +71,7 @@ def _export(name: str, path: Path) -> None:
         ) from None
     model = ARCHITECTURES[name]().eval()
     randomise(model)
-    data = torch.zeros(_SHAPES[name])
+    data = torch.zeros((batch, *_SHAPES[name][1:]))
     scratch = path.with_suffix(".part")
     with torch.no_grad(), warnings.catch_warnings():
         # The exporter that traces, which torch calls old: the new one needs onnxscript and writes the weights to a second file.

@@ -72,18 +72,16 @@ def build_network(job: Job, folder: Path, target: Target) -> float:
     from convc.inputs import random_inputs
     from convc.ir.reference import interpret
     from convc.rounding import tolerance_of
-    from convc.source import load_graph
 
-    path, dtype = exported(job.model), _DTYPES[job.dtype]
-    (value,) = load_graph(path).inputs
-    graph = _coarse(reduced_graph(path, shapes={value.name: (job.batch, *value.type.shape[1:])}))
+    dtype = _DTYPES[job.dtype]
+    graph = _coarse(reduced_graph(exported(job.model, batch=job.batch)))
     cudnn = "prefer" if job.library == "cudnn" else "auto"
     compiled = compile_model(graph, target=target, dtype=dtype, cudnn=cudnn)
     compiled.export(job.module(folder))
     inputs = random_inputs(compiled.manifest.inputs, seed=0)
     # One image's float64 reference takes seconds; the batch repeats it.
     one = {k: v[:1] for k, v in inputs.items()}
-    single = _coarse(reduced_graph(path))
+    single = _coarse(reduced_graph(exported(job.model)))
     expected = interpret(single, one)
     stored = {f"in_{k}": v for k, v in one.items()} | {f"out_{k}": v for k, v in expected.items()}
     save_npz(job.expected(folder), stored)

@@ -11,7 +11,6 @@ from benchmarks.zoo import exported
 from convc.compiler import reduced_graph
 from convc.schedules.algorithm import Problem
 from convc.schedules.policy import Policy
-from convc.source import load_graph
 from convc.target import Target
 from convc.tuning.calibration import calibration
 from convc.tuning.log import Log
@@ -27,11 +26,8 @@ def zoo_tasks(names: Sequence[str], batches: Sequence[int]) -> tuple[Task, ...]:
     """Return the distinct layers of networks of the zoo, a layer of several networks once."""
     found: dict[Tunable, tuple[str, ...]] = {}
     for name in names:
-        path = exported(name)
-        (value,) = load_graph(path).inputs
         for batch in batches:
-            graph = reduced_graph(path, shapes={value.name: (batch, *value.type.shape[1:])})
-            for task in tasks_of(graph):
+            for task in tasks_of(reduced_graph(exported(name, batch=batch))):
                 layers = tuple(f"{name}:{layer}" for layer in task.layers)
                 found[task.problem] = (*found.get(task.problem, ()), *layers)
     return tuple(Task(problem, layers) for problem, layers in found.items())

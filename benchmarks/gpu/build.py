@@ -36,7 +36,7 @@ __all__ = ["grid_jobs", "layer_jobs", "make"]
 _HOPELESS = 4
 
 # The first settings of an external library: what it ranks first, without and with transforms.
-_LIBRARY_SETTINGS = 12
+_LIBRARY_SETTINGS = 16
 
 # Convolutions of one grid module: nvcc takes half a second for each.
 _CHUNK = 24

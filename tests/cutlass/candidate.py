@@ -37,7 +37,7 @@ def double(kernels: Sequence[Kernel], gpu: Any, progress: Any) -> tuple[bytes, .
     """Return the object file of the double's kernels."""
     told: list[str] = [f'#include "{Path(__file__).with_name("double.h")}"\n']
     for k in kernels:
-        facts = f'{{"{k.name}", "{k.form}", {k.rank}, {int(k.dtype == "bfloat16")}, {int(k.bias == "float32")}}}'
+        facts = f'{{"{k.name}", "{k.form}", {k.rank}, {int(k.dtype == "bfloat16")}, {int(k.bias == "float32")}, {int(k.sums)}}}'
         told.append(
             f'extern "C" const char* {k.symbol}(const ConvcCutlassCall* call) {{ return cutlass_double::run({facts}, *call); }}\n'
         )
@@ -70,10 +70,14 @@ def call_with(change: Mapping[str, Any]) -> None:
     """
     change = dict(change)
     channels, dtype = change.pop("channels", 8), change.pop("dtype", "float16")
+    parts, result = change.pop("parts", ()), change.pop("result", dtype)
     ones = {"lower": (1, 1), "upper": (1, 1), "strides": (1, 1), "dilations": (1, 1)}
     fields = {"kernel": "hopper_2d_float16_64x64x64_c1", **ones, "spec": "a layer", **change}
-    shapes = ((1, 1, 6, 6, channels), (16, 3, 3, channels), (1, 1, 6, 6, 16))
-    tensors = [tvm.runtime.tensor(np.zeros(s, dtype), tvm.cuda(0)) for s in shapes]
+    shapes = ((1, 1, 6, 6, channels), (16, 3, 3, channels), (*parts, 1, 1, 6, 6, 16))
+    types = (dtype, dtype, result)
+    tensors = [
+        tvm.runtime.tensor(np.zeros(s, t), tvm.cuda(0)) for s, t in zip(shapes, types, strict=True)
+    ]
     try:
         _shim().get_function("convc_cutlass")(str(Description(**fields)), *tensors)
     except (RuntimeError, ValueError, TypeError) as error:

@@ -43,7 +43,7 @@ struct Kernel {
   const char* name;
   const char* form;
   int rank;
-  bool bfloat, wide_bias;
+  bool bfloat, wide_bias, sums;
 };
 
 inline std::string& story() {
@@ -55,6 +55,9 @@ inline const char* refused(const Kernel& kernel, const ConvcCutlassCall& c) {
   const std::string form = kernel.form;
   const bool product = form == "hopper_cooperative" || form == "hopper_pingpong";
   if (c.channels % 8 || c.filters % 8) return "channels must be whole eights";
+  if (kernel.sums != (c.slices > 1)) return "the kernel is of another kind";
+  if (kernel.sums && (c.bias || c.residual || c.low > -INFINITY || c.high < INFINITY)) return "parts of sums have no epilogue";
+  if (kernel.sums && product && c.channels % (8 * c.slices)) return "parts of a product must be whole eights of channels";
   if (!product && kernel.rank != c.rank) return "the kernel is of another rank";
   for (int a = 0; a < c.rank; ++a) {
     const int span = (c.taps[a] - 1) * c.dilations[a], corner = 1 << (16 / c.rank - 1);
@@ -82,7 +85,7 @@ struct Opened {
 inline const char* run(const Kernel& kernel, const ConvcCutlassCall& c) {
   const Opened opened;
   if (!opened.open) return "the double runs on the emulated device only";
-  story() += std::string(kernel.name) + (c.bias ? " bias" : "") + (c.residual ? " residual" : "") + "\n";
+  story() += std::string(kernel.name) + (c.bias ? " bias" : "") + (c.residual ? " residual" : "") + (c.slices > 1 ? " in " + std::to_string(c.slices) : "") + "\n";
   if (const char* why = refused(kernel, c)) return why;
   const auto wide = kernel.bfloat ? wide_bfloat : wide_half;
   const auto narrow = kernel.bfloat ? narrow_bfloat : narrow_half;
@@ -90,6 +93,7 @@ inline const char* run(const Kernel& kernel, const ConvcCutlassCall& c) {
   const auto* w = static_cast<const uint16_t*>(c.w);
   const auto* residual = static_cast<const uint16_t*>(c.residual);
   auto* y = static_cast<uint16_t*>(c.y);
+  auto* parts = static_cast<float*>(c.y);
   // Axes that there are not have one point.
   int data[3], taps[3], result[3], lower[3], strides[3], dilations[3];
   for (int a = 0; a < 3; ++a) {
@@ -98,6 +102,8 @@ inline const char* run(const Kernel& kernel, const ConvcCutlassCall& c) {
     lower[a] = is ? c.lower[a] : 0, strides[a] = is ? c.strides[a] : 1, dilations[a] = is ? c.dilations[a] : 1;
   }
   size_t at = 0;
+  // A slice's channels: whole steps of 8, by turns.
+  for (int slice = 0; slice < c.slices; ++slice)
   for (int n = 0; n < c.samples; ++n)
     for (int i = 0; i < result[0]; ++i)
       for (int j = 0; j < result[1]; ++j)
@@ -111,8 +117,13 @@ inline const char* run(const Kernel& kernel, const ConvcCutlassCall& c) {
                   if (p[0] < 0 || p[1] < 0 || p[2] < 0 || p[0] >= data[0] || p[1] >= data[1] || p[2] >= data[2]) continue;
                   const uint16_t* point = x + (((size_t(n) * data[0] + p[0]) * data[1] + p[1]) * data[2] + p[2]) * c.channels;
                   const uint16_t* filter = w + (((size_t(k) * taps[0] + r) * taps[1] + s) * taps[2] + t) * c.channels;
-                  for (int channel = 0; channel < c.channels; ++channel) sum += wide(point[channel]) * wide(filter[channel]);
+                  for (int channel = 0; channel < c.channels; ++channel)
+                    if (channel / 8 % c.slices == slice) sum += wide(point[channel]) * wide(filter[channel]);
                 }
+            if (kernel.sums) {
+              parts[at] = sum;
+              continue;
+            }
             if (c.bias) sum += kernel.wide_bias ? static_cast<const float*>(c.bias)[k] : wide(static_cast<const uint16_t*>(c.bias)[k]);
             if (residual) sum += wide(residual[at]);
             if (!std::isnan(sum)) sum = std::fmin(std::fmax(sum, c.low), c.high);

@@ -17,7 +17,9 @@ from convc.schedules.algorithm import Problem, knob_space
 from convc.schedules.cuda.cutlass import ALGORITHM
 from convc.schedules.cuda.cutlass_objects import architectures
 from convc.schedules.cuda.cutlass_tiles import kernel_of
+from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
+from convc.schedules.properties import properties_of
 from convc.schedules.select import select
 from convc.schedules.tuned import Measurement
 from convc.target import parse_target
@@ -28,6 +30,9 @@ from tests.schedules.conv_module import Case, conv_node
 TARGET = parse_target("cuda -arch=sm_90")
 HALF = ConvSpec.of((1, 8, 6, 6), (16, 8, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
 POINTS = ConvSpec.of((2, 16, 8, 9), (24, 16, 1, 1), dtype="bfloat16")
+# Few points, long sums: what is split.
+LONG = ConvSpec.of((1, 128, 3, 4), (12, 128, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
+LONG_POINTS = ConvSpec.of((1, 1024, 3, 3), (24, 1024, 1, 1), dtype="bfloat16")
 STEPS = {name: Step.parse(name) for name in ("bias", "add", "relu", "clip(0.0, 6.0)", "clip(1.0, 2.0)", "tanh")}  # fmt: skip
 
 
@@ -81,16 +86,51 @@ def test_which_templates_a_convolution_may_have():
 def test_a_kernel_is_named_and_read_again():
     every = {
         kernel_of(spec.rank, dtype, k)
-        for spec in (HALF, POINTS, ConvSpec.of((4, 256, 8, 32, 32), (512, 256, 1, 1, 1), dtype="float16"))
+        for spec in (HALF, POINTS, LONG, LONG_POINTS, ConvSpec.of((4, 256, 8, 32, 32), (512, 256, 1, 1, 1), dtype="float16"))
         for dtype in ("float16", "bfloat16")
         for k in knob_space(ALGORITHM, Problem(spec), TARGET)
     }  # fmt: skip
     assert {k.form for k in every} == set(FORMS)
+    assert {k.form for k in every if k.sums} == {"hopper_pingpong", "ampere"}
     for kernel in every:
-        wide = kernel.with_bias("float32")
         assert Kernel.parse(kernel.name) == kernel
+        assert kernel.symbol in kernel.source
+        if kernel.sums:
+            continue
+        wide = kernel.with_bias("float32")
         assert Kernel.parse(wide.name) == wide
         assert wide.symbol in wide.source
+
+
+def in_parts(spec: ConvSpec) -> list[Knobs]:
+    return [k for k in knob_space(ALGORITHM, Problem(spec), TARGET) if k["split"] > 1]
+
+
+def splits(spec: ConvSpec) -> list[tuple[str, int]]:
+    return sorted((FORMS[k["form"]], k["split"]) for k in in_parts(spec))
+
+
+def test_which_sums_are_split_and_what_that_takes():
+    assert splits(LONG) == [("ampere", 3), ("ampere", 4)]
+    assert splits(LONG_POINTS) == [
+        ("ampere", 6), ("ampere", 8), ("hopper_pingpong", 2), ("hopper_pingpong", 4),
+    ]  # fmt: skip
+    assert in_parts(HALF) == in_parts(POINTS) == []
+    # With enough tiles for the whole device nothing is.
+    assert in_parts(LONG.with_batch(1024)) == []
+    deep = ConvSpec.of((1, 512, 7, 7), (512, 512, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
+    knobs = ALGORITHM.knobs(Problem(deep), TARGET)
+    assert knobs["split"] == 16
+    facts = properties_of(ALGORITHM, Problem(deep), TARGET, knobs)
+    assert facts.workspace == 16 * 512 * 7 * 7 * 4
+    assert facts.deterministic
+    # As many parts as a limit allows, then none.
+    for limit, split in ((facts.workspace, 16), (facts.workspace - 1, 12), (0, 1)):
+        b = GraphBuilder("g")
+        x = b.input("x", TensorType(deep.data, deep.dtype))
+        y = conv_node(b, x, b.constant(np.ones(deep.weight, np.float16)), deep, name="layer")
+        policy = Policy(require=("cutlass",), workspace_limit=limit)
+        assert select(b.finish({"y": y}), TARGET, policy=policy)["layer"].knobs["split"] == split
 
 
 def test_architectures():
@@ -133,6 +173,12 @@ def test_the_grid_through_an_exported_module():
     for spec in (HALF, POINTS):
         found = {k["form"]: k for k in knob_space(ALGORITHM, Problem(spec), TARGET)}
         cases += [Case("cutlass", spec, (STEPS["bias"],), tuple(k.items())) for k in found.values()]
+    # Sums in parts, with every kind of epilogue, in 1 to 3 dimensions.
+    line = ConvSpec.of((2, 128, 5), (8, 128, 4), strides=(2,), pads=(1, 2), dtype="bfloat16")
+    cube = ConvSpec.of((1, 72, 2, 3, 3), (8, 72, 2, 2, 3), pads=(0, 1, 1, 1, 0, 1), dtype="float16")
+    for index, (spec, knobs) in enumerate((s, k) for s in (LONG, LONG_POINTS, line, cube) for k in in_parts(s)):  # fmt: skip
+        behind = tuple(map(STEPS.get, steps[index % len(steps)]))
+        cases.append(Case("cutlass", spec, behind, tuple(knobs.items()), index % 3 == 1))
     assert_exact(worker().call("tests.cutlass.candidate:conv_results", cases, TARGET, True))
 
 
@@ -161,6 +207,11 @@ def test_from_the_dsl_to_a_module_that_runs():
     ("change", "message"),
     [
         ({"kernel": "hopper_2d_float16_1x1x1_c1"}, "this module must have the kernel 'hopper_2d_float16_1x1x1_c1' for"),
+        ({"slices": 2}, "the result of .* must have 6 axes; got shape"),
+        ({"slices": 0}, "the field 'slices' of .* must be a number of 1 to 65535; got '0'"),
+        ({"slices": 2, "parts": (3,), "result": "float32"}, "in 2 parts must have a result of so many and no steps; got shape .3, 1, 1, 6, 6, 16. and 0 steps"),
+        ({"slices": 2, "parts": (2,)}, "parts of a sum of float32"),
+        ({"slices": 2, "parts": (2,), "result": "float32"}, "must run .*; got: the kernel is of another kind"),
         ({"strides": (2, 2)}, "the result of .* must have 3 points along spatial axis 0; got 6"),
         ({"strides": (1, 1, 1)}, "must have 6 axes; got shape"),
         ({"upper": (1,)}, "the field 'upper' of .* must have 2 numbers; got 1"),

@@ -20,15 +20,22 @@ def every_kernel() -> list[Kernel]:
     """Return each tile of each template once; types and ranks by turns."""
     target = parse_target("cuda -arch=sm_90")
     large = ConvSpec.of((32, 512, 16, 16), (512, 512, 1, 1), dtype="float16")
-    settings = knob_space(ALGORITHM, Problem(large), target)
-    return [
+    whole = [
         kernel_of((2, 3)[i % 2], ("float16", "bfloat16")[i // 2 % 2], k).with_bias(("", "float32")[i % 3 == 1])
-        for i, k in enumerate(settings)
+        for i, k in enumerate(knob_space(ALGORITHM, Problem(large), target))
     ]  # fmt: skip
+    small = ConvSpec.of((1, 2048, 7, 7), (512, 2048, 1, 1), dtype="float16")
+    parts = {
+        kernel_of(rank, dtype, k)
+        for k in knob_space(ALGORITHM, Problem(small), target)
+        for rank, dtype in ((2, "float16"), (3, "bfloat16"))
+        if k["split"] > 1
+    }
+    return [*whole, *sorted(parts, key=lambda k: k.name)]
 
 
 def test_there_is_one_of_each_tile():
-    assert len(every_kernel()) == 14
+    assert len(every_kernel()) == 14 + 4
 
 
 @pytest.mark.parametrize("kernel", every_kernel(), ids=lambda k: k.name)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 
 from convc.errors import ToolchainError
 from convc.ir.epilogue import Step
@@ -28,12 +28,12 @@ from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras
 from convc.schedules.cuda import cudnn_settings
-from convc.schedules.cuda.any_op import schedule_block
+from convc.schedules.cuda.behind_call import schedule_behind
 from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.tf32 import ROUNDING
 from convc.schedules.layout import PLAIN, Halo, Layout
-from convc.schedules.library_call import CALL_BLOCK, library_call
+from convc.schedules.library_call import library_call
 from convc.schedules.plain_epilogue import plain_extras
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
@@ -251,18 +251,7 @@ def _description(problem: Problem, knobs: Knobs, fused: tuple[Step, ...]) -> Des
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the call as it is, and what follows it as one kernel."""
-    sch = s_tir.Schedule(func)
-    # A call alone is the function's whole body, with no root around it.
-    if func.body.block.name_hint != CALL_BLOCK:
-        root = sch.get_sblock("root")
-        results = {sch.get(b).name_hint for b in sch.get_output_blocks(root)}
-        for block in sch.get_child_blocks(root):
-            name = sch.get(block).name_hint
-            if name in results:
-                schedule_block(sch, block, target)
-            elif name != CALL_BLOCK:
-                sch.compute_inline(block)
-    return sch.mod["main"].with_attr(LIBRARY, "cudnn")
+    return schedule_behind(func, target).with_attr(LIBRARY, "cudnn")
 
 
 ALGORITHM = Cudnn()

@@ -4,7 +4,9 @@ THE ALGORITHM   implicit GEMM: M = points of the result, N = filters, K = taps a
                 hopper: patches copied by TMA, multiplied by wgmma; of one tap, a matrix product, cooperative or pingpong
                 ampere: patches gathered by cp.async, multiplied by mma.sync; sm 80 and later, all devices named by --sm
 WHEN            float16 and bfloat16 with float32 sums, 1-D to 3-D, any stride, dilation and pads; no groups, not transposed
-COST            one launch; up to a minute of nvcc for each kernel that this machine has not compiled before
+                few tiles: the sum is split, parts in float32 are added up by a kernel of ours with the epilogue
+COST            one launch, two and the parts' bytes where the sum is split
+                up to a minute of nvcc for each kernel that this machine has not compiled before
 ACCURACY        as `tensor_core`
 SOURCE          NVIDIA CUTLASS 4 (BSD): conv/collective/collective_builder.hpp, gemm/collective/collective_builder.hpp,
                 conv/kernel/default_conv2d_fprop_with_broadcast.h
@@ -15,6 +17,8 @@ copies, cuDNN's among them where channels are whole eights.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -26,13 +30,22 @@ from convc.ir.epilogue import Step
 from convc.ir.types import HALVES
 from convc.runtime.libraries.cutlass import CALL, FORMS, Description, require_cutlass
 from convc.schedules.algorithm import Operands, Problem
-from convc.schedules.blocked_epilogue import blocked_extras
+from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
+from convc.schedules.cuda.behind_call import schedule_behind
 from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.cutlass_objects import BIAS, KERNEL
-from convc.schedules.cuda.cutlass_tiles import EIGHT, kernel_cycles, kernel_of, refusal, tiles
+from convc.schedules.cuda.cutlass_tiles import (
+    EIGHT,
+    kernel_cycles,
+    kernel_of,
+    refusal,
+    sums_bytes,
+    tiles,
+)
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.library_call import library_call
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.properties import Properties, direct_error
 from convc.schedules.rank import raised, raised_weight
 from convc.target import Target
 
@@ -96,6 +109,11 @@ class Cutlass:
             return str(error)
         return ""
 
+    def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
+        """Return the direct method's, and the bytes of a split sum."""
+        spec = problem.spec
+        return Properties(spec.flops, sums_bytes(spec, knobs), direct_error(problem))
+
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return blocks of all channels."""
         spec = problem.spec
@@ -108,7 +126,7 @@ class Cutlass:
         return np.ascontiguousarray(np.moveaxis(raised_weight(padded), 1, -1))
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
-        """Return data, weight, extras..., result: one call."""
+        """Return data, weight, extras..., result: one call, and of a split sum what adds it up."""
         spec = raised(problem.spec)
         order = self.operands(problem, target, knobs)
         result = order.result.physical(spec.output)
@@ -118,7 +136,16 @@ class Cutlass:
         extras = blocked_extras(problem, 1, result[-1], result)
         text = str(_description(problem, knobs))
         operands = [x, w, *extras]
-        return [*operands, library_call(CALL, text, operands, result, spec.dtype)]
+        split = knobs["split"]
+        if split == 1:
+            return [*operands, library_call(CALL, text, operands, result, spec.dtype)]
+        parts = library_call(CALL, text, [x, w], (split, *result), "float32")
+
+        def sums(*i: Any) -> Any:
+            # Written out: a reduction would be a kernel of its own before the epilogue's.
+            return functools.reduce(operator.add, (parts(s, *i) for s in range(split)))
+
+        return [*operands, blocked_result(te.compute(result, sums, name="sums"), problem, extras)]
 
 
 def _eights(channels: int) -> int:
@@ -160,20 +187,23 @@ def _description(problem: Problem, knobs: Knobs) -> Description:
         spec.pads[spec.rank :],
         spec.strides,
         spec.dilations,
-        steps=tuple(":".join((s.name, *map(repr, s.arguments))) for s in problem.epilogue),
+        steps=()
+        if knobs["split"] > 1
+        else tuple(":".join((s.name, *map(repr, s.arguments))) for s in problem.epilogue),
+        slices=knobs["split"],
         spec=problem.key,
     )
 
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
-    """Return the call as it is; its attributes say which kernel the build must make."""
+    """Return the call as it is, what follows it as one kernel; its attributes say which kernel of CUTLASS the build must make."""
     data = func.params[0]
     kernel = kernel_of(len(data.ty.shape) - 3, str(data.dtype), knobs)
     attributes: dict[str, Any] = {LIBRARY: "cutlass", KERNEL: kernel.name}
     for index, parameter in enumerate(func.params):
-        if parameter.name == "bias":
+        if parameter.name == "bias" and not kernel.sums:
             attributes[BIAS] = index
-    return func.with_attr(attributes)
+    return schedule_behind(func, target).with_attr(attributes)
 
 
 ALGORITHM = Cutlass()

@@ -14,7 +14,7 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
 from convc.target import Gpu
 
-__all__ = ["EIGHT", "kernel_cycles", "kernel_of", "refusal", "tiles"]
+__all__ = ["EIGHT", "kernel_cycles", "kernel_of", "refusal", "sums_bytes", "tiles"]
 
 # Channels of 16 bytes: what TMA, cp.async and the epilogue's stores move at once.
 EIGHT: Final = 8
@@ -31,6 +31,15 @@ _TILES: Final[dict[str, tuple[tuple[int, int, int, int, int], ...]]] = {
     "hopper_pingpong": ((64, 128, 64, 1, 0), (64, 64, 64, 1, 0)),
     "ampere": ((128, 128, 32, 1, 4), (128, 64, 32, 1, 4), (64, 128, 32, 1, 4), (64, 64, 32, 1, 5)),
 }  # fmt: skip
+
+# Of sums in parts, where there are too few tiles for the device: small maps at small batches.
+_SUM_TILES: Final[dict[str, tuple[int, int, int, int, int]]] = {
+    "hopper_pingpong": (64, 128, 64, 1, 0), "ampere": (64, 64, 32, 1, 5),
+}  # fmt: skip
+_PARTS: Final = (2, 3, 4, 6, 8, 12, 16)
+# Steps that a part has at least, and how many numbers of parts are tried with a tile.
+_LEAST_STEPS: Final = 4
+_TRIED: Final = 2
 
 # Multiply-adds of half precision in a multiprocessor's clock: wgmma 4096 FLOP on 9.0; of mma.sync `Gpu` knows TF32's, half of them.
 _WGMMA: Final = 2048.0
@@ -53,7 +62,7 @@ def kernel_of(rank: int, dtype: str, knobs: Knobs) -> Kernel:
     """Return the kernel that knobs name, for 2 or 3 spatial axes and a bias of the data's type."""
     form = FORMS[knobs["form"]]
     tile = (knobs["pixels"], knobs["channels"], knobs["step"], knobs["cluster"], knobs["stages"])
-    return Kernel(form, 2 if form in _PRODUCTS else rank, dtype, *tile)
+    return Kernel(form, 2 if form in _PRODUCTS else rank, dtype, *tile, sums=knobs["split"] > 1)
 
 
 def refusal(form: str, spec: ConvSpec, gpu: Gpu) -> Unsupported | None:
@@ -128,7 +137,45 @@ def tiles(spec: ConvSpec, gpu: Gpu) -> Iterator[Knobs]:
                 "step": step,
                 "cluster": cluster,
                 "stages": stages,
+                "split": 1,
             }
+    yield from _in_parts(spec, gpu)
+
+
+def _in_parts(spec: ConvSpec, gpu: Gpu) -> Iterator[Knobs]:
+    """Yield the settings that share a sum out among blocks: the numbers of parts that fill the device best, for a tile of each kind."""
+    pixels, depth, channels = _product(spec)
+    for form, (m, n, step, cluster, stages) in _SUM_TILES.items():
+        if refusal(form, spec, gpu) is not None:
+            continue
+        blocks = -(-pixels // m) * -(-channels // n)
+        usable = [
+            parts
+            for parts in _PARTS
+            if blocks * parts <= gpu.sms
+            and _part_steps(spec, step, parts) >= _LEAST_STEPS
+            and parts <= -(-depth // step)
+            # A product's part is so many channels of every row, of which TMA reads whole eights.
+            and (form == "ampere" or depth % (parts * EIGHT) == 0)
+        ]
+        for parts in usable[-_TRIED:]:
+            yield {
+                "form": FORMS.index(form), "pixels": m, "channels": n, "step": step, "cluster": cluster, "stages": stages, "split": parts
+            }  # fmt: skip
+
+
+def _part_steps(spec: ConvSpec, step: int, parts: int) -> int:
+    """Return the steps of a part: its share of the channels of each tap, in whole steps."""
+    _, depth, _ = _product(spec)
+    share = -(-depth // parts)
+    return math.prod(spec.kernel) * -(-share // step)
+
+
+def sums_bytes(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return the bytes of a sum's parts, 0 where it is in one."""
+    pixels, _, channels = _product(spec)
+    split = knobs["split"]
+    return 4 * split * pixels * -(-channels // EIGHT) * EIGHT if split > 1 else 0
 
 
 def _product(spec: ConvSpec) -> tuple[int, int, int]:
@@ -142,14 +189,21 @@ def kernel_cycles(spec: ConvSpec, gpu: Gpu, knobs: Knobs) -> float:
 
     The numbers are of data sheets: none of these kernels ran on a device yet.
     """
-    pixels, depth, channels = _product(spec)
-    m, n = knobs["pixels"], knobs["channels"]
+    pixels, _, channels = _product(spec)
+    m, n, split = knobs["pixels"], knobs["channels"], knobs["split"]
     form = FORMS[knobs["form"]]
-    steps = math.prod(spec.kernel) * -(-depth // knobs["step"])
+    steps = _part_steps(spec, knobs["step"], split)
     rate = _WGMMA if form != "ampere" else 2.0 * gpu.tf32_macs
     rate *= _SHARE * (n / (n + _HALF)) * (m / (m + _HALF))
-    blocks = -(-pixels // m) * -(-channels // n)
+    blocks = split * -(-pixels // m) * -(-channels // n)
     # Ampere's blocks of 4 warps run two at a time, one's edges behind the other's products.
     edges = _EDGES if form == "hopper" else _EDGES / 2
     work = -(-blocks // gpu.sms) * (steps * m * n * knobs["step"] / rate + edges)
-    return max(work, memory_cycles(gpu, spec.nbytes)) + LAUNCH_SECONDS * gpu.clock_hz
+    # Parts are written and read once more by a kernel of ours.
+    moved = memory_cycles(gpu, 2 * sums_bytes(spec, knobs))
+    launches = 2 if split > 1 else 1
+    return (
+        max(work, memory_cycles(gpu, spec.nbytes))
+        + moved
+        + launches * LAUNCH_SECONDS * gpu.clock_hz
+    )

@@ -19,11 +19,12 @@ class Description:
         kernel: the name of a `Kernel` without its bias.
         lower, upper, strides, dilations: a number for each of 2 or 3 spatial axes; zeros before and behind the data.
         steps: what follows each sum: "bias", "add", then "relu" or "clip:LOW:HIGH".
+        slices: parts of the sum; above 1 the result has all of them, in float32, and there are no steps.
         spec: the convolution's name in messages.
 
     Example:
-        >>> print(Description("hopper_2d_float16_64x64x64_c1", (1, 1), (1, 1), (1, 1), (1, 1), ("bias", "relu"), "conv2d-f16"))
-        kernel=hopper_2d_float16_64x64x64_c1;lower=1,1;upper=1,1;strides=1,1;dilations=1,1;steps=bias,relu;spec=conv2d-f16
+        >>> print(Description("hopper_2d_float16_64x64x64_c1", (1, 1), (1, 1), (1, 1), (1, 1), ("bias", "relu"), spec="conv2d-f16"))
+        kernel=hopper_2d_float16_64x64x64_c1;lower=1,1;upper=1,1;strides=1,1;dilations=1,1;steps=bias,relu;slices=1;spec=conv2d-f16
     """
 
     kernel: str
@@ -32,6 +33,7 @@ class Description:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     steps: tuple[str, ...] = ()
+    slices: int = 1
     spec: str = ""
 
     def __str__(self) -> str:
@@ -39,5 +41,5 @@ class Description:
             name: ",".join(map(str, getattr(self, name)))
             for name in ("lower", "upper", "strides", "dilations")
         }
-        fields = {"kernel": self.kernel, **numbers, "steps": ",".join(self.steps), "spec": self.spec}  # fmt: skip
+        fields = {"kernel": self.kernel, **numbers, "steps": ",".join(self.steps), "slices": self.slices, "spec": self.spec}  # fmt: skip
         return ";".join(f"{name}={value}" for name, value in fields.items())

@@ -19,12 +19,20 @@ _HEADERS: Final = {
     "hopper_pingpong": "hopper_product.h",
     "ampere": "ampere.h",
 }
+# Those of sums in parts: Hopper's convolution of several taps has none.
+_SUMS: Final = {
+    "hopper_cooperative": "hopper_sums.h",
+    "hopper_pingpong": "hopper_sums.h",
+    "ampere": "ampere_sums.h",
+}
 _TYPES: Final = {
     "float16": "cutlass::half_t",
     "bfloat16": "cutlass::bfloat16_t",
     "float32": "float",
 }
-_NAME: Final = re.compile(r"(\w+)_(\d)d_(b?float16)_(\d+)x(\d+)x(\d+)_([cs])(\d+)(_wide_bias)?")
+_NAME: Final = re.compile(
+    r"(\w+)_(\d)d_(b?float16)_(\d+)x(\d+)x(\d+)_([cs])(\d+)(_wide_bias|_sums)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Kernel:
         cluster: blocks that share what they load of the filters.
         stages: steps in shared memory; 0: as many as fit.
         bias: its element type; `dtype` or float32.
+        sums: whether it writes parts of sums in float32, of which a call says the number, and nothing behind them.
     """
 
     form: str
@@ -50,6 +59,7 @@ class Kernel:
     cluster: int = 1
     stages: int = 0
     bias: str = ""
+    sums: bool = False
 
     def with_bias(self, dtype: str) -> Kernel:
         """Return the same kernel for a bias of another type."""
@@ -64,8 +74,8 @@ class Kernel:
             'hopper_2d_float16_128x128x64_c1_wide_bias'
         """
         tail = f"s{self.stages}" if self.stages else f"c{self.cluster}"
-        wide = "_wide_bias" if self.bias == "float32" else ""
-        return f"{self.form}_{self.rank}d_{self.dtype}_{self.pixels}x{self.channels}x{self.step}_{tail}{wide}"
+        kind = "_sums" if self.sums else "_wide_bias" if self.bias == "float32" else ""
+        return f"{self.form}_{self.rank}d_{self.dtype}_{self.pixels}x{self.channels}x{self.step}_{tail}{kind}"
 
     @staticmethod
     def parse(name: str) -> Kernel:
@@ -77,11 +87,13 @@ class Kernel:
         """
         found = _NAME.fullmatch(name)
         assert found, f"not a kernel's name: {name}"
-        form, rank, dtype, *tile, kind, number, wide = found.groups()
+        form, rank, dtype, *tile, kind, number, tail = found.groups()
         pixels, channels, step = map(int, tile)
         cluster, stages = (1, int(number)) if kind == "s" else (int(number), 0)
-        bias = "float32" if wide else ""
-        return Kernel(form, int(rank), dtype, pixels, channels, step, cluster, stages, bias)
+        bias = "float32" if tail == "_wide_bias" else ""
+        return Kernel(
+            form, int(rank), dtype, pixels, channels, step, cluster, stages, bias, tail == "_sums"
+        )
 
     @property
     def symbol(self) -> str:
@@ -99,17 +111,20 @@ class Kernel:
               return convc_cutlass::AmpereConvolution<3, cutlass::bfloat16_t, cutlass::bfloat16_t, 128, 64, 32, 4>::run(*call);
             }
         """
-        types = f"{_TYPES[self.dtype]}, {_TYPES[self.bias or self.dtype]}"
+        types = _TYPES[self.dtype]
+        if not self.sums:
+            types += f", {_TYPES[self.bias or self.dtype]}"
+        what, table = ("Sums", _SUMS) if self.sums else ("", _HEADERS)
         tile = f"{self.pixels}, {self.channels}, {self.step}"
         if self.form == "ampere":
-            instance = f"AmpereConvolution<{self.rank}, {types}, {tile}, {self.stages}>"
+            instance = f"Ampere{what or 'Convolution'}<{self.rank}, {types}, {tile}, {self.stages}>"
         elif self.form == "hopper":
             instance = f"HopperConvolution<{self.rank}, {types}, {tile}, {self.cluster}>"
         else:
             order = self.form.removeprefix("hopper_").capitalize()
-            instance = f"HopperProduct<{types}, {tile}, {self.cluster}, convc_cutlass::{order}>"
+            instance = f"Hopper{what or 'Product'}<{types}, {tile}, {self.cluster}, convc_cutlass::{order}>"
         return (
-            f'#include "{_HEADERS[self.form]}"\n'
+            f'#include "{table[self.form]}"\n'
             f'extern "C" const char* {self.symbol}(const ConvcCutlassCall* call) {{\n'
             f"  return convc_cutlass::{instance}::run(*call);\n"
             "}\n"

@@ -65,21 +65,56 @@ struct Bounded {
   }
 };
 
-// A convolution of 2 or 3 spatial axes. M: points of the result, N: filters, K: channels of one tap.
-template <int Rank, class Element, class Bias, int M, int N, int K, int Stages>
-struct AmpereConvolution {
-  static constexpr int EIGHT = 8;  // elements of 16 bytes: one cp.async
+// A convolution of 2 or 3 spatial axes: its problem and tensors as CUTLASS has them.
+template <int Rank, class Element>
+struct AmpereGeometry {
   using Layout = std::conditional_t<Rank == 2, cutlass::layout::TensorNHWC, cutlass::layout::TensorNDHWC>;
+
+  static auto problem(const ConvcCutlassCall& c) {
+    const auto mode = cutlass::conv::Mode::kCrossCorrelation;
+    // The pads behind the image are what the result's extents leave over.
+    if constexpr (Rank == 2) {
+      return cutlass::conv::Conv2dProblemSize(c.samples, c.data[0], c.data[1], c.channels, c.filters, c.taps[0], c.taps[1], c.result[0], c.result[1], c.lower[0], c.lower[1], c.strides[0], c.strides[1],
+                                              c.dilations[0], c.dilations[1], mode, c.slices);
+    } else {
+      return cutlass::conv::Conv3dProblemSize(c.samples, c.data[0], c.data[1], c.data[2], c.channels, c.filters, c.taps[0], c.taps[1], c.taps[2], c.result[0], c.result[1], c.result[2], c.lower[0],
+                                              c.lower[1], c.lower[2], c.strides[0], c.strides[1], c.strides[2], c.dilations[0], c.dilations[1], c.dilations[2], mode, c.slices);
+    }
+  }
+
+  template <class Stored = Element>
+  static auto reference(const void* memory, const int32_t (&space)[3], int32_t channels, int32_t samples) {
+    auto* pointer = static_cast<Stored*>(const_cast<void*>(memory));
+    if constexpr (Rank == 2) {
+      return cutlass::TensorRef<Stored, Layout>(pointer, Layout::packed({samples, space[0], space[1], channels}));
+    } else {
+      return cutlass::TensorRef<Stored, Layout>(pointer, Layout::packed({samples, space[0], space[1], space[2], channels}));
+    }
+  }
+};
+
+// A block's tile: M points of the result, N filters, K channels of one tap.
+template <int M, int N, int K>
+struct AmpereTile {
   using Block = cutlass::gemm::GemmShape<M, N, K>;
   using Warp = cutlass::gemm::GemmShape<(M > 128 ? M / 4 : M / 2), N / 2, K>;
   using Instruction = cutlass::gemm::GemmShape<16, 8, 16>;
   using Swizzle = cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<4>;
+};
+
+template <int Rank, class Element, class Bias, int M, int N, int K, int Stages>
+struct AmpereConvolution {
+  static constexpr int EIGHT = 8;  // elements of 16 bytes: one cp.async
+  using Geometry = AmpereGeometry<Rank, Element>;
+  using Layout = typename Geometry::Layout;
+  using Tile = AmpereTile<M, N, K>;
   using Step = Bounded<Element, Bias, EIGHT>;
 
   template <template <class, class, class, class, class, class, class, class, class, class, class, class, class, class, int, class, cutlass::conv::IteratorAlgorithm, cutlass::conv::StrideSupport, int, int>
             class Default>
-  using Made = typename Default<Element, Layout, Element, Layout, Element, Layout, float, cutlass::arch::OpClassTensorOp, cutlass::arch::Sm80, Block, Warp, Instruction, Step, Swizzle, Stages,
-                                cutlass::arch::OpMultiplyAdd, cutlass::conv::IteratorAlgorithm::kOptimized, cutlass::conv::StrideSupport::kStrided, EIGHT, EIGHT>::Kernel;
+  using Made = typename Default<Element, Layout, Element, Layout, Element, Layout, float, cutlass::arch::OpClassTensorOp, cutlass::arch::Sm80, typename Tile::Block, typename Tile::Warp,
+                                typename Tile::Instruction, Step, typename Tile::Swizzle, Stages, cutlass::arch::OpMultiplyAdd, cutlass::conv::IteratorAlgorithm::kOptimized,
+                                cutlass::conv::StrideSupport::kStrided, EIGHT, EIGHT>::Kernel;
 
   static auto chosen() {
     if constexpr (Rank == 2) {
@@ -92,30 +127,11 @@ struct AmpereConvolution {
   using Device = cutlass::conv::device::ImplicitGemmConvolution<Kernel>;
 
   static const char* run(const ConvcCutlassCall& c) {
-    const auto mode = cutlass::conv::Mode::kCrossCorrelation;
-    // The pads behind the image are what the result's extents leave over.
-    const auto problem = [&] {
-      if constexpr (Rank == 2) {
-        return cutlass::conv::Conv2dProblemSize(c.samples, c.data[0], c.data[1], c.channels, c.filters, c.taps[0], c.taps[1], c.result[0], c.result[1], c.lower[0], c.lower[1], c.strides[0],
-                                                c.strides[1], c.dilations[0], c.dilations[1], mode);
-      } else {
-        return cutlass::conv::Conv3dProblemSize(c.samples, c.data[0], c.data[1], c.data[2], c.channels, c.filters, c.taps[0], c.taps[1], c.taps[2], c.result[0], c.result[1], c.result[2], c.lower[0],
-                                                c.lower[1], c.lower[2], c.strides[0], c.strides[1], c.strides[2], c.dilations[0], c.dilations[1], c.dilations[2], mode);
-      }
-    }();
-    const auto reference = [&](const void* memory, const int32_t(&space)[3], int32_t channels, int32_t samples) {
-      auto* pointer = static_cast<Element*>(const_cast<void*>(memory));
-      if constexpr (Rank == 2) {
-        return cutlass::TensorRef<Element, Layout>(pointer, Layout::packed({samples, space[0], space[1], channels}));
-      } else {
-        return cutlass::TensorRef<Element, Layout>(pointer, Layout::packed({samples, space[0], space[1], space[2], channels}));
-      }
-    };
-    const auto y = reference(c.y, c.result, c.filters, c.samples);
-    typename Device::Arguments arguments{problem,
-                                         reference(c.x, c.data, c.channels, c.samples),
-                                         reference(c.w, c.taps, c.channels, c.filters),
-                                         c.residual ? reference(c.residual, c.result, c.filters, c.samples) : y,
+    const auto y = Geometry::reference(c.y, c.result, c.filters, c.samples);
+    typename Device::Arguments arguments{Geometry::problem(c),
+                                         Geometry::reference(c.x, c.data, c.channels, c.samples),
+                                         Geometry::reference(c.w, c.taps, c.channels, c.filters),
+                                         c.residual ? Geometry::reference(c.residual, c.result, c.filters, c.samples) : y,
                                          y,
                                          {c.low, c.high, c.residual != nullptr},
                                          cutlass::conv::SplitKMode::kSerial,

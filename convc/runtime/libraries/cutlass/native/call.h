@@ -15,8 +15,9 @@ struct ConvcCutlassCall {
   const void* w;         // (filters, taps..., channels)
   const void* bias;      // (filters,), or null
   const void* residual;  // like y, added to the sums, or null
-  void* y;               // (samples, result..., filters)
+  void* y;               // (samples, result..., filters); of a sum in parts (slices, samples, result..., filters), in float32
   float low, high;       // what y is bounded by, infinite where it is not
+  int32_t slices;        // parts of the sum, which another kernel adds up: above 1 there is no bias, residual or bound
   int32_t device;
   void* stream;
 };

@@ -20,6 +20,18 @@ struct Pingpong {
   using Ending = cutlass::epilogue::TmaWarpSpecialized;
 };
 
+// Puts the rows of a matrix product into m, the points of the result; returns why the call is none, or null.
+inline const char* points_of(const ConvcCutlassCall& call, int& m) {
+  int64_t points = call.samples;
+  for (int axis = 0; axis < call.rank; ++axis) {
+    if (call.taps[axis] != 1 || call.strides[axis] != 1 || call.lower[axis] || call.upper[axis]) return "a matrix product takes filters of one tap, stride 1, no pads";
+    points *= call.data[axis];
+  }
+  if (points > std::numeric_limits<int32_t>::max()) return "a matrix product takes less than 2^31 points";
+  m = static_cast<int>(points);
+  return nullptr;
+}
+
 // A filter of one tap and stride 1 without pads: a matrix product of (points, channels) and (filters, channels).
 template <class Element, class Bias, int M, int N, int K, int ClusterM, class Schedule>
 struct HopperProduct {
@@ -34,13 +46,9 @@ struct HopperProduct {
   using Device = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
   static const char* run(const ConvcCutlassCall& call) {
-    int64_t points = call.samples;
-    for (int axis = 0; axis < call.rank; ++axis) {
-      if (call.taps[axis] != 1 || call.strides[axis] != 1 || call.lower[axis] || call.upper[axis]) return "a matrix product takes filters of one tap, stride 1, no pads";
-      points *= call.data[axis];
-    }
-    if (points > std::numeric_limits<int32_t>::max()) return "a matrix product takes less than 2^31 points";
-    const int m = static_cast<int>(points), n = call.filters, k = call.channels;
+    int m = 0;
+    if (const char* problem = points_of(call, m)) return problem;
+    const int n = call.filters, k = call.channels;
     typename Device::Arguments arguments{cutlass::gemm::GemmUniversalMode::kGemm, {m, n, k, 1},
                                          {static_cast<const Element*>(call.x), {k, cute::_1{}, 0}, static_cast<const Element*>(call.w), {k, cute::_1{}, 0}},
                                          {{}, static_cast<const Element*>(call.residual ? call.residual : call.y), {n, cute::_1{}, 0}, static_cast<Element*>(call.y), {n, cute::_1{}, 0}}};

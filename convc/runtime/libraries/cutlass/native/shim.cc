@@ -58,15 +58,22 @@ struct Call {
     // An image is one block of all its channels: (N, 1, spatial..., C).
     check(x, "data", n.rank + 3, spec);
     check(w, "the weight", n.rank + 2, spec);
-    check(y, "the result", n.rank + 3, spec);
-    if (!is_half(x) || w.dtype.code != x.dtype.code || y.dtype.code != x.dtype.code || w.dtype.bits != 16 || y.dtype.bits != 16) {
-      CONVC_THROW(TypeError) << "a CUTLASS call must have data, weight and result of float16 or of bfloat16; got others for " << spec << ".";
+    // Parts of a sum lie one behind the other: (parts, N, 1, spatial..., C).
+    n.slices = parts_of(d);
+    const int front = n.slices > 1;
+    check(y, "the result", n.rank + 3 + front, spec);
+    const bool sums = y.dtype.code == kDLFloat && y.dtype.bits == 32 && y.dtype.lanes == 1;
+    if (!is_half(x) || w.dtype.code != x.dtype.code || w.dtype.bits != 16 || !(front ? sums : is_half(y) && y.dtype.code == x.dtype.code)) {
+      CONVC_THROW(TypeError) << "a CUTLASS call must have data, weight and result of float16 or of bfloat16, parts of a sum of float32; got others for " << spec << ".";
+    }
+    if (front && (!steps.empty() || y.shape[0] != n.slices)) {
+      CONVC_THROW(ValueError) << "a sum of " << spec << " in " << n.slices << " parts must have a result of so many and no steps; got shape " << shape_of(y) << " and " << steps.size() << " steps.";
     }
     const int last = n.rank + 2;
     n.samples = extent(x, 0);
     n.channels = extent(x, last);
-    n.filters = extent(y, last);
-    if (x.shape[1] != 1 || y.shape[1] != 1 || y.shape[0] != x.shape[0] || w.shape[0] != y.shape[last] || w.shape[last - 1] != x.shape[last] || n.channels % EIGHT || n.filters % EIGHT) {
+    n.filters = extent(y, last + front);
+    if (x.shape[1] != 1 || y.shape[1 + front] != 1 || y.shape[front] != x.shape[0] || w.shape[0] != y.shape[last + front] || w.shape[last - 1] != x.shape[last] || n.channels % EIGHT || n.filters % EIGHT) {
       CONVC_THROW(ValueError) << "shapes of " << spec << " must agree, in whole eights of channels; got data " << shape_of(x) << ", weight " << shape_of(w) << ", result " << shape_of(y) << ".";
     }
     fill(n.lower, d, "lower");
@@ -76,7 +83,7 @@ struct Call {
     for (int axis = 0; axis < n.rank; ++axis) {
       n.data[axis] = extent(x, axis + 2);
       n.taps[axis] = extent(w, axis + 1);
-      n.result[axis] = extent(y, axis + 2);
+      n.result[axis] = extent(y, axis + 2 + front);
       const int64_t reach = int64_t(n.dilations[axis]) * (n.taps[axis] - 1) + 1;
       const int64_t results = (n.data[axis] + n.lower[axis] + n.upper[axis] - reach) / n.strides[axis] + 1;
       if (results != n.result[axis]) CONVC_THROW(ValueError) << "the result of " << spec << " must have " << results << " points along spatial axis " << axis << "; got " << n.result[axis] << ".";
@@ -94,6 +101,12 @@ struct Call {
 
  private:
   static bool is_half(const DLTensor& t) { return t.dtype.lanes == 1 && t.dtype.bits == 16 && (t.dtype.code == kDLFloat || t.dtype.code == kDLBfloat); }
+
+  int32_t parts_of(const Description& d) const {
+    const std::vector<int64_t> values = d.integers("slices");
+    if (values.size() != 1 || values[0] < 1 || values[0] > std::numeric_limits<uint16_t>::max()) CONVC_THROW(ValueError) << "the field 'slices' of " << spec << " must be a number of 1 to 65535; got '" << d.text("slices") << "'.";
+    return static_cast<int32_t>(values[0]);
+  }
 
   int32_t extent(const DLTensor& tensor, int axis) const {
     const int64_t value = tensor.shape[axis];

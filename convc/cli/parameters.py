@@ -65,11 +65,15 @@ ThreadsOption = Annotated[
     typer.Option("--threads", min=1, help="Threads to use; default: as many as this process may.", show_default=False),
 ]  # fmt: skip
 AlgoOption = Annotated[
-    str, typer.Option("--algo", help="Algorithm for every convolution, or `auto`.")
+    str,
+    typer.Option(
+        "--algo",
+        help="Algorithm for every convolution, or `auto`; cudnn:WAY says how cuDNN chooses.",
+    ),
 ]
 AlgoForOption = Annotated[
     list[str] | None,
-    typer.Option("--algo-for", metavar="NODE=ALGO", help="Algorithm for the layers whose name matches a glob; repeatable.", show_default=False),
+    typer.Option("--algo-for", metavar="NODE=ALGO", help="Algorithm for the layers whose name matches a glob; repeatable. cudnn:WAY says how cuDNN chooses (docs/cudnn.md).", show_default=False),
 ]  # fmt: skip
 AreaOption = Annotated[list[str] | None, typer.Option("--area", metavar="HxW", help="Largest height and width to make code for, where --shape leaves them open; repeatable. A run takes the smallest that holds it. Default: the largest, and its half.", show_default=False)]  # fmt: skip
 BatchSizeOption = Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Number of samples to make code for, where the model has a symbolic batch; repeatable. Any number runs, split into these. Default: 8 and 1; of `N=1..64` in --shape the ends, and 8.", show_default=False)]  # fmt: skip

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from convc.schedules.packing import Packing
     from convc.schedules.weight_gradients import WeightGradient
 
-__all__ = ["Backend", "Dense", "Progress", "Schedule", "backend_of"]
+__all__ = ["Backend", "Dense", "Progress", "Schedule", "backend_of", "is_known_somewhere"]
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 Schedule: TypeAlias = "Callable[[tirx.PrimFunc, Knobs, Target], tirx.PrimFunc]"
@@ -123,6 +123,12 @@ def backend_of(target: Target) -> Backend:
     if target.kind not in _FOLDERS:
         raise unknown_name("target kind", target.kind, _FOLDERS)
     return _module(target.kind).BACKEND
+
+
+def is_known_somewhere(algorithm: str) -> bool:
+    """Whether any kind of target has an algorithm of this name: a model may ask for what only some of its targets have."""
+    kinds = (_module(kind).BACKEND for kind in _FOLDERS)
+    return any(row.name == algorithm for backend in kinds for row in backend.algorithms)
 
 
 @cache

@@ -11,8 +11,8 @@ from convc.errors import UnsupportedConvError
 from convc.ir.graph import Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
 from convc.schedules.backend import backend_of
-from convc.schedules.library_algorithm import OnRequest, Refusable
-from convc.schedules.offers import Offers, admissible
+from convc.schedules.library_algorithm import OnRequest, Refusable, Ways, way_of
+from convc.schedules.offers import Offer, Offers, admissible
 from convc.schedules.plan import Choice
 from convc.schedules.policy import PREFERENCE, THE_POLICY, Policy
 from convc.target import Target
@@ -58,6 +58,15 @@ def asked_for(name: str, algo: str, pins: Mapping[str, str], policy: Policy) -> 
     return asked
 
 
+def _in_way(offers: list[Offer], way: str, target: Target) -> list[Offer]:
+    """Return the offers of an algorithm, or the one that chooses in the way that is asked for."""
+    best = min(offers, key=lambda o: o.seconds)
+    row = backend_of(target).algorithm(best.algorithm)
+    if not way or not isinstance(row, Ways):
+        return offers
+    return [replace(best, knobs=row.in_way(best.knobs, way), source="estimate", reason="estimate")]
+
+
 class Chooser:
     """One layer: the offers that its pins and the policy leave, and the choice among them."""
 
@@ -69,12 +78,15 @@ class Chooser:
         pins: Mapping[str, str],
         policy: Policy,
         tuned: bool,
+        target: Target,
     ) -> None:
         self.made, self.node, self.tuned, self.policy = made, node, tuned, policy
         self.pinned, self.refusals = "", []
+        self.behind: tuple[str, ...] = ()  # what the author asks for next
         usable = [row.algorithm for row in made.candidates if row.applies]
         pattern = next((p for p in pins if matches(node.name, p)), None)
-        wanted = pins[pattern] if pattern is not None else algo
+        named = pins[pattern] if pattern is not None else algo
+        wanted, way = way_of(named)
         if wanted != AUTO and (pattern is not None or made.takes(wanted)):
             if not made.takes(wanted):
                 raise UnsupportedConvError(
@@ -83,12 +95,14 @@ class Chooser:
                 )
             by = f"--algo-for {pattern}" if pattern is not None else f"--algo {algo}"
             self.pinned = f"pinned by {by}"
-            self.offers = made.by(wanted)
+            self.offers = _in_way(made.by(wanted), way, target)
             return
-        for name in wishes(node):
+        asked = [way_of(wish) for wish in wishes(node)]
+        for i, (name, way) in enumerate(asked):
             if made.takes(name):
                 self.pinned = "; ".join(["asked for by the model", *self.refusals])
-                self.offers = made.by(name)
+                self.offers = _in_way(made.by(name), way, target)
+                self.behind = tuple(next_name for next_name, _ in asked[i + 1 :])
                 return
             self.refusals.append(f"{name} asked for, but {made.refusal(name)}")
         offers = admissible(made, policy)
@@ -109,16 +123,23 @@ class Chooser:
         self.offers = preferred or offers
 
     def otherwise(self, index: int, target: Target) -> Choice | None:
-        """Return convc's own algorithm beside a library's, which a device may refuse; None where somebody insists on the library."""
+        """Return convc's own algorithm beside a library's, which a device may refuse; None where somebody insists on the library.
+
+        The author of a model who asks for another one behind the library's gets that.
+        """
         backend, name = backend_of(target), self.offers[index].algorithm
-        if self.pinned or not self.policy.fallback or not isinstance(backend.algorithm(name), Refusable):  # fmt: skip
+        if not self.policy.fallback or not isinstance(backend.algorithm(name), Refusable):
             return None
         applies = {row.algorithm for row in self.made.candidates if row.applies}
         own = [o for o in self.made.offers if o.algorithm in applies and not isinstance(backend.algorithm(o.algorithm), OnRequest)]  # fmt: skip
+        why = ""
+        if self.pinned:
+            wish = next((w for w in self.behind if any(o.algorithm == w for o in own)), "")
+            own, why = [o for o in own if o.algorithm == wish], "asked for by the model behind it"
         best = min(own, key=lambda o: (not o.measured, o.seconds), default=None)
         if best is None:
             return None
-        reason = f"for devices whose {name} refuses the layer; {best.reason}"
+        reason = f"for devices whose {name} refuses the layer; {why or best.reason}"
         return Choice(best.algorithm, best.knobs, reason, source=best.source)
 
     def measured(self, index: int) -> float | None:

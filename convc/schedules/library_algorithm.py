@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from convc.errors import unknown_name
 from convc.schedules.algorithm import Algorithm, Problem
+from convc.schedules.backend import Backend
 from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NarrowBias", "OnRequest", "Refusable", "Settles", "are_knobs_of"]
+__all__ = ["NarrowBias", "OnRequest", "Refusable", "Settles", "Ways", "are_knobs_of", "check_name", "way_of"]  # fmt: skip
 
 
 @runtime_checkable
@@ -35,6 +37,46 @@ class Refusable(Protocol):
     """
 
     refusable: bool
+
+
+@runtime_checkable
+class Ways(Protocol):
+    """An algorithm of a library's that chooses among its own in several ways, asked for behind a colon: "cudnn:winograd".
+
+    Attributes:
+        ways: their names.
+    """
+
+    ways: tuple[str, ...]
+
+    def in_way(self, knobs: Knobs, way: str) -> Knobs:
+        """Return the knobs that choose in one of the ways."""
+        ...
+
+
+def way_of(name: str) -> tuple[str, str]:
+    """Return an algorithm's own name, and the way that is asked for.
+
+    Example:
+        >>> way_of("cudnn:winograd"), way_of("direct")
+        (('cudnn', 'winograd'), ('direct', ''))
+    """
+    own, _, way = name.partition(":")
+    return own, way
+
+
+def check_name(name: str, backend: Backend) -> None:
+    """Check that a backend has an algorithm, and that it has the way that is asked for.
+
+    Raises:
+        UnknownNameError: if not; says what there is.
+    """
+    own, way = way_of(name)
+    row = backend.algorithm(own)
+    if way and not isinstance(row, Ways):
+        raise unknown_name("algorithm", name, [r.name for r in backend.algorithms])
+    if isinstance(row, Ways) and way and way not in row.ways:
+        raise unknown_name(f"way of {own}", way, row.ways)
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ and the ratio of measured to estimated time, algorithm by algorithm); the cost m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convc.errors import unknown_name
@@ -15,12 +15,13 @@ from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
-from convc.schedules.backend import Backend, backend_of
+from convc.schedules.backend import Backend, backend_of, is_known_somewhere
 from convc.schedules.chain_kinds import chain_names
 from convc.schedules.chains import Alone, chains_of
 from convc.schedules.chooser import AUTO, Chooser, asked_for, matches, named_algorithms, wishes
 from convc.schedules.dual import solved
 from convc.schedules.gated import gated_layers
+from convc.schedules.library_algorithm import check_name, way_of
 from convc.schedules.offers import Offer, Offers, offers_of
 from convc.schedules.op_choice import Asked, choose_op, has_choice
 from convc.schedules.plan import Candidate, Choice, Plan
@@ -37,7 +38,7 @@ from convc.target import Target
 
 __all__ = ["AUTO", "candidates", "is_convolution", "problem_for", "problem_of", "select"]
 
-# What a model may ask for that is no algorithm of this target.
+# What may be asked for where it is no algorithm of the target.
 _ELSEWHERE = ("cudnn", "cutlass")
 
 
@@ -106,16 +107,18 @@ def select(
             kind = "convolution" if len(named) == len(nodes) else "layer with a choice"
             raise unknown_name(kind, pattern, named)
     pinned = [a for p, a in pins.items() if any(matches(n.name, p) for n in nodes)]
-    for name in (algo, *pinned, *(w for n in nodes for w in wishes(n))):
-        if name not in (AUTO, *_ELSEWHERE):
-            backend.algorithm(name)
+    wished = [w for n in nodes for w in wishes(n) if not _is_elsewhere(w, known_names)]
+    for name in (algo, *pinned, *wished):
+        own, _ = way_of(name)
+        if own in known_names or own not in (AUTO, *_ELSEWHERE):
+            check_name(name, backend)
     made: dict[Problem, Offers] = {}
     choosers = {}
     for node in nodes:
         problem = problem_of(graph, node)
         if problem not in made:
             made[problem] = offers_of(problem, target, policy, known)
-        choosers[node.name] = Chooser(node, made[problem], algo, pins, policy, bool(known))
+        choosers[node.name] = Chooser(node, made[problem], algo, pins, policy, bool(known), target)
     options = {
         name: [_option(chooser, offer, backend, target) for offer in chooser.offers]
         for name, chooser in choosers.items()
@@ -162,16 +165,22 @@ def select(
     )  # fmt: skip
 
 
+def _is_elsewhere(wish: str, here: Sequence[str]) -> bool:
+    """Whether a model's author asks for what is another target's."""
+    name, _ = way_of(wish)
+    return name not in here and (name in _ELSEWHERE or is_known_somewhere(name))
+
+
 def _asked(graph: Graph, node: Node, algo: str, pins: Mapping[str, str]) -> Asked:
     """Return what pins say about an op: those that match it and no convolution must be obeyed."""
     names = [n.name for n in graph.nodes if is_convolution(n)]
-    wishes = {} if algo == AUTO else {algo: f"--algo {algo}"}
+    wishes = {} if algo == AUTO else {way_of(algo)[0]: f"--algo {algo}"}
     for pattern, algorithm in pins.items():
         if matches(node.name, pattern) and algorithm != AUTO:
             by = f"--algo-for {pattern}"
             if not any(matches(name, pattern) for name in names):
                 return Asked((algorithm, by))
-            wishes.setdefault(algorithm, by)
+            wishes.setdefault(way_of(algorithm)[0], by)
     return Asked(wishes=wishes)
 
 

@@ -17,6 +17,7 @@ from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
+from convc.schedules.library_algorithm import Ways, way_of
 from convc.schedules.plan import Candidate, Choice, Knobs, Unsupported
 from convc.schedules.policy import PREFERENCE, THE_POLICY, Policy
 from convc.target import Target
@@ -134,9 +135,9 @@ def choose_weight_gradient(
     loops = backend.seconds(backend.sum_cycles(math.prod(spec.weight), terms, target), target)
     rows.append(Candidate(PLAIN_LOOPS, "estimate", {}, loops))
     usable: Mapping[str, Candidate] = {r.algorithm: r for r in rows if r.seconds is not None}
-    if pinned and pinned not in usable:
-        weight_gradient_named(pinned, target)
-        why = next(r.reason for r in rows if r.algorithm == pinned)
+    if pinned and way_of(pinned)[0] not in usable:
+        weight_gradient_named(way_of(pinned)[0], target)
+        why = next(r.reason for r in rows if r.algorithm == way_of(pinned)[0])
         raise UnsupportedConvError(
             f"weight gradient '{pinned}' cannot compute '{name}': {why}. These can: {', '.join(usable)}."
         )
@@ -144,24 +145,27 @@ def choose_weight_gradient(
     own = [r for r in usable.values() if r.algorithm not in libraries]
     best = _preferred(own, policy)
     rivals = sorted((r for r in own if r is not best), key=lambda r: r.seconds or 0.0)
-    library = next((name for name in asked if name in libraries), "")
+    library = next((name for name in asked if way_of(name)[0] in libraries), "")
     otherwise = None
-    granted = next((wish for wish in wishes if wish in usable), "")
+    granted = next((wish for wish in wishes if way_of(wish)[0] in usable), "")
     refused = [
-        f"{wish} asked for, but {_refusal(wish, rows)}" for wish in wishes if wish not in usable
+        f"{wish} asked for, but {_refusal(wish, rows)}"
+        for wish in wishes
+        if way_of(wish)[0] not in usable
     ]
     if granted and not pinned:
-        best, reason = usable[granted], "; ".join(["asked for by the model", *refused])
+        best = _in_way(usable, granted, target)
+        reason = "; ".join(["asked for by the model", *refused])
     elif pinned:
-        best, reason = usable[pinned], f"pinned by {by}"
-    elif library in usable:
+        best, reason = _in_way(usable, pinned, target), f"pinned by {by}"
+    elif way_of(library)[0] in usable:
         if policy.fallback and asked[library] == THE_POLICY:
             otherwise = Choice(
                 best.algorithm,
                 best.knobs,
                 f"for devices whose {library} refuses it; {best.reason}",
             )
-        best, reason = usable[library], f"asked for by {asked[library]}"
+        best, reason = _in_way(usable, library, target), f"asked for by {asked[library]}"
     elif best.algorithm in (*policy.require, *policy.prefer):
         reason = f"asked for by {THE_POLICY}"
     elif rivals:
@@ -170,7 +174,7 @@ def choose_weight_gradient(
     else:
         others = "; ".join(f"{r.algorithm}: {r.reason}" for r in rows if r.seconds is None)
         reason = f"the only one that applies ({others})"
-    if library and library not in usable:
+    if library and way_of(library)[0] not in usable:
         refused.append(f"{library} asked for, but {_refusal(library, rows)}")
     if refused and not (pinned or granted):
         reason = "; ".join([*refused, reason])
@@ -185,6 +189,22 @@ def _over_the_limit(needed: int, policy: Policy) -> Unsupported | None:
     return Unsupported(f"workspace must be at most {limit} bytes; got {needed}")
 
 
+def _in_way(usable: Mapping[str, Candidate], name: str, target: Target) -> Candidate:
+    """Return a row of those, with knobs that choose in the way that is asked for.
+
+    Raises:
+        UnknownNameError: if it has no such way.
+    """
+    own, way = way_of(name)
+    if not way:
+        return usable[own]
+    row: object = weight_gradient_named(own, target)
+    known = row.ways if isinstance(row, Ways) else ()
+    if not isinstance(row, Ways) or way not in known:
+        raise unknown_name(f"way of {own}", way, known)
+    return replace(usable[own], knobs=row.in_way(usable[own].knobs, way))
+
+
 def _preferred(own: Sequence[Candidate], policy: Policy) -> Candidate:
     """Return the fastest of what the policy requires, if one of those is there, or prefers, if it is fast enough."""
     left = [r for r in own if r.algorithm in policy.require] or own
@@ -196,5 +216,5 @@ def _preferred(own: Sequence[Candidate], policy: Policy) -> Candidate:
 
 def _refusal(wish: str, rows: Sequence[Candidate]) -> str:
     """Return why what the model asks for is not to be had."""
-    reason = next((row.reason for row in rows if row.algorithm == wish), "")
+    reason = next((row.reason for row in rows if row.algorithm == way_of(wish)[0]), "")
     return reason or f"weight gradients have {', '.join(row.algorithm for row in rows)}"

@@ -26,20 +26,15 @@ __all__ = [
     "dnn_pool",
 ]
 
-# Theano's name -> the same mathematics among convc's algorithms; None leaves the choice free, as the guess_ and time_ policies do.
-ALGORITHMS: Final[dict[str, str | None]] = {
-    **dict.fromkeys(("small", "none", "large"), "im2col"),
-    **dict.fromkeys(("fft", "fft_tiling"), "fft"),
-    **dict.fromkeys(("winograd", "winograd_non_fused"), "winograd"),
-    **dict.fromkeys(
-        (
-            "deterministic",
-            "guess_once",
-            "guess_on_shape_change",
-            "time_once",
-            "time_on_shape_change",
-        )
-    ),
+# Theano's name -> the way in which cuDNN then chooses, and the same mathematics among convc's algorithms for where there is no cuDNN, or it
+# has none of those: "" leaves that choice free.
+ALGORITHMS: Final[dict[str, tuple[str, str]]] = {
+    **{name: (name, "im2col") for name in ("small", "none", "large")},
+    **{name: (name, "fft") for name in ("fft", "fft_tiling")},
+    **{name: (name, "winograd") for name in ("winograd", "winograd_non_fused")},
+    "deterministic": ("deterministic", ""),
+    **dict.fromkeys(("guess_once", "guess_on_shape_change"), ("heuristic", "")),
+    **dict.fromkeys(("time_once", "time_on_shape_change"), ("time", "")),
 }
 _HINTS: Final = ("forward", "forward!", "bprop inputs", "bprop weights")
 _POOL_MODES: Final = {
@@ -68,7 +63,7 @@ def convolution_of(
         raise unknown_name("conv_mode", conv_mode, ("conv", "cross"))
     if algo is not None and algo not in ALGORITHMS:
         raise unknown_name("algo", algo, ALGORITHMS)
-    wanted = ALGORITHMS[algo] if algo is not None else None
+    way, wanted = ALGORITHMS[algo] if algo is not None else ("", "")
     return Convolution(
         rank,
         border_mode,
@@ -78,7 +73,7 @@ def convolution_of(
         num_groups,
         False,
         precision,
-        "cudnn" if wanted is None else f"cudnn,{wanted}",
+        ",".join(filter(None, (f"cudnn:{way}" if way else "cudnn", wanted))),
         name,
     )
 
@@ -117,7 +112,7 @@ def dnn_conv(
         conv_mode: 'conv' (filters are flipped) or 'cross'.
         direction_hint: taken and not needed: the choice among equal computations is the tuner's.
         workmem: must be left out, as in Theano 1.0.
-        algo: a name from `ALGORITHMS`: which mathematics.
+        algo: a name from `ALGORITHMS`: how cuDNN chooses, and which mathematics where it has none of that kind.
         precision: element type of the sums, see `nnet.conv2d`.
         num_groups: groups of channels.
         name: of the result.
@@ -130,7 +125,7 @@ def dnn_conv(
         >>> from convc import dsl, nnet
         >>> y = nnet.dnn_conv(dsl.input("x", (1, 8, 9, 9)), np.ones((4, 8, 3, 3)), algo="winograd")
         >>> y.shape, y.node.attributes.algorithm
-        ((1, 4, 7, 7), 'cudnn,winograd')
+        ((1, 4, 7, 7), 'cudnn:winograd,winograd')
     """
     _checked_hints(direction_hint, workmem)
     return convolution_of(

@@ -58,6 +58,7 @@ class Cudnn:
     name = "cudnn"
     by_record = True
     refusable = True
+    ways = POLICIES
     build_seconds = 0.0  # no more than a kernel of convc's
     # With a float32 bias cuDNN 9.28 offers no engine for an H200 in half precision, channels first, and channels last only one that it
     # compiles where the module runs.
@@ -168,6 +169,16 @@ class Cudnn:
             return te.compute(sums.shape, biased, name="bias_add")
 
         return [x, w, *extras, apply_steps(y, rest, extras[inside:], bias)]
+
+    def in_way(self, knobs: Knobs, way: str) -> Knobs:
+        """Return the knobs with one of cuDNN's or Theano's names for how to choose, and no engine.
+
+        Example:
+            >>> ALGORITHM.in_way({"policy": 0, "engine": 45, "rank": 2, "setting_2": 5}, "small")
+            {'policy': 4, 'engine': -1, 'rank': 0}
+        """
+        own = {name: value for name, value in knobs.items() if not self.is_setting(name)}
+        return {**own, "policy": POLICIES.index(way), "engine": -1, "rank": 0}
 
     def settled(self, knobs: Knobs, words: str) -> Knobs:
         """Return the knobs that name the engine and its settings which cuDNN has taken, so that nothing is searched where a module runs.

@@ -14,7 +14,7 @@ from typing import Final
 from tvm import te
 
 from convc.ir.spec import ConvSpec
-from convc.runtime.libraries.cudnn import CALL, Description
+from convc.runtime.libraries.cudnn import CALL, POLICIES, Description
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda.cudnn import ALGORITHM, schedule
 from convc.schedules.layout import PLAIN, Halo, Layout
@@ -23,14 +23,17 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "schedule", "supports", "workspace"]  # fmt: skip
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "in_way", "knobs", "knobs_within", "operands", "schedule", "supports", "ways", "workspace"]  # fmt: skip
 
 NAME: Final = "cudnn"
 ON_REQUEST: Final = (
     "taken by a pin, or a policy that names it: a module with it needs cuDNN where it runs"
 )
 # The knobs of a convolution that a gradient has: it searches nothing, and its result is plain.
-_KNOBS: Final = ("strict", "deterministic", "workspace_mib")
+_KNOBS: Final = ("policy", "strict", "deterministic", "workspace_mib")
+
+# See `Ways`.
+ways: Final = POLICIES
 
 
 def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
@@ -59,6 +62,11 @@ def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
     if policy.workspace_limit is not None:
         found["workspace_mib"] = min(found["workspace_mib"], policy.workspace_limit >> 20)
     return found
+
+
+def in_way(knobs: Knobs, way: str) -> Knobs:
+    """Return the knobs with one of cuDNN's or Theano's names for how to choose."""
+    return {**knobs, "policy": POLICIES.index(way)}
 
 
 def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
@@ -91,6 +99,7 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
         spec.strides,
         spec.pads[: spec.rank],
         spec.dilations,
+        policy=POLICIES[knobs["policy"]],
         strict=bool(knobs["strict"]),
         deterministic=bool(knobs["deterministic"]),
         workspace=knobs["workspace_mib"] << 20,

@@ -65,7 +65,7 @@ def test_cudnn_ops_scale_and_add():
     for name in ("y", "dx", "dw"):
         np.testing.assert_allclose(found[name], found[f"{name}_function"], rtol=1e-13, atol=1e-13)
     (conv,) = (n for n in dsl.graph(nnet.GpuDnnConv("winograd")(x, w, g, desc)).nodes if n.op == "conv")  # fmt: skip
-    assert conv.attributes.algorithm == "cudnn,winograd"
+    assert conv.attributes.algorithm == "cudnn:winograd,winograd"
     with pytest.raises(ShapeError, match="output must have the result's shape"):
         nnet.GpuDnnConv()(x, w, x, desc)
     with pytest.raises(UnknownNameError, match="unknown conv_mode 'convolve'"):

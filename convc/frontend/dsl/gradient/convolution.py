@@ -30,7 +30,25 @@ def _forward(spec: ConvSpec, accumulate: str = "") -> ConvAttributes:
     )
 
 
-def _data_gradient(dy: Tensor, w: Tensor, spec: ConvSpec, accumulate: str = "") -> Tensor:
+# A library that a layer asks for computes its gradients, too, as Theano's cuDNN layers do. What names a mathematics, or a way to choose, is
+# not passed on: a gradient is another computation.
+_LIBRARIES: Final = ("cudnn",)
+
+
+def _inherited(algorithm: str) -> str:
+    """Return what the gradients of a layer ask for.
+
+    Example:
+        >>> _inherited("cudnn:small,im2col"), _inherited("winograd")
+        ('cudnn', '')
+    """
+    names = {name.partition(":")[0].strip() for name in algorithm.split(",")}
+    return ",".join(name for name in _LIBRARIES if name in names)
+
+
+def _data_gradient(
+    dy: Tensor, w: Tensor, spec: ConvSpec, accumulate: str = "", algorithm: str = ""
+) -> Tensor:
     """Return the gradient of a convolution's data, in the data's shape."""
     n = spec.rank
     # What the strides left unread behind the last window.
@@ -40,24 +58,32 @@ def _data_gradient(dy: Tensor, w: Tensor, spec: ConvSpec, accumulate: str = "") 
         for i in range(n)
     )
     attributes = ConvTransposeAttributes(
-        spec.strides, spec.pads, spec.dilations, spec.group, left, accumulate=accumulate
+        spec.strides,
+        spec.pads,
+        spec.dilations,
+        spec.group,
+        left,
+        accumulate=accumulate,
+        algorithm=algorithm,
     )
     return apply("conv_transpose", [dy, w], attributes)
 
 
-def _weight_gradient(x: Tensor, dy: Tensor, spec: ConvSpec, accumulate: str = "") -> Tensor:
+def _weight_gradient(
+    x: Tensor, dy: Tensor, spec: ConvSpec, accumulate: str = "", algorithm: str = ""
+) -> Tensor:
     attributes = ConvWeightGradAttributes(
-        spec.kernel, spec.strides, spec.pads, spec.dilations, spec.group, accumulate
+        spec.kernel, spec.strides, spec.pads, spec.dilations, spec.group, accumulate, algorithm
     )
     return apply("conv_weight_grad", [x, dy], attributes)
 
 
 def _conv(call: Call) -> Gradients:
     (x, w), a = call.operands, call.attributes
-    spec = conv_spec(x.node.type, w.node.type, a)
+    spec, asked = conv_spec(x.node.type, w.node.type, a), _inherited(a.algorithm)
     return [
-        _data_gradient(call.dy, w, spec, a.accumulate) if call.needed[0] else None,
-        _weight_gradient(x, call.dy, spec, a.accumulate) if call.needed[1] else None,
+        _data_gradient(call.dy, w, spec, a.accumulate, asked) if call.needed[0] else None,
+        _weight_gradient(x, call.dy, spec, a.accumulate, asked) if call.needed[1] else None,
     ]
 
 

@@ -97,7 +97,7 @@ _along_axis: Final = _off(lambda a: (a.axis,))
 _RULES: Final[dict[str, Rule]] = {
     **{name: _broadcast for name, op in OPS.items() if op.elementwise},
     **dict.fromkeys(("conv", "conv_transpose", "dense", "conv_local", "conv_local_data_grad", "conv_quantized"), _first),
-    **dict.fromkeys(("max_pool", "average_pool", "lrn", "sum_pool_grad"), _first),
+    **dict.fromkeys(("max_pool", "average_pool", "lrn", "sum_pool_grad", "group_norm"), _first),
     **dict.fromkeys(("max_pool_grad", "max_pool_select", "grid_sample", "deform_columns"), _together),
     **dict.fromkeys(("softmax", "log_softmax", "softmax_grad", "log_softmax_grad", "argmax", "topk", "running", "resample", "layer_norm"), _along_axis),
     **dict.fromkeys(("concat", "gather_elements", "scatter_elements"), _off(lambda a: (a.axis,), _together)),

@@ -13,6 +13,7 @@ from convc.ir.epilogue import apply_epilogue
 from convc.ir.ops import OPS
 from convc.ir.ops.conv import ConvAttributes, DenseAttributes
 from convc.ir.ops.elementwise import UNARY
+from convc.ir.ops.group_norm import GroupNormAttributes
 from convc.ir.ops.layer_norm import LayerNormAttributes
 from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
 from convc.ir.ops.pool import LRNAttributes
@@ -180,6 +181,10 @@ REFUSALS = [
     ("layer_norm", [t(2, 3)] + [t(1, 3)] * 2, LayerNormAttributes(2), ShapeError, "layer_norm axis must be in [0, 2); got 2 for f32[2,3]."),
     ("layer_norm", [t(2, 3), t(3), t(1, 3)], LayerNormAttributes(1), ShapeError, "layer_norm scale and bias must have the shape (1, 3) for f32[2,3] along axis 1, which must not be empty; got f32[3] and f32[1,3]."),
     ("layer_norm", [t(2, 3), t(1, 3), t(1, 3, dtype="float64")], LayerNormAttributes(1), DTypeError, "layer_norm operands must have one float type; got f32[2,3], f32[1,3], f64[1,3]."),
+    ("group_norm", [t(1, 6, 4), t(1, 6, 1), t(1, 6, 1)], GroupNormAttributes(4), ShapeError, "group_norm groups must divide the channels; got 4 for f32[1,6,4]."),
+    ("group_norm", [t(1, 6, 4), t(6), t(1, 6, 1)], GroupNormAttributes(2), ShapeError, "group_norm scale and bias must have the shape (1, 6, 1) for f32[1,6,4]; got f32[6] and f32[1,6,1]."),
+    ("group_norm", [t(1, 6), t(1, 6), t(1, 6)], GroupNormAttributes(2), ShapeError, "group_norm data must be (N, C, ...) with 1 to 3 axes behind, not empty; got f32[1,6]."),
+    ("group_norm", [t(1, 6, 4), t(1, 6, 1), t(1, 6, 1, dtype="float64")], GroupNormAttributes(2), DTypeError, "group_norm operands must have one float type; got f32[1,6,4], f32[1,6,1], f64[1,6,1]."),
     ("reshape", [t(2, 3)], ReshapeAttributes((4,)), ShapeError, "reshape must keep the element count 6 of f32[2,3]; got shape (4,)."),
     ("transpose", [t(2, 3)], TransposeAttributes((0, 0)), ShapeError, "transpose perm must order the axes of f32[2,3]; got (0, 0)."),
     ("concat", [t(2, 3)], ConcatAttributes(2), ShapeError, "concat axis must be in [0, 2); got 2."),

@@ -7,12 +7,14 @@ import pytest
 
 from convc.compiler import compile
 from convc.ir import Graph, GraphBuilder, TensorType
+from convc.ir.epilogue import Step
 from convc.ir.ops.gather import (
     REDUCTIONS,
     BatchAttributes,
     ScatterAttributes,
     ScatterNDAttributes,
 )
+from convc.ir.ops.group_norm import GroupNormAttributes
 from convc.ir.ops.layer_norm import LayerNormAttributes
 from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
 from convc.ir.ops.logic import (
@@ -76,6 +78,15 @@ LAYER_NORMS = [
     ((2, 5, 32), (1, 1, 32), 2), ((3, 40), (1, 40), 1), ((4, 7), (1, 7), 1), ((2, 12, 3, 5), (1, 12, 1, 1), 1), ((6, 9), (6, 1), 0), ((3, 1), (1, 1), 1),
 ]  # fmt: skip
 
+# Groups of several channels and of one, all channels; rows of several vectors, of a part of one, in several chunks; one axis, two, three.
+GROUP_NORMS = [
+    ((2, 12, 6, 32), 4, ()),
+    ((1, 5, 7, 3), 5, ("relu",)),
+    ((2, 6, 130, 96), 1, ("silu",)),
+    ((3, 8, 40), 2, ()),
+    ((1, 4, 3, 5, 16), 2, ("tanh",)),
+]
+
 CASES = [
     *((n, [whole(4, 5), whole(5)], None) for n in COMPARISONS),
     ("less", [i(-3, 3, 4, 5, dtype=np.int8), i(-3, 3, 4, 5, dtype=np.int8)], None),
@@ -116,6 +127,7 @@ CASES = [
     ("resample", [f(2, 3, 6, 7), i(0, 6, 9, 2, dtype=np.int32), f(9, 2)], ResampleAttributes(2)),
     ("resample", [f(2, 3, 6, 7), i(0, 7, 9, 12, dtype=np.int32), f(9, 12)], ResampleAttributes(3)),
     *(("layer_norm", [f(*s), f(*a), f(*a)], LayerNormAttributes(x)) for s, a, x in LAYER_NORMS),
+    *(("group_norm", [f(*s) + 3, f(*c), f(*c)], GroupNormAttributes(g, 1e-3, tuple(map(Step, e)))) for s, g, e in GROUP_NORMS for c in [(1, s[1], *[1] * (len(s) - 2))]),
     *(("grid_sample", [f(2, 3, 6, 7), f(2, 4, 5, 2)], GridAttributes(m, p, a))
       for m, p, a in (("nearest", "zeros", True), ("nearest", "border", False), ("linear", "zeros", False), ("linear", "reflection", True), ("cubic", "zeros", False), ("cubic", "reflection", False))),
     ("grid_sample", [f(2, 3, 4, 6, 7), f(2, 4, 5, 3, 3)], GridAttributes("linear", "border")),
@@ -169,12 +181,20 @@ def test_compiled_op_equals_its_reference(results, name: str) -> None:
     )
 
 
+NORMS = [
+    "layer_norm(%a, %s, %b) {axis = 1}",
+    "group_norm(%a, %s, %b) {groups = 8, epilogue = [relu]}",
+    "group_norm(%a, %s, %b) {groups = 1}",
+]
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("channels", [40, 32])
-def test_channels_in_blocks_are_normalised_as_they_lie(channels: int) -> None:
+def test_channels_in_blocks_are_normalised_as_they_lie(channels: int, norm: str) -> None:
     c = channels
     graph = parse(
         f"graph @g {{ %x = input : f32[2,8,6,7] %w = input : f32[{c},8,1,1] %v = input : f32[8,{c},1,1] %s = input : f32[1,{c},1,1]"
-        f" %b = input : f32[1,{c},1,1] %a = conv(%x, %w) %n = layer_norm(%a, %s, %b) {{axis = 1}} %y = conv(%n, %v) return %y }}"
+        f" %b = input : f32[1,{c},1,1] %a = conv(%x, %w) %n = {norm} %y = conv(%n, %v) return %y }}"
     )
     feed = {n.name: f(*n.type.shape) for n in graph.nodes if n.op == "input"}
     module = compile(graph, threads=1).load(threads=1)

@@ -20,6 +20,7 @@ from convc.ir.passes.fold_channel_affine import fold_channel_affine
 from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.fuse_activations import fuse_activations
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
+from convc.ir.passes.fuse_group_norm import fuse_group_norm
 from convc.ir.passes.merge_affine import merge_affine
 from convc.ir.passes.merge_channel_moves import merge_channel_moves
 from convc.ir.passes.merge_pads import merge_pads
@@ -49,6 +50,7 @@ PIPELINE: Final = _named(
     deduplicate_nodes,
     # One spelling for one meaning.
     remove_identities,
+    fuse_group_norm,
     merge_channel_moves,
     sink_transposes,
     fuse_activations,

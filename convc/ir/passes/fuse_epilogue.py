@@ -8,12 +8,16 @@ from typing import Final
 from convc.ir.epilogue import Step, is_small
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.elementwise import UNARY
+from convc.ir.ops.group_norm import GroupNormAttributes
 from convc.ir.ops.shape import ReshapeAttributes
-from convc.ir.passes.channels import LAYERS, is_layer_attributes, is_per_channel
+from convc.ir.passes.channels import LAYERS, LayerAttributes, is_layer_attributes, is_per_channel
 from convc.ir.passes.rewrite import Rewriter
 from convc.ir.passes.uniform import splat, uniform_element
 
 __all__ = ["fuse_epilogue"]
+
+# What takes functions; sums are taken by layers alone.
+_HOSTS: Final = LAYERS | {"group_norm"}
 
 _BIAS: Final = Step("bias")
 _ADD: Final = Step("add")
@@ -34,6 +38,12 @@ class _Fusion:
     layer: Node
     step: Step
     operand: Node | None = None
+
+
+def _attributes(layer: Node) -> LayerAttributes | GroupNormAttributes:
+    a = layer.attributes
+    assert is_layer_attributes(a) or isinstance(a, GroupNormAttributes), layer
+    return a
 
 
 def _channel_vector(r: Rewriter, bias: Node, channels: int) -> Node:
@@ -61,19 +71,18 @@ def _fusion(r: Rewriter, node: Node, ends: dict[str, _End]) -> _Fusion | None:
     """Return how `node` becomes a step of a layer that it reads; None if it does not."""
     operands = r.operands(node)
 
-    def is_open(value: Node) -> bool:
+    def is_open(value: Node, hosts: frozenset[str] = LAYERS) -> bool:
         """Whether a value is a layer's that nothing but `node` reads, so that it may vanish."""
-        if value.op not in LAYERS or value.type != node.type:
+        if value.op not in hosts or value.type != node.type:
             return False
         end = ends[value.name].node.name
         return len(r.graph.users[end]) == 1 and end not in r.graph.output_values
 
-    if node.op in UNARY and is_open(operands[0]):
+    if node.op in UNARY and is_open(operands[0], _HOSTS):
         row = UNARY[node.op].attributes
         arguments = (getattr(node.attributes, name) for name in row.__dataclass_fields__)
         layer = operands[0]
-        assert is_layer_attributes(layer.attributes)
-        earlier = [s.name for s in layer.attributes.epilogue if not s.takes_operand]
+        earlier = [s.name for s in _attributes(layer).epilogue if not s.takes_operand]
         if not is_small([*earlier, node.op]):
             return None
         return _Fusion(layer, Step(node.op, tuple(map(float, arguments))))
@@ -89,7 +98,8 @@ def _fusion(r: Rewriter, node: Node, ends: dict[str, _End]) -> _Fusion | None:
 def fuse_epilogue(graph: Graph) -> Graph:
     """Return the graph with biases, residuals and activations in the epilogue of the layer before them.
 
-    Layers are conv, conv_transpose and dense; a bias is added per channel, a residual has the type of the result.
+    Layers are conv, conv_transpose and dense; group_norm takes functions alone. A bias is added per channel, a residual has the type of
+    the result.
 
     A fused layer keeps its name, by which users know it, and stands where the last fused node stood. Of two layers that are added,
     the one that runs last takes the other as its residual.
@@ -112,8 +122,7 @@ def fuse_epilogue(graph: Graph) -> Graph:
             ends[node.name] = end
             continue
         layer = fusion.layer
-        a = layer.attributes
-        assert is_layer_attributes(a)
+        a = _attributes(layer)
         extras = [] if fusion.operand is None else [fusion.operand]
         operands = [*(r.written[i] for i in layer.inputs), *extras]
         r.remove(layer.name)

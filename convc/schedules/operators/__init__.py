@@ -7,6 +7,7 @@ from typing import Final
 from convc.schedules.operators import (
     elementwise,
     gather,
+    group_norm,
     layer_norm,
     linear,
     local,
@@ -37,6 +38,7 @@ OPERATORS: Final[dict[str, Operator]] = {
         reduction,
         softmax,
         layer_norm,
+        group_norm,
         movement,
         gather,
         order,

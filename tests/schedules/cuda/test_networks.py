@@ -8,6 +8,7 @@ import pytest
 from convc.ir.ops.pool import MaxPoolAttributes
 from convc.ir.ops.shape import ConcatAttributes, PickChannelsAttributes
 from convc.ir.reference import interpret
+from convc.ir.text import parse
 from convc.ir.types import numpy_dtype
 from tests.cuda_emulation.emulation import compile_and_run
 from tests.lowering.net import ADD, BIAS, RELU, Net
@@ -54,3 +55,23 @@ def test_channels_are_moved_in_blocks():
     np.testing.assert_array_equal(outputs["shuffled"], expected["shuffled"])
     error = np.abs(outputs["joined"].astype(np.float64) - expected["joined"]).max()
     assert error <= 2.0**-10 * np.abs(expected["joined"]).max()
+
+
+def test_norms_softmax_and_stacks_of_products():
+    """What lies between the layers of a network with attention, in the plain way that any op is computed."""
+    graph = parse(
+        "graph @g { %x = input : f32[2,6,4,5] %w = input : f32[12,6,1,1] %s = input : f32[1,12,1,1] %b = input : f32[1,12,1,1]"
+        " %c = conv(%x, %w) %n = group_norm(%c, %s, %b) {groups = 3, epilogue = [silu]}"
+        " %q = reshape(%n) {shape = [2, 12, 20]} %t = transpose(%q) {perm = [0, 2, 1]} %a = matmul(%t, %q)"
+        " %p = softmax(%a) {axis = 2} %y = matmul(%q, %p) return %y, %n }"
+    )
+    rng = np.random.default_rng(0)
+    data = {
+        n.name: rng.normal(size=n.type.shape).astype(np.float32) + 1
+        for n in graph.nodes
+        if n.op == "input"
+    }
+    outputs, _ = compile_and_run(graph, data, target="cuda -arch=sm_90")
+    expected = interpret(graph, data)
+    for name in expected:
+        np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-5, atol=1e-4)

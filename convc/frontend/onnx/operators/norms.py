@@ -78,12 +78,10 @@ def group_normalization(node: OperatorNode) -> str:
         ReshapeAttributes((n, groups, -(-c // groups) * math.prod(rest))),
     )
     y, _, _ = _normalized(node, x, (2,), a.real("epsilon", 1e-5))
-    split = (n, groups, c // groups, math.prod(rest))
-    y = node.cast(node.step("reshape", [y], ReshapeAttributes(split)), data.dtype)
-    column = (1, groups, c // groups, 1)
-    scale, bias = (node.step("reshape", [node.value(i)], ReshapeAttributes(column)) for i in (1, 2))
-    y = node.step("add", [node.step("mul", [y, scale]), bias])
-    return node.emit("reshape", [y], ReshapeAttributes(data.shape))
+    y = node.cast(node.step("reshape", [y], ReshapeAttributes(data.shape)), data.dtype)
+    column = ReshapeAttributes((1, c, *[1] * len(rest)))
+    scale, bias = (node.step("reshape", [node.value(i)], column) for i in (1, 2))
+    return node.emit("add", [node.step("mul", [y, scale]), bias])
 
 
 def lp_normalization(node: OperatorNode) -> str:

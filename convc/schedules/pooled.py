@@ -27,8 +27,8 @@ from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, infer_pool
 from convc.ir.types import Shape, TensorType
 from convc.schedules.algorithm import SEPARATOR, Algorithm, Operands, Problem
+from convc.schedules.extreme import greatest, lowest
 from convc.schedules.layout import Halo
-from convc.schedules.operators.extreme import greatest, lowest
 from convc.schedules.operators.window import mean_of, window
 from convc.schedules.plan import Knobs
 from convc.target import Target

@@ -16,8 +16,8 @@ from typing import Any
 
 from tvm import te, tirx
 
+from convc.schedules.extreme import greatest, lowest
 from convc.schedules.logistic import exp_of_minus
-from convc.schedules.operators.extreme import greatest, lowest
 
 __all__ = ["compute"]
 

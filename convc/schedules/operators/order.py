@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812  # TVM's own name for it
 
 from convc.ir.graph import Node
-from convc.schedules.operators.extreme import greatest_of, least_of
+from convc.schedules.extreme import greatest_of, least_of
 from convc.schedules.operators.operator import Operator, Tensors, Types
 
 __all__ = ["ROWS"]

@@ -10,8 +10,8 @@ from tvm import te, tirx, topi
 
 from convc.ir.graph import Node
 from convc.schedules import scalar
+from convc.schedules.extreme import greatest_of, least_of
 from convc.schedules.operators import cudnn
-from convc.schedules.operators.extreme import greatest_of, least_of
 from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types, is_image
 from convc.schedules.operators.single import in_single
 

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  # TVM's own name for 
 
 from convc.ir.graph import Node
 from convc.ir.ops.sample import CUBIC
-from convc.schedules.operators.extreme import lowest
+from convc.schedules.extreme import lowest
 from convc.schedules.operators.operator import Operator, Tensors, Types
 
 __all__ = ["ROWS"]

@@ -8,8 +8,8 @@ from tvm import te, topi
 
 from convc.ir.graph import Node
 from convc.schedules import softmax
+from convc.schedules.extreme import greatest_of
 from convc.schedules.operators import cudnn
-from convc.schedules.operators.extreme import greatest_of
 from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types
 from convc.schedules.operators.reduction import sum_over
 from convc.schedules.operators.single import in_single

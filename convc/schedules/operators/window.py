@@ -13,8 +13,8 @@ from convc.ir.ops.conv import accumulator
 from convc.ir.ops.pool import AveragePoolAttributes, MaxPoolAttributes, MaxPoolIndicesAttributes
 from convc.ir.types import Shape, TensorType
 from convc.schedules import scalar
+from convc.schedules.extreme import greatest, lowest
 from convc.schedules.operators import cudnn
-from convc.schedules.operators.extreme import greatest, lowest
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
 
 __all__ = ["ROWS", "mean_of", "window"]

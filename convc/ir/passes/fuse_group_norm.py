@@ -16,7 +16,8 @@ from convc.ir.ops.shape import ReshapeAttributes
 from convc.ir.passes.channels import is_per_channel
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.rewrite import Rewriter
-from convc.ir.passes.uniform import is_uniform, uniform_element
+from convc.ir.passes.uniform import is_uniform, splat, uniform_element
+from convc.ir.types import numpy_dtype
 
 __all__ = ["fuse_group_norm"]
 
@@ -110,7 +111,7 @@ def _written(r: Rewriter, node: Node, norm: _Norm) -> bool:
         image = data
     if not image.type.is_image or not image.type.size or node.type != data.type:
         return False
-    channels, dtype = image.type.shape[1], data.type.dtype
+    channels, one = image.type.shape[1], np.ones((), numpy_dtype(data.type.dtype))
     column = (1, channels, *[1] * (image.type.rank - 2))
     scale = norm.scale
     if scale is not None and scale.op == CONSTANT and is_per_channel(scale.type.shape, data.type):
@@ -118,10 +119,10 @@ def _written(r: Rewriter, node: Node, norm: _Norm) -> bool:
         repeated = np.repeat(by_group.reshape(-1), channels // data.type.shape[1])
         scale = r.constant(f"{node.name}_scale", repeated.reshape(column))
     elif scale is None:
-        scale = r.constant(f"{node.name}_scale", np.ones(column, dtype))
+        scale = r.constant(f"{node.name}_scale", splat(one, column))
     elif scale.type.shape != column:
         return False
-    bias = r.constant(f"{node.name}_bias", np.zeros(column, dtype))
+    bias = r.constant(f"{node.name}_bias", splat(one * 0, column))
     attributes = GroupNormAttributes(groups, norm.epsilon)
     if image is data:
         r.remove(node.name)
@@ -212,10 +213,10 @@ def fuse_group_norm(graph: Graph) -> Graph:
 
     Rewrite:
         %m = reduce_mean(%x) {axes = [2, 3]};  %c = sub(%x, %m);  %s = mul(%c, %c);  %v = reduce_mean(%s) {axes = [2, 3]}
-        %e = constant splat(1e-05) : f32[];  %a = add(%v, %e);  %r = sqrt(%a);  %y = div(%c, %r)
+        %e = constant splat(0.5) : f32[];  %a = add(%v, %e);  %r = sqrt(%a);  %y = div(%c, %r)
         -->
         %y_scale = constant splat(1.0) : f32[1,3,1,1];  %y_bias = constant splat(0.0) : f32[1,3,1,1]
-        %y = group_norm(%x, %y_scale, %y_bias) {groups = 3, epsilon = 1e-05}
+        %y = group_norm(%x, %y_scale, %y_bias) {groups = 3, epsilon = 0.5}
     Unless:
         the axes are neither all behind the channels nor all behind the batch; scale is neither constant nor one for each channel.
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from tvm_ffi import libinfo
 
 import convc
 from convc.deploy.bundle import write_bundle
@@ -76,9 +77,12 @@ def test_plans_are_made_with_the_context_and_handles_go_with_the_module(
     assert found.said["unloaded"] == "destroy;"
 
 
+@pytest.mark.parametrize("ffi", ["", libinfo.find_libtvm_ffi()], ids=["alone", "beside tvm_ffi"])
 def test_one_layer_is_refused(
-    folder: Path, device: dict[str, str], image_file: Path, tmp_path: Path
+    ffi: str, folder: Path, device: dict[str, str], image_file: Path, tmp_path: Path
 ) -> None:
+    """Also where a program has tvm_ffi's symbols for all, by a library of its own: what libconvc is told must be no object of that."""
+    device = device | ({"LD_PRELOAD": ffi} if ffi else {})
     found = story(folder, "prefer", device, image_file, tmp_path, "cudnnBackendExecute", 0, NOT_SUPPORTED)  # fmt: skip
     assert_outputs(tmp_path)
     (line,) = found.fallbacks

@@ -45,6 +45,7 @@ TAKEN = {
         "winograd": 554,
         "fft": 352,
         "subpixel": 649,
+        "inner_product": 9,
         "im2col": 869,
         "generic": 1363,
         "blocked": 623,

@@ -25,7 +25,7 @@ from convc.schedules.rank import raised
 from convc.schedules.span import swapped
 from convc.schedules.winograd_tiles import Axis, Tiles
 
-__all__ = ["EPS", "INEXACT", "error_bound", "relative_error", "result_rounding"]
+__all__ = ["EPS", "INEXACT", "error_bound", "product_error", "relative_error", "result_rounding"]
 
 EPS: Final = float(np.finfo(np.float32).eps)
 _FACTOR: Final = 4
@@ -158,7 +158,11 @@ def relative_error(algorithm: str, spec: ConvSpec, knobs: Knobs) -> float:
         >>> [round(relative_error(name, spec, knobs) / EPS) for name, knobs in settings]
         [4, 4, 12, 8204]
     """
-    terms = spec.in_channels // spec.group * math.prod(spec.kernel)
+    return product_error(algorithm, spec.in_channels // spec.group * math.prod(spec.kernel), knobs)
+
+
+def product_error(algorithm: str, terms: int, knobs: Knobs) -> float:
+    """Return `relative_error` of a sum of so many products, which need not be a convolution's."""
     chain = terms / 8 if knobs.get("math") == 1 or algorithm in _ON_TENSOR_CORES else 0
     return (_FACTOR + chain) * EPS + _ROUNDED_OPERANDS.get(algorithm, 0.0)
 

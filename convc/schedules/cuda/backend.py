@@ -31,6 +31,7 @@ from convc.schedules.cuda import (  # fmt: skip
     transforms,
     warps,
     weight_gradient,
+    weight_gradient_tensor_core,
     winograd,
 )
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
@@ -70,6 +71,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "cutlass": cutlass.schedule,
     "dense": dense.schedule,
     "packing": packing.schedule,
+    "weight_gradient_tensor_core": weight_gradient_tensor_core.schedule,
     "weight_gradient_direct": weight_gradient.schedule,
     "weight_gradient_cudnn": cudnn_weight_gradient.schedule,
 }
@@ -87,7 +89,7 @@ BACKEND: Final = Backend(
     kind="cuda",
     algorithms=ALGORITHMS,
     packings=PACKINGS,
-    weight_gradients=(weight_gradient, cudnn_weight_gradient),
+    weight_gradients=(weight_gradient_tensor_core, weight_gradient, cudnn_weight_gradient),
     schedules=SCHEDULES,
     dense=dense,
     schedule_any=any_op.schedule,

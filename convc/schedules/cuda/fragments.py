@@ -69,12 +69,30 @@ def packed_at(dtype: str, element: Callable[[Any, Any, Any], Any]) -> Callable[.
     return at
 
 
-def product(m: Matrices, element: Lookup, dtype: str, accumulator: str) -> Product:
-    """Return weights and products as `implicit_gemm.product` does; blocks `patch` in words, `acc` in fragments, `flat`."""
+def product(
+    m: Matrices,
+    element: Lookup,
+    dtype: str,
+    accumulator: str,
+    left: Callable[[Any, Any, Any], Any] | None = None,
+) -> Product:
+    """Return weights and products as `implicit_gemm.product` does; blocks `patch` in words, `acc` in fragments, `flat`.
+
+    Args:
+        m: the products' extents.
+        element: of the right side.
+        dtype: of the operands.
+        accumulator: type of the sums.
+        left: (z, depth, channel) -> element of a left side that is looked up, too: block `weight`; None: packed weights are given.
+    """
     e = elements_of(dtype)
     steps, together = m.padded_depth // m.step, m.step // (WORDS * e)
     tiles = m.padded_channels // CHANNELS
-    w = te.placeholder((m.products, steps * together, tiles, 32, 4, e), dtype, name="weight")
+    order = (m.products, steps * together, tiles, 32, 4, e)
+    if left is None:
+        w = te.placeholder(order, dtype, name="weight")
+    else:
+        w = te.compute(order, packed_at(dtype, left), name="weight")
     patch = te.compute(
         (m.products, steps, m.step // e, m.padded_pixels, e),
         lambda z, s, i, p, j: element(z, s * m.step, i * e + j, p),

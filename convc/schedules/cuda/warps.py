@@ -17,7 +17,7 @@ from tvm.ir import Range
 
 from convc.schedules.cuda.fragments import PIXELS, elements_of
 from convc.schedules.cuda.mma import WarpProduct, row_words
-from convc.schedules.cuda.product import Block, Loop, pipeline, schedule_with
+from convc.schedules.cuda.product import Block, Loop, Staging, pipeline, schedule_with
 from convc.schedules.cuda.warp_call import Region, region, replace_by_call
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -30,7 +30,9 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     return schedule_with(warp_product, ("patch", "acc", "flat"), func, knobs, target)
 
 
-def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
+def warp_product(
+    sch: s_tir.Schedule, knobs: Knobs, out: Block | None, staged: Staging | None = None
+) -> None:
     """Schedule the blocks `patch`, `acc` and `flat`.
 
     Args:
@@ -38,6 +40,7 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
         knobs: `channels`, `pixels`, `step` of a block's tile; `warp_channels`, `warp_pixels` of a warp's; `math`, `stages`, `ahead`;
             `vector` pixels loaded at once.
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
+        staged: brings a step's operands to shared memory; by default patches are looked up and packed weights copied.
     """
     dtype = str(sch.get(sch.get_sblock("patch")).writes[0].source.dtype)
     e = elements_of(dtype)
@@ -59,12 +62,7 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     sch.compute_at(acc, thread, preserve_unit_loops=True)
     *tile, step, s, h, word, j = sch.get_loops(acc)[-11:]
     sch.reorder(step, *tile, s, h, word, j)
-    sch.set_scope(patch, 0, "shared")
-    sch.compute_at(patch, step, preserve_unit_loops=True)
-    weight = sch.cache_read(acc, 0, "shared")
-    sch.compute_at(weight, step, preserve_unit_loops=True)
-    threads = rows * cols * 32
-    rests = (*_look_up(sch, patch, threads, knobs["vector"]), _copy(sch, weight, threads, 4 * e))
+    copies, rests = (staged or _staged)(sch, step, rows * cols * 32, knobs)
     sch.storage_align(patch, 0, axis=2, factor=32 * e, offset=(row_words(knobs["pixels"]) * e) % (32 * e))  # fmt: skip
     for loop in (k, m, pair):
         sch.unroll(loop)
@@ -74,10 +72,24 @@ def warp_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     kind = "tf32" if dtype == "float32" and knobs["math"] == 1 else dtype
     tile = (knobs["warp_channels"], knobs["warp_pixels"], words)
     _replace(sch, WarpProduct(kind, *tile, knobs["channels"], knobs["pixels"]))
-    pipeline(sch, step, (patch, weight), rests, knobs)
+    pipeline(sch, step, copies, rests, knobs)
     if out is not None:
         # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
         sch.reverse_compute_inline(out)
+
+
+def _staged(
+    sch: s_tir.Schedule, step: Loop, threads: int, knobs: Knobs
+) -> tuple[tuple[Block, Block], list[Loop]]:
+    """Let threads look up the patches of a step and copy its packed weights; return both blocks and the loops within a thread."""
+    acc, patch = sch.get_sblock("acc"), sch.get_sblock("patch")
+    sch.set_scope(patch, 0, "shared")
+    sch.compute_at(patch, step, preserve_unit_loops=True)
+    weight = sch.cache_read(acc, 0, "shared")
+    sch.compute_at(weight, step, preserve_unit_loops=True)
+    element = int(sch.get(sch.get_loops(weight)[-1]).extent)
+    rests = [*_look_up(sch, patch, threads, knobs["vector"]), _copy(sch, weight, threads, 4 * element)]  # fmt: skip
+    return (patch, weight), rests
 
 
 def _look_up(sch: s_tir.Schedule, patch: Block, threads: int, vector: int) -> tuple[Loop, ...]:

@@ -2,115 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import tvm
-from tvm import te
 
 from convc.ir import ConvSpec, GraphBuilder, TensorType
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
-from convc.ir.types import numpy_dtype
-from convc.schedules.cuda import compiler, nvcc, weight_gradient
-from convc.schedules.error_bound import relative_error, result_rounding
+from convc.schedules.cuda import nvcc, weight_gradient, weight_gradient_tensor_core
 from convc.schedules.policy import Policy
 from convc.schedules.weight_gradients import choose_weight_gradient
-from convc.target import parse_target
-from tests.conv_grid import CONV_GRID
-from tests.cuda_emulation.emulation import Case, compile_and_run, run_cases
-from tests.tolerance import assert_bounded, assert_exact
-
-TARGET = parse_target("cuda -arch=sm_90")
-
-# A sum in several parts, the last one shorter; tiles over both edges; groups whose channels are no whole tile.
-LONG = ConvSpec.of((4, 5, 13, 12), (20, 5, 3, 3), strides=(1, 2), pads=(1, 0, 1, 2))
-GROUPS = ConvSpec.of((2, 24, 12, 11), (40, 12, 3, 2), dilations=(2, 1), pads=(2, 0, 2, 1), group=2)
-# As in a network: 64 results of a thread, a sum in parts of whole steps.
-DEEP = ConvSpec.of((2, 64, 14, 14), (64, 64, 1, 1))
-# One channel of the result, of the data; one tap of both; in padded tiles.
-ONE = (
-    ConvSpec.of((1, 4, 6, 6), (1, 4, 3, 3)),
-    ConvSpec.of((1, 1, 6, 6), (8, 1, 1, 1)),
-    ConvSpec.of((1, 1, 5), (1, 1, 1)),
+from tests.cuda_emulation.emulation import compile_and_run
+from tests.schedules.cuda.weight_gradients import (
+    DEEP,
+    GROUPS,
+    LONG,
+    ONE,
+    PARTS,
+    TARGET,
+    Trial,
+    by_default,
+    check,
+    grid,
+    resources,
+    sample,
 )
+from tests.tolerance import assert_exact
 
-# The grid in parts, each less than a minute of one core.
-PARTS = 6
 TYPES = ("float32", "float16", "bfloat16", "float64")
-
-Trial = tuple[ConvSpec, Mapping[str, int]]
-
-
-def grid(dtype: str) -> list[ConvSpec]:
-    """Return the grid's convolutions in the order of a hash, always the same."""
-    specs = [replace(r.spec, dtype=dtype) for r in CONV_GRID if not r.spec.transposed]
-    return sorted(specs, key=lambda s: hashlib.sha256(f"weight gradient {s.key}".encode()).digest())
-
-
-def sample() -> list[ConvSpec]:
-    """Return one convolution of each kind in the grid, the types by turns."""
-    kinds: dict[tuple, ConvSpec] = {}
-    for s in grid("float32"):
-        uneven = s.pads[: s.rank] != s.pads[s.rank :]
-        kind = (s.rank, s.group > 1, max(s.dilations) > 1, max(s.strides) > 1, uneven)
-        kinds.setdefault(kind, s)
-    return [replace(s, dtype=TYPES[i % 4]) for i, (_, s) in enumerate(sorted(kinds.items()))]
-
-
-def scheduled(spec: ConvSpec, knobs: Mapping[str, int]):
-    func = te.create_prim_func(weight_gradient.compute(spec, knobs))
-    return weight_gradient.schedule(func, knobs, TARGET)
-
-
-def by_default(specs: Sequence[ConvSpec]) -> list[Trial]:
-    return [(s, weight_gradient.knobs(s, TARGET)) for s in specs]
-
-
-def check(trials: Sequence[Trial], *, exact: bool) -> None:
-    """Run the trials on the emulated device, in two orders that must agree bit for bit, and compare each result with the oracle."""
-    operands = []
-    for index, (spec, _) in enumerate(trials):
-        rng = np.random.default_rng(index)
-        pair = []
-        for shape in (spec.data, spec.output):
-            values = rng.integers(-4, 5, shape) if exact else rng.normal(size=shape)
-            pair.append(values.astype(numpy_dtype(spec.dtype)))
-        operands.append(pair)
-    cases = [Case(scheduled(*t), tuple(pair)) for t, pair in zip(trials, operands, strict=True)]
-    outcomes = run_cases(cases, config=compiler.OPTIONS)
-    wrong = []
-    for (spec, knobs), (x, dy), outcome in zip(trials, operands, outcomes, strict=True):
-        if outcome.error:
-            wrong.append(f"{spec.key} {dict(knobs)}: {outcome.error[:600]}")
-            continue
-        wide_x, wide_dy = x.astype(np.float64), dy.astype(np.float64)
-        expected = convolve_weight_grad(wide_x, wide_dy, spec)
-        try:
-            if exact:
-                # Sums are exact in float32; a narrower result is rounded once.
-                assert_exact(outcome.outputs[0], expected.astype(x.dtype).astype(np.float64))
-            else:
-                bound = relative_error("direct", spec, {}) * convolve_weight_grad(np.abs(wide_x), np.abs(wide_dy), spec)  # fmt: skip
-                rounding = result_rounding(spec.dtype) * np.abs(expected)
-                assert_bounded(outcome.outputs[0], expected, bound + rounding)
-        except AssertionError as error:
-            wrong.append(f"{spec.key} {dict(knobs)}: {error}")
-    assert not wrong, "\n".join(wrong)
 
 
 def test_a_sample_of_the_grid():
-    specs = sample()
+    specs = sample(TYPES, 0)
     assert {s.rank for s in specs} == {1, 2, 3}
-    trials = by_default(specs)
+    trials = by_default(weight_gradient, specs)
     check(trials, exact=True)
     # Each trial is compiled anew, so of every rank and type.
     some = trials[::3]
-    assert {s.rank for s, _ in some} == {1, 2, 3}
-    assert {s.dtype for s, _ in some} == set(TYPES)
+    assert {s.rank for _, s, _ in some} == {1, 2, 3}
+    assert {s.dtype for _, s, _ in some} == set(TYPES)
     check(some, exact=False)
 
 
@@ -118,14 +49,14 @@ def test_a_sample_of_the_grid():
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("dtype", TYPES)
 def test_the_whole_grid(dtype, part):
-    trials = by_default(grid(dtype)[part::PARTS])
+    trials = by_default(weight_gradient, grid(dtype)[part::PARTS])
     check(trials, exact=True)
     check(trials, exact=False)
 
 
 def test_tiles_over_edges_groups_and_parts():
-    trials = by_default([LONG, replace(GROUPS, dtype="bfloat16"), DEEP, *ONE])
-    assert {min(k["split"], 2) for _, k in trials} == {1, 2}
+    trials = by_default(weight_gradient, [LONG, replace(GROUPS, dtype="bfloat16"), DEEP, *ONE])
+    assert {min(k["split"], 2) for *_, k in trials} == {1, 2}
     check(trials, exact=True)
 
 
@@ -138,16 +69,19 @@ def test_every_overlap_and_parts_of_the_sum_change_nothing():
             fitting = [
                 k for k in space if (k["stages"], k["ahead"], k["split"]) == (stages, ahead, split)
             ]
-            trials.append((spec, fitting[len(fitting) // 2]))
-    assert {(k["stages"], k["ahead"]) for _, k in trials} == {(1, 0), (1, 1), (2, 0)}
+            trials.append((weight_gradient, spec, fitting[len(fitting) // 2]))
+    assert {(k["stages"], k["ahead"]) for *_, k in trials} == {(1, 0), (1, 1), (2, 0)}
     check(trials, exact=True)
 
 
 def test_large_groups_are_products_and_depthwise_ones_are_plain_sums():
     dense = ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1))
     chosen = choose_weight_gradient(dense, TARGET)
-    assert [c.algorithm for c in chosen.candidates] == ["direct", "cudnn", "plain"]
-    assert chosen.algorithm == "direct"
+    assert [c.algorithm for c in chosen.candidates] == ["tensor_core", "direct", "cudnn", "plain"]
+    assert chosen.algorithm == "tensor_core"
+    double = choose_weight_gradient(replace(dense, dtype="float64"), TARGET)
+    assert double.algorithm == "direct"
+    assert double.candidates[0].reason.startswith("element type must be float32, float16, bfloat16")
     depthwise = replace(dense, weight=(64, 1, 3, 3), group=64)
     assert choose_weight_gradient(depthwise, TARGET).algorithm == "plain"
     wide = choose_weight_gradient(replace(dense, dtype="float16"), TARGET, accumulate="float16")
@@ -172,23 +106,25 @@ def test_an_empty_batch_is_left_to_plain_sums():
 def test_a_policy_bounds_them():
     dense = ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1))
     free = choose_weight_gradient(dense, TARGET)
-    needed = weight_gradient.workspace(dense, free.knobs)
-    assert needed >= free.knobs["split"] * 4 * 64 * 64 * 9
-    bounded = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=needed // 2))
-    assert bounded.algorithm == "direct"
-    assert weight_gradient.workspace(dense, bounded.knobs) <= needed // 2
-    assert bounded.candidates[0].seconds > free.candidates[0].seconds
-    none = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=0))
-    assert none.candidates[0].knobs["split"] == 1
-    groups = choose_weight_gradient(GROUPS, TARGET, policy=Policy(workspace_limit=0))
-    assert groups.algorithm == "plain"
-    assert groups.candidates[0].reason.startswith("workspace must be at most 0 bytes; got ")
-    without = choose_weight_gradient(dense, TARGET, policy=Policy(exclude=("direct",)))
-    assert (without.algorithm, without.candidates[0].reason) == ("plain", "excluded by the policy")
+    for index, row in enumerate((weight_gradient_tensor_core, weight_gradient)):
+        own = free.candidates[index]
+        needed = row.workspace(dense, own.knobs)
+        assert needed >= own.knobs["split"] * 4 * 64 * 64 * 9
+        bounded = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=needed // 2))
+        fewer = bounded.candidates[index]
+        assert row.workspace(dense, fewer.knobs) <= needed // 2
+        assert fewer.seconds > own.seconds
+        none = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=0))
+        assert none.candidates[index].knobs["split"] == 1
+        groups = choose_weight_gradient(GROUPS, TARGET, policy=Policy(workspace_limit=0))
+        assert groups.algorithm == "plain"
+        assert groups.candidates[index].reason.startswith("workspace must be at most 0 bytes; got ")
+    without = choose_weight_gradient(dense, TARGET, policy=Policy(exclude=("direct", "tensor_core")))  # fmt: skip
+    assert (without.algorithm, without.candidates[1].reason) == ("plain", "excluded by the policy")
     # A list that names no row is about convolutions.
-    assert choose_weight_gradient(dense, TARGET, policy=Policy(include=("winograd",))).algorithm == "direct"  # fmt: skip
+    assert choose_weight_gradient(dense, TARGET, policy=Policy(include=("winograd",))).algorithm == "tensor_core"  # fmt: skip
     only = choose_weight_gradient(dense, TARGET, policy=Policy(include=("direct",)))
-    assert only.candidates[1].reason == "excluded by the policy"
+    assert only.candidates[0].reason == "excluded by the policy"
     depthwise = replace(dense, weight=(64, 1, 3, 3), group=64)
     required = choose_weight_gradient(depthwise, TARGET, policy=Policy(require=("direct",)))
     assert (required.algorithm, required.reason) == ("direct", "asked for by the policy")
@@ -220,13 +156,8 @@ def test_default_kernels_spill_nothing(sm):
         ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1), dtype="float16"),
         ConvSpec.of((1, 512, 7, 7), (2048, 512, 1, 1), dtype="bfloat16"),
     )
-    trials = by_default(specs)
-    assert {min(k["split"], 2) for _, k in trials} == {1, 2}
-    functions = {
-        f"k{i}": scheduled(*t).with_attr("global_symbol", f"k{i}") for i, t in enumerate(trials)
-    }
-    source = compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
-    found = nvcc.resources(source, sm)
-    assert len(found) == sum(min(k["split"], 2) for _, k in trials)
+    trials = by_default(weight_gradient, specs)
+    assert {min(k["split"], 2) for *_, k in trials} == {1, 2}
+    found = resources(trials, sm)
     assert {k: r for k, r in found.items() if r.spill_bytes or r.stack_bytes} == {}
     assert max(r.shared_bytes for r in found.values()) <= 48 << 10

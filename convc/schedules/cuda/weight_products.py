@@ -1,0 +1,178 @@
+"""A weight gradient on a device as matrix products: their extents, both sides looked up in x and dy, the sums brought to their places.
+
+THE ALGORITHM   acc[z, k, m] = sum over i of left[z, i, k] patch[z, i, m]       z: part of the sum, group
+                left[z, i, k] = dy[n, k, p...]         patch[z, i, m] = x[n, c, p stride + r dilation - pad...], 0 outside
+                i = (n, p...), m = (c, r...)           both looked up when needed and never stored
+                dw[k, c, r...] = sum over the parts of acc, one after the other, by a second kernel where there are several
+SOURCE          Chetlur et al., arXiv:1410.0759 (backward filter convolution as implicit GEMM); NVIDIA CUTLASS (split K)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from tvm import te, tirx
+
+from convc.ir.ops.conv import accumulator
+from convc.ir.spec import ConvSpec
+from convc.ir.types import numpy_dtype
+from convc.schedules.matrices import Matrices, ravel, unravel
+from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.policy import Policy
+
+__all__ = ["INDICES", "Side", "fastest_within", "finish", "is_in_parts", "matrices", "refusal", "sides", "split_up", "workspace"]  # fmt: skip
+
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+# (z, where a step of the sum begins, place in the step, channel or pixel) -> element
+Side = Callable[[Expr, Expr, Expr, Expr], Expr]
+
+# Elements of a buffer whose index is an int32.
+INDICES: Final = 2**31
+
+# Blocks along the axis of a grid that counts parts and groups, at most.
+_GRID: Final = 65535
+
+# Parts of the sum: fewer than those from which on warps would add them up, each thread reading from another place.
+_SPLITS: Final = (1, 2, 4, 8, 16, 32, 48)
+
+# Terms of a part, at least.
+_PART: Final = 64
+
+
+def refusal(spec: ConvSpec, types: tuple[str, ...]) -> Unsupported | None:
+    """Return why the weight gradient of a convolution is no such products, or None.
+
+    Args:
+        spec: the forward convolution.
+        types: of the operands.
+    """
+    if 0 in (*spec.data, *spec.output):
+        return Unsupported("data must not be empty")
+    if spec.dtype not in types:
+        return Unsupported(f"element type must be {', '.join(types)}; got {spec.dtype}")
+    if spec.group > _GRID:
+        return Unsupported(f"groups must be at most {_GRID}; got {spec.group}")
+    return None
+
+
+def matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:
+    """Return the extents of the products: channels of the result by (input channel, tap), summed over (image, point).
+
+    Example:
+        >>> spec = ConvSpec.of((2, 3, 8, 8), (20, 3, 3, 3))
+        >>> m = matrices(spec, {"channels": 16, "pixels": 32, "step": 8, "split": 2})
+        >>> (m.channels, m.pixels, m.depth), (m.padded_channels, m.padded_pixels, m.padded_depth)
+        ((20, 27, 72), (32, 32, 40))
+    """
+    channels, pixels = spec.out_channels // spec.group, math.prod(spec.weight[1:])
+    depth = spec.data[0] * math.prod(spec.output[2:])
+
+    def whole(extent: int, tile: int) -> int:
+        return -(-extent // tile) * tile
+
+    return Matrices(
+        spec.group, 1, knobs["split"], channels, depth, pixels,
+        whole(channels, knobs["channels"]), whole(-(-depth // knobs["split"]), knobs["step"]), whole(pixels, knobs["pixels"]),
+        knobs["step"], spec.kernel, spec.output[2:],
+    )  # fmt: skip
+
+
+def split_up(spec: ConvSpec, tiles: Iterable[Knobs]) -> Iterator[Knobs]:
+    """Yield tiles with the parts that a sum may have."""
+    depth = spec.data[0] * math.prod(spec.output[2:])
+    for tile in tiles:
+        for split in _SPLITS:
+            knobs = {**tile, "split": split}
+            if _sums(spec, knobs) >= INDICES:
+                continue
+            if split == 1 or (depth >= _PART * split and split * spec.group <= _GRID):
+                yield knobs
+
+
+def fastest_within(
+    spec: ConvSpec, space: Iterable[Knobs], cycles: Callable[[Knobs], float], policy: Policy
+) -> Knobs:
+    """Return the fastest of those whose partial sums keep the policy's limit, or of those with the fewest where none do."""
+    settings, limit = list(space), policy.workspace_limit
+    if limit is not None:
+        needed = [workspace(spec, k) for k in settings]
+        bound = max(limit, min(needed))
+        settings = [k for k, n in zip(settings, needed, strict=True) if n <= bound]
+    return min(settings, key=cycles)
+
+
+def workspace(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return bytes of the sums that a second kernel adds up."""
+    return numpy_dtype(accumulator(spec.dtype)).itemsize * _sums(spec, knobs)
+
+
+def _sums(spec: ConvSpec, knobs: Knobs) -> int:
+    m = matrices(spec, knobs)
+    return m.products * m.padded_channels * m.padded_pixels if is_in_parts(spec, knobs) else 0
+
+
+def is_in_parts(spec: ConvSpec, knobs: Knobs) -> bool:
+    """Whether a second kernel adds up sums: parts, and groups', whose tiles TVM's loops would not store in place."""
+    return knobs["split"] > 1 or spec.group > 1
+
+
+def sides(spec: ConvSpec, m: Matrices, x: te.Tensor, dy: te.Tensor) -> tuple[Side, Side]:
+    """Return `left` and `patch` as functions.
+
+    Args:
+        spec: the forward convolution.
+        m: its products.
+        x: the data.
+        dy: the result's gradient.
+    """
+    groups, split, zero = spec.group, m.split, tirx.const(0, spec.dtype)
+
+    def place(z: Expr, start: Expr, i: Expr) -> tuple[list[Expr], list[Expr]]:
+        """Return whether there is such a term of a sum, and its image and point."""
+        term = (z // groups * m.padded_depth if split > 1 else 0) + start + i
+        inside = [term < m.depth] if split * m.padded_depth != m.depth else []
+        return inside, unravel(term, (1, *m.points))
+
+    def left(z: Expr, start: Expr, i: Expr, k: Expr) -> Expr:
+        conditions, (n, *at) = place(z, start, i)
+        if m.padded_channels != m.channels:
+            conditions.append(k < m.channels)
+        element = dy(n, z % groups * m.channels + k, *at)
+        return tirx.if_then_else(tirx.all(*conditions), element, zero) if conditions else element
+
+    def patch(z: Expr, start: Expr, i: Expr, pixel: Expr) -> Expr:
+        conditions, (n, *at) = place(z, start, i)
+        if m.padded_pixels != m.pixels:
+            conditions.append(pixel < m.pixels)
+        c, *taps = unravel(pixel, (1, *m.taps))
+        index = []
+        for axis, (p, r) in enumerate(zip(at, taps, strict=True)):
+            stride, pad, extent = spec.strides[axis], spec.pads[axis], spec.data[2 + axis]
+            position = p * stride + r * spec.dilations[axis] - pad
+            reach = (m.points[axis] - 1) * stride + spec.effective_kernel[axis] - pad
+            conditions += [position >= 0] if pad > 0 else []
+            conditions += [position < extent] if reach > extent else []
+            index.append(position)
+        element = x(n, z % groups * spec.weight[1] + c, *index)
+        return tirx.if_then_else(tirx.all(*conditions), element, zero) if conditions else element
+
+    return left, patch
+
+
+def finish(spec: ConvSpec, m: Matrices, acc: te.Tensor) -> te.Tensor:
+    """Return the sums [z][k][m] in their places and type; block `total` adds up what is in parts."""
+
+    def sum_of(z: Expr, k: Expr, at: tuple[Expr, ...]) -> Expr:
+        # Written out for one group: of one channel TVM would take k // 1 for an index of its own.
+        group, channel = (k // m.channels, k % m.channels) if m.groups > 1 else (0, k)
+        return acc[z * m.groups + group, channel, ravel(at, (1, *m.taps))]
+
+    if m.split == 1 and m.groups == 1:
+        return te.compute(spec.weight, lambda k, *at: sum_of(0, k, at).astype(spec.dtype), name="result")  # fmt: skip
+    part = te.reduce_axis((0, m.split), "part")
+    total = te.compute(spec.weight, lambda k, *at: te.sum(sum_of(part, k, at), axis=part), name="total")  # fmt: skip
+    if total.dtype == spec.dtype:
+        return total
+    return te.compute(spec.weight, lambda *at: total(*at).astype(spec.dtype), name="narrow")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import keep, waiting
 from benchmarks.gpu.supervise import unfinished
+from convc.cli.exits import INTERRUPTED
 from convc.errors import ToolchainError, unknown_name
 from convc.runtime.driver import Device
 
@@ -271,8 +273,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tasks": _tasks,
         "tune": _tune,
     }
-    return exit_code(lambda: steps[given.step](given))
+    try:
+        return exit_code(lambda: steps[given.step](given))
+    except KeyboardInterrupt:
+        _say("interrupted: the same command goes on.")
+        return INTERRUPTED
 
 
 if __name__ == "__main__":
+    # As by Ctrl-C: a machine's time is over, and the process that runs jobs must not outlive this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

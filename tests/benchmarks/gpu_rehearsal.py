@@ -8,10 +8,12 @@ from unittest import mock
 from benchmarks.gpu.build import grid_jobs, layer_jobs, make
 from benchmarks.gpu.gradients import gradient_jobs
 from benchmarks.gpu.job import Job
+from benchmarks.gpu.networks import model_jobs
 from benchmarks.gpu.refusals import refusal_jobs
 from benchmarks.layer_list import Layer
 from convc.ir import ConvSpec
 from convc.target import parse_target
+from tests.benchmarks.tiny_model import save_tiny
 from tests.cuda_emulation.compiler import compile_kernels
 
 __all__ = ["rehearse"]
@@ -24,7 +26,7 @@ _GRID = (
 
 
 def rehearse(folder: str) -> list[str]:
-    """Build all parts of a check but the networks, small; return the jobs' names.
+    """Build all parts of a check but torch's, small; return the jobs' names.
 
     What runs them is gpu_check's own parent, with processes that have the emulated device (`gpu_child`).
     """
@@ -35,7 +37,18 @@ def rehearse(folder: str) -> list[str]:
     # cuDNN's convolutions have tests of their own: here its calls and what is done where it refuses.
     jobs = [job for job in jobs if "cudnn" not in job.name]
     jobs += [Job(name="calls-cudnn", part="calls"), *refusal_jobs()]
-    with mock.patch("convc.schedules.cuda.nvcc.compile_source", lambda source, gpu: compile_kernels(source)):  # fmt: skip
+    # A network of two nodes in ResNet-18's place, of one image and of two.
+    zoo = path / "zoo"
+    zoo.mkdir()
+    save_tiny(zoo / "resnet18.onnx")
+    save_tiny(zoo / "resnet18-n2.onnx", "2")
+    jobs += [j for j in model_jobs(["resnet18"], (1, 2), ("float32", "float16")) if _is_taken(j)]
+    with mock.patch("benchmarks.zoo.zoo_folder", return_value=zoo), mock.patch("convc.schedules.cuda.nvcc.compile_source", lambda source, gpu: compile_kernels(source)):  # fmt: skip
         failed = make(jobs, path, target, said.append)
     assert not failed, said
     return [job.name for job in jobs]
+
+
+def _is_taken(job: Job) -> bool:
+    """Whether a network is rehearsed: each batch, type and library once."""
+    return (job.batch, job.dtype, job.library) in ((1, "float16", "cudnn"), (2, "float32", ""))

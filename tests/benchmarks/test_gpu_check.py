@@ -117,6 +117,20 @@ def test_layers_are_timed(rehearsed):
     assert f"- {DAMAGED}: PackageError" in text
 
 
+def test_networks_are_right_and_timed(rehearsed):
+    """Against float64: in float32, and in half precision within what its roundings cost."""
+    found = {r["job"]["name"]: r for r in rehearsed.results.values() if r["job"]["part"] == "models"}  # fmt: skip
+    plain, half = found["model-resnet18-n2"], found["model-resnet18-n1-float16-cudnn"]
+    assert plain["ok"]
+    assert half["ok"]
+    assert plain["error"] < 1e-6 < plain["job"]["tolerance"] == 1e-4 < half["job"]["tolerance"]
+    assert half["fallbacks"] == []
+    assert {s["algorithm"] for s in half["steps"]} >= {"cudnn"}
+    text = table(list(found.values()), {}, 0)
+    assert "| resnet18, 2, float32 | " in text
+    assert "| resnet18, 1, float16 | " in text
+
+
 def test_weight_gradients_are_timed_by_every_row(rehearsed):
     cases = rehearsed.cases("gradients")
     assert [c["algorithm"] for c in cases] == ["direct", "plain"] * 2

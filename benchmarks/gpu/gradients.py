@@ -5,6 +5,7 @@ What builds imports the compiler only when it is called; what runs needs the run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,7 +18,7 @@ from convc.ir import ConvSpec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
 from convc.ir.types import Shape, numpy_dtype
 from convc.runtime import load
-from convc.schedules.error_bound import relative_error, result_rounding
+from convc.schedules.error_bound import product_error, result_rounding
 
 if TYPE_CHECKING:
     from convc.lowering.build import Built
@@ -113,7 +114,7 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
         }
         outputs = module.run(inputs)
         for index, case in enumerate(job.cases):
-            expected, limit = references[case.key].expected, references[case.key].limit
+            expected, limit = references[case.key].expected, references[case.key].limit(case)
             error = np.abs(outputs[f"y{index}"].astype(np.float64) - expected)
             rows[index]["ok"] = bool(rows[index]["ok"] and np.all(error <= limit))
             if exact:
@@ -126,11 +127,19 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
 
 
 class _Reference(NamedTuple):
-    """A convolution's x and dy, its weight gradient in float64, and how far a result may be from it."""
+    """A convolution's x and dy, its weight gradient in float64, and that of their absolute values: 0 where a result must be exact."""
 
     operands: tuple[np.ndarray, np.ndarray]
     expected: np.ndarray
-    limit: np.ndarray
+    absolute: np.ndarray | float
+
+    def limit(self, case: Case) -> np.ndarray | float:
+        """Return how far a row's result may be from what is expected: as a sum of so many products in a part."""
+        if isinstance(self.absolute, float):
+            return self.absolute
+        terms = case.spec.data[0] * math.prod(case.spec.output[2:])
+        error = product_error(case.algorithm, -(-terms // case.knobs.get("split", 1)), case.knobs)
+        return error * self.absolute + result_rounding(case.spec.dtype) * np.abs(self.expected)
 
 
 def _reference(spec: ConvSpec, exact: bool) -> _Reference:
@@ -147,9 +156,5 @@ def _reference(spec: ConvSpec, exact: bool) -> _Reference:
     if exact:
         # Sums are exact in float32; a narrower result is rounded once.
         expected = expected.astype(numpy_dtype(spec.dtype)).astype(np.float64)
-        return _Reference(operands, expected, np.zeros_like(expected))
-    # Sums of a result's products, as of a direct convolution.
-    absolute = convolve_weight_grad(np.abs(x), np.abs(dy), spec)
-    limit = relative_error("direct", spec, {}) * absolute
-    limit += result_rounding(spec.dtype) * np.abs(expected)
-    return _Reference(operands, expected, limit)
+        return _Reference(operands, expected, 0.0)
+    return _Reference(operands, expected, convolve_weight_grad(np.abs(x), np.abs(dy), spec))

@@ -5,7 +5,8 @@ THE ALGORITHM   y[n, k, p, q] = sum over c, r, s of x[n, c, p stride + r dilatio
                 3-D: a depth axis more everywhere, its taps in the sum; one slice of results after another
                 groups: each vector of results reads the blocks that its groups' inputs lie in, see `span`
 WHEN            any geometry
-                most of what the taps read is padding: tiles skip taps that read nothing else, see `clipping` (the knob `clip`)
+                most of what the taps read is padding: tiles skip taps that read nothing else, see `clipping` (the knob `clip`), and
+                sum very many channels in parts, see `channel_parts` (`parts`)
                 bfloat16, where the CPU has vdpbf16ps: x and w read as pairs of channels, two products a lane (the knob `pairs`)
 COST            C/group R S FMAs an output point, C/group rounded up to those blocks; tails of the register tile
 ACCURACY        one chain of C R S fused multiply-adds: |error| <= C R S eps (|x| * |w|)
@@ -37,9 +38,11 @@ from convc.schedules.algorithm import (
     two_panels_fit,
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
+from convc.schedules.channel_parts import MOST_OF_L2, added, scratch_bytes
 from convc.schedules.direct_data import DOT_BF16, PAIRED, gathered, ways
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.properties import Properties, direct_error
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
@@ -54,10 +57,6 @@ _FEW_CHANNELS = 4
 # One tap with a stride reads one line of several, which hardware does not fetch ahead as well. On a core of an Intel Xeon, where they
 # are -> gathered, in us: 256 -> 512 channels from 56 x 56 1473 -> 1275, 512 from 28 x 28 1282 -> 1161, 1024 from 14 x 14 1273 -> 1239.
 _STRIDED: Final = 1.12
-
-# A panel larger than this is gone before the next tile reads it: 3x3, 2048 -> 256 channels, taps 36 apart, on 65 x 65 points, panels of
-# 1.2 MB: 534 ms in tiles of 1 x 13 points, 346 in tiles of 3 x 9; Winograd 318.
-_MOST_OF_L2: Final = 0.75
 
 # The part of the weights' stream that FMAs do not hide where whole panels are fetched ahead. On a core of an Intel Xeon, in us: 1x1 512 ->
 # 2048 at 7 x 7 650, of which FMAs 577 and the stream 250; 3x3 stride 2, 256 -> 512 from 14 x 14 727, 650 and 280; 512 -> 512 1550 with
@@ -159,8 +158,9 @@ class Direct:
         elif "gather" in knobs:
             compute *= _STRIDED
         stream = 4 * math.prod(spec.weight) / target.memory_bytes
-        panel = 4 * c * math.prod(spec.kernel) * knobs["vectors"] * knobs["block"]
-        if panel > _MOST_OF_L2 * target.l2_bytes:
+        parts = knobs.get("parts", 1)
+        panel = 4 * c * math.prod(spec.kernel) * knobs["vectors"] * knobs["block"] // parts
+        if panel > MOST_OF_L2 * target.l2_bytes:
             # Every tile reads the panel anew from where it comes from.
             stream *= -(-rows // tile.rows) * -(-cols // tile.cols)
             stream *= clipping.share(spec, _tile(spec, knobs)) if knobs.get("clip") else 1.0
@@ -169,8 +169,14 @@ class Direct:
             # Fetched while the panel before is read, and not just before it is read itself.
             uncovered = min(_PANELS_UNCOVERED, uncovered)
         work = max(compute, stream) + uncovered * min(compute, stream)
-        cycles = gathered + max(work, spec.nbytes / core.data)
+        kept = 2 * 4 * parts * math.prod(spec.output) / core.l2 if parts > 1 else 0.0
+        cycles = gathered + kept + max(work, spec.nbytes / core.data)
         return cycles * turns(shared_units(spec, knobs), target)
+
+    def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
+        """Return a chain's, and the room for sums in parts."""
+        kept = scratch_bytes(raised(problem.spec), knobs)
+        return Properties(problem.spec.flops, kept, direct_error(problem))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -211,16 +217,21 @@ class Direct:
         strides = spec.strides
         if knobs.get("gather"):
             read, strides = gathered(read, spec), (1,) * len(points)
-        co, ci, taps, axes = _reduction(spec, a, span, exact=not pairs)
+        parts = knobs.get("parts", 1)
+        co, ci, taps, axes = _reduction(spec, a, span, exact=not pairs, parts=parts)
 
         def product(n, k, *at):
             *p, lane = at
+            first = 0
+            if parts > 1:
+                *p, part = p
+                first = part * (span.blocks // parts)
             steps = zip(p, strides, taps, spec.dilations, strict=True)
             position = [i * stride + r * dilation for i, stride, r, dilation in steps]
             at_weight = (n, k) if per_image else (k,)
             left, right = (
-                read(n, span.first(k) + co, *position, ci),
-                w(*at_weight, co, *taps, ci, lane),
+                read(n, span.first(k) + first + co, *position, ci),
+                w(*at_weight, first + co, *taps, ci, lane),
             )
             if pairs:
                 zero = tirx.const(0, "float32")
@@ -230,12 +241,16 @@ class Direct:
             return te.sum(left * right, axis=axes)
 
         clip = {clipping.ANNOTATION: clipping.reach(spec)} if knobs.get("clip") else {}
-        acc = te.compute((N, wide, *points, v * b), product, name="acc", attrs=clip)
-        y = te.compute(
-            (N, blocks, *points, b),
-            lambda n, k, *at: acc(n, k // v, *at[:-1], k % v * b + at[-1]),
-            name="unpack",
-        )
+        several = (parts,) if parts > 1 else ()
+        acc = te.compute((N, wide, *points, *several, v * b), product, name="acc", attrs=clip)
+        sums = te.compute(acc.shape, lambda *i: acc(*i), name="part") if several else acc
+
+        def unpack(n, k, *at):
+            *p, lane = at
+            place, lane = (n, k // v, *p), k % v * b + lane
+            return added(sums, parts, place, lane) if several else sums(*place, lane)
+
+        y = te.compute((N, blocks, *points, b), unpack, name="unpack")
         return [x, w, *extras, blocked_result(y, problem, extras)]
 
 
@@ -254,14 +269,14 @@ def _channels(spec: ConvSpec, block: int, span: Span) -> int:
 
 
 def _reduction(
-    spec: ConvSpec, block: int, span: Span, *, exact: bool = True
+    spec: ConvSpec, block: int, span: Span, *, exact: bool = True, parts: int = 1
 ) -> tuple[te.Tensor, te.Tensor, list[te.Tensor], list[te.Tensor]]:
     """Return (block of channels, channel in it, taps) and the axes that they are summed over, outermost first."""
     channels = _channels(spec, block, span)
     if channels % block and exact:
         c = te.reduce_axis((0, channels), "c")
         return c // block, c % block, [tirx.const(0, "int32")] * len(spec.kernel), [c]
-    co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, block), "ci")
+    co, ci = te.reduce_axis((0, span.blocks // parts), "co"), te.reduce_axis((0, block), "ci")
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
     return co, ci, taps, [co, *taps, ci]
 
@@ -272,6 +287,8 @@ def shared_units(spec: ConvSpec, knobs: Knobs) -> int:
     if knobs.get("chunks", 1) > 1:
         return outer * knobs["chunks"]
     groups = -(-spec.out_channels // (knobs["vectors"] * knobs["block"]))
+    if knobs.get("parts", 1) > 1:
+        return spec.data[0] * groups
     return outer * groups * (1 if rows % knobs["rows"] else rows // knobs["rows"])
 
 

@@ -9,6 +9,7 @@ from tvm import te
 from convc.ir.spec import ConvSpec
 from convc.schedules import clipping
 from convc.schedules.algorithm import Problem
+from convc.schedules.channel_parts import part_counts
 from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.target import Target
@@ -36,14 +37,19 @@ def ways(problem: Problem, target: Target) -> list[Knobs]:
     """Return the ways to read the data.
 
     Of half the width: widened a tile at a time, or in pairs by an instruction for them. Where much is padding: with it, or without, see
-    `clipping`. With one tap and a stride: where they are, or gathered before, since of what lies between them the hardware fetches half
-    anyway, again for each group of channels.
+    `clipping`, and then in parts of the channels, see `channel_parts`. With one tap and a stride: where they are, or gathered before, since
+    of what lies between them the hardware fetches half anyway, again for each group of channels.
     """
     if not problem.stored:
         strided = problem.spec.is_pointwise and max(problem.spec.strides) > 1
         if strided:
             return [{"gather": 0}, {"gather": 1}]
-        return [{"clip": 0}, {"clip": 1}] if clipping.clips(raised(problem.spec)) else [{}]
+        spec = raised(problem.spec)
+        if counts := part_counts(spec, target):
+            # Threads share out groups of output channels then: the sums of a part are of all rows.
+            several = [{"clip": 1, "parts": parts, "chunks": 1} for parts in counts if parts > 1]
+            return [{"clip": 0, "parts": 1}, {"clip": 1, "parts": 1}, *several]
+        return [{"clip": 0}, {"clip": 1}] if clipping.clips(spec) else [{}]
     has_dot = "avx512bf16" in target.features and target.lanes == 16
     pairs = has_dot and problem.stored == "bfloat16" and problem.constant_weight
     return [{"stage": 1, "pairs": 0}, *([{"stage": 0, "pairs": 1}] if pairs else [])]

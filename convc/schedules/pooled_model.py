@@ -79,10 +79,10 @@ def cut(pooled: Pooled, knobs: Knobs) -> bool:
     """Whether there can be these strips: of `winograd` whole rows of tiles, and such as TVM 0.27 schedules.
 
     Not several that leave rows out between them: its vectorize wants all of an axis in a block's loops. And it crashes where it splits a
-    tail off rows of a strip whose taps are skipped by tests, see `clipping`.
+    tail off rows of a strip whose taps are skipped by tests, see `clipping`. Sums in parts of the channels are of all rows.
     """
     whole = _strip_of(pooled, knobs) if "m" in knobs else min(knobs["strip"], pooled.result[2])
-    if knobs["strip"] < 1 or knobs["strip"] != whole:
+    if knobs["strip"] < 1 or knobs["strip"] != whole or knobs.get("parts", 1) > 1:
         return False
     if strips(pooled, knobs) == 1:
         return True

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from tvm import te
 
-from convc.ir import ConvSpec
+from convc.ir import ConvSpec, Step
 from convc.schedules.algorithm import Problem
 from convc.schedules.clipping import clips, share
 from convc.schedules.direct import ALGORITHM
 from convc.schedules.llvm.convolutions import SCHEDULES
+from convc.schedules.properties import properties_of
 from convc.target import parse_target
 from tests.schedules.conv_module import Case, ConvModule
-from tests.tolerance import assert_bounded, assert_exact, error_bound
+from tests.tolerance import EPS, assert_bounded, assert_exact, error_bound
 
 HOST = parse_target(cores=1)
 
@@ -49,6 +53,37 @@ def test_numbers_are_the_same():
     for result in module.run(exact=False):
         bound = error_bound("direct", result.data, result.weight, result.case.spec, {})
         assert_bounded(result.actual, result.expected, bound)
+
+
+def test_sums_in_parts_of_the_channels():
+    cases = []
+    for name in ("far apart", "a stride", "1-D", "3-D"):
+        spec = replace(SPECS[name], data=(2, 64, *SPECS[name].data[2:]), weight=(40, 64, *SPECS[name].kernel))  # fmt: skip
+        for parts, clip, tile in ((2, 1, {}), (4, 0, {"rows": 2, "cols": 3, "vectors": 2})):
+            knobs = {**ALGORITHM.knobs(Problem(spec), HOST), "data_block": 16, "block": 16}
+            knobs |= {"chunks": 1, "clip": clip, "parts": parts, **tile}
+            cases.append(Case("direct", spec, (Step("bias"), Step("relu")), tuple(knobs.items())))
+    module = ConvModule(cases, HOST)
+    for result in module.run(exact=True):
+        assert_exact(result.actual, result.expected)
+    for result in module.run(exact=False):
+        bound = error_bound("direct", result.data, result.weight, result.case.spec, {})
+        assert_bounded(result.actual, result.expected, bound + 4 * EPS * np.abs(result.expected))
+
+
+def test_panels_beyond_the_cache_are_summed_in_parts():
+    machine = replace(HOST, l2_bytes=2 << 20)
+    far = ConvSpec.of((1, 2048, 65, 65), (256, 2048, 3, 3), pads=(36,) * 4, dilations=(36, 36))
+    knobs = ALGORITHM.knobs(Problem(far), machine)
+    assert knobs["parts"] == 4
+    assert ALGORITHM.cycles(Problem(far), machine, knobs) < 0.7 * ALGORITHM.cycles(Problem(far), machine, {**knobs, "parts": 1})  # fmt: skip
+    facts = properties_of(ALGORITHM, Problem(far), machine, knobs)
+    assert facts.workspace == 4 * 4 * 16 * knobs["vectors"] * 65 * 65
+    for spec in (
+        SPECS["far apart"],
+        ConvSpec.of((1, 2048, 9, 9), (256, 2048, 3, 3), pads=(1,) * 4),
+    ):
+        assert all("parts" not in k for k in ALGORITHM.space(Problem(spec), machine))
 
 
 def test_estimates_count_what_is_left():

@@ -7,8 +7,8 @@ Rewrite:
     y = sum over parts of sums[part]
 WHEN            much of what single points read is padding, see `clipping`, and two vectors' panel does not fit L2: other such layers are
                 Winograd's. The knob `parts` of other layers would hide their records.
-                2048 -> 256 channels, 3x3 36 apart, 65 x 65, one core of an Intel Xeon (Emerald Rapids), medians in turns: 194 ms in 8 parts,
-                314 in 4, 358 without, 309 by Winograd
+                2048 -> 256 channels, 3x3 36 apart, 65 x 65, one core of an Emerald Rapids, medians in turns: 194 ms in 8 parts, 314
+                in 4, 358 without, 309 by Winograd
 COST            a sum more for each part, all parts of one group of channels written and read once
 """
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,14 +26,15 @@ from convc.cli.exits import REPORTED, report_error
 from convc.errors import ToolchainError, unknown_name
 from convc.runtime import host
 
-_PACKAGES: Final = ("convc", "torch", "torchvision", "timm", "onnx", "onnxruntime")
+_PACKAGES: Final = ("convc", "torch", "onnx", "onnxruntime")
 # A process that compiles a large network for minutes is at work; one that takes an hour is not.
 _LIMIT_SECONDS: Final = 3600
 
 
-def _versions() -> dict[str, str]:
+def _versions(source: str = "") -> dict[str, str]:
     found = {}
-    for package in _PACKAGES:
+    used = ("torchvision",) if source == "timm" else ()
+    for package in (*_PACKAGES[:2], *used, *filter(None, [source]), *_PACKAGES[2:]):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -62,7 +64,7 @@ def _checked(name: str, opset: int, folder: Path) -> Row:
         "opset": opset,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpu": host.cpu().name,
-        "versions": _versions(),
+        "versions": _versions(name.partition("/")[0]),
     }
     began = time.perf_counter()
     facts |= _child("exporting", name, str(opset), str(path))
@@ -85,16 +87,24 @@ def _chosen(patterns: Sequence[str]) -> Iterator[tuple[str, int]]:
     for pattern in patterns:
         if not any(fnmatch.fnmatch(n, pattern) for names in NAMES.values() for n in names):
             raise unknown_name("network", pattern, [n for names in NAMES.values() for n in names])
-    for names in NAMES.values():
+    for source, names in NAMES.items():
         for place, name in enumerate(names):
             if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns):
-                yield name, opset_of(place)
+                yield name, opset_of(source, place)
 
 
 def _check(given: argparse.Namespace) -> int:
     jobs = [(name, given.opset or opset) for name, opset in _chosen(given.names)]
     if "torch" not in _versions():
         raise ToolchainError("exporting must have the package 'torch'; got no such package. Run: pip install 'convc[zoo]'")  # fmt: skip
+    missing = sorted(
+        {package for name, _ in jobs if not find_spec(package := name.partition("/")[0])}
+    )
+    if missing and given.names:
+        raise ToolchainError(f"exporting must have the package '{missing[0]}'; got no such package. Run: pip install {' '.join(missing)}")  # fmt: skip
+    if missing:
+        print(f"left out, since they are not installed: {', '.join(missing)}", flush=True)
+        jobs = [job for job in jobs if job[0].partition("/")[0] not in missing]
     known = read(given.rows)
     done = {job for job, row in known.items() if row.ok}
     left = [job for job in jobs if given.again or job not in done]
@@ -112,7 +122,7 @@ def _check(given: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is asked; return the exit code: 1 if a network failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description="torchvision's and timm's networks: exported, compiled, compared.")  # fmt: skip
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description="Networks of torchvision, timm and packages for one application: exported, compiled, compared.")  # fmt: skip
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="print the names")
     add = verbs.add_parser(

@@ -21,13 +21,13 @@ def export(name: str, opset: int, path: Path) -> dict[str, object]:
     """Write a network with random weights, and return what is known of it."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    from benchmarks.families import timm_models, torchvision_models
+    from benchmarks.families import applications, timm_models, torchvision_models
     from benchmarks.random_weights import randomise
 
     source, _, short = name.partition("/")
     torch.manual_seed(0)  # what `randomise` leaves alone
-    module = {"torchvision": torchvision_models, "timm": timm_models}[source]
-    model, shape = module.build(short)
+    build = {"torchvision": torchvision_models.build, "timm": timm_models.build}.get(source)
+    model, shape = build(short) if build else applications.build(name)
     model.eval()
     randomise(model)
     data = torch.zeros(shape)

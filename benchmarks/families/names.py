@@ -47,9 +47,19 @@ poolformer_s12 coatnet_nano_rw_224 pvt_v2_b0 gernet_s bat_resnext26ts lambda_res
 focalnet_tiny_srf davit_tiny rdnet_tiny mambaout_femto swiftformer_xs ghostnetv3_100 csatv2
 """)
 
+# What packages for one application build.
+_APPLICATIONS: Final = {
+    "ultralytics": _words("yolov8n yolo11n yolov10n yolo12n yolov8n-seg yolov5n yolov3-tiny"),
+    "monai": _words("unet3d segresnet3d dynunet swin_unetr attention_unet"),
+    "segmentation_models_pytorch": _words("Unet PSPNet UnetPlusPlus UPerNet FPN DeepLabV3Plus PAN MAnet Linknet Segformer"),
+    "transformers": _words("segformer levit poolformer clip_vision dpt swin2sr convnextv2 wav2vec2 hifigan"),
+    "diffusers": _words("vae_decoder"),
+}  # fmt: skip
+
 NAMES: Final = {
     "torchvision": tuple(
         f"torchvision/{n}" for n in (*_CLASSIFIERS, *SEGMENTATION, *VIDEO, *DETECTION, *_SIZES)
     ),
     "timm": tuple(f"timm/{n}" for n in _TIMM),
+    **{package: tuple(f"{package}/{n}" for n in names) for package, names in _APPLICATIONS.items()},
 }

@@ -9,11 +9,16 @@ __all__ = ["OPSETS", "opset_of"]
 OPSETS: Final = tuple(range(11, 24))
 
 
-def opset_of(place: int) -> int:
-    """Return the opset of the network at a place of a list.
+# For packages that do not write older ones: attention is in torch's exporters from 14 on. One of each exporter, in turn.
+_RECENT: Final = (17, 18)
+
+
+def opset_of(source: str, place: int) -> int:
+    """Return the opset of the network at a place of a package's list.
 
     Example:
-        >>> opset_of(0), opset_of(14)
-        (11, 12)
+        >>> opset_of("timm", 0), opset_of("timm", 14), opset_of("monai", 1)
+        (11, 12, 18)
     """
-    return OPSETS[place % len(OPSETS)]
+    opsets = OPSETS if source in ("torchvision", "timm") else _RECENT
+    return opsets[place % len(opsets)]

@@ -17,8 +17,8 @@ _HEAD: Final = """# Networks
 
 Written by `python -m benchmarks.families table` from the rows kept in `benchmarks/families/`; a test compares both.
 
-Networks of torchvision and timm with random weights that keep the size of the data, exported by torch, compiled for one thread and run on
-one random input. The error is max |y - reference| / max |reference|, the greatest of the outputs; at most {tolerance:g} passes. float64 is
+Networks of torchvision, timm and packages for one application (detection, segmentation, volumes, depth, speech, diffusion) with random
+weights that keep the size of the data, exported by torch, compiled for one thread and run on one random input. The error is max |y - reference| / max |reference|, the greatest of the outputs; at most {tolerance:g} passes. float64 is
 the model in double precision, in NumPy; ORT is ONNX Runtime in float32. Opsets 11 to 17 come from torch's exporter that traces, 18 to 23
 from that by `torch.export`: another one for each network, in turn. Where a network of random weights magnifies roundings, float32 is far
 from float64 in any order of its sums: ONNX Runtime's own error says how far. So it is with
@@ -28,6 +28,7 @@ Detectors end at their heads: torchvision's code after them makes as many rows a
 ```sh
 pip install 'convc[zoo]'
 python -m benchmarks.families check           # what has no good row yet; or names, or patterns: 'timm/*'
+pip install monai segmentation-models-pytorch transformers diffusers ultralytics     # whichever applications are wanted
 ```
 """
 _COLUMNS: Final = """| network | opset | operators | parameters, 10^6 | compile, s | memory, GiB | error against float64 | against ORT |

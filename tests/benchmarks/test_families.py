@@ -97,10 +97,22 @@ def test_a_pattern_that_names_nothing_says_so(capsys: pytest.CaptureFixture[str]
     assert "unknown network 'torchvision/resnet17'" in capsys.readouterr().err
 
 
+def test_packages_that_are_not_there_are_left_out_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(families, "_versions", lambda *_: {"torch": "2"})
+    monkeypatch.setattr(families, "find_spec", lambda package: None)
+    assert families.main(["check", "monai/dynunet"]) == 5
+    assert "pip install monai" in capsys.readouterr().err
+    assert families.main(["check", "--rows", str(tmp_path / "rows.jsonl")]) == 0
+    assert "left out, since they are not installed: diffusers, monai" in capsys.readouterr().out
+
+
 def test_a_good_row_is_not_made_again_and_a_failure_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(families, "_versions", lambda: {"torch": "2"})
+    monkeypatch.setattr(families, "_versions", lambda *_: {"torch": "2"})
+    monkeypatch.setattr(families, "find_spec", lambda package: True)
     monkeypatch.setattr(families, "_child", lambda module, *_: {"failure": f"{module}: no"})
     path = tmp_path / "rows.jsonl"
     append([GOOD], path)

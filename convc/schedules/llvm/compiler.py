@@ -1,4 +1,4 @@
-"""S-TIR to machine code for CPUs: TVM's own pipeline with two settings and one pass of ours.
+"""S-TIR to machine code for CPUs: TVM's own pipeline with two settings and three passes of ours.
 
 Rewrite (KeepOnStack):
     tile = TVMBackendAllocWorkspace(1792)   # TVM's choice for anything local, a call per tile
@@ -20,6 +20,7 @@ from tvm import tirx
 
 from convc.schedules.backend import Progress
 from convc.schedules.llvm.dots import in_bytes
+from convc.schedules.llvm.short_loops import write_out
 from convc.schedules.workspace import note, one_function
 from convc.target import Target
 
@@ -53,6 +54,11 @@ def _in_bytes(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc
     return in_bytes(func)
 
 
+@tirx.transform.prim_func_pass(opt_level=0, name="convc.WriteOut")
+def _write_out(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
+    return write_out(func)
+
+
 def _pipeline() -> tuple[Any, Any, Any]:
     base, _, device = tirx.get_tir_pipeline("s_tir")
 
@@ -61,6 +67,8 @@ def _pipeline() -> tuple[Any, Any, Any]:
             [
                 _keep_on_stack,
                 _in_bytes,
+                _write_out,
+                tirx.transform.UnrollLoop(),
                 tirx.transform.LowerTVMBuiltin(),
                 tirx.transform.LowerIntrin(),
             ]

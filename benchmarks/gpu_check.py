@@ -138,12 +138,12 @@ def _run(given: argparse.Namespace) -> int:
 
     if given.child:
         return _run_here(given)
+    _require_device()  # first: what torch is missed for needs one
     if not given.no_peer and find_spec("torch") is None:
         raise ToolchainError(
             "gpu_check run must have torch for the peer's times; got no module 'torch'. "
             "Install torch, or leave the peer out with --no-peer."
         )
-    _require_device()
     command = [sys.executable, "-m", "benchmarks.gpu_check", "run", "--folder", str(given.folder)]
     command += ["--no-peer"] if given.no_peer else []
     limits = Limits(given.seconds, given.job_seconds, given.compile_seconds)

@@ -52,7 +52,7 @@ struct Tensor : DLTensor {
 
 constexpr int FAILED = -1, LAYERS = 20, NOT_SUPPORTED = 3000;
 const std::string CONVOLUTION =
-    "kind=forward;layout=NCHW;strides=1,1;pads=0,0;dilations=1,1;steps=;alpha=1.0;beta=0.0;math=strict;transforms=0;policy=heuristic;rank=0;"
+    "kind=forward;layout=NCHW;strides=1,1;pads=0,0;dilations=1,1;steps=;alpha=1.0;beta=0.0;math=strict;transforms=0;compiles=0;policy=heuristic;rank=0;"
     "when=per_shape;deterministic=0;workspace=1048576;engine=;knobs=;spec=conv";
 
 // What the shim returns, or FAILED.

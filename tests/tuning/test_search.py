@@ -157,9 +157,9 @@ def test_settings_keep_the_policy():
         s.algorithm
         for s in subject_of(PROBLEM).settings(AVX512, Policy(exclude=("winograd", "fft")))
     }
-    assert names == {"direct", "im2col", "generic"}
+    assert names == {"direct", "im2col", "inner_product", "generic"}
     rows = subject_of(PROBLEM).settings(AVX512, Policy(workspace_limit=0))
-    assert {s.algorithm for s in rows} == {"direct", "im2col", "generic"}
+    assert {s.algorithm for s in rows} == {"direct", "im2col", "inner_product", "generic"}
     assert [s.seconds for s in rows] == sorted(s.seconds for s in rows)
 
 

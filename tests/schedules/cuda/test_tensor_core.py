@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from tests.cuda_emulation.emulation import Case, run_cases
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, scheduled
 
 LAYER = ConvSpec.of((8, 64, 14, 14), (64, 64, 3, 3), pads=(1, 1, 1, 1))
+GROUPS = ConvSpec.of((8, 64, 14, 14), (32, 16, 3, 3), pads=(1, 1, 1, 1), group=4)
 
 
 def allowed(policy: Policy, records=()) -> set[str]:
@@ -44,7 +47,16 @@ def test_float32_is_multiplied_three_times():
     ("problem", "arch", "reason"),
     [
         (Problem(LAYER), "75", "sm must be at least 80 for tensor cores; got 75"),
-        (Problem(LAYER, constant_weight=False), "90", "weights must be constant"),
+        (
+            Problem(replace(LAYER, dtype="float64")),
+            "90",
+            "element type must be float32, float16, bfloat16; got float64",
+        ),
+        (
+            Problem(GROUPS),
+            "90",
+            "output channels of a group or phase must be a multiple of 16; got 8",
+        ),
         (Problem(LAYER, accumulate="float64"), "90", "sums must be of float32; got float64"),
     ],
 )

@@ -35,8 +35,8 @@ __all__ = ["grid_jobs", "layer_jobs", "make"]
 # An algorithm estimated so many times slower than the best is measured once.
 _HOPELESS = 4
 
-# The first settings of an external library: what it ranks first, without and with transforms.
-_LIBRARY_SETTINGS = 16
+# The first settings of an external library: what it ranks first, without and with transforms; all 18 of CUTLASS.
+_LIBRARY_SETTINGS = 20
 
 # Convolutions of one grid module: nvcc takes half a second for each.
 _CHUNK = 24

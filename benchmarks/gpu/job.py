@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -12,7 +12,7 @@ import numpy as np
 from convc.ir import ConvSpec
 from convc.ir.types import numpy_dtype
 
-__all__ = ["Case", "Job", "arrays", "jobs_in"]
+__all__ = ["Case", "Job", "arrays", "jobs_in", "worst_error"]
 
 Part: TypeAlias = Literal["calls", "refusals", "grid", "gradients", "layers", "models", "compiled"]
 SUFFIX: Final = ".job.json"
@@ -101,3 +101,12 @@ def arrays(case: Case, index: int, exact: bool) -> tuple[np.ndarray, np.ndarray]
     weight = rng.integers(-4, 5, spec.weight).astype(dtype)
     data = rng.integers(-4, 5, spec.data) if exact else rng.standard_normal(spec.data)
     return data.astype(dtype), weight
+
+
+def worst_error(results: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Return the greatest error of pairs of a result and what it must be, each by its greatest value; NaN if one is NaN.
+
+    Python's `max` would pass over a NaN: every comparison with it is false.
+    """
+    errors = [np.max(np.abs(found - wanted)) / np.max(np.abs(wanted)) for found, wanted in results]
+    return float(np.max(errors))

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import tvm_ffi
 
+from benchmarks.gpu.job import worst_error
 from convc.ir import ConvSpec
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.ops.conv_weight_grad import convolve_weight_grad
@@ -202,11 +203,10 @@ def _run_operation(
         row["plan"] = str(error).strip().splitlines()[-1][:300]
         return row
     forward, backward = _operation_reference(call, x.astype(np.float64), dy.astype(np.float64))
-    errors = [np.abs(found - wanted).max() / np.abs(wanted).max() for found, wanted in ((y, forward), (dx, backward))]  # fmt: skip
-    row["exact_error"] = float(max(errors))
+    row["exact_error"] = worst_error(((y, forward), (dx, backward)))
     # Nine additions of float32, or an exponential and a sum of some hundred: no more than 64 roundings. `fast` is within that for data
     # that do not overflow.
-    row["ok"] = bool(max(errors) <= 64 * np.finfo(np.float32).eps)
+    row["ok"] = bool(row["exact_error"] <= 64 * np.finfo(np.float32).eps)
     return row
 
 

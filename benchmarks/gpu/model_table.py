@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.gpu.supervise import Unfinished
 
-__all__ = ["models"]
+__all__ = ["models", "number"]
 
 Result = Mapping[str, Any]
 
 # Columns of torch's times: what they are called, by which element type and math.
 _EAGER: Final = (("float32", "", "eager_fp32"), ("float32", "tf32", "eager_tf32"), ("float16", "", "eager_fp16"))  # fmt: skip
+
+
+def number(value: float | None, form: str = "") -> str:
+    """Return a figure as it is shown; what is no number, which JSON keeps as null, is "NaN"."""
+    return "NaN" if value is None or not math.isfinite(value) else format(value, form)
 
 
 def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
@@ -38,9 +44,9 @@ def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
             continue
         row = rows.setdefault((*key, ""), {})
         row["with cuDNN" if job["library"] else "convc"] = result
-        for dtype, math, name in _EAGER:
+        for dtype, rounding, name in _EAGER:
             if name in result.get("peer", {}):
-                rows.setdefault((*key[:2], dtype, math), {})["eager"] = result["peer"][name]
+                rows.setdefault((*key[:2], dtype, rounding), {})["eager"] = result["peer"][name]
     lines += [_row(key, rows[key]) for key in sorted(rows)]
     if cut_off:
         lines += ["", "Not finished:", ""]
@@ -51,7 +57,7 @@ def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
 def _row(key: tuple[str, int, str, str], row: Mapping[str, Any]) -> str:
     name, batch, dtype, math = key
     errors = [
-        f"{row[who]['error']:.1e}{'' if row[who]['ok'] else ' WRONG'}"
+        f"{number(row[who]['error'], '.1e')}{'' if row[who]['ok'] else ' WRONG'}"
         for who in ("convc", "with cuDNN")
         if who in row
     ]

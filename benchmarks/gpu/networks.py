@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from benchmarks.gpu.job import Job
+from benchmarks.gpu.job import Job, worst_error
 from convc.npz import load_npz, save_npz
 from convc.runtime import load
 
@@ -113,11 +113,7 @@ def run_network(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
         k[3:]: np.repeat(v, job.batch, axis=0) for k, v in stored.items() if k.startswith("in_")
     }
     outputs = module.run(inputs)
-    error = 0.0
-    for name, value in outputs.items():
-        expected = stored[f"out_{name}"]
-        scale = float(np.max(np.abs(expected)))
-        error = max(error, float(np.max(np.abs(value - expected))) / scale)
+    error = worst_error((value, stored[f"out_{name}"]) for name, value in outputs.items())
     found: dict[str, Any] = {
         "error": error,
         # So that NaN is wrong.

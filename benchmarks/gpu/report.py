@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.model_table import models
+from benchmarks.gpu.model_table import models, number
 from benchmarks.gpu.run import RESULT
 from benchmarks.gpu.supervise import Unfinished
 from convc.version import VERSION
@@ -75,8 +75,13 @@ def _grid(found: Sequence[Result]) -> list[str]:
         for case in result.get("cases", ()):
             row[0] += 1
             row[1] += not case["ok"]
-            row[3] = max(row[3], case["error_of_bound"])
-    lines += [f"| {n} | {a} | {b} | {c} | {d:.2f} |" for n, (a, b, c, d) in sorted(rows.items())]
+            error = case["error_of_bound"]
+            # A NaN stays: no later case hides it.
+            row[3] = math.nan if error is None or math.isnan(row[3]) else max(row[3], error)
+    lines += [
+        f"| {n} | {a} | {b} | {c} | {number(d, '.2f')} |"
+        for n, (a, b, c, d) in sorted(rows.items())
+    ]
     wrong = [
         f"- {c['algorithm']} {c['key']} {c['knobs']}"
         for r in found
@@ -174,7 +179,7 @@ def _calls(found: Sequence[Result]) -> list[str]:
             first = f"{case['first_seconds'] * 1e3:.1f}" if "first_seconds" in case else ""
             named = f"{case['named_seconds'] * 1e3:.1f}" if "named_seconds" in case else ""
             verdict = "right" if case["ok"] else "WRONG"
-            lines.append(f"| {case['key']} | {verdict} | {case.get('exact_error', '')} | {case['plan']} | {first} | {named} |")  # fmt: skip
+            lines.append(f"| {case['key']} | {verdict} | {number(case['exact_error']) if 'exact_error' in case else ''} | {case['plan']} | {first} | {named} |")  # fmt: skip
         cost = result.get("call_microseconds")
         if cost:
             lines += ["", f"A call: {cost['ours']:.2f} us of the host's time; cuDNN's own {cost['direct']:.2f} us."]  # fmt: skip

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import gpu_check
 from benchmarks.gpu import pack as packing
-from benchmarks.gpu.job import Job
+from benchmarks.gpu.job import Case, Job, worst_error
 from benchmarks.gpu.report import collect, table
+from benchmarks.gpu.run import keep
 from benchmarks.gpu.supervise import Limits, supervise
 from convc.cli.exits import TOOLCHAIN
 from convc.runtime.driver import look
@@ -154,6 +156,32 @@ def test_a_report_goes_to_another_machine_and_nothing_runs_twice(rehearsed, tmp_
     restored = {r["job"]["name"]: r for r in collect(tmp_path / "results")}
     assert restored == {k: v for k, v in rehearsed.results.items() if k != DAMAGED}
     assert json.loads((tmp_path / "device.json").read_text())["sm"] == 90
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_result_that_is_no_number_is_wrong_wherever_it_is(place):
+    right = np.array([1.0, 2.0])
+    wrong = np.array([np.nan, np.nan])
+    pairs = [(right, right), (right, right)]
+    assert worst_error(pairs) == 0
+    pairs[place] = (wrong, right)
+    assert np.isnan(worst_error(pairs))
+
+
+def test_what_is_no_number_is_reported(tmp_path):
+    """JSON has no NaN: it is kept as null, and neither a table nor a later case hides it."""
+    spec = "x"
+    cases = tuple(Case(key=spec, algorithm="direct", knobs={}) for _ in range(2))
+    rows = [{"algorithm": "direct", "key": spec, "knobs": {}, "ok": ok, "exact_error": e, "error_of_bound": e} for ok, e in ((False, np.nan), (True, 0.5))]  # fmt: skip
+    keep(tmp_path, Job(name="grid-a", part="grid", cases=cases), {"cases": rows})
+    call = {**rows[0], "plan": "engine=1;"}
+    keep(tmp_path, Job(name="calls-a", part="calls"), {"cases": [call]})
+    network = {"error": np.inf, "ok": False, "seconds": 0.001, "steps": []}
+    keep(tmp_path, Job(name="model-a", part="models", model="a"), network)
+    text = table(collect(tmp_path), {}, 0)
+    assert "| direct | 2 | 1 | 0 | NaN |" in text
+    assert f"| {spec} | WRONG | NaN | engine=1; |" in text
+    assert "| a, 1, float32 | NaN WRONG | 1.000 |" in text
 
 
 @pytest.mark.skipif(bool(look().devices), reason="there is a device")

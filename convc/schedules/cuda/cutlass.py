@@ -87,7 +87,7 @@ class Cutlass:
         return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
-        """Yield the kernels that fit, at most a dozen: each takes nvcc up to a minute."""
+        """Yield the kernels that fit, at most 18: each takes nvcc up to a minute."""
         yield from tiles(problem.spec, target.gpu)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:

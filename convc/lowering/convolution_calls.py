@@ -214,7 +214,7 @@ class ConvolutionCalls:
             return plain
         shape = tuple(int(extent) for extent in tensors[1].shape)
         packed = self.places.scratch(f"{node.name}.weight", shape, problem.spec.dtype)
-        cycles = packing.cycles(algorithm.name, problem, self.target)
+        cycles = packing.cycles(algorithm.name, problem, self.target, knobs)
         threads = {**knobs, "parallel": int(cycles > (self.backend.parallel_cycles or 0))}
         views = [plain.view, packed.view]
         # A library's name is that of the steps that call it.

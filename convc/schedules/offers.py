@@ -79,12 +79,14 @@ def estimated_seconds(
     """Return the cost model's seconds, the packing of weights known at run time included."""
     cycles = algorithm.cycles(problem, target, knobs)
     kernel = backend_of(target).seconds(cycles, target)
-    return kernel + _packing_seconds(algorithm, problem, target)
+    return kernel + _packing_seconds(algorithm, problem, target, knobs)
 
 
-def _packing_seconds(algorithm: Algorithm, problem: Problem, target: Target) -> float:
+def _packing_seconds(algorithm: Algorithm, problem: Problem, target: Target, knobs: Knobs) -> float:
     """Return what packing weights of run time is estimated to take; a record's time is the kernel's alone."""
-    return backend_of(target).seconds(packing.cycles(algorithm.name, problem, target), target)
+    return backend_of(target).seconds(
+        packing.cycles(algorithm.name, problem, target, knobs), target
+    )
 
 
 def admissible(made: Offers, policy: Policy) -> list[Offer]:
@@ -189,7 +191,7 @@ def _measured(
         blocks = (wants.data.block, wants.result.block)
         # Where other layers are in blocks, plain data and results cost a copy on each side that the kernel's own time does not have.
         copies = 0.0 if any(blocks) else backend_of(target).plain_seconds(problem.spec, target)
-        seconds = m.seconds + copies + _packing_seconds(algorithm, problem, target)
+        seconds = m.seconds + copies + _packing_seconds(algorithm, problem, target, m.knobs)
         offer = Offer(m.algorithm, m.knobs, seconds, "record", "tuned record")
         if blocks not in best or seconds < best[blocks].seconds:
             best[blocks] = offer
@@ -214,7 +216,7 @@ def _estimated(
     if not mine or isinstance(solved, Unsupported):
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     best = min(mine, key=lambda m: m.seconds)
-    measured_there = best.seconds + _packing_seconds(algorithm, solved, target)
+    measured_there = best.seconds + _packing_seconds(algorithm, solved, target, best.knobs)
     ratio = measured_there / estimated_seconds(algorithm, solved, target, best.knobs)
     if dict(best.knobs) in map(dict, knob_space(algorithm, problem, target)):
         knobs = best.knobs

@@ -32,7 +32,7 @@ def _anything(problem: Problem) -> None:
     return None
 
 
-def _nothing(problem: Problem, target: Target) -> float:
+def _nothing(problem: Problem, target: Target, knobs: Knobs) -> float:
     return 0.0
 
 
@@ -42,12 +42,12 @@ class Packing:
 
     Attributes:
         compute: how the weight is read, the problem and its knobs -> the packed weight; None: it is read as it is.
-        cycles: what that takes, in the cycles of the algorithm's own estimate.
+        cycles: what that takes, in the cycles of the algorithm's own estimate; 0 where `compute` returns None.
         refusal: why weights of this geometry are packed only when a model is compiled, or None.
     """
 
     compute: Callable[[Read, Problem, Knobs], te.Tensor | None]
-    cycles: Callable[[Problem, Target], float]
+    cycles: Callable[[Problem, Target, Knobs], float]
     refusal: Callable[[Problem], Unsupported | None] = _anything
 
 
@@ -76,11 +76,11 @@ def compute(
     return None if packed is None else [w, packed]
 
 
-def cycles(algorithm: str, problem: Problem, target: Target) -> float:
-    """Return what packing takes, of an algorithm that has it; 0 for constant weights."""
+def cycles(algorithm: str, problem: Problem, target: Target, knobs: Knobs) -> float:
+    """Return what packing takes, of an algorithm that has it; 0 for constant weights and where they are read as they are."""
     if problem.constant_weight:
         return 0.0
-    return backend_of(target).packings[algorithm].cycles(problem, target)
+    return backend_of(target).packings[algorithm].cycles(problem, target, knobs)
 
 
 def _reader(problem: Problem, w: te.Tensor) -> Read:

@@ -14,8 +14,10 @@ from convc.ir.reference import interpret
 from convc.ir.types import numpy_dtype
 from convc.lowering.emit import emit
 from convc.planning import Wishes, plan_graph
+from convc.schedules import packing
 from convc.schedules.algorithm import Problem
 from convc.schedules.cuda.cudnn import ALGORITHM
+from convc.schedules.offers import estimated_seconds
 from convc.target import parse_target
 from tests.conv_grid import CONV_GRID
 from tests.cuda_emulation.emulation import worker
@@ -68,6 +70,22 @@ def run(graph: Graph, given: dict[str, np.ndarray]) -> str:
     for name, wanted in interpret(graph, given).items():
         np.testing.assert_array_equal(outputs[name], wanted, err_msg=str(graph[name.replace("y", "layer")]))  # fmt: skip
     return story
+
+
+def test_only_what_is_packed_is_charged_for():
+    problem = Problem(LAST[0], constant_weight=False)
+    usual = ALGORITHM.knobs(problem, TARGET)
+    first, last = ({**usual, "channels_last": order} for order in (0, 1))
+    assert packing.compute("cudnn", problem, TARGET, first) is None
+    assert packing.cycles("cudnn", problem, TARGET, first) == 0
+    constant = replace(problem, constant_weight=True)
+    charged = [
+        estimated_seconds(ALGORITHM, problem, TARGET, knobs)
+        - estimated_seconds(ALGORITHM, constant, TARGET, knobs)
+        for knobs in (first, last)
+    ]
+    assert charged[0] == 0
+    assert charged[1] > 0
 
 
 def test_a_sample_of_the_grid():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from convc.schedules.algorithm import Problem
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, point_cycles
 from convc.schedules.generic import Generic
 from convc.schedules.plan import Knobs, Unsupported
@@ -27,7 +28,7 @@ class Depthwise(Generic):
             return Unsupported(
                 f"group must equal C; got group = {spec.group}, C = {spec.in_channels}"
             )
-        return None
+        return indexed(spec)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the setting that the model finds fastest."""

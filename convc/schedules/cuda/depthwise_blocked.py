@@ -17,6 +17,7 @@ from tvm import te, tirx
 
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, point_cycles
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
@@ -55,7 +56,7 @@ class DepthwiseBlocked:
             return Unsupported(f"sums must be of float32; got {problem.accumulator}")
         if self._registers(problem, 1, held=0) > _REGISTERS:
             return Unsupported(f"a row of taps must fit a thread's registers; got {spec.kernel[-1]} taps")  # fmt: skip
-        return None
+        return indexed(spec)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the setting that the model finds fastest."""

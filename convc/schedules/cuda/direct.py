@@ -13,6 +13,7 @@ from tvm import te
 from convc.ir.types import numpy_dtype
 from convc.schedules import implicit_gemm
 from convc.schedules.algorithm import Operands, Problem
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import launched_cycles, product_cycles
 from convc.schedules.cuda.tiles import tiles
 from convc.schedules.layout import PLAIN, Halo
@@ -41,7 +42,7 @@ class Direct:
             return Unsupported(f"convolution must {'' if self.transposed else 'not '}be transposed")
         if spec.dtype not in _TYPES:
             return Unsupported(f"element type must be {', '.join(_TYPES)}; got {spec.dtype}")
-        return None
+        return indexed(spec)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile that the model finds fastest."""

@@ -34,6 +34,7 @@ from convc.schedules.cuda.fft_model import (
     products_of,
     tiles_together,
 )
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.warp_tiles import warp_tiles
 from convc.schedules.fft_stages import three_forward, three_inverse, wave
@@ -75,12 +76,12 @@ class Fft:
                 return Unsupported(
                     f"depthwise, the filter must have at most {LENGTHS[-1]} taps an axis; got {spec.kernel}"
                 )
-            return None
+            return indexed(spec)
         if spec.group > 1:
             return Unsupported(
                 f"group must be 1, or as many as channels in and out; got {spec.group}"
             )
-        return too_old(target)
+        return too_old(target) or indexed(spec)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the transforms' lengths, products a bin and tile of the products that the model finds fastest."""

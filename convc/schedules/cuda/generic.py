@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 from convc.schedules.algorithm import Problem
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, point_cycles
 from convc.schedules.generic import Generic
-from convc.schedules.plan import Knobs
+from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "CudaGeneric"]
@@ -16,6 +17,10 @@ __all__ = ["ALGORITHM", "CudaGeneric"]
 
 class CudaGeneric(Generic):
     """See the module's text."""
+
+    def supports(self, problem: Problem, target: Target) -> Unsupported | None:
+        """Return None: it takes everything that a kernel can index."""
+        return indexed(problem.spec)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return blocks of 256 threads, or of fewer where there are few results."""

@@ -35,7 +35,7 @@ _SECTOR: Final = 32
 _L2: Final = 2.0
 
 
-def _cycles(problem: Problem, target: Target) -> float:
+def _cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     """Return the clocks of a launch that reads a sector for each element."""
     elements, gpu = math.prod(problem.spec.weight), target.gpu
     nbytes = elements * (numpy_dtype(problem.spec.dtype).itemsize + _SECTOR / _L2)
@@ -126,9 +126,11 @@ PACKINGS: Final = {
     "tensor_core": Packing(_fragments, _cycles),
     "tf32": Packing(_fragments, _cycles),
     "tensor_core_blocked": Packing(_rows, _cycles),
-    "depthwise": Packing(_depthwise, lambda p, t: _cycles(p, t) if p.dual else 0.0),
+    "depthwise": Packing(_depthwise, lambda p, t, k: _cycles(p, t, k) if p.dual else 0.0),
     "depthwise_blocked": Packing(_depthwise_blocked, _cycles),
     "winograd": Packing(_winograd, _cycles),
     "generic": PLAIN,
-    "cudnn": Packing(_channels_last, _cycles),
+    "cudnn": Packing(
+        _channels_last, lambda p, t, k: _cycles(p, t, k) if k["channels_last"] else 0.0
+    ),
 }

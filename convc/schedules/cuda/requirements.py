@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.schedules.algorithm import Problem
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.subpixel import ALGORITHM as SUBPIXEL
 from convc.schedules.matrices import Matrices
@@ -23,7 +24,8 @@ def on_tensor_cores(problem: Problem, target: Target, types: Sequence[str]) -> U
         return Unsupported(f"element type must be {', '.join(types)}; got {spec.dtype}")
     if problem.accumulator != "float32":
         return Unsupported(f"sums must be of float32; got {problem.accumulator}")
-    return SUBPIXEL.refusal(spec) if spec.transposed else None
+    refused = SUBPIXEL.refusal(spec) if spec.transposed else None
+    return refused or indexed(spec)
 
 
 def whole_tiles(m: Matrices, channels: int) -> Unsupported | None:

@@ -21,7 +21,6 @@ from convc.schedules.cuda.model import launched_cycles, product_cycles
 from convc.schedules.cuda.product import Block, Loop, schedule_with, share_copy, tile_product
 from convc.schedules.cuda.tiles import tiles
 from convc.schedules.cuda.weight_products import (
-    INDICES,
     Side,
     fastest_within,
     finish,
@@ -29,6 +28,7 @@ from convc.schedules.cuda.weight_products import (
     refusal,
     sides,
     split_up,
+    tiles_refusal,
     workspace,
 )
 from convc.schedules.layout import PLAIN, Halo, Layout
@@ -59,20 +59,22 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         spec: the forward convolution.
         target: the machine.
     """
-    refused = refusal(spec, _TYPES)
-    if refused is None and next(space(spec, target), None) is None:
-        return Unsupported(f"sums of tiles must be fewer than {INDICES}; got more")
-    return refused
+    room = f"{_SHARED} bytes of shared memory and the device's registers"
+    return refusal(spec, _TYPES) or tiles_refusal(spec, _tiles(spec, target), room)
 
 
 def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
     """Yield legal tiles, and parts of the sum."""
+    return split_up(spec, _tiles(spec, target))
+
+
+def _tiles(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
     size = numpy_dtype(spec.dtype).itemsize
     whole = matrices(spec, {"channels": 1, "pixels": 1, "step": 1, "split": 1})
     for tile in tiles(target.gpu, whole.channels, whole.pixels, itemsize=size):
         rows = sum(n + (_PADDING - n) % _BANKS for n in (tile["channels"], tile["pixels"]))
         if rows * tile["step"] * tile["stages"] * max(4, size) <= _SHARED:
-            yield from split_up(spec, (tile,))
+            yield tile
 
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:

@@ -24,13 +24,13 @@ from convc.schedules.cuda.product import Block, Loop, schedule_with
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
 from convc.schedules.cuda.warps import warp_product
 from convc.schedules.cuda.weight_products import (
-    INDICES,
     fastest_within,
     finish,
     matrices,
     refusal,
     sides,
     split_up,
+    tiles_refusal,
     workspace,
 )
 from convc.schedules.layout import PLAIN, Halo, Layout
@@ -57,18 +57,21 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         spec: the forward convolution.
         target: the machine.
     """
+    room = f"the device's shared memory, its registers and {_WORDS} words a thread looks up"
     refused = too_old(target) or refusal(spec, _TYPES)
-    if refused is None and next(space(spec, target), None) is None:
-        return Unsupported(f"sums of tiles must be fewer than {INDICES}; got more")
-    return refused
+    return refused or tiles_refusal(spec, _tiles(spec, target), room)
 
 
 def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
     """Yield legal tiles, and parts of the sum."""
+    return split_up(spec, _tiles(spec, target))
+
+
+def _tiles(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
     whole = matrices(spec, {"channels": 1, "pixels": 1, "step": 1, "split": 1})
     many = 3 if spec.dtype == "float32" else 1
     tiles = warp_tiles(target.gpu, whole.channels, whole.pixels, spec.dtype, math=many, exact=False)
-    return split_up(spec, (tile for tile in tiles if _looked_up(tile, spec.dtype) <= _WORDS))
+    return (tile for tile in tiles if _looked_up(tile, spec.dtype) <= _WORDS)
 
 
 def _looked_up(tile: Knobs, dtype: str) -> float:

@@ -18,18 +18,16 @@ from tvm import te, tirx
 from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
+from convc.schedules.cuda.indices import INDICES, indexed
 from convc.schedules.matrices import Matrices, ravel, unravel
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 
-__all__ = ["INDICES", "Side", "fastest_within", "finish", "is_in_parts", "matrices", "refusal", "sides", "split_up", "workspace"]  # fmt: skip
+__all__ = ["Side", "fastest_within", "finish", "is_in_parts", "matrices", "refusal", "sides", "split_up", "tiles_refusal", "workspace"]  # fmt: skip
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, channel or pixel) -> element
 Side = Callable[[Expr, Expr, Expr, Expr], Expr]
-
-# Elements of a buffer whose index is an int32.
-INDICES: Final = 2**31
 
 # Blocks along the axis of a grid that counts parts and groups, at most.
 _GRID: Final = 65535
@@ -54,7 +52,26 @@ def refusal(spec: ConvSpec, types: tuple[str, ...]) -> Unsupported | None:
         return Unsupported(f"element type must be {', '.join(types)}; got {spec.dtype}")
     if spec.group > _GRID:
         return Unsupported(f"groups must be at most {_GRID}; got {spec.group}")
-    return None
+    return indexed(spec)
+
+
+def tiles_refusal(spec: ConvSpec, tiles: Iterable[Knobs], room: str) -> Unsupported | None:
+    """Return why none of the tiles can be taken, or None.
+
+    Args:
+        spec: the forward convolution.
+        tiles: those that fit the device.
+        room: what they had to fit, for the reason.
+    """
+    fewest = None
+    for tile in tiles:
+        sums = _sums(spec, {**tile, "split": 1})
+        if sums < INDICES:
+            return None
+        fewest = sums if fewest is None else min(fewest, sums)
+    if fewest is None:
+        return Unsupported(f"a tile must fit {room}; got none that does")
+    return Unsupported(f"sums of tiles must be fewer than {INDICES}; got {fewest}")
 
 
 def matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:

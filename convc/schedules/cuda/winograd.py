@@ -24,6 +24,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.combine import combine
 from convc.schedules.cook_toom import factored
 from convc.schedules.cuda import fragments
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
@@ -67,7 +68,7 @@ class Winograd:
             return Unsupported(
                 f"filter must have an axis of 2 to 7 taps and none above; got {spec.kernel}"
             )
-        return None
+        return indexed(spec)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile sizes that the model finds fastest."""

@@ -125,12 +125,12 @@ def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     )
 
 
-def _moved(problem: Problem, target: Target) -> float:
+def _moved(problem: Problem, target: Target, knobs: Knobs) -> float:
     transposed = problem.dual or problem.spec.transposed
     return (_MOVE_TRANSPOSED if transposed else _MOVE) * math.prod(problem.spec.weight)
 
 
-def _transformed(problem: Problem, target: Target) -> float:
+def _transformed(problem: Problem, target: Target, knobs: Knobs) -> float:
     return _TRANSFORMED * math.prod(problem.spec.weight)
 
 

@@ -10,7 +10,10 @@ import pytest
 
 from convc.ir import ConvSpec, GraphBuilder, TensorType
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
+from convc.schedules.algorithm import Problem
 from convc.schedules.cuda import nvcc, weight_gradient, weight_gradient_tensor_core
+from convc.schedules.cuda.backend import BACKEND
+from convc.schedules.cuda.weight_products import tiles_refusal
 from convc.schedules.policy import Policy
 from convc.schedules.weight_gradients import choose_weight_gradient
 from tests.cuda_emulation.emulation import compile_and_run
@@ -134,6 +137,62 @@ def test_sums_are_found_by_an_index_of_32_bits():
     large = ConvSpec.of((64, 4096, 64, 64), (4096, 4096, 3, 3), pads=(1, 1, 1, 1))
     most = max(k["split"] for k in weight_gradient.space(large, TARGET))
     assert 1 < most * 4096 * 4096 * 9 < 2**31
+
+
+def test_tensors_are_found_by_an_index_of_32_bits():
+    """TVM counts their elements in an int32: 2^31 and more would be read elsewhere, silently."""
+    large = ConvSpec.of((64, 64, 1024, 1024), (16, 64, 1, 1))
+    reason = "a tensor must have fewer than 2147483648 elements; got 4294967296"
+    for spec in (large, ConvSpec.of((16, 16, 1024, 1024), (128, 16, 1, 1))):
+        for row in (weight_gradient, weight_gradient_tensor_core):
+            refused = row.supports(spec, TARGET)
+            assert refused is not None
+            assert refused.reason.startswith(
+                "a tensor must have fewer than 2147483648 elements; got"
+            )
+    assert (
+        weight_gradient.supports(ConvSpec.of((31, 64, 1024, 1023), (16, 64, 1, 1)), TARGET) is None
+    )
+    kinds = [
+        large,
+        replace(large, dtype="float16"),
+        ConvSpec.of((64, 64, 1024, 1024), (64, 1, 3, 3), group=64),
+    ]
+    kinds += [
+        ConvSpec.of((64, 64, 1024, 1024), (64, 64, 3, 3)),
+        ConvSpec.of((64, 64, 1024, 1024), (64, 16, 2, 2), strides=(2, 2), transposed=True),
+    ]
+    seen = set()
+    for algorithm in BACKEND.algorithms:
+        if algorithm.name in ("cudnn", "cutlass"):
+            continue  # whose kernels are no TVM's
+        refusals = [algorithm.supports(Problem(kind), TARGET) for kind in kinds]
+        assert None not in refusals
+        seen |= {algorithm.name for r in refusals if r is not None and r.reason == reason}
+    assert seen >= {
+        "generic",
+        "direct",
+        "tensor_core",
+        "tf32",
+        "winograd",
+        "fft",
+        "depthwise",
+        "tensor_core_blocked",
+    }
+
+
+def test_why_no_tile_is_left():
+    """Nothing of the sums where the device's memory is what none fits."""
+    small = ConvSpec.of((1, 8, 5, 5), (8, 8, 3, 3))
+    found = tiles_refusal(small, [], "1 byte")
+    assert found is not None
+    assert found.reason == "a tile must fit 1 byte; got none that does"
+    tile = {"channels": 32768, "pixels": 65536, "step": 8}
+    grouped = ConvSpec.of((1, 8, 5, 5), (8, 4, 3, 3), group=2)
+    found = tiles_refusal(grouped, [{**tile, "channels": 65536}, tile], "1 byte")
+    assert found is not None
+    assert found.reason == "sums of tiles must be fewer than 2147483648; got 4294967296"
+    assert tiles_refusal(small, [tile], "1 byte") is None
 
 
 def test_a_compiled_module_has_them():

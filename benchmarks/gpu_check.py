@@ -15,9 +15,10 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,7 +31,7 @@ from convc.cli.exits import INTERRUPTED
 from convc.errors import ToolchainError, unknown_name
 from convc.runtime.driver import Device
 
-__all__ = ["main"]
+__all__ = ["end_as_by_ctrl_c", "main"]
 
 _FACTS = "device.json"
 # Named here, too: `benchmarks.gpu.plans` imports the compiler, which a device's machine need not have.
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             add = step.add_argument
             add("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
-            add("--job-seconds", type=float, default=120, help="a job that takes longer has failed; default 120")  # fmt: skip
+            add("--job-seconds", type=float, default=120, help="a job that takes longer has failed, and a process that begins none for so long is stopped; default 120")  # fmt: skip
             add("--compile-seconds", type=float, default=240, help="for a network by torch.compile, which the next call goes on with; default 240")  # fmt: skip
             add("--no-peer", action="store_true", help="without torch's times")
             # What a child is told: the seconds for which it may begin jobs, and which job it is for.
@@ -138,7 +139,8 @@ def _run(given: argparse.Namespace) -> int:
 
     if given.child:
         return _run_here(given)
-    _require_device()  # first: what torch is missed for needs one
+    # First: what torch is missed for needs one.
+    _require_same_device(given.folder / _FACTS, _require_device())
     if not given.no_peer and find_spec("torch") is None:
         raise ToolchainError(
             "gpu_check run must have torch for the peer's times; got no module 'torch'. "
@@ -146,8 +148,11 @@ def _run(given: argparse.Namespace) -> int:
         )
     command = [sys.executable, "-m", "benchmarks.gpu_check", "run", "--folder", str(given.folder)]
     command += ["--no-peer"] if given.no_peer else []
-    limits = Limits(given.seconds, given.job_seconds, given.compile_seconds)
-    left = supervise([*command, "--child"], given.folder, limits, _say)
+    limits = Limits(given.seconds, given.job_seconds, given.compile_seconds, idle=given.job_seconds)
+    compiled = sum(j.part == "compiled" for j in waiting(given.folder, given.folder / "results"))
+    if given.no_peer and compiled:
+        _say(f"{compiled} jobs by torch.compile are left out: --no-peer.")
+    left = supervise([*command, "--child"], given.folder, limits, _say, peer=not given.no_peer)
     if left:
         _say(f"{left} jobs are left: run the same command again.")
     return 0
@@ -160,6 +165,23 @@ def _require_device() -> Device:
     if not state.devices:
         raise ToolchainError(f"gpu_check run must find a CUDA device; got none: {state.problem}.")
     return state.devices[0]
+
+
+def _require_same_device(facts: Path, device: Device) -> None:
+    """Raise ToolchainError if a folder has another device's results; one report is of one device."""
+    if not facts.is_file():
+        return
+    had, have = _identity(json.loads(facts.read_bytes())), f"{device.name}, sm {device.sm}"
+    if had and had != have:
+        raise ToolchainError(
+            f"results of one folder must be of one device; got {have}, and '{facts.parent}' has results of {had}. "
+            "Build another folder (--folder), or take 'results' and 'device.json' out of this one."
+        )
+
+
+def _identity(facts: Mapping[str, Any]) -> str:
+    """Return which device a `device.json` is of."""
+    return f"{facts['name']}, sm {facts['sm']}" if facts else ""
 
 
 def _run_here(given: argparse.Namespace) -> int:
@@ -208,14 +230,28 @@ def _restore(given: argparse.Namespace) -> int:
     results = given.folder / "results"
     results.mkdir(parents=True, exist_ok=True)
     facts = given.folder / _FACTS
-    if document["device"] and not facts.is_file():
+    theirs = _identity(document["device"])
+    ours = _identity(json.loads(facts.read_bytes())) if facts.is_file() else ""
+    if theirs and ours and theirs != ours:
+        raise ToolchainError(
+            f"results of one folder must be of one device; got a report of {theirs}, and '{given.folder}' has results of {ours}. "
+            "Restore into another folder (--folder)."
+        )
+    if theirs and not ours:
         facts.write_text(json.dumps(document["device"], indent=1))
-    known = {job.name for job in waiting(given.folder, results)}
-    found = [r for r in document["results"] if r["job"]["name"] in known]
-    for result in found:
-        rest = {k: v for k, v in result.items() if k != "job"}
-        keep(results, msgspec.convert(result["job"], Job), rest)
-    _say(f"{len(found)} of {len(document['results'])} results are in '{results}'; the others are of no job there, or were there.")  # fmt: skip
+    # When a job runs is nothing that a result depends on.
+    known = {j.name: msgspec.structs.replace(j, turn=0) for j in waiting(given.folder, results)}
+    count = changed = 0
+    for result in document["results"]:
+        job = msgspec.convert(result["job"], Job)
+        if job.name not in known:
+            continue
+        if known[job.name] != msgspec.structs.replace(job, turn=0):
+            changed += 1
+            continue
+        keep(results, job, {k: v for k, v in result.items() if k != "job"})
+        count += 1
+    _say(f"{count} of {len(document['results'])} results are in '{results}'; {changed} are of jobs that are built otherwise now and will run again, the others of no job there, or were there.")  # fmt: skip
     return 0
 
 
@@ -280,7 +316,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP interrupt: a machine's time is over, or its terminal gone; the job that runs is not to blame."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup SIGHUP stays ignored.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 if __name__ == "__main__":
-    # As by Ctrl-C: a machine's time is over, and the process that runs jobs must not outlive this one.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_as_by_ctrl_c()
     sys.exit(main())

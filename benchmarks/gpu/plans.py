@@ -95,6 +95,7 @@ _FIRST: Final = (
     Asked(("grid",), algos="cutlass", types=("float16",), every=4),
     Asked(("grid",), algos="fft", every=2),
     Asked(("gradients",), ("r50_4_3x3",), (32,), every=4),
+    Asked(("gradients",), ("r50_4_3x3",), (32,), types=("float16", "bfloat16"), every=12),
     Asked(("layers",), ("lk7", "lk15", "lk31"), (32,), settings=6),
     Asked(("models",), batches=(1, 32), types=("float16",), models=("resnet50", "mobilenet_v2")),
     Asked(("models",), batches=(1, 32), models=("resnet50",)),

@@ -3,6 +3,9 @@
 Ordinary jobs share a process until one of them takes the device away; then the next process goes on behind it. A network by torch.compile
 has a process of its own with a limit, since it compiles for minutes: torch's caches are in the folder, so what one call did not finish
 the next goes on with.
+
+A child ends with its parent, however that ends: a shell in its group waits for the end of a pipe that the parent alone can write to, and
+kills the group then.
 """
 
 from __future__ import annotations
@@ -38,6 +41,12 @@ _CACHES: Final = {
     "TORCHINDUCTOR_CACHE_DIR": "torch_cache/inductor",
     "TRITON_CACHE_DIR": "torch_cache/triton",
 }
+# A child's group: the command in the shell's own place, so that number and exit code are the command's, and who holds the leash.
+_LEASH: Final = """\
+exec 3<&0 </dev/null
+{ read -r never <&3; kill -s KILL -- -$$; } >/dev/null 2>&1 &
+exec "$@" 3<&-
+"""
 # Below so many seconds torch is not imported for a compilation.
 _LEAST: Final = 20.0
 # A job during which the whole check was cut off is tried once more, since that may not have been its fault; this file says so.
@@ -46,11 +55,12 @@ _CUT: Final = ".cut"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds of everything, of an ordinary job, of one that compiles."""
+    """Seconds of everything, of an ordinary job, of one that compiles, and for which no job may begin or end."""
 
     total: float = 450.0
     job: float = 120.0
     compiled: float = 240.0
+    idle: float = 120.0
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +78,12 @@ def unfinished(results: Path) -> tuple[Unfinished, ...]:
 
 
 def supervise(
-    command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None]
+    command: Sequence[str],
+    folder: Path,
+    limits: Limits,
+    say: Callable[[str], None],
+    *,
+    peer: bool = True,
 ) -> int:
     """Run the jobs without a result until the time is over; return how many are left.
 
@@ -77,30 +92,33 @@ def supervise(
         folder: of the jobs; results are in its folder `results`.
         limits: of time.
         say: is told of what the children cannot tell.
+        peer: whether there is torch; without it networks by torch.compile stay as they are and are not counted.
 
     Raises:
-        ToolchainError: if a child ends before it has begun a job.
+        ToolchainError: if a child ends, or hangs, before it has begun a job.
     """
     results = folder / "results"
     results.mkdir(parents=True, exist_ok=True)
     _close_left_over(folder, results, say)
     try:
-        return _run(command, folder, limits, say)
+        return _run(command, folder, limits, say, peer)
     except KeyboardInterrupt:
         # The job that ran has neither failed nor been cut off.
         _unmark(results)
         raise
 
 
-def _run(command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None]) -> int:
+def _run(
+    command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None], peer: bool
+) -> int:
     results, until = folder / "results", time.monotonic() + limits.total
     tried: set[str] = set()
     while True:
-        left = waiting(folder, results)
+        left = [j for j in waiting(folder, results) if peer or j.part != "compiled"]
         seconds = until - time.monotonic()
         ordinary = any(j.part != "compiled" for j in left)
         if ordinary and seconds > 0:
-            _ordinary([*command, f"{seconds:.1f}"], folder, limits.job, say)
+            _ordinary([*command, f"{seconds:.1f}"], folder, limits, say)
             continue
         compiled = [j for j in left if j.part == "compiled" and j.name not in tried]
         # What has been cut off most often comes last: it may never finish.
@@ -113,23 +131,40 @@ def _run(command: Sequence[str], folder: Path, limits: Limits, say: Callable[[st
 
 
 def _ordinary(
-    command: Sequence[str], folder: Path, limit: float, say: Callable[[str], None]
+    command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None]
 ) -> None:
-    """Run jobs until the child ends; what it began and did not finish has failed."""
+    """Run jobs until the child ends, or neither begins nor ends one for too long; what it did not finish has failed."""
     results = folder / "results"
+    late: set[str] = set()
+    before, seen, since = len(waiting(folder, results)), _files(results), time.monotonic()
 
     def too_long() -> bool:
-        return any(age > limit for age in _ages(results))
+        nonlocal seen, since
+        late.update(name for name, age in _ages(results).items() if age > limits.job)
+        if (now := _files(results)) != seen:
+            seen, since = now, time.monotonic()
+        return bool(late) or time.monotonic() - since > limits.idle
 
     with _child(command, folder) as child:
         ended = child.wait(too_long)
-        words = f"it took more than {limit:g} s" if ended is None else child.epitaph(ended)
+        words = "" if ended is None else child.epitaph(ended)
     running = _started(folder, results)
+    if ended is None:
+        # A job that began while the child was being stopped for another's sake is not to blame.
+        running = [j for j in running if j.name in late]
+        words = f"no job began or ended for {limits.idle:g} s"
+        if late:
+            words = f"it took more than {limits.job:g} s"
     for job in running:
         _fail(results, job, f"the process ended while this job ran: {words}", say)
-    if not running and ended not in (0, LOST):
-        # No job's fault: it would be the same the next time.
-        raise ToolchainError(f"a process of gpu_check must run its jobs; got: {words}")
+    _unmark(results)
+    if running or ended in (0, LOST):
+        return
+    if ended is None and len(waiting(folder, results)) < before:
+        say(f"a process was stopped between its jobs: {words}; the next goes on")
+        return
+    # No job's fault: it would be the same the next time.
+    raise ToolchainError(f"a process of gpu_check must run its jobs; got: {words}")
 
 
 def _compiled(
@@ -160,12 +195,17 @@ def _before(results: Path, job: Job) -> Unfinished:
     return msgspec.json.decode(note.read_bytes(), type=Unfinished)
 
 
-def _ages(results: Path) -> list[float]:
+def _files(results: Path) -> frozenset[str]:
+    """Return the names of what is there, which change as a job begins or ends."""
+    return frozenset(p.name for p in results.iterdir())
+
+
+def _ages(results: Path) -> dict[str, float]:
     """Return for how many seconds each job runs that has begun."""
-    ages = []
+    ages = {}
     for mark in results.glob(f"*{STARTED}"):
         with contextlib.suppress(FileNotFoundError):
-            ages.append(time.time() - mark.stat().st_mtime)
+            ages[mark.name.removesuffix(STARTED)] = time.time() - mark.stat().st_mtime
     return ages
 
 
@@ -222,6 +262,8 @@ class _Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 @contextlib.contextmanager
@@ -229,7 +271,7 @@ def _child(command: Sequence[str], folder: Path) -> Iterator[_Child]:
     environment = {k: str(folder.resolve() / v) for k, v in _CACHES.items()}
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True, env={**environment, **os.environ}
+            ["sh", "-c", _LEASH, "sh", *command], stdin=subprocess.PIPE, stderr=errors, start_new_session=True, env={**environment, **os.environ}
         )  # fmt: skip
         child = _Child(process, errors)
         try:

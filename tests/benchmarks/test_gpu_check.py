@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import keep
 from benchmarks.gpu.supervise import Limits, supervise
 from convc.cli.exits import TOOLCHAIN
-from convc.runtime.driver import look
+from convc.runtime.driver import Device, look
 from tests.cuda_emulation.emulation import worker
 
 CHILD = [sys.executable, "-m", "tests.benchmarks.gpu_child", "run", "--no-peer"]
@@ -156,6 +157,43 @@ def test_a_report_goes_to_another_machine_and_nothing_runs_twice(rehearsed, tmp_
     restored = {r["job"]["name"]: r for r in collect(tmp_path / "results")}
     assert restored == {k: v for k, v in rehearsed.results.items() if k != DAMAGED}
     assert json.loads((tmp_path / "device.json").read_text())["sm"] == 90
+
+
+def results_of(folder: Path, device: str, job: Job) -> Path:
+    document = {"device": {"name": device, "sm": 90}, "results": [{"job": msgspec.to_builtins(job)}]}  # fmt: skip
+    report = folder / f"{device}.json"
+    report.write_text(json.dumps(document))
+    return report
+
+
+def test_results_of_another_build_or_device_are_not_taken(tmp_path, capsys):
+    """Another turn is no other build."""
+    job = Job(name="a", part="calls", sm="90")
+    job.write(tmp_path)
+    folder = ["--folder", str(tmp_path)]
+    other = results_of(tmp_path, "one", Job(name="a", part="calls", sm="100"))
+    assert gpu_check.main(["restore", str(other), *folder]) == 0
+    assert "0 of 1 results are in" in (said := capsys.readouterr().out)
+    assert "; 1 are of jobs that are built otherwise now" in said
+    same = results_of(tmp_path, "one", Job(name="a", part="calls", sm="90", turn=3))
+    assert gpu_check.main(["restore", str(same), *folder]) == 0
+    assert "1 of 1 results are in" in capsys.readouterr().out
+    assert gpu_check.main(["restore", str(results_of(tmp_path, "two", job)), *folder]) == TOOLCHAIN
+    assert "must be of one device; got a report of two, sm 90" in capsys.readouterr().err
+
+
+def test_a_folder_is_of_one_device(tmp_path, monkeypatch, capsys):
+    device = Device("one", {"major": 9, "minor": 0})
+    monkeypatch.setattr(gpu_check, "_require_device", lambda: device)
+    run = ["run", "--no-peer", "--folder", str(tmp_path)]
+    facts = tmp_path / "device.json"
+    facts.write_text(json.dumps({"name": "one", "sm": 90}))
+    Job(name="compiled-a", part="compiled", model="a").write(tmp_path)
+    assert gpu_check.main(run) == 0
+    assert "1 jobs by torch.compile are left out" in capsys.readouterr().out
+    facts.write_text(json.dumps({"name": "one", "sm": 100}))
+    assert gpu_check.main(run) == TOOLCHAIN
+    assert "got one, sm 90, and" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", [0, 1])

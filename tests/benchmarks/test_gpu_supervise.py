@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
+import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+from benchmarks.gpu import supervise as parent
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import RESULT, STARTED
@@ -34,7 +43,7 @@ for file in sorted(folder.glob("*.job.json")):
 
 def check(folder: Path, said: list[str], **limits: float) -> int:
     command = [sys.executable, "-c", CHILD, str(folder)]
-    every = {"total": 1e4, "job": 1e4, "compiled": 1e4, **limits}
+    every = {"total": 1e4, "job": 1e4, "compiled": 1e4, "idle": 1e4, **limits}
     return supervise(command, folder, Limits(**every), said.append)
 
 
@@ -112,3 +121,75 @@ def test_what_compiles_for_too_long_goes_on_in_the_next_call(tmp_path):
     text = table(collect(results), {}, 0)
     assert "| b, 1, tf32 |  |  |  |  | 1.000 |" in text
     assert "Not finished" not in text
+
+
+def test_a_process_that_hangs_outside_its_jobs_is_stopped(tmp_path, monkeypatch):
+    """Behind a job the next process goes on; before any it would hang again. The clock stands still until that job is done."""
+    put(tmp_path, "", "a")
+    ticks = itertools.count(0, 3)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) if failures(tmp_path) else 0, time=time.time)  # fmt: skip
+    monkeypatch.setattr(parent, "time", clock)
+    said: list[str] = []
+    command = [sys.executable, "-c", f"{CHILD}\ntime.sleep(1e6)", str(tmp_path)]
+    assert supervise(command, tmp_path, Limits(1e4, 1e4, idle=2), said.append) == 0
+    words = (
+        "a process was stopped between its jobs: no job began or ended for 2 s; the next goes on"
+    )
+    assert said == [words]
+    monkeypatch.undo()
+    put(tmp_path, "", "b")
+    command = [sys.executable, "-c", "import time; time.sleep(1e6)"]
+    with pytest.raises(ToolchainError, match=r"got: no job began or ended for 0\.5 s"):
+        supervise(command, tmp_path, Limits(1e4, idle=0.5), print)
+
+
+def test_a_job_that_began_while_another_was_stopped_is_not_to_blame(tmp_path):
+    mark = "(results / 'b.started').touch(); os.utime(results / 'b.started', (4e9, 4e9))"
+    put(tmp_path, f"{mark}; time.sleep(1e6)", "a")
+    put(tmp_path, "", "b")
+    assert check(tmp_path, [], job=0.5) == 0
+    assert failures(tmp_path) == {
+        "a": "the process ended while this job ran: it took more than 0.5 s",
+        "b": "",
+    }
+
+
+def test_without_torch_what_torch_compiles_is_left_out(tmp_path):
+    put(tmp_path, "", "a")
+    put(tmp_path, "os.abort()", "compiled-a", part="compiled", model="a")
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    assert supervise(command, tmp_path, Limits(1e4, 1e4, idle=1e4), print, peer=False) == 0
+    assert failures(tmp_path) == {"a": ""}
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from benchmarks.gpu.supervise import Limits, supervise
+from benchmarks.gpu_check import end_as_by_ctrl_c
+end_as_by_ctrl_c()
+folder = Path(sys.argv[2])
+supervise([sys.executable, "-c", sys.argv[1], str(folder)], folder, Limits(1e4, 1e4, 1e4, 1e4), print)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_the_child_ends_with_its_parent(tmp_path, number):
+    """A signal that can be caught leaves no mark on the job that ran."""
+    put(tmp_path, "(folder / 'pid.part').write_text(str(os.getpid())); (folder / 'pid.part').rename(folder / 'pid'); time.sleep(1e6)", "a")  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(tmp_path)], stderr=subprocess.DEVNULL)  # fmt: skip
+    wait_until(lambda: (tmp_path / "pid").is_file() or process.poll() is not None)
+    child = psutil.Process(int((tmp_path / "pid").read_text()))
+    assert child.is_running()
+    process.send_signal(number)
+    process.wait()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert (tmp_path / "results" / f"a{STARTED}").exists() == (number == signal.SIGKILL)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if true():
+            return
+        threading.Event().wait(0.1)
+    raise AssertionError("it did not come true within five minutes")

@@ -15,7 +15,7 @@ from convc.ir.graph import Graph, Node
 from convc.schedules.backend import backend_of
 from convc.schedules.chain_kinds import misfit
 from convc.schedules.dual import posed
-from convc.schedules.library_algorithm import are_knobs_of
+from convc.schedules.library_algorithm import are_knobs_of, completed
 from convc.schedules.op_choice import has_choice, op_algorithm, op_key
 from convc.schedules.plan import Chain, Choice, Plan, Unsupported
 from convc.schedules.select import is_convolution, problem_of
@@ -114,6 +114,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
             posing = posed(problem, algorithm, target)
             refused = isinstance(posing, Unsupported)
             names = set() if refused else set(algorithm.knobs(posing, target))
+            locked = msgspec.structs.replace(locked, knobs=dict(completed(algorithm, locked.knobs)))
             if names and are_knobs_of(algorithm, names, locked.knobs):
                 names = set(locked.knobs)  # a library's settled ones are more
             return _with_knobs(node.name, locked, names)

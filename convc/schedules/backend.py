@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from convc.schedules.packing import Packing
     from convc.schedules.weight_gradients import WeightGradient
 
-__all__ = ["Backend", "Dense", "Progress", "Schedule", "backend_of", "is_known_somewhere"]
+__all__ = [
+    "Backend",
+    "Dense",
+    "Progress",
+    "Schedule",
+    "backend_of",
+    "backend_with",
+    "is_known_somewhere",
+]
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 Schedule: TypeAlias = "Callable[[tirx.PrimFunc, Knobs, Target], tirx.PrimFunc]"
@@ -127,8 +135,13 @@ def backend_of(target: Target) -> Backend:
 
 def is_known_somewhere(algorithm: str) -> bool:
     """Whether any kind of target has an algorithm of this name: a model may ask for what only some of its targets have."""
+    return backend_with(algorithm) is not None
+
+
+def backend_with(algorithm: str) -> Backend | None:
+    """Return a backend of any kind of target that has an algorithm of this name; None if none has."""
     kinds = (_module(kind).BACKEND for kind in _FOLDERS)
-    return any(row.name == algorithm for backend in kinds for row in backend.algorithms)
+    return next((b for b in kinds if any(row.name == algorithm for row in b.algorithms)), None)
 
 
 @cache

@@ -11,8 +11,9 @@ from convc.errors import UnsupportedConvError
 from convc.ir.graph import Node
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
 from convc.schedules.backend import backend_of
+from convc.schedules.dual import solved
 from convc.schedules.library_algorithm import OnRequest, Refusable, Ways, way_of
-from convc.schedules.offers import Offer, Offers, admissible
+from convc.schedules.offers import Offer, Offers, admissible, estimated_seconds
 from convc.schedules.plan import Choice
 from convc.schedules.policy import PREFERENCE, THE_POLICY, Policy
 from convc.target import Target
@@ -58,13 +59,15 @@ def asked_for(name: str, algo: str, pins: Mapping[str, str], policy: Policy) -> 
     return asked
 
 
-def _in_way(offers: list[Offer], way: str, target: Target) -> list[Offer]:
-    """Return the offers of an algorithm, or the one that chooses in the way that is asked for."""
-    best = min(offers, key=lambda o: o.seconds)
-    row = backend_of(target).algorithm(best.algorithm)
+def _in_way(made: Offers, name: str, way: str, target: Target) -> list[Offer]:
+    """Return the offers of an algorithm, or the one that chooses in the way that is asked for, of which no record tells."""
+    offers, row = made.by(name), backend_of(target).algorithm(name)
     if not way or not isinstance(row, Ways):
         return offers
-    return [replace(best, knobs=row.in_way(best.knobs, way), source="estimate", reason="estimate")]
+    best = min(offers, key=lambda o: o.seconds)
+    knobs = row.in_way(best.knobs, way)
+    seconds = estimated_seconds(row, solved(made.problem, row, target), target, knobs)
+    return [Offer(name, knobs, seconds, "estimate", "estimate")]
 
 
 class Chooser:
@@ -95,13 +98,13 @@ class Chooser:
                 )
             by = f"--algo-for {pattern}" if pattern is not None else f"--algo {algo}"
             self.pinned = f"pinned by {by}"
-            self.offers = _in_way(made.by(wanted), way, target)
+            self.offers = _in_way(made, wanted, way, target)
             return
         asked = [way_of(wish) for wish in wishes(node)]
         for i, (name, way) in enumerate(asked):
             if made.takes(name):
                 self.pinned = "; ".join(["asked for by the model", *self.refusals])
-                self.offers = _in_way(made.by(name), way, target)
+                self.offers = _in_way(made, name, way, target)
                 self.behind = tuple(next_name for next_name, _ in asked[i + 1 :])
                 return
             self.refusals.append(f"{name} asked for, but {made.refusal(name)}")

@@ -12,7 +12,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NarrowBias", "OnRequest", "Refusable", "Settles", "Ways", "are_knobs_of", "check_name", "way_of"]  # fmt: skip
+__all__ = ["NarrowBias", "OnRequest", "Refusable", "Settles", "Ways", "are_knobs_of", "check_name", "completed", "way_of"]  # fmt: skip
 
 
 @runtime_checkable
@@ -92,7 +92,14 @@ class NarrowBias(Protocol):
 
 @runtime_checkable
 class Settles(Protocol):
-    """An algorithm of a library that decides more where it runs than its knobs say, and that can be asked what it took."""
+    """An algorithm of a library that decides more where it runs than its knobs say, and that can be asked what it took.
+
+    Attributes:
+        before: knobs that records and locks from before there was a choice lack, as they were then.
+    """
+
+    @property
+    def before(self) -> Knobs: ...
 
     def question(
         self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
@@ -121,3 +128,8 @@ def are_knobs_of(algorithm: Algorithm, names: Iterable[str], knobs: Iterable[str
     own, given = set(names), set(knobs)
     more = given - own
     return own <= given and (not more or (isinstance(algorithm, Settles) and all(map(algorithm.is_setting, more))))  # fmt: skip
+
+
+def completed(algorithm: Algorithm, knobs: Knobs) -> Knobs:
+    """Return the knobs of a record or a lock with those that a library's algorithm has got since, as they were before."""
+    return {**algorithm.before, **knobs} if isinstance(algorithm, Settles) else knobs

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from convc.schedules import packing
 from convc.schedules.algorithm import Algorithm, Problem, knob_space
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
-from convc.schedules.library_algorithm import OnRequest, are_knobs_of
+from convc.schedules.library_algorithm import OnRequest, are_knobs_of, completed
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import Properties, properties_of
@@ -185,14 +185,15 @@ def _measured(
     for m in own:
         if m.algorithm != algorithm.name or m.error > policy.record_error:
             continue
-        if not are_knobs_of(algorithm, names, m.knobs):
+        knobs = completed(algorithm, m.knobs)
+        if not are_knobs_of(algorithm, names, knobs):
             continue
-        wants = algorithm.operands(problem, target, m.knobs)
+        wants = algorithm.operands(problem, target, knobs)
         blocks = (wants.data.block, wants.result.block)
         # Where other layers are in blocks, plain data and results cost a copy on each side that the kernel's own time does not have.
         copies = 0.0 if any(blocks) else backend_of(target).plain_seconds(problem.spec, target)
-        seconds = m.seconds + copies + _packing_seconds(algorithm, problem, target, m.knobs)
-        offer = Offer(m.algorithm, m.knobs, seconds, "record", "tuned record")
+        seconds = m.seconds + copies + _packing_seconds(algorithm, problem, target, knobs)
+        offer = Offer(m.algorithm, knobs, seconds, "record", "tuned record")
         if blocks not in best or seconds < best[blocks].seconds:
             best[blocks] = offer
     return list(best.values())
@@ -216,6 +217,7 @@ def _estimated(
     if not mine or isinstance(solved, Unsupported):
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     best = min(mine, key=lambda m: m.seconds)
+    best = replace(best, knobs=completed(algorithm, best.knobs))
     measured_there = best.seconds + _packing_seconds(algorithm, solved, target, best.knobs)
     ratio = measured_there / estimated_seconds(algorithm, solved, target, best.knobs)
     if dict(best.knobs) in map(dict, knob_space(algorithm, problem, target)):

@@ -16,6 +16,7 @@ from convc.errors import ScheduleError, unknown_name
 from convc.ir.graph import Graph, Node
 from convc.ir.text.printer import print_attributes
 from convc.schedules.backend import backend_of
+from convc.schedules.library_algorithm import way_of
 from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import THE_POLICY, Policy
@@ -92,7 +93,12 @@ def choose_op(graph: Graph, node: Node, target: Target, asked: Asked, policy: Po
     rows = [_candidate(row, node, types, target, refusals, policy) for row in _rows(node, target)]
     rows.append(Candidate(OWN, "the op's own computation", {}, None))
     if asked.pinned is not None:
-        name, by = asked.pinned
+        (name, way), by = way_of(asked.pinned[0]), asked.pinned[1]
+        if way:
+            raise ScheduleError(
+                f"algorithm of '{node.name}' must be named without a way, which convolutions alone have; "
+                f"got '{name}:{way}'. Pin '{name}'."
+            )
         row, refusal = op_algorithm(node, name, target), refusals.get(name)
         if refusal is not None:
             raise ScheduleError(

@@ -15,7 +15,7 @@ from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
-from convc.schedules.backend import Backend, backend_of, is_known_somewhere
+from convc.schedules.backend import Backend, backend_of, backend_with, is_known_somewhere
 from convc.schedules.chain_kinds import chain_names
 from convc.schedules.chains import Alone, chains_of
 from convc.schedules.chooser import AUTO, Chooser, asked_for, matches, named_algorithms, wishes
@@ -112,6 +112,8 @@ def select(
         own, _ = way_of(name)
         if own in known_names or own not in (AUTO, *_ELSEWHERE):
             check_name(name, backend)
+        elif (elsewhere := backend_with(own)) is not None:
+            check_name(name, elsewhere)
     made: dict[Problem, Offers] = {}
     choosers = {}
     for node in nodes:

@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convc.errors import UnknownNameError
+from convc.errors import ScheduleError, UnknownNameError
 from convc.frontend import dsl as cc
 from convc.frontend import nnet
 from convc.ir import Graph
 from convc.ir.reference import interpret
 from convc.planning import Wishes, plan_graph
 from convc.runtime.libraries.cudnn import POLICIES
+from convc.schedules.cuda.cudnn import ALGORITHM
+from convc.schedules.offers import estimated_seconds
 from convc.schedules.plan import Choice
+from convc.schedules.select import problem_of, select
+from convc.schedules.tuned import Measurement
 from convc.target import parse_target
 from tests.cuda_emulation.emulation import worker
 
@@ -46,6 +50,55 @@ def test_every_way_by_name(way):
     pinned = chosen(net(), algo_for={"layer": f"cudnn:{way}"})["layer"]
     assert (pinned.algorithm, pinned.knobs["policy"]) == ("cudnn", POLICIES.index(way))
     assert (pinned.reason, pinned.otherwise) == ("pinned by --algo-for layer", None)
+
+
+def test_a_way_takes_nothing_from_a_record_but_order_and_limits():
+    graph = net()
+    problem = problem_of(graph, graph["layer"])
+    usual = ALGORITHM.knobs(problem, TARGET)
+    tuned = {
+        **usual,
+        "policy": POLICIES.index("time"),
+        "engine": 45,
+        "rank": 2,
+        "setting_2": 5,
+        "transforms": 1,
+        "compiles": 1,
+    }
+    tuned |= {"channels_last": 1, "workspace_mib": 8, "deterministic": 1}
+    records = {problem.key: (Measurement("cudnn", tuned, 1e-9, 1e-7),)}
+    plan = select(graph, TARGET, algo_for={"layer": "cudnn:heuristic"}, records=records)
+    choice = plan.choices["layer"]
+    assert choice.knobs == {**usual, "channels_last": 1, "workspace_mib": 8, "deterministic": 1}
+    (seconds,) = (row.seconds for row in choice.candidates if row.algorithm == "cudnn")
+    assert seconds == estimated_seconds(ALGORITHM, problem, TARGET, choice.knobs) > 1e-9
+    assert (
+        select(graph, TARGET, algo_for={"layer": "cudnn"}, records=records)["layer"].knobs == tuned
+    )
+
+
+def test_a_record_from_before_a_knob_counts():
+    graph = net()
+    problem = problem_of(graph, graph["layer"])
+    usual = ALGORITHM.knobs(problem, TARGET)
+    older = {
+        name: value for name, value in usual.items() if name not in ("compiles", "channels_last")
+    }
+    records = {problem.key: (Measurement("cudnn", older, 1e-9, 1e-7),)}
+    choice = select(graph, TARGET, records=records)["layer"]
+    assert (choice.algorithm, choice.source, choice.knobs) == ("cudnn", "record", usual)
+
+
+def test_a_way_where_there_is_none():
+    with pytest.raises(
+        ScheduleError,
+        match=r"'pool' must be named without a way, .*; got 'cudnn:winograd'. Pin 'cudnn'\.",
+    ):
+        chosen(net(), algo_for={"pool": "cudnn:winograd"})
+    on_cpu = parse_target("llvm", "x86-64-v3")
+    with pytest.raises(UnknownNameError, match="unknown way of cudnn 'bogus'"):
+        chosen(net(), on_cpu, algo="cudnn:bogus")
+    assert chosen(net(), on_cpu, algo="cudnn:small")["layer"].algorithm != "cudnn"
 
 
 def test_for_all_layers_and_what_is_no_way():

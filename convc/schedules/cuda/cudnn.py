@@ -59,6 +59,7 @@ class Cudnn:
     by_record = True
     refusable = True
     ways = POLICIES
+    before: Final = {"channels_last": 0, "compiles": 0}
     build_seconds = 0.0  # no more than a kernel of convc's
     # With a float32 bias cuDNN 9.28 offers no engine for an H200 in half precision, channels first, and channels last only one that it
     # compiles where the module runs.
@@ -171,14 +172,17 @@ class Cudnn:
         return [x, w, *extras, apply_steps(y, rest, extras[inside:], bias)]
 
     def in_way(self, knobs: Knobs, way: str) -> Knobs:
-        """Return the knobs with one of cuDNN's or Theano's names for how to choose, and no engine.
+        """Return the knobs with one of cuDNN's or Theano's names for how to choose, and nothing that a record's measurement allowed.
+
+        That is its engine, and engines that transform or are compiled where they run: nobody has asked for those by the name.
 
         Example:
             >>> ALGORITHM.in_way({"policy": 0, "engine": 45, "rank": 2, "setting_2": 5}, "small")
-            {'policy': 4, 'engine': -1, 'rank': 0}
+            {'policy': 4, 'engine': -1, 'rank': 0, 'transforms': 0, 'compiles': 0}
         """
         own = {name: value for name, value in knobs.items() if not self.is_setting(name)}
-        return {**own, "policy": POLICIES.index(way), "engine": -1, "rank": 0}
+        usual = {"engine": -1, "rank": 0, "transforms": 0, "compiles": 0}
+        return {**own, "policy": POLICIES.index(way), **usual}
 
     def settled(self, knobs: Knobs, words: str) -> Knobs:
         """Return the knobs that name the engine and its settings which cuDNN has taken, so that nothing is searched where a module runs.

@@ -64,7 +64,8 @@ def test_a_record_of_weights_of_run_time_is_charged_for_packing_them():
     b = GraphBuilder("g")
     x, w = b.input("x", TensorType(SPEC.data)), b.input("w", TensorType(SPEC.weight))
     graph = b.finish({"y": conv_node(b, x, w, SPEC, name="layer")})
-    packing = cycles("direct", late, ZEN4) / ZEN4.core.hertz
+    knobs = algorithm_named("direct").knobs(late, ZEN4)
+    packing = cycles("direct", late, ZEN4, knobs) / ZEN4.core.hertz
     assert packing > 2e-5
     rows = (
         record("direct", 1e-4, problem=late),

@@ -183,6 +183,7 @@ REFUSALS = [
     ("layer_norm", [t(2, 3), t(1, 3), t(1, 3, dtype="float64")], LayerNormAttributes(1), DTypeError, "layer_norm operands must have one float type; got f32[2,3], f32[1,3], f64[1,3]."),
     ("group_norm", [t(1, 6, 4), t(1, 6, 1), t(1, 6, 1)], GroupNormAttributes(4), ShapeError, "group_norm groups must divide the channels; got 4 for f32[1,6,4]."),
     ("group_norm", [t(1, 6, 4), t(6), t(1, 6, 1)], GroupNormAttributes(2), ShapeError, "group_norm scale and bias must have the shape (1, 6, 1) for f32[1,6,4]; got f32[6] and f32[1,6,1]."),
+    ("group_norm", [t(1, 6, 4), t(1, 6, 1), t(1, 6, 1)], GroupNormAttributes(2, epilogue=(Step("bias"),)), ShapeError, "group_norm epilogue must be functions of one operand; got bias."),
     ("group_norm", [t(1, 6), t(1, 6), t(1, 6)], GroupNormAttributes(2), ShapeError, "group_norm data must be (N, C, ...) with 1 to 3 axes behind, not empty; got f32[1,6]."),
     ("group_norm", [t(1, 6, 4), t(1, 6, 1), t(1, 6, 1, dtype="float64")], GroupNormAttributes(2), DTypeError, "group_norm operands must have one float type; got f32[1,6,4], f32[1,6,1], f64[1,6,1]."),
     ("reshape", [t(2, 3)], ReshapeAttributes((4,)), ShapeError, "reshape must keep the element count 6 of f32[2,3]; got shape (4,)."),

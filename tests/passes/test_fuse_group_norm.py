@@ -81,6 +81,12 @@ def test_what_is_none_stays(body):
     assert "group_norm" not in {n.op for n in fuse_group_norm(graph).nodes}
 
 
+def test_means_of_nothing_and_of_rows_stay():
+    for shape, axes in (("[240]", "[]"), ("[12, 20]", "[]"), ("[12, 20]", "[1]")):
+        graph = graph_of(f"%q = reshape(%x) {{shape = {shape}}} {core('%q', axes)} return %y0")
+        assert "group_norm" not in {n.op for n in fuse_group_norm(graph).nodes}
+
+
 def test_reshapes_that_mix_images_or_cut_groups_stay():
     for shape, at in (("[1, 4, 60]", "[2]"), ("[2, 3, 40]", "[2]"), ("[2, 8, 15]", "[2]")):
         graph = graph_of(f"%q = reshape(%x) {{shape = {shape}}} {core('%q', at)} return %y0")

@@ -25,19 +25,23 @@ def kernel(count: int, rounds: int, dtype: str) -> tirx.PrimFunc:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int8", "uint8"])
-@pytest.mark.parametrize(("count", "rounds"), [(9, 16), (17, 32), (1, 8), (33, 64), (9, 9), (5, 5)])
+@pytest.mark.parametrize(
+    ("count", "rounds"),
+    [(9, 16), (17, 32), (1, 8), (33, 64), (9, 9), (5, 5), (65, 80), (65, 128), (129, 256)],
+)
 def test_nothing_behind_the_last_element_is_written(count, rounds, dtype):
     module = tvm.IRModule({"narrow": kernel(count, rounds, dtype)})
-    x = np.arange(1, count + 1, dtype=np.int32) << 16
+    x = np.arange(1, count + 1, dtype=np.int32) % 100 << 16
     y = np.full(count + 8, GUARD, dtype)
     given, result = tvm.runtime.tensor(x), tvm.runtime.tensor(y)
     build(module, parse_target("llvm"))["narrow"](given, result)
-    np.testing.assert_array_equal(result.numpy()[:count], np.arange(1, count + 1))
+    np.testing.assert_array_equal(result.numpy()[:count], np.arange(1, count + 1) % 100)
     assert (result.numpy()[count:] == GUARD).all()
 
 
 def test_long_loops_and_wide_stores_stay_loops():
-    func = kernel(80, 80, "uint16")
-    assert write_out(func).body.same_as(func.body)
+    long = write_out(kernel(80, 128, "uint16")).body
+    assert (int(long.extent), long.kind) == (80, tirx.ForKind.SERIAL)
+    assert isinstance(long.body, tirx.BufferStore)
     wide = kernel(9, 16, "int32")
     assert write_out(wide).body.same_as(wide.body)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.epilogue import Step, apply_epilogue, check_epilogue
+from convc.ir.epilogue import Step, apply_epilogue
 from convc.ir.ops.definition import Array, Attributes, OpDef
 from convc.ir.types import TensorType
 
@@ -39,17 +39,19 @@ def _infer(types: Sequence[TensorType], a: GroupNormAttributes) -> TensorType:
     along = (1, data.shape[1], *[1] * (data.rank - 2))
     if any(t.shape != along for t in types[1:3]):
         raise ShapeError(f"group_norm scale and bias must have the shape {along} for {data}; got {types[1]} and {types[2]}.")  # fmt: skip
-    check_epilogue("group_norm", a.epilogue, types[3:], data, channel_axis=1)
+    taken = [s.name for s in a.epilogue if s.takes_operand]
+    if taken:
+        raise ShapeError(f"group_norm epilogue must be functions of one operand; got {', '.join(taken)}.")  # fmt: skip
     return data
 
 
 def _reference(arrays: Sequence[Array], a: GroupNormAttributes) -> Array:
-    x, scale, bias, *extras = arrays
+    x, scale, bias = arrays
     grouped = x.reshape(x.shape[0], a.groups, -1)
     centred = grouped - grouped.mean(2, keepdims=True)
     variance = np.square(centred).mean(2, keepdims=True)
     normed = (centred / np.sqrt(variance + a.epsilon)).reshape(x.shape)
-    return apply_epilogue(normed * scale + bias, a.epilogue, extras, 1)
+    return apply_epilogue(normed * scale + bias, a.epilogue, (), 1)
 
 
-ROWS: Final = (OpDef("group_norm", GroupNormAttributes, (3, None), _infer, _reference),)
+ROWS: Final = (OpDef("group_norm", GroupNormAttributes, (3, 3), _infer, _reference),)

@@ -103,7 +103,11 @@ def _either_way(r: Rewriter, node: Node) -> Iterator[tuple[Node, Node]]:
 def _written(r: Rewriter, node: Node, norm: _Norm) -> bool:
     """Write a normalisation as one op, in the shape of the image that its data are a reshape of; return whether it is one."""
     data, rank = norm.data, norm.data.type.rank
-    if norm.axes not in (tuple(range(1, rank)), tuple(range(2, rank))) or not data.type.is_float:
+    if (
+        rank < 3
+        or norm.axes not in (tuple(range(1, rank)), tuple(range(2, rank)))
+        or not data.type.is_float
+    ):
         return False
     groups = data.type.shape[1] if norm.axes[0] == 2 else 1
     image = r.operands(data)[0] if data.op == "reshape" else data

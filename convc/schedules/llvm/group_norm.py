@@ -40,6 +40,13 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.reverse_compute_at(squares, chunk, preserve_unit_loops=True)
     firsts = [(total, first), (squares, _summed(sch, squares))]
     parallelize(sch, [n, c, chunk], knobs)
+    for name in ("plane_sum", "plane_squares"):
+        stage = sch.get_sblock(name)
+        n, c, side, lane, chunk = sch.get_loops(stage)
+        sch.reorder(n, c, chunk, side, lane)
+        sch.vectorize(lane)
+        parallelize(sch, [n, c], knobs)
+        firsts.append((stage, chunk))
     *outer, last = sch.get_loops(out)
     width = extent(sch, last)
     lanes = next(v for v in (knobs["lanes"], 8, 4, 2, 1) if width % v == 0)

@@ -65,5 +65,5 @@ def _written_out(loop: Any) -> Any:
 
 
 def write_out(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Return a function, vectors being vectors, whose innermost loops that store narrowed elements are marked as unrolled, or lose a condition."""
+    """Return a function, vectors being vectors, whose innermost loops that store narrowed elements are unrolled, or lose a condition."""
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _written_out)))

@@ -163,10 +163,11 @@ def test_without_torch_what_torch_compiles_is_left_out(tmp_path):
 
 
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from benchmarks.gpu.supervise import Limits, supervise
 from benchmarks.gpu_check import end_as_by_ctrl_c
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, tests would hand on that it is ignored
 end_as_by_ctrl_c()
 folder = Path(sys.argv[2])
 supervise([sys.executable, "-c", sys.argv[1], str(folder)], folder, Limits(1e4, 1e4, 1e4, 1e4), print)

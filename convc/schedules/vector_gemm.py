@@ -115,9 +115,9 @@ def packed_at(spec: ConvSpec, knobs: Knobs, read: Read) -> Callable[[Expr, Expr,
 
     def element(z: Expr, i: Expr, k: Expr, lane: Expr) -> Expr:
         def of_block(first: Expr, second: Expr, taps: Sequence[Expr]) -> Expr:
-            at = [first, second]
-            at[axis] = at[axis] * e + lane
-            return within([(at[axis], extent, count * e)], read(*at, taps), spec.dtype)
+            channel = (second if axis else first) * e + lane
+            element = read(first, channel, taps) if axis else read(channel, second, taps)
+            return within([(channel, extent, count * e)], element, spec.dtype)
 
         return implicit_gemm.packed_at(blocks, _in_blocks(spec, knobs), of_block)(z, i, k)
 

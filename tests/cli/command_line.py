@@ -39,3 +39,11 @@ class Result:
     def document(self) -> Any:
         """The one JSON document on stdout; anything else there fails."""
         return json.loads(self.out)
+
+
+def error_of(result: Result) -> tuple[int, str, str]:
+    """Return exit code, kind and message of the error in a JSON document, which is all that was printed."""
+    error = result.document["error"]
+    assert result.code == error["exit"]
+    assert result.err == ""
+    return error["exit"], error["kind"], error["message"]

@@ -1,4 +1,4 @@
-"""Every verb on small models: answers, JSON documents, exit codes, whole messages."""
+"""Verbs on small models, `explain` in a file of its own: answers, JSON documents, exit codes, whole messages."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from convc.npz import load_npz
-from tests.cli.command_line import Result
+from tests.cli.command_line import Result, error_of
 
 Convc = Callable[..., Result]
-
-
-def error_of(result: Result) -> tuple[int, str, str]:
-    error = result.document["error"]
-    assert result.code == error["exit"]
-    assert result.err == ""
-    return error["exit"], error["kind"], error["message"]
 
 
 # ---- check ------------------------------------------------------------------------------------------------------
@@ -344,47 +337,7 @@ def test_verify_takes_symbolic_shapes_from_the_module(
     assert document["outputs"][0]["max_absolute_error"] == 0
 
 
-# ---- explain, lists, doctor -------------------------------------------------------------------------------------
-
-
-def test_explain_gives_every_algorithm_a_reason(convc: Convc, models: Path) -> None:
-    (layer,) = convc("explain", models / "tiny.cvc", "--json").document["layers"]
-    assert layer["key"].startswith("conv2d-f32-n1c4h8w8-k8r3s3")
-    assert sum(c["chosen"] for c in layer["candidates"]) == 1
-    assert all(c["reason"] for c in layer["candidates"])
-    # The convolution's own name, not that of the relu it absorbed.
-    assert layer["node"] == "c"
-    assert layer["key"] in convc("explain", models / "tiny.cvc").out
-
-
-def test_explain_shows_what_stands_beside_a_library_s_call(convc: Convc, models: Path) -> None:
-    flags = ("explain", models / "tiny.cvc", "--target", "cuda", "--sm", "90", "--cudnn")
-    rows = convc(*flags, "prefer", "--json").document["layers"][0]["candidates"]
-    (chosen,) = (c for c in rows if c["chosen"])
-    (beside,) = (c for c in rows if c["beside"])
-    assert (chosen["algorithm"], chosen["workspace_bytes"]) == ("cudnn", 256 << 20)
-    assert beside["algorithm"] != "cudnn"
-    assert beside["reason"].startswith("for devices whose cudnn refuses the layer; estimate")
-    assert "+ stands beside the call marked *" in convc(*flags, "prefer").out
-    required = convc(*flags, "require", "--json").document["layers"][0]["candidates"]
-    assert not any(c["beside"] for c in required)
-    assert "+ stands beside" not in convc(*flags, "require").out
-
-
-def test_a_layer_is_pinned_by_its_own_name(convc: Convc, models: Path) -> None:
-    flags = ("--algo-for", "c=direct", "--layer", "c", "--json")
-    (layer,) = convc("explain", models / "tiny.cvc", *flags).document["layers"]
-    (chosen,) = (c for c in layer["candidates"] if c["chosen"])
-    pinned, behind = chosen["reason"].split("; ")
-    assert (chosen["algorithm"], pinned) == ("direct", "pinned by --algo-for c")
-    assert behind.startswith("one kernel with 'm', estimated ")
-    result = convc("explain", models / "tiny.cvc", "--algo-for", "r=direct", "--json")
-    assert error_of(result)[:2] == (2, "UnknownNameError")
-
-
-def test_explain_refuses_a_layer_that_nobody_has(convc: Convc, models: Path) -> None:
-    result = convc("explain", models / "tiny.cvc", "--layer", "fc*", "--json")
-    assert error_of(result)[:2] == (2, "UnknownNameError")
+# ---- lists, doctor ----------------------------------------------------------------------------------------------
 
 
 def test_ops_lists_onnx_operators_and_ir_ops(convc: Convc) -> None:

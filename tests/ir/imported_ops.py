@@ -1,31 +1,21 @@
 """IMPORTED: ops that only imported graphs and passes have. The DSL has no function for them, so that nothing differentiates them either."""
 
-from convc.ir.ops import (
-    gather,
-    group_norm,
-    layer_norm,
-    logic,
-    order,
-    quantized,
-    resample,
-    sample,
-    select,
-)
+from convc.ir import ops
 
 __all__ = ["IMPORTED"]
 
 IMPORTED = {
     row.name
     for family in (
-        gather,
-        group_norm,
-        layer_norm,
-        logic,
-        order,
-        quantized,
-        resample,
-        sample,
-        select,
+        ops.gather,
+        ops.group_norm,
+        ops.layer_norm,
+        ops.logic,
+        ops.order,
+        ops.quantized,
+        ops.resample,
+        ops.sample,
+        ops.select,
     )
     for row in family.ROWS
 } | {

@@ -16,22 +16,23 @@ from tvm import s_tir, te, tirx
 from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
-from convc.schedules.algorithm import Operands
 from convc.schedules.cuda.model import launched_cycles, product_cycles
 from convc.schedules.cuda.product import Block, Loop, schedule_with, share_copy, tile_product
 from convc.schedules.cuda.tiles import tiles
 from convc.schedules.cuda.weight_products import (
     Side,
+    both_looked_up,
     fastest_within,
     finish,
+    gradient_layout,
     matrices,
+    operands,
     refusal,
     sides,
     split_up,
     tiles_refusal,
     workspace,
 )
-from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.target import Target
@@ -90,22 +91,15 @@ def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
 def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
     m, wide = matrices(spec, knobs), 2 if accumulator(spec.dtype) == "float64" else 1
-    # The model's right side is looked up; here the left one is, too.
-    both = {**knobs, "vector": knobs["vector"] * knobs["pixels"] / (knobs["pixels"] + knobs["channels"])}  # fmt: skip
     work = wide * product_cycles(
-        target.gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, both
+        target.gpu,
+        m.products,
+        m.padded_channels,
+        m.padded_pixels,
+        m.padded_depth,
+        both_looked_up(knobs),
     )
     return launched_cycles(target.gpu, work, spec.nbytes, workspace(spec, knobs))
-
-
-def operands(spec: ConvSpec, knobs: Knobs) -> Operands:
-    """Return plain layouts."""
-    return Operands(PLAIN, Halo(), PLAIN)
-
-
-def gradient_layout(knobs: Knobs) -> Layout:
-    """Return the layout of dy."""
-    return PLAIN
 
 
 def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:

@@ -10,7 +10,7 @@ SOURCE          Chetlur et al., arXiv:1410.0759 (backward filter convolution as 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from tvm import te, tirx
@@ -18,12 +18,14 @@ from tvm import te, tirx
 from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
+from convc.schedules.algorithm import Operands
 from convc.schedules.cuda.indices import INDICES, indexed
+from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.matrices import Matrices, ravel, unravel
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 
-__all__ = ["Side", "fastest_within", "finish", "is_in_parts", "matrices", "refusal", "sides", "split_up", "tiles_refusal", "workspace"]  # fmt: skip
+__all__ = ["Side", "both_looked_up", "fastest_within", "finish", "gradient_layout", "is_in_parts", "matrices", "operands", "refusal", "sides", "split_up", "tiles_refusal", "workspace"]  # fmt: skip
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, channel or pixel) -> element
@@ -118,6 +120,22 @@ def fastest_within(
         bound = max(limit, min(needed))
         settings = [k for k, n in zip(settings, needed, strict=True) if n <= bound]
     return min(settings, key=cycles)
+
+
+def both_looked_up(knobs: Knobs) -> Mapping[str, float]:
+    """Return the knobs as the model of a product must see them: its right side is looked up, here the left one is, too."""
+    pixels = knobs["pixels"]
+    return {**knobs, "vector": knobs["vector"] * pixels / (pixels + knobs["channels"])}
+
+
+def operands(spec: ConvSpec, knobs: Knobs) -> Operands:
+    """Return plain layouts."""
+    return Operands(PLAIN, Halo(), PLAIN)
+
+
+def gradient_layout(knobs: Knobs) -> Layout:
+    """Return the layout of dy."""
+    return PLAIN
 
 
 def workspace(spec: ConvSpec, knobs: Knobs) -> int:

@@ -10,7 +10,7 @@ SOURCE          Chetlur et al., arXiv:1410.0759 (backward filter convolution as 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from tvm import te, tirx
@@ -122,7 +122,7 @@ def fastest_within(
     return min(settings, key=cycles)
 
 
-def both_looked_up(knobs: Knobs) -> Mapping[str, float]:
+def both_looked_up(knobs: Knobs) -> dict[str, Any]:
     """Return the knobs as the model of a product must see them: its right side is looked up, here the left one is, too."""
     pixels = knobs["pixels"]
     return {**knobs, "vector": knobs["vector"] * pixels / (pixels + knobs["channels"])}

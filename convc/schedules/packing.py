@@ -6,18 +6,20 @@ algorithm's own `pack`, which does the same to arrays when a model is compiled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from tvm import te, tirx
 
+from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.plan import Knobs, Unsupported
 from convc.target import Target
 
-__all__ = ["PLAIN", "Packing", "Read", "compute", "cycles", "named", "refusal", "within"]
+__all__ = ["PLAIN", "Packing", "Read", "compute", "cycles", "named", "nbytes", "refusal", "within"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (k, c, taps) -> the weight there.
@@ -81,6 +83,17 @@ def cycles(algorithm: str, problem: Problem, target: Target, knobs: Knobs) -> fl
     if problem.constant_weight:
         return 0.0
     return backend_of(target).packings[algorithm].cycles(problem, target, knobs)
+
+
+def nbytes(algorithm: str, problem: Problem, target: Target, knobs: Knobs) -> int:
+    """Return what packed weights take beside the plain ones; 0 for constant weights and where they are read as they are."""
+    if problem.constant_weight or algorithm not in backend_of(target).packings:
+        return 0
+    tensors = compute(algorithm, problem, target, knobs)
+    if tensors is None:
+        return 0
+    elements = math.prod(int(extent) for extent in tensors[1].shape)
+    return elements * numpy_dtype(problem.spec.dtype).itemsize
 
 
 def _reader(problem: Problem, w: te.Tensor) -> Read:

@@ -11,12 +11,15 @@ from convc.frontend import dsl as cc
 from convc.ir import ConvSpec, GraphBuilder, Step, TensorType
 from convc.ir.reference import interpret
 from convc.ir.types import numpy_dtype
+from convc.lowering.emit import emit
 from convc.planning import Wishes, plan_graph
 from convc.runtime.libraries.cutlass import FORMS, Kernel
 from convc.schedules.algorithm import Problem, knob_space
 from convc.schedules.cuda.cutlass import ALGORITHM
 from convc.schedules.cuda.cutlass_objects import architectures
-from convc.schedules.cuda.cutlass_tiles import kernel_of
+from convc.schedules.cuda.cutlass_tiles import kernel_of, sums_bytes
+from convc.schedules.dual import posed as solved_by
+from convc.schedules.offers import estimated_seconds
 from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
@@ -46,7 +49,6 @@ def problem(spec: ConvSpec, *steps: str, **fields) -> Problem:
         (problem(replace(HALF, dtype="float32")), "sm_90", "element type must be float16 or bfloat16; got float32"),
         (problem(replace(HALF, group=2, weight=(16, 4, 3, 3))), "sm_90", "group must be 1; got 2"),
         (problem(HALF, accumulate="float64"), "sm_90", "sums must be float32; got float64"),
-        (problem(HALF, constant_weight=False), "sm_90", "weights must be constant"),
         (problem(HALF, "relu", "bias"), "sm_90", "at most one bias and one add, then relu or clip; got relu, bias"),
         (problem(HALF, "add", "add"), "sm_90", "at most one bias and one add"),
         (problem(HALF, "tanh"), "sm_90", "then relu or clip; got tanh"),
@@ -201,6 +203,48 @@ def test_from_the_dsl_to_a_module_that_runs():
     np.testing.assert_array_equal(outputs["y"], interpret(net, {"x": image})["y"])
     assert [choices[n][0] for n in ("stem", "body")] == ["cutlass", "cutlass"]
     assert choices["head"][0] != "cutlass"
+
+
+# Channels that are no eights, one tap, a sum in parts, a line, a cube, a gradient of the data.
+RUN_TIME = (
+    replace(HALF, data=(1, 5, 6, 6), weight=(12, 5, 3, 3)),
+    POINTS,
+    LONG,
+    ConvSpec.of((2, 9, 7), (8, 9, 3), strides=(2,), pads=(1, 1), dtype="bfloat16"),
+    ConvSpec.of((1, 8, 2, 3, 3), (16, 8, 2, 2, 3), pads=(0, 1, 1, 1, 0, 1), dtype="float16"),
+    ConvSpec.of((1, 16, 5, 4), (16, 12, 3, 2), pads=(1, 0, 1, 1), transposed=True, dtype="float16"),
+)
+
+
+def test_weights_known_at_run_time_are_packed_by_a_kernel():
+    b, outputs, given = GraphBuilder("run_time"), {}, {}
+    rng = np.random.default_rng(0)
+    for i, spec in enumerate(RUN_TIME):
+        for name, shape in ((f"x{i}", spec.data), (f"w{i}", spec.weight)):
+            b.input(name, TensorType(shape, spec.dtype))
+            given[name] = rng.integers(-1, 2, shape).astype(numpy_dtype(spec.dtype))
+        outputs[f"y{i}"] = conv_node(b, f"x{i}", f"w{i}", spec, name=f"layer{i}")
+    graph = b.finish(outputs)
+    planned = plan_graph(graph, TARGET, Wishes(algo="cutlass", logs=()), "").plan
+    packed = {c.node: c for c in emit(graph, planned, TARGET).calls if c.op == "pack"}
+    assert set(packed) == {f"layer{i}" for i in range(len(RUN_TIME))}
+    for i, (spec, call) in enumerate(zip(RUN_TIME, packed.values(), strict=True)):
+        solved = solved_by(Problem(spec, constant_weight=False), ALGORITHM, TARGET)
+        assert isinstance(solved, Problem)
+        knobs = planned[f"layer{i}"].knobs
+        own = properties_of(ALGORITHM, solved, TARGET, knobs).workspace
+        view = call.arguments[1].view
+        assert own - sums_bytes(solved.spec, knobs) == 2 * np.prod(view.shape)
+        constant = replace(solved, constant_weight=True)
+        assert properties_of(ALGORITHM, constant, TARGET, knobs).workspace == sums_bytes(solved.spec, knobs)  # fmt: skip
+        seconds = [estimated_seconds(ALGORITHM, p, TARGET, knobs) for p in (constant, solved)]
+        assert seconds[0] < seconds[1]
+    assert planned["layer2"].knobs["split"] > 1
+    options = {"target": "cuda -arch=sm_90", "algo": "cutlass"}
+    found, choices = worker().call("tests.cutlass.candidate:compile_and_run", graph, options, given)
+    assert {algorithm for algorithm, _ in choices.values()} == {"cutlass"}
+    for name, expected in interpret(graph, given).items():
+        np.testing.assert_array_equal(found[name], expected.astype(found[name].dtype), err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ THE ALGORITHM   implicit GEMM: M = points of the result, N = filters, K = taps a
                 hopper: patches copied by TMA, multiplied by wgmma; of one tap, a matrix product, cooperative or pingpong
                 ampere: patches gathered by cp.async, multiplied by mma.sync; sm 80 and later, all devices named by --sm
 WHEN            float16 and bfloat16 with float32 sums, 1-D to 3-D, any stride, dilation and pads; no groups, not transposed
+                weights of run time: a kernel of ours packs them before, see `packings`
                 few tiles: the sum is split, parts in float32 are added up by a kernel of ours with the epilogue
 COST            one launch, two and the parts' bytes where the sum is split
                 up to a minute of nvcc for each kernel that this machine has not compiled before
@@ -29,6 +30,7 @@ from convc.errors import ToolchainError
 from convc.ir.epilogue import Step
 from convc.ir.types import HALVES
 from convc.runtime.libraries.cutlass import CALL, FORMS, Description, require_cutlass
+from convc.schedules import packing
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.cuda.behind_call import schedule_behind
@@ -36,6 +38,7 @@ from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.cutlass_objects import BIAS, KERNEL
 from convc.schedules.cuda.cutlass_tiles import (
     EIGHT,
+    eights,
     kernel_cycles,
     kernel_of,
     refusal,
@@ -67,8 +70,6 @@ class Cutlass:
         spec = problem.spec
         if spec.dtype not in HALVES:
             return Unsupported(f"element type must be {' or '.join(HALVES)}; got {spec.dtype}")
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be packed at compile time")
         if problem.accumulator != "float32":
             return Unsupported(f"sums must be float32; got {problem.accumulator}")
         if spec.transposed:
@@ -110,19 +111,20 @@ class Cutlass:
         return ""
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
-        """Return the direct method's, and the bytes of a split sum."""
+        """Return the direct method's, and the bytes of a split sum and of weights packed at run time."""
         spec = problem.spec
-        return Properties(spec.flops, sums_bytes(spec, knobs), direct_error(problem))
+        own = sums_bytes(spec, knobs) + packing.nbytes(self.name, problem, target, knobs)
+        return Properties(spec.flops, own, direct_error(problem))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return blocks of all channels."""
         spec = problem.spec
-        return Operands(Layout(_eights(spec.in_channels)), Halo(), Layout(_eights(spec.out_channels)))  # fmt: skip
+        return Operands(Layout(eights(spec.in_channels)), Halo(), Layout(eights(spec.out_channels)))  # fmt: skip
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
         """Return the weights as (K, taps..., C), zeros up to whole eights."""
         k, c, *taps = weight.shape
-        padded = np.pad(weight, ((0, _eights(k) - k), (0, _eights(c) - c), *((0, 0) for _ in taps)))
+        padded = np.pad(weight, ((0, eights(k) - k), (0, eights(c) - c), *((0, 0) for _ in taps)))
         return np.ascontiguousarray(np.moveaxis(raised_weight(padded), 1, -1))
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
@@ -132,7 +134,7 @@ class Cutlass:
         result = order.result.physical(spec.output)
         k, c, *taps = spec.weight
         x = te.placeholder(order.data.physical(spec.data), spec.dtype, name="data")
-        w = te.placeholder((_eights(k), *taps, _eights(c)), spec.dtype, name="weight")
+        w = te.placeholder((eights(k), *taps, eights(c)), spec.dtype, name="weight")
         extras = blocked_extras(problem, 1, result[-1], result)
         text = str(_description(problem, knobs))
         operands = [x, w, *extras]
@@ -146,10 +148,6 @@ class Cutlass:
             return functools.reduce(operator.add, (parts(s, *i) for s in range(split)))
 
         return [*operands, blocked_result(te.compute(result, sums, name="sums"), problem, extras)]
-
-
-def _eights(channels: int) -> int:
-    return -(-channels // EIGHT) * EIGHT
 
 
 def _outside(problem: Problem) -> Unsupported | None:

@@ -14,7 +14,7 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
 from convc.target import Gpu
 
-__all__ = ["EIGHT", "kernel_cycles", "kernel_of", "refusal", "sums_bytes", "tiles"]
+__all__ = ["EIGHT", "eights", "kernel_cycles", "kernel_of", "refusal", "sums_bytes", "tiles"]
 
 # Channels of 16 bytes: what TMA, cp.async and the epilogue's stores move at once.
 EIGHT: Final = 8
@@ -56,6 +56,16 @@ _MOST_TAPS: Final = 32
 _MOST_BYTES: Final = 1 << 31
 # cuTensorMapEncodeIm2col (CUDA driver API): strides of 1 to 8; corners and offsets in 16 bits for all axes together.
 _MOST_STRIDE: Final = 8
+
+
+def eights(channels: int) -> int:
+    """Return channels filled up to whole eights.
+
+    Example:
+        >>> eights(8), eights(9)
+        (8, 16)
+    """
+    return -(-channels // EIGHT) * EIGHT
 
 
 def kernel_of(rank: int, dtype: str, knobs: Knobs) -> Kernel:

@@ -19,6 +19,7 @@ from convc.schedules import implicit_gemm, vector_gemm
 from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
 from convc.schedules.cuda import fragments
+from convc.schedules.cuda.cutlass_tiles import eights
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.winograd import products_of
 from convc.schedules.matrices import Matrices
@@ -120,6 +121,18 @@ def _channels_last(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor | No
     return te.compute((k, *taps, c), lambda k, *at: read(k, at[-1], at[:-1]), name="packed")
 
 
+def _cutlass(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    """Return the filter with the channels that are summed over last, zeros up to whole eights of both."""
+    spec = raised(problem.spec)
+    k, c, *taps = spec.weight
+    K, C = eights(k), eights(c)
+
+    def value(o, *at):
+        return within([(o, k, K), (at[-1], c, C)], read(o, at[-1], at[:-1]), spec.dtype)
+
+    return te.compute((K, *taps, C), value, name="packed")
+
+
 PACKINGS: Final = {
     "direct": Packing(_product, _cycles),
     "subpixel": Packing(_product, _cycles),
@@ -129,6 +142,7 @@ PACKINGS: Final = {
     "depthwise": Packing(_depthwise, lambda p, t, k: _cycles(p, t, k) if p.dual else 0.0),
     "depthwise_blocked": Packing(_depthwise_blocked, _cycles),
     "winograd": Packing(_winograd, _cycles),
+    "cutlass": Packing(_cutlass, _cycles),
     "generic": PLAIN,
     "cudnn": Packing(
         _channels_last, lambda p, t, k: _cycles(p, t, k) if k["channels_last"] else 0.0

@@ -35,6 +35,7 @@ NAMES = [
     n for n, row in PACKINGS.items() if row is not run_time.PLAIN and n not in ("tf32", "cudnn")
 ]
 
+HALF = ("tensor_core_blocked", "depthwise_blocked", "cutlass")
 
 # The gradients of depthwise layers' data.
 DEPTHWISE = (
@@ -73,7 +74,7 @@ def packing_case(name: str, problem: Problem, w: np.ndarray, knobs) -> Case | No
 def trials() -> Iterator[tuple[str, Problem]]:
     """Yield each algorithm with one problem of every kind that it takes: duals, phases, groups, ranks, what fills no tile."""
     for name in NAMES:
-        dtype = "float16" if name.endswith("_blocked") else "float32"
+        dtype = "float16" if name in HALF else "float32"
         kinds: dict[tuple, Problem] = {}
         for p in taken(name, dtype):
             strided = p.spec.transposed and max(p.spec.strides) > 1

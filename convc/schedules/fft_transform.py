@@ -26,6 +26,7 @@ from convc.schedules.straight_line import Builder, Program, Value
 
 __all__ = [
     "FACTORS",
+    "column_filter",
     "column_forward",
     "column_inverse",
     "column_product",
@@ -135,15 +136,19 @@ def _flat(groups: Iterable[Iterable[Value]]) -> list[Value]:
 
 
 @cache
-def row_forward(t: int) -> Program:
-    """Return x[t] -> S[t/2][re, im].
+def row_forward(t: int, points: int = 0) -> Program:
+    """Return x[t] -> S[t/2][re, im]; of the first points alone where the others are zeros, as a filter's are.
 
     Example:
         >>> row_forward(2).outputs  # x[0] - i x[1]
         (1, -2)
+        >>> [(p.inputs, len(p.steps)) for p in (row_forward(16), row_forward(16, 5))]
+        [(16, 102), (5, 54)]
     """
-    b, half = _Fourier(t), t // 2
-    x = [b.turn((1 + j, -(1 + j + half)), -j, 2 * t) for j in range(half)]
+    points = points or t
+    b, half = _Fourier(points), t // 2
+    values = [*range(1, points + 1), *[0] * (t - points)]
+    x = [b.turn((values[j], -values[j + half]), -j, 2 * t) for j in range(half)]
     return b.finish(_flat(b.fourier(x, -1)))
 
 
@@ -164,6 +169,22 @@ def column_forward(t: int, products: int, *, negated: bool = True) -> Program:
     if products == 3:
         return b.finish(_flat((re, im, b.add(re, im)) for re, im in bins))
     return b.finish(_flat((-im, re, im) if negated else (re, im) for re, im in bins))
+
+
+@cache
+def column_filter(t: int, points: int, form: int) -> Program:
+    """Return S[points][re, im], zeros beyond them, -> what the products read of U = conj(V).
+
+    Args:
+        t: length of the transform.
+        points: rows of the filter.
+        form: 3: U[t] as (im - re, im + re, re); 4: re alone, whose quarter turns are the four of a bin; 2: (re, im).
+    """
+    b = _Fourier(2 * points)
+    bins = b.fourier([*_pairs(range(1, 2 * points + 1)), *[(0, 0)] * (t - points)], -1)
+    if form == 3:
+        return b.finish(_flat((-b.add(re, im), b.add(re, -im), re) for re, im in bins))
+    return b.finish(_flat((re,) if form == 4 else (re, -im) for re, im in bins))
 
 
 @cache

@@ -237,4 +237,4 @@ def _within(algorithm: Algorithm, problem: Problem, target: Target, policy: Poli
     if allowed(knobs):
         return knobs
     kept = filter(allowed, knob_space(algorithm, problem, target))
-    return min(kept, key=lambda s: algorithm.cycles(problem, target, s), default=knobs)
+    return min(kept, key=lambda s: estimated_seconds(algorithm, problem, target, s), default=knobs)

@@ -112,7 +112,7 @@ class Builder:
 
 
 def _uses(program: Program) -> Counter[int]:
-    uses = Counter(abs(v) for v in program.outputs)
+    uses = Counter(abs(v) for v in program.outputs if v)
     for step in program.steps:
         uses.update(step.operands)
     return uses
@@ -144,7 +144,10 @@ def evaluate(
     uses = _uses(program)
     positions: dict[int, list[tuple[int, int]]] = {}
     for position, v in enumerate(program.outputs):
-        positions.setdefault(abs(v), []).append((position, v))
+        if v:
+            positions.setdefault(abs(v), []).append((position, v))
+        else:
+            write(position, factor(0.0))
     values: dict[int, Any] = {}
 
     def define(number: int, value: Any) -> None:

@@ -7,7 +7,8 @@ THE ALGORITHM   dense: three kernels
                     4 products: one matrix ((Ur, -Ui), (Ui, Ur)) times (Vr, Vi), channels and results twice as many
                 y = epilogue(F* M)
                 depthwise: one kernel, transform, product and inverse of a tile in shared memory
-WHEN            1-D, 2-D, strides and dilations 1, one group with filters of any size, or depthwise up to 64 taps an axis
+WHEN            1-D, 2-D, strides and dilations 1, one group with filters of any size, or depthwise up to 64 taps an axis;
+                weights of run time: a kernel transforms them before, see `fft_filters`
 COST            as `schedules.fft`; V and M are written and read, for 5 x 5 in tiles of 16 points 2.7 times data and result with three
                 products a bin, 1.8 times with four
 ACCURACY        that of `schedules.fft`, whose transforms these are
@@ -30,6 +31,7 @@ from convc.schedules.cuda.fft_model import (
     Transforms,
     dense_cycles,
     depthwise_cycles,
+    filter_cycles,
     groups_of,
     products_of,
     tiles_together,
@@ -67,8 +69,6 @@ class Fft:
         refusal = packed_images(problem, unit_strides=True, unit_dilations=True)
         if refusal is not None:
             return refusal
-        if not problem.constant_weight:
-            return Unsupported("weights must be constant, to be transformed at compile time")
         if spec.is_pointwise:
             return Unsupported("filter must have more than one tap; got (1, 1)")
         if is_depthwise(spec):
@@ -84,8 +84,13 @@ class Fft:
         return too_old(target) or indexed(spec)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
-        """Return the transforms' lengths, products a bin and tile of the products that the model finds fastest."""
-        return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
+        """Return lengths, products a bin and tile of the products that the model finds fastest, with what filters of run time take."""
+
+        def cycles(knobs: Knobs) -> float:
+            own = self.cycles(problem, target, knobs)
+            return own if problem.constant_weight else own + filter_cycles(problem, target.gpu, knobs)  # fmt: skip
+
+        return min(self.space(problem, target), key=cycles)
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield every length; dense, by three and four products and every tile that they may have."""
@@ -115,7 +120,8 @@ class Fft:
         moved = float(tiles * (C * made.forward + K * made.inverse))
         if is_depthwise(spec):
             grown = 4 * (2 * bins * K - math.prod(spec.weight))
-            return Properties(moved + 8 * bins * K * tiles, max(0, grown), _ERROR)
+            own = max(0, grown) if problem.constant_weight else 8 * bins * K
+            return Properties(moved + 8 * bins * K * tiles, own, _ERROR)
         p = products_of(spec, knobs)
         flops = moved + 2.0 * knobs["products"] * bins * C * K * tiles
         own = p.padded_depth * p.padded_pixels + p.padded_channels * p.padded_pixels

@@ -13,10 +13,12 @@ from typing import Final
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Problem
+from convc.schedules.cuda import fragments
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.warp_tiles import warp_cycles
 from convc.schedules.divisors import greatest_divisor
 from convc.schedules.fft_transform import (
+    column_filter,
     column_forward,
     column_inverse,
     column_product,
@@ -35,6 +37,8 @@ __all__ = [
     "Transforms",
     "dense_cycles",
     "depthwise_cycles",
+    "filter_cycles",
+    "filters_together",
     "groups_of",
     "products_of",
     "tiles_together",
@@ -140,6 +144,16 @@ def groups_of(spec: ConvSpec, knobs: Knobs) -> tuple[int, int]:
     return greatest_divisor(spec.out_channels, max(1, most // cols)), cols
 
 
+def filters_together(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return how many filters a block transforms where they are known at run time: side by side in memory, a divisor of their number."""
+    tiling = Transforms.of(spec, knobs).tiling
+    most = min(_SHARED // (4 * tiling.high.taps * tiling.wide.t), _THREADS // tiling.bins)
+    if is_depthwise(spec):
+        return greatest_divisor(spec.out_channels, max(1, min(most, _TOGETHER)))
+    # Of the lanes' words of an instruction.
+    return greatest_divisor(fragments.CHANNELS * fragments.WORDS, max(1, most))
+
+
 def _transform_cycles(
     gpu: Gpu,
     tiles: float,
@@ -202,4 +216,22 @@ def depthwise_cycles(problem: Problem, gpu: Gpu, knobs: Knobs) -> float:
         t_w * t_h + 2 * made.bins + m_h * m_w, 2 * made.longest,
     )  # fmt: skip
     nbytes = spec.nbytes + 8 * made.bins * spec.out_channels
+    return _CAUTION * max(work, memory_cycles(gpu, nbytes)) + LAUNCH_SECONDS * gpu.clock_hz
+
+
+def filter_cycles(problem: Problem, gpu: Gpu, knobs: Knobs) -> float:
+    """Return clocks of the kernel that transforms filters known at run time: each for every element that the products read of a bin."""
+    spec, tiling = problem.spec, Transforms.of(problem.spec, knobs).tiling
+    (R, S), (t_h, t_w) = ((tiling.high.taps, tiling.wide.taps), (tiling.high.t, tiling.wide.t))
+    bins = tiling.bins * t_h
+    if is_depthwise(spec):
+        form, filters, written = 2, spec.out_channels, 2 * bins
+    else:
+        p, form = products_of(spec, knobs), knobs["products"]
+        filters, written = p.padded_depth * p.padded_channels, p.products
+    row, column = len(row_forward(t_w, S).steps), len(column_filter(t_h, R, form).steps)
+    work = _transform_cycles(
+        gpu, filters, tiling.bins, R * row + tiling.bins * column, 2 * R * t_w, R * S + written, row + column
+    )  # fmt: skip
+    nbytes = 4 * (math.prod(spec.weight) + filters * written)
     return _CAUTION * max(work, memory_cycles(gpu, nbytes)) + LAUNCH_SECONDS * gpu.clock_hz

@@ -33,7 +33,7 @@ from convc.schedules.tracing import begin
 from convc.schedules.written_out import as_program, with_programs
 from convc.target import Target
 
-__all__ = ["schedule"]
+__all__ = ["rows", "schedule", "share"]
 
 _STAGES = ("d", "S", "V", "patch", "acc", "flat", "Z", "Y")
 
@@ -70,14 +70,14 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
         programs["V"] = column_forward(t_h, products, negated=False)
         programs["Z"] = column_inverse(t_h, m_h, products)
     else:
-        rows = _rows(sch, block)
-        phases += [(_columns(sch, Z, 4), threads), (rows, threads)]
+        own = rows(sch, block)
+        phases += [(_columns(sch, Z, 4), threads), (own, threads)]
         programs["Z"] = column_product(t_h, m_h)
     as_program(sch, Y, (0, 1, 2), (3, 4, 5))
     sch.bind(block, "blockIdx.x")
     # Last: TVM does not see through the conditions of threads that have nothing to do.
     for loops, count in phases:
-        _share(sch, loops, count)
+        share(sch, loops, count)
     return with_programs(sch.mod["main"], programs, vectors=False)
 
 
@@ -96,27 +96,28 @@ def _forward(sch: s_tir.Schedule, knobs: Knobs) -> list[tuple[list[Loop], int]]:
     to, ti = sch.split(t, [None, together])
     sch.reorder(c, to, h, ti, e, plane, *sums)
     block = sch.fuse(c, to)
-    rows = _rows(sch, block)
+    own = rows(sch, block)
     sch.blockize(e)
     sch.bind(block, "blockIdx.x")
     threads = together * (knobs["t_w"] // 2)
-    return [([h, ti], threads), (rows, threads)]
+    return [([h, ti], threads), (own, threads)]
 
 
-def _rows(sch: s_tir.Schedule, block: Loop) -> list[Loop]:
-    """Let a block of threads make the rows' transforms that it needs, data in registers; return the loops over rows and tiles."""
+def rows(sch: s_tir.Schedule, block: Loop) -> list[Loop]:
+    """Let a block of threads make the rows' transforms S [row][bin][re, im][...] that it needs, data in registers; return its loops."""
     S, d = sch.get_sblock("S"), sch.get_sblock("d")
+    last = len(sch.get(S).iter_vars) - 1
     sch.compute_at(S, block, preserve_unit_loops=True)
     sch.set_scope(S, 0, "shared")
-    *_, last = loops = as_program(sch, S, (0, 3, 4), (1, 2, 5))
-    sch.compute_at(d, last, preserve_unit_loops=True)
+    *_, thread = loops = as_program(sch, S, (0, *range(3, last)), (1, 2, last))
+    sch.compute_at(d, thread, preserve_unit_loops=True)
     sch.set_scope(d, 0, "local")
     for loop in sch.get_loops(d)[-2:]:
         sch.unroll(loop)
     return loops
 
 
-def _share(sch: s_tir.Schedule, loops: list[Loop], threads: int) -> None:
+def share(sch: s_tir.Schedule, loops: list[Loop], threads: int) -> None:
     """Share out loops among the threads of a block, the last one first."""
     rest, thread = sch.split(sch.fuse(*loops), [None, threads])
     sch.bind(thread, "threadIdx.x")

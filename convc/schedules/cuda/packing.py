@@ -12,7 +12,7 @@ from typing import Final
 
 from tvm import tirx
 
-from convc.schedules.cuda import any_op
+from convc.schedules.cuda import any_op, fft_filter_transforms
 from convc.schedules.cuda.product import blocks_of
 from convc.schedules.plan import Knobs
 from convc.schedules.tracing import begin
@@ -24,9 +24,12 @@ _THREADS: Final = 128
 
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
-    """Return the PrimFunc of a packing scheduled; Winograd's is the one with three stages."""
+    """Return the PrimFunc of a packing scheduled, by its stages: of `fft` rows `S`, of Winograd `half`, of all others one."""
     sch = begin(func)
-    if len(blocks_of(sch)) == 1:
+    stages = {sch.get(block).name_hint for block in blocks_of(sch)}
+    if "S" in stages:
+        return fft_filter_transforms.schedule(sch, knobs)
+    if "half" not in stages:
         return any_op.schedule(func, target)
     z, *lanes = sch.get_loops(sch.get_sblock("packed"))
     sch.reorder(*lanes, z)

@@ -1,10 +1,11 @@
 """The orders of a device's kernels, into which weights that are known only at run time are brought: see `schedules.packing`.
 
 THE ALGORITHM   packed[...] = w[k, c, r...] or 0, as the algorithm's own `pack` does it to arrays when the model is compiled
+                fft: see `fft_filters`
                 winograd: half[i, s] = sum over r of G[i, r] w[r, s];  U[i, j] = sum over s of half[i, s] H[j, s]
 WHEN            a training step, or any model whose filters are inputs or computed
 COST            a launch; an element read for each one written, mostly from another sector of L2 than its neighbour's
-ACCURACY        exact; winograd: in float32, where `pack` has float64
+ACCURACY        exact; winograd, fft: in float32, where `pack` has float64
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from convc.ir.types import numpy_dtype
 from convc.schedules import implicit_gemm, vector_gemm
 from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
-from convc.schedules.cuda import fragments
+from convc.schedules.cuda import fft_filters, fragments
 from convc.schedules.cuda.cutlass_tiles import eights
+from convc.schedules.cuda.fft_model import filter_cycles
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.winograd import products_of
 from convc.schedules.matrices import Matrices
@@ -143,6 +145,7 @@ PACKINGS: Final = {
     "depthwise_blocked": Packing(_depthwise_blocked, _cycles),
     "winograd": Packing(_winograd, _cycles),
     "cutlass": Packing(_cutlass, _cycles),
+    "fft": Packing(fft_filters.transformed, lambda p, t, k: filter_cycles(p, t.gpu, k)),
     "generic": PLAIN,
     "cudnn": Packing(
         _channels_last, lambda p, t, k: _cycles(p, t, k) if k["channels_last"] else 0.0

@@ -187,7 +187,6 @@ def test_fft_by_every_kind_of_tile():
         (Problem(FEW), "strides must be 1; got (2, 1)"),
         (Problem(replace(SEVERAL, dilations=(2, 1))), "dilations must be 1; got (2, 1)"),
         (Problem(TOGETHER), "filter must have more than one tap; got (1, 1)"),
-        (Problem(SEVERAL, constant_weight=False), "weights must be constant"),
         (Problem(ConvSpec.of((1, 8, 9, 9), (8, 4, 3, 3), group=2)), "group must be 1, or as many"),
         (Problem(ConvSpec.of((1, 2, 9, 90), (2, 1, 1, 65), group=2)), "depthwise, the filter must have at most 64 taps"),
     ],

@@ -1,0 +1,131 @@
+"""Filters of `fft` that are known only at run time: the transforms of its `pack` on a device, in the order in which its kernels read them.
+
+THE ALGORITHM   d[i, j] = w[k, c, i, j] / (t_h t_w / 2)                               of a part of the filter, zero beyond it
+                S[i, h] = sum over j of d[i, j] exp(-2 pi i (2h + 1/2) j / t_w)       rows
+                U[h, e] = conj(sum over i of S[i, h] exp(-2 pi i e i / t_h))          columns
+                three products: planes (im - re, im + re, re) of U
+                four: the matrix ((re, im), (-im, re)) of U; element (v, r) is the real part of the columns of T = i^(r - v) S
+                depthwise: (re, im) of U
+COST            a filter's transform for each element that a product reads of it, with four products four times; each is written once
+ACCURACY        float32, where `pack` has float64
+SOURCE          as `cuda.fft`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te, tirx
+
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import Problem
+from convc.schedules.cuda import fragments
+from convc.schedules.cuda.fft_model import Transforms, filters_together, products_of
+from convc.schedules.fft_stages import wave
+from convc.schedules.overlap_save import Tiling
+from convc.schedules.packing import Read, within
+from convc.schedules.plan import Knobs
+from convc.schedules.rank import raised
+from convc.schedules.spectrum import is_depthwise
+
+__all__ = ["transformed"]
+
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+def transformed(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    """Return U; blocks `d`, `S`, with four products `T`, and `packed`, which says how many filters a block of threads transforms."""
+    spec = raised(problem.spec)
+    tiling = Transforms.of(spec, knobs).tiling
+    attrs = {"convc.together": filters_together(spec, knobs)}
+    if is_depthwise(spec):
+        return _depthwise(read, spec, tiling, attrs)
+    return _dense(read, spec, tiling, knobs, attrs)
+
+
+def _depthwise(read: Read, spec: ConvSpec, tiling: Tiling, attrs: dict[str, int]) -> te.Tensor:
+    """Return U [K][t_w/2][t_h][re, im]."""
+    scale, K, t_h = _scale(tiling), spec.out_channels, tiling.high.t
+    d = te.compute((K, *spec.kernel), lambda k, i, j: read(k, 0, (i, j)) * scale, name="d")
+    S = _rows(tiling, d)
+    i, s = _sums(tiling)
+    return te.compute(
+        (K, tiling.bins, t_h, 2),
+        lambda k, h, e, u: te.sum(S[i, h, s, k] * wave(e * (t_h - i), t_h, s + u), axis=[i, s]),
+        name="packed",
+        attrs=attrs,
+    )
+
+
+def _dense(
+    read: Read, spec: ConvSpec, tiling: Tiling, knobs: Knobs, attrs: dict[str, int]
+) -> te.Tensor:
+    """Return U as lanes load it, see `fragments`."""
+    p, three, t_h = products_of(spec, knobs), knobs["products"] == 3, tiling.high.t
+    high, wide, scale = tiling.high, tiling.wide, _scale(tiling)
+    twice, C = 1 if three else 2, spec.in_channels
+    channels, depths = p.padded_channels // twice, p.padded_depth // twice
+    places = (p.padded_depth // fragments.WORDS, p.padded_channels // fragments.CHANNELS, 32, 4)
+    place_of = fragments.packed_at("float32", lambda z, depth, channel: (depth, channel))
+
+    def tap(*at: Expr) -> Expr:
+        *place, i, j = at
+        depth, channel = place_of(0, *place, 0)
+        c, k = depth // twice, channel // twice
+        part = c // C
+        row, col = part // wide.parts * high.taps + i, part % wide.parts * wide.taps + j
+        bounds = [
+            (c, C * tiling.parts, depths),
+            (k, spec.out_channels, channels),
+            (row, spec.kernel[0], high.parts * high.taps),
+            (col, spec.kernel[1], wide.parts * wide.taps),
+        ]
+        return within(bounds, read(k, c % C, (row, col)) * scale, "float32")
+
+    S = _rows(tiling, te.compute((*places, high.taps, wide.taps), tap, name="d"))
+    i, s = _sums(tiling)
+    if three:
+
+        def element(z: Expr, *at: Expr) -> Expr:
+            h, e, plane = z // (3 * t_h), z // 3 % t_h, z % 3
+            re, im = (wave(e * (t_h - i), t_h, s - q) for q in (0, 1))
+            mixed = tirx.Select(plane == 0, -(re + im), tirx.Select(plane == 1, re - im, re))
+            return te.sum(S[(i, h, s, *at[:-1])] * mixed, axis=[i, s])
+
+    else:
+
+        def turned(i: Expr, h: Expr, s: Expr, *place: Expr) -> Expr:
+            depth, channel = place_of(0, *place, 0)
+            same, other = S[(i, h, s, *place)], S[(i, h, 1 - s, *place)]
+            quarters = channel % 2 - depth % 2
+            # i (re, im) = (-im, re)
+            sign = tirx.Select((quarters == 1) == (s == 0), -other, other)
+            return tirx.Select(quarters == 0, same, sign)
+
+        T = te.compute(S.shape, turned, name="T")
+
+        def element(z: Expr, *at: Expr) -> Expr:
+            h, e = z // t_h, z % t_h
+            return te.sum(T[(i, h, s, *at[:-1])] * wave(e * (t_h - i), t_h, s), axis=[i, s])
+
+    return te.compute((p.products, *places, 1), element, name="packed", attrs=attrs)
+
+
+def _scale(tiling: Tiling) -> Expr:
+    return tirx.const(1 / (tiling.high.t * tiling.bins), "float32")
+
+
+def _sums(tiling: Tiling) -> tuple[Expr, Expr]:
+    """Return the axes that a column sums over."""
+    return te.reduce_axis((0, tiling.high.taps), "i"), te.reduce_axis((0, 2), "s")
+
+
+def _rows(tiling: Tiling, d: te.Tensor) -> te.Tensor:
+    """Return S [row][t_w/2][re, im][filters...], the transforms of the rows of d [filters...][row][taps]."""
+    *filters, taps_high, taps_wide = (int(n) for n in d.shape)
+    j = te.reduce_axis((0, taps_wide), "j")
+
+    def row(i: Expr, h: Expr, s: Expr, *place: Expr) -> Expr:
+        return te.sum(d[(*place, i, j)] * wave((4 * h + 1) * j, 2 * tiling.wide.t, s), axis=[j])
+
+    return te.compute((taps_high, tiling.bins, 2, *filters), row, name="S")

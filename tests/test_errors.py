@@ -200,7 +200,7 @@ MESSAGES: list[tuple[type[ConvcError], Callable[[Path], object], str]] = [
     (
         errors.UnknownNameError,
         lambda _: Step("reul"),
-        r"unknown epilogue step 'reul'; known: bias, add, relu, .*\. Did you mean 'relu'\?",
+        r"unknown epilogue step 'reul'; known: bias, add, mul, relu, .*\. Did you mean 'relu'\?",
     ),
     (
         errors.LoweringError,

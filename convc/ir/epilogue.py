@@ -1,9 +1,10 @@
-"""Epilogue: the elementwise steps that run on a convolution's (or dense layer's) accumulators before they are stored.
+"""Epilogue: the elementwise steps that run on the accumulators of a convolution, dense layer or matrix product before they are stored.
 
 Each step is either an operand step, which takes the node's next extra operand, or a scalar function of `ops.elementwise.UNARY`:
 
     bias            + b[k], b of shape (K,)
-    add             + r, r of the result's shape (a residual)
+    add             + r, r of the result's shape (a residual); a matrix product's may broadcast to it (a mask of attention)
+    mul             * f, a matrix product's alone, likewise (attention's scale)
     relu, silu, clip(0, 6), leaky_relu(0.1) ...
 
     Rewrite:
@@ -25,11 +26,22 @@ import numpy as np
 from convc.errors import ShapeError, unknown_name
 from convc.ir.ops.definition import Array
 from convc.ir.ops.elementwise import UNARY
-from convc.ir.types import HALVES, TensorType
+from convc.ir.types import HALVES, Shape, TensorType
 
-__all__ = ["OPERAND_STEPS", "POLYNOMIALS", "Step", "apply_epilogue", "check_epilogue", "is_small"]
+__all__ = [
+    "OPERAND_STEPS",
+    "POLYNOMIALS",
+    "PRODUCT_STEPS",
+    "Step",
+    "apply_epilogue",
+    "check_epilogue",
+    "is_small",
+]
 
 OPERAND_STEPS: Final = ("bias", "add")
+# What a matrix product takes beside them.
+PRODUCT_STEPS: Final = ("mul",)
+_TAKING: Final = (*OPERAND_STEPS, *PRODUCT_STEPS)
 
 # Functions that a compiler writes out as a polynomial, which reads its argument about 20 times; other functions at most 3 times.
 POLYNOMIALS: Final = frozenset({"elu", "erf", "exp", "gelu", "sigmoid", "silu", "softplus", "tanh"})
@@ -60,8 +72,8 @@ class Step:
     arguments: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.name not in OPERAND_STEPS and self.name not in UNARY:
-            raise unknown_name("epilogue step", self.name, (*OPERAND_STEPS, *UNARY))
+        if self.name not in _TAKING and self.name not in UNARY:
+            raise unknown_name("epilogue step", self.name, (*_TAKING, *UNARY))
         wanted = 0 if self.takes_operand else len(UNARY[self.name].attributes.__dataclass_fields__)
         if len(self.arguments) != wanted:
             raise ShapeError(
@@ -70,7 +82,7 @@ class Step:
 
     @property
     def takes_operand(self) -> bool:
-        return self.name in OPERAND_STEPS
+        return self.name in _TAKING
 
     def __str__(self) -> str:
         return (
@@ -93,21 +105,38 @@ def check_epilogue(
     extras: Sequence[TensorType],
     result: TensorType,
     channel_axis: int,
+    *,
+    spreads: bool = False,
 ) -> None:
-    """Raise ShapeError unless `extras` are exactly the operands that `steps` take from a result of type `result`."""
+    """Raise ShapeError unless `extras` are exactly the operands that `steps` take from a result of type `result`.
+
+    `spreads`: the op is a matrix product, whose operands may broadcast to its result and be factors.
+    """
     wanted = [s.name for s in steps if s.takes_operand]
+    if not spreads and any(name in PRODUCT_STEPS for name in wanted):
+        raise ShapeError(
+            f"{op} epilogue must have operands of steps {' and '.join(OPERAND_STEPS)} alone; got {', '.join(wanted)}."
+        )
     if len(wanted) != len(extras):
         raise ShapeError(
             f"{op} must have one extra operand per operand step of its epilogue; got {len(extras)} for {wanted}."
         )
     for name, extra in zip(wanted, extras, strict=True):
         shape = (result.shape[channel_axis],) if name == "bias" else result.shape
+        if spreads and name != "bias" and _broadcasts(extra.shape, shape):
+            shape = extra.shape
         # A bias is added to sums in float32: there is nothing to gain from rounding it.
         exact = name == "bias" and result.dtype in HALVES and extra == TensorType(shape)
         if extra != TensorType(shape, result.dtype) and not exact:
             raise ShapeError(
                 f"{op} {name} operand must be {TensorType(shape, result.dtype)}; got {extra}."
             )
+
+
+def _broadcasts(shape: Shape, result: Shape) -> bool:
+    """Whether an operand broadcasts to a result without making it larger."""
+    pairs = zip(reversed(shape), reversed(result), strict=False)
+    return len(shape) <= len(result) and all(n in (1, m) for n, m in pairs)
 
 
 def apply_epilogue(
@@ -122,6 +151,8 @@ def apply_epilogue(
             y = y + np.reshape(next(operands), shape)
         elif step.name == "add":
             y = y + next(operands)
+        elif step.name == "mul":
+            y = y * next(operands)
         else:
             y = UNARY[step.name].function(y, *step.arguments)
     return y

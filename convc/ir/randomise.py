@@ -26,6 +26,7 @@ from convc.ir.graph import CONSTANT, INPUT, Graph, Node, constant
 from convc.ir.ops import OPS
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
 from convc.ir.ops.definition import Array, Attributes
+from convc.ir.ops.linear import MatmulAttributes
 from convc.ir.types import numpy_dtype
 
 __all__ = ["randomise"]
@@ -52,7 +53,7 @@ _ROLES: Final[dict[tuple[str, int | None], Draw]] = {
     **{(op, 1): _filter for op in _WEIGHTED},
     ("matmul", 0): _filter,
     # Extra operands of an epilogue: a bias or a residual.
-    **{(op, None): _summand for op in ("conv", "conv_transpose", "dense")},
+    **{(op, None): _summand for op in _WEIGHTED},
     ("mul", None): _factor,
     ("div", 1): _factor,
     ("add", None): _summand,
@@ -143,7 +144,8 @@ def _normalise(
 
 
 def _without_epilogue(attributes: Attributes) -> Attributes:
-    if isinstance(attributes, ConvAttributes | ConvTransposeAttributes | DenseAttributes):
+    layers = ConvAttributes | ConvTransposeAttributes | DenseAttributes | MatmulAttributes
+    if isinstance(attributes, layers):
         return replace(attributes, epilogue=())
     return attributes
 

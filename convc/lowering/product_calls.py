@@ -12,6 +12,7 @@ from convc.ir.graph import Graph, Node
 from convc.ir.types import HALVES
 from convc.lowering.kernels import dense_kernel, dense_packing_kernel
 from convc.lowering.places import Places
+from convc.lowering.product_axes import ProductAxes
 from convc.lowering.products import Product
 from convc.lowering.program import Argument, Call
 from convc.lowering.stored import narrowed, widened
@@ -33,19 +34,21 @@ def product_calls(
     name = f"{node.name}.weight"
     stored = node.type.dtype if node.type.dtype in HALVES else ""
     if product.constant:
-        packed = _packed(widened(graph[node.inputs[1]].value), product, backend.dense, knobs)
-        weight = places.weight(name, narrowed(packed, stored))
+        value = _packed(widened(graph[node.inputs[1]].value), product, backend.dense, knobs)
+        packed = places.weight(name, narrowed(value, stored))
     else:
         call = _packing(node, product, places, target, knobs)
-        weight = call.arguments[1]
+        packed = call.arguments[1]
         yield call
+    axes = product.axes
+    weight = replace(packed, view=axes.weights(packed.view, product.own))
     extras = []
     steps = (step for step in product.epilogue if step.takes_operand)
     for step, operand in zip(steps, node.inputs[2:], strict=True):
         extra = places.read(operand, 0)
-        extras.append(extra if step.name == "bias" else _reshaped(extra, product.result))
-    data = _reshaped(places.read(node.inputs[0], 0), product.data)
-    arguments = (data, weight, *extras, _reshaped(places.write(node), product.result))
+        extras.append(extra if step.name == "bias" else _seen(extra, axes, product.outputs))
+    data = _seen(places.read(node.inputs[0], 0), axes, product.depth)
+    arguments = (data, weight, *extras, _seen(places.write(node), axes, product.outputs))
     kernel = dense_kernel(
         product.data,
         product.outputs,
@@ -64,7 +67,7 @@ def _packed(weight: np.ndarray, product: Product, dense: Dense, knobs: Knobs) ->
     if product.by_columns:
         matrices = matrices.swapaxes(1, 2)
     packed = [dense.pack(matrix, knobs) for matrix in matrices]
-    return np.stack(packed) if product.batch else packed[0]
+    return np.stack(packed) if product.own else packed[0]
 
 
 def _packing(node: Node, product: Product, places: Places, target: Target, knobs: Knobs) -> Call:
@@ -76,6 +79,10 @@ def _packing(node: Node, product: Product, places: Places, target: Target, knobs
     threads = {**knobs, "parallel": int(math.prod(product.weight) > least)}
     kernel = dense_packing_kernel(product, target, threads, [plain.view, place.view])
     return Call(kernel, (plain, place), node.name, "pack", "dense", "weights known at run time")
+
+
+def _seen(argument: Argument, axes: ProductAxes, last: int) -> Argument:
+    return replace(argument, view=axes.seen(argument.view, last))
 
 
 def _reshaped(argument: Argument, shape: tuple[int, ...]) -> Argument:

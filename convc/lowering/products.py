@@ -1,9 +1,9 @@
-"""Matrix products that the kernel of dense layers computes: dense layers, and matmul whose right side is one matrix, or one for each left.
+"""Matrix products that the kernel of dense layers computes: dense layers and matmul.
 
 Rewrite:
     dense(x[M, C], w[K, C]);  matmul(x[..., C], w[C, K]);  matmul(x[..., M, C], w[..., C, K])
     -->
-    pack(w): at compile time, or a step before the product;  product(x as [M, C] or [B, M, C], packed)
+    pack(w): at compile time, or a step before the product;  product(x as [M, C] or [B..., M, C], packed)
 Unless:
     the type is neither float32 nor a half that the target's kernels widen; or packing would take longer than it saves: for few
     rows, or short sums of whole vectors.
@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from convc.ir.epilogue import Step
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import DenseAttributes
+from convc.ir.ops.linear import MatmulAttributes
 from convc.ir.types import HALVES, Shape
+from convc.lowering.product_axes import ProductAxes
 from convc.schedules.backend import backend_of
+from convc.schedules.layout import PLAIN
 from convc.target import Target
 
 __all__ = ["Product", "product_of"]
@@ -29,16 +32,26 @@ __all__ = ["Product", "product_of"]
 _FEW_ROWS = 2
 _FEW_ROWS_BY_COLUMNS = 4
 _SHORT_SUM = 16
+_ROWS_OF_SHORT_SUMS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """y[m, k] = sum over c of x[m, c] w, with w[k, c] or, `by_columns`, w[c, k]; `batch` of them, or 0 for one without that axis."""
+    """y[..., m, k] = sum over c of x[..., m, c] w, with w[..., k, c] or, `by_columns`, w[..., c, k].
 
-    batch: int
-    rows: int
+    Attributes:
+        axes: the batch and the rows as the kernel runs them.
+        depth, outputs: C and K.
+        own: extents of the weights in front of their matrices.
+        by_columns: how the weights are given.
+        constant: whether they are known at compile time.
+        epilogue: what follows.
+    """
+
+    axes: ProductAxes
     depth: int
     outputs: int
+    own: Shape
     by_columns: bool
     constant: bool
     epilogue: tuple[Step, ...] = ()
@@ -46,22 +59,14 @@ class Product:
     @property
     def data(self) -> Shape:
         """(M, C), with the batch in front if there is one."""
-        return (*self._batch, self.rows, self.depth)
-
-    @property
-    def result(self) -> Shape:
-        """(M, K), likewise."""
-        return (*self._batch, self.rows, self.outputs)
+        return (*self.axes.batch, self.axes.rows, self.depth)
 
     @property
     def weight(self) -> Shape:
-        """(K, C) or (C, K), likewise."""
+        """(K, C) or (C, K), with the number of matrices in front if they are several."""
         matrix = (self.depth, self.outputs) if self.by_columns else (self.outputs, self.depth)
-        return (*self._batch, *matrix)
-
-    @property
-    def _batch(self) -> Shape:
-        return (self.batch,) if self.batch else ()
+        count = math.prod(self.own)
+        return (count, *matrix) if count > 1 else matrix
 
 
 def product_of(graph: Graph, node: Node, target: Target) -> Product | None:
@@ -71,31 +76,24 @@ def product_of(graph: Graph, node: Node, target: Target) -> Product | None:
     widens = node.type.dtype in HALVES and backend_of(target).widens
     if node.type.dtype != "float32" and not widens:
         return None
-    x, w = (graph[name] for name in node.inputs[:2])
-    if w.type.rank < 2 or x.type.rank < 2 or not x.type.size:
+    x, w, *extras = graph.operands(node)
+    if not x.type.size:
         return None
+    attributes = node.attributes
+    assert isinstance(attributes, DenseAttributes | MatmulAttributes), node
+    taken = [step.name for step in attributes.epilogue if step.takes_operand]
+    whole = [e.type.shape for name, e in zip(taken, extras, strict=True) if name != "bias"]
+    plain = [(s, PLAIN.view(s, "float32").strides) for s in (x.type.shape, node.type.shape, *whole)]
+    own = w.type.shape[:-2] if math.prod(w.type.shape[:-2]) > 1 else ()
+    axes = ProductAxes.of(node.type.shape, own, plain)
+    depth, outputs = x.type.shape[-1], node.type.shape[-1]
     by_columns, constant = node.op == "matmul", w.op == CONSTANT
-    batch = math.prod(w.type.shape[:-2])
-    if batch == 1:
-        batch, rows = 0, math.prod(x.type.shape[:-1])
-    elif _leading(x.type.shape) == _leading(w.type.shape):
-        rows = x.type.shape[-2]
-    else:
-        return None
-    outputs = node.type.shape[-1]
     if not constant:
-        short = rows < _FEW_ROWS_BY_COLUMNS or x.type.shape[-1] <= _SHORT_SUM
+        short = axes.rows < (_FEW_ROWS_BY_COLUMNS if depth > _SHORT_SUM else _ROWS_OF_SHORT_SUMS)
         vectors = outputs % target.lanes == 0
-        as_it_is = vectors and short if by_columns else rows < _FEW_ROWS
+        as_it_is = vectors and short if by_columns else axes.rows < _FEW_ROWS
         if as_it_is:
             return None
-    if (batch or not constant) and "dense_packing" not in backend_of(target).schedules:
+    if (axes.batch or not constant) and "dense_packing" not in backend_of(target).schedules:
         return None
-    epilogue = node.attributes.epilogue if isinstance(node.attributes, DenseAttributes) else ()
-    return Product(batch, rows, x.type.shape[-1], outputs, by_columns, constant, epilogue)
-
-
-def _leading(shape: Shape) -> Shape:
-    """Return the extents in front of a matrix, without those of 1 before them all."""
-    lead = shape[:-2]
-    return lead[next((i for i, n in enumerate(lead) if n != 1), len(lead)) :]
+    return Product(axes, depth, outputs, own, by_columns, constant, attributes.epilogue)

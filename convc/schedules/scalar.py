@@ -271,6 +271,8 @@ def apply_steps(
             y = bias(y, next(operands))
         elif step.name == "add":
             y = topi.add(y, next(operands))
+        elif step.name == "mul":
+            y = topi.multiply(y, next(operands))
         else:
             y = UNARY[step.name](y, *step.arguments)
     return y

@@ -22,7 +22,7 @@ from convc.ir.ops.conv_local import (
     LocalWeightGradAttributes,
 )
 from convc.ir.ops.elementwise import BINARY, UNARY
-from convc.ir.ops.linear import AxisAttributes
+from convc.ir.ops.linear import AxisAttributes, MatmulAttributes
 from convc.ir.ops.order import RunningAttributes
 from convc.ir.ops.pool import MaxPoolAttributes
 from convc.ir.ops.pool_grad import SumPoolGradAttributes
@@ -50,6 +50,11 @@ def _step(op):
         return apply(op, [x, w, b, r], ConvAttributes(pads=(1, 1), epilogue=steps))
 
     return build
+
+
+def _scores(*operands):
+    steps = (Step("mul"), Step("silu"), Step("add"), Step("bias"))
+    return apply("matmul", operands, MatmulAttributes(steps))
 
 
 MAX_POOL = MaxPoolAttributes((3, 2), (2, 1), (1, 0, 1, 1), (1, 2), ceil_mode=True)
@@ -83,6 +88,7 @@ CASES = [
     Case("conv_local_weight_grad", ((2, 1, 6), (2, 2, 3)), lambda x, g: apply("conv_local_weight_grad", [x, g], LocalWeightGradAttributes((2,), (2,)))),
     Case("dense", ((3, 4), (5, 4), (5,)), lambda x, w, b: apply("dense", [x, w, b], DenseAttributes((Step("bias"), Step("tanh"))))),
     Case("matmul", ((2, 1, 3, 4), (5, 4, 2)), cc.matmul),
+    Case("matmul", ((2, 1, 3, 4), (5, 4, 2), (5, 1, 1), (3, 1), (2,)), _scores),
     Case("softmax", ((3, 4, 2),), lambda x: cc.softmax(x, 1)),
     Case("log_softmax", ((3, 4),), cc.log_softmax),
     Case("softmax_grad", ((3, 4, 2), (3, 4, 2)), lambda y, dy: apply("softmax_grad", [y, dy], AxisAttributes(1))),

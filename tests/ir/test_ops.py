@@ -15,7 +15,7 @@ from convc.ir.ops.conv import ConvAttributes, DenseAttributes
 from convc.ir.ops.elementwise import UNARY
 from convc.ir.ops.group_norm import GroupNormAttributes
 from convc.ir.ops.layer_norm import LayerNormAttributes
-from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
+from convc.ir.ops.linear import AxisAttributes, MatmulAttributes, ReduceAttributes
 from convc.ir.ops.pool import LRNAttributes
 from convc.ir.ops.shape import (
     ConcatAttributes,
@@ -156,7 +156,9 @@ def test_step_refusals():
     assert str(caught.value) == "epilogue step must look like 'clip(0.0, 6.0)'; got 'relu relu'."
     with pytest.raises(UnknownNameError) as caught:
         Step("rellu")
-    assert str(caught.value).startswith("unknown epilogue step 'rellu'; known: bias, add, relu,")
+    assert str(caught.value).startswith(
+        "unknown epilogue step 'rellu'; known: bias, add, mul, relu,"
+    )
 
 
 def t(*shape, dtype="float32"):
@@ -200,6 +202,8 @@ REFUSALS = [
     ("lrn", [t(2, 3)], LRNAttributes(0), ShapeError, "lrn size must be positive; got 0."),
     ("dense", [t(2, 3), t(4, 5)], None, ShapeError, "dense data (M, C) and weight (K, C) must agree in C; got f32[2,3] and f32[4,5]."),
     ("dense", [t(2, 3), t(4, 3, dtype="float16")], None, DTypeError, "dense operands must have one float type; got f32[2,3] and f16[4,3]."),
+    ("dense", [t(2, 3), t(4, 3), t(2, 4)], DenseAttributes((Step("mul"),)), ShapeError, "dense epilogue must have operands of steps bias and add alone; got mul."),
+    ("matmul", [t(2, 3), t(3, 4), t(3, 4)], MatmulAttributes((Step("mul"),)), ShapeError, "matmul mul operand must be f32[2,4]; got f32[3,4]."),
     ("dense", [t(2, 3), t(4, 3)], DenseAttributes((Step("bias"),)), ShapeError, "dense must have one extra operand per operand step of its epilogue; got 0 for ['bias']."),
     ("dense", [t(2, 3), t(4, 3), t(3)], DenseAttributes((Step("bias"),)), ShapeError, "dense bias operand must be f32[4]; got f32[3]."),
     ("conv", [t(1, 1, 3), t(1, 1, 1), t(1, 1, 2)], ConvAttributes(epilogue=(Step("add"),)), ShapeError, "conv add operand must be f32[1,1,3]; got f32[1,1,2]."),

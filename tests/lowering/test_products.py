@@ -44,6 +44,18 @@ def run():
     outputs["both stacks, known"] = cc.matmul(stack, whole(2, 3, 20, 40))
     outputs["leading ones"] = cc.matmul(stack, given("one", 1, 1, 20, 5))
     outputs["repeated"] = cc.matmul(stack, given("three", 3, 20, 5))
+    scores = cc.matmul(given("q", 5, 3, 7, 15), given("k", 5, 3, 15, 20))
+    mask, bias = given("mask", 5, 1, 7, 20), given("by head", 3, 1, 1)
+    outputs["scale and masks"] = scores * bias + mask + given("position", 1, 3, 7, 20)
+    outputs["a factor, a row"] = cc.relu(
+        cc.matmul(stack, whole(20, 33)) * 0.5 + given("row", 33) + given("along", 2, 1, 6, 1)
+    )
+    outputs["shared data"] = cc.matmul(given("left", 6, 20), given("several", 2, 3, 20, 17))
+    outputs["one row each"] = cc.matmul(given("rows", 4, 1, 20), given("each", 4, 20, 18))
+    outputs["one row, one matrix"] = cc.matmul(given("rows2", 4, 3, 1, 20), given("m", 3, 20, 18))
+    outputs["plain, scaled"] = cc.matmul(x, given("v2", *SIZES[-1][1:])) * 2.0 + given(
+        "row2", SIZES[-1][2]
+    )
     outputs["empty"] = cc.matmul(cc.input("nothing", (0, 4)), whole(4, 3))
     inputs["nothing"] = np.zeros((0, 4), np.float32)
     graph = cc.graph(outputs)
@@ -60,11 +72,11 @@ def test_products_are_exact(run):
 def test_which_kernel_computes_them(run):
     model, _, _ = run
     steps = model.manifest.steps
-    # As they are: the dense layers of one row; of the products those of few rows or short sums in whole vectors; what is repeated.
+    # As they are: the dense layers of one row; of the products those of few rows or short sums in whole vectors.
     plain = [s.node for s in steps if s.op in ("dense", "matmul") and s.algorithm != "dense"]
     packs = [s.node for s in steps if s.op == "pack"]
     packed = [s.node for s in steps if s.op in ("dense", "matmul") and s.algorithm == "dense"]
-    assert len(plain) + len(packed) == 3 * len(SIZES) + len(BOTH) + 5
+    assert len(plain) + len(packed) == 3 * len(SIZES) + len(BOTH) + 11
     assert set(packs) < set(packed)
     vectors = 16 if "avx512f" in model.manifest.target.features else 8
     short = [(m, c, k) for m, c, k in SIZES if k % vectors == 0 and (m < 4 or c <= 16)]

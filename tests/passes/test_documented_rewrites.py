@@ -30,6 +30,7 @@ FREE = {
     "merge_affine": "%x = input : f32[1,2,3,3]",
     "fuse_epilogue": (
         "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3] %b = input : f32[1,4,1,1] %r = input : f32[1,4,3,3]"
+        " %q = input : f32[2,3,4,5] %k = input : f32[2,3,5,4] %f = input : f32[3,1,1] %mask = input : f32[1,4,4]"
     ),
     "deduplicate_nodes": "%x = input : f32[2]",
     "eliminate_dead_nodes": "%x = input : f32[2]",

@@ -62,6 +62,8 @@ GELU = {
     "as torch": "%s = div(%x, %root) %e = erf(%s) %g = add(%e, %one) %m = mul(%x, %g) %y = mul(%m, %half) return %y",
     "a factor": "%s = mul(%rooth, %x) %e = erf(%s) %g = add(%one, %e) %m = mul(%g, %x) %y = mul(%half, %m) return %y",
     "half first": "%s = mul(%x, %rooth) %e = erf(%s) %g = add(%e, %one) %m = mul(%x, %half) %y = mul(%m, %g) return %y",
+    "the gate is halved": "%s = div(%x, %root) %e = erf(%s) %g = add(%e, %one) %m = mul(%half, %g) %y = mul(%x, %m) return %y",
+    "the halved gate first": "%s = div(%x, %root) %e = erf(%s) %g = add(%e, %one) %m = mul(%g, %half) %y = mul(%m, %x) return %y",
     "half last": "%s = mul(%x, %rooth) %e = erf(%s) %g = add(%e, %one) %m = mul(%half, %x) %y = mul(%g, %m) return %y",
 }
 ROOTS = (

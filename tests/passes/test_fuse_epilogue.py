@@ -14,7 +14,8 @@ from convc.ir.text import parse, print_graph
 from tests.strategies import inputs_of
 
 HEAD = """%x = input : f32[1,2,5,5] %w = input : f32[2,2,1,1] %v = input : f32[2,2,1,1] %r = input : f32[1,2,5,5]
-    %row = input : f32[5] %wide = input : f32[3,2,5,5] %one = input : f32[1]"""
+    %row = input : f32[5] %wide = input : f32[3,2,5,5] %one = input : f32[1]
+    %sq = input : f32[5,5] %mask = input : f32[2,1,5]"""
 
 
 def graph_of(body):
@@ -76,6 +77,21 @@ FUSED = {
     "transposed convolutions fuse alike": (
         "%c = conv_transpose(%x, %w) %y = leaky_relu(%c) {alpha = 0.1} return %y",
         ["%c = conv_transpose(%x, %w) {epilogue = [leaky_relu(0.1)]} : f32[1,2,5,5]"],
+    ),
+    "a product's bias is along its last axis": (
+        "%m = matmul(%r, %sq) %a = add(%row, %m) %b = gelu(%a) %y = add(%b, %r) return %y",
+        ["%m = matmul(%r, %sq, %row, %r) {epilogue = [bias, gelu, add]} : f32[1,2,5,5]"],
+    ),
+    "a product takes factors and what broadcasts to it": (
+        "%m = matmul(%r, %sq) %a = mul(%m, %one) %y = add(%a, %mask) return %y",
+        ["%m = matmul(%r, %sq, %one, %mask) {epilogue = [mul, add]} : f32[1,2,5,5]"],
+    ),
+    "a product's constant divisor is a factor": (
+        "%k = constant splat(8.0) : f32[] %m = matmul(%r, %sq) %y = div(%m, %k) return %y",
+        [
+            "%k_reciprocal = constant splat(0.125) : f32[]",
+            "%m = matmul(%r, %sq, %k_reciprocal) {epilogue = [mul]} : f32[1,2,5,5]",
+        ],
     ),
     "a fused layer moves behind what its operands need": (
         "%c = conv(%x, %w) %q = relu(%r) %y = add(%c, %q) return %y",
@@ -167,6 +183,11 @@ def test_a_new_constant_avoids_the_names_of_the_model():
 
 
 STAYS = {
+    "a layer that is no product is multiplied": "%c = conv(%x, %w) %y = mul(%c, %r) return %y",
+    "the product is the divisor": "%m = matmul(%r, %sq) %y = div(%r, %m) return %y",
+    "the divisor is computed": "%m = matmul(%r, %sq) %y = div(%m, %one) return %y",
+    "the divisor has no normal reciprocal": "%k = constant splat(1e6) : f32[] %m = matmul(%r, %sq) %y = div(%m, %k) return %y",
+    "the sum is larger than the product": "%m = matmul(%r, %sq) %y = add(%m, %wide) return %y",
     "the layer is an output": "%c = conv(%x, %w) %y = relu(%c) return %y, %c",
     "the layer has another user": "%c = conv(%x, %w) %a = relu(%c) %b = tanh(%c) %y = mul(%a, %b) return %y",
     "the value is added to itself": "%c = conv(%x, %w) %y = add(%c, %c) return %y",

@@ -90,14 +90,14 @@ def _unary(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> object
     return _scalar(w, node.op, node.attributes, inputs, output, node.type.dtype)
 
 
-def _layer(operator: str, **fixed: Any) -> Row:
-    """Return the row of a layer: its operator takes a bias that comes first, the rest of the epilogue is nodes of its own."""
+def _layer(operator: str, *, takes_bias: bool = True, **fixed: Any) -> Row:
+    """Return the row of a layer: its operator may take a bias that comes first, the rest of the epilogue is nodes of its own."""
 
     def row(w: _Writer, node: Node, inputs: Sequence[str], output: str) -> object:
         a: Any = node.attributes
         steps, extras = list(a.epilogue), list(inputs[2:])
         operands = list(inputs[:2])
-        if steps and steps[0].name == "bias":
+        if takes_bias and steps and steps[0].name == "bias":
             operands.append(extras.pop(0))
             steps.pop(0)
         names = ("strides", "pads", "dilations", "group", "output_padding")
@@ -105,14 +105,16 @@ def _layer(operator: str, **fixed: Any) -> Row:
         value = w.add(operator, operands, f"{output}.0" if steps else output, **given, **fixed)
         for k, step in enumerate(steps, 1):
             name = output if k == len(steps) else f"{output}.{k}"
-            if step.name == "bias":
+            if step.name == "bias" and not takes_bias:  # a matrix product's channels are last
+                value = w.add("Add", [value, extras.pop(0)], name)
+            elif step.name == "bias":
                 shape = (1, -1, *(1,) * (node.type.rank - 2))
                 bias = w.add(
                     "Reshape", [extras.pop(0), w.integers(f"{name}.shape", shape)], f"{name}.bias"
                 )
                 value = w.add("Add", [value, bias], name)
             elif step.takes_operand:
-                value = w.add("Add", [value, extras.pop(0)], name)
+                value = w.add(step.name.capitalize(), [value, extras.pop(0)], name)
             else:
                 attributes = UNARY[step.name].attributes(*step.arguments)
                 value = _scalar(w, step.name, attributes, [value], name, node.type.dtype)
@@ -209,7 +211,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "conv": _layer("Conv"),
     "conv_transpose": _layer("ConvTranspose"),
     "dense": _layer("Gemm", transB=1),
-    "matmul": _plain("MatMul"),
+    "matmul": _layer("MatMul", takes_bias=False),
     "max_pool": _pool("MaxPool"),
     "average_pool": _pool("AveragePool", "count_include_pad"),
     "lrn": _plain("LRN", "size", "alpha", "beta", "bias"),

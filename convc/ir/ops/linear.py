@@ -9,11 +9,18 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
+from convc.ir.epilogue import Step, apply_epilogue, check_epilogue
 from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
-from convc.ir.ops.elementwise import NoAttributes
 from convc.ir.types import TensorType
 
-__all__ = ["REDUCTIONS", "ROWS", "AxisAttributes", "ReduceAttributes"]
+__all__ = ["REDUCTIONS", "ROWS", "AxisAttributes", "MatmulAttributes", "ReduceAttributes"]
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulAttributes(Attributes):
+    """What follows the product, whose channels are its last axis."""
+
+    epilogue: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,8 @@ REDUCTIONS: Final[dict[str, Callable[..., Array]]] = {
 }
 
 
-def _infer_matmul(types: Sequence[TensorType], attributes: Attributes) -> TensorType:
-    a, b = types
+def _infer_matmul(types: Sequence[TensorType], attributes: MatmulAttributes) -> TensorType:
+    a, b = types[:2]
     if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
         raise ShapeError(
             f"matmul operands (.., M, K) and (.., K, N) must agree in K; got {a}, {b}."
@@ -52,7 +59,14 @@ def _infer_matmul(types: Sequence[TensorType], attributes: Attributes) -> Tensor
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ShapeError(f"matmul batch dimensions must broadcast; got {a} and {b}.") from None
-    return TensorType((*map(int, batch), a.shape[-2], b.shape[-1]), a.dtype)
+    result = TensorType((*map(int, batch), a.shape[-2], b.shape[-1]), a.dtype)
+    check_epilogue("matmul", attributes.epilogue, types[2:], result, channel_axis=-1, spreads=True)
+    return result
+
+
+def _matmul_reference(arrays: Sequence[Array], a: MatmulAttributes) -> Array:
+    left, right, *extras = arrays
+    return apply_epilogue(left @ right, a.epilogue, extras, channel_axis=-1)
 
 
 def _infer_reduce(name: str) -> Callable[[Sequence[TensorType], ReduceAttributes], TensorType]:
@@ -125,10 +139,10 @@ def _log_softmax_grad(arrays: Sequence[Array], a: AxisAttributes) -> Array:
 ROWS: Final = (
     OpDef(
         "matmul",
-        NoAttributes,
-        (2, 2),
+        MatmulAttributes,
+        (2, None),
         _infer_matmul,
-        lambda arrays, _: arrays[0] @ arrays[1],
+        _matmul_reference,
         floats=Floats.PRODUCT,
     ),
     OpDef("softmax", AxisAttributes, (1, 1), _infer_softmax, _softmax_reference),

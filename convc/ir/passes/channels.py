@@ -26,8 +26,8 @@ def is_layer_attributes(attributes: object) -> TypeGuard[LayerAttributes]:
     return isinstance(attributes, LayerAttributes)
 
 
-def is_per_channel(shape: Shape, result: TensorType) -> bool:
-    """Whether broadcasting `shape` into a result varies along channels (axis 1, if it has one) at most.
+def is_per_channel(shape: Shape, result: TensorType, axis: int = 1) -> bool:
+    """Whether broadcasting `shape` into a result varies along channels (axis 1, if it has one, or another) at most.
 
     Example:
         >>> result = TensorType((1, 8, 5, 5))
@@ -37,7 +37,7 @@ def is_per_channel(shape: Shape, result: TensorType) -> bool:
     if len(shape) > result.rank:
         return False
     full = (1,) * (result.rank - len(shape)) + shape
-    return all(n == 1 or (i == 1 and n == result.shape[1]) for i, n in enumerate(full))
+    return all(n == 1 or (i == axis and n == result.shape[axis]) for i, n in enumerate(full))
 
 
 def channel_shape(layer: Node, weight: Shape) -> tuple[Shape, Shape]:

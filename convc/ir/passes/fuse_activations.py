@@ -129,6 +129,7 @@ def _halved(r: Rewriter, node: Node) -> Iterator[tuple[Node, tuple[Node, ...]]]:
             for a, half in _either_way(r, value):
                 if _is_constant(half, 0.5):
                     yield a, (other, value)
+                    yield other, (a, value)
 
 
 def _erf_gate(r: Rewriter, gate: Node) -> tuple[Node, tuple[Node, ...]] | None:

@@ -17,7 +17,7 @@ __all__ = ["ROWS"]
 
 
 def _matmul(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
-    a, b = tensors
+    a, b, *extras = tensors
     rank = node.type.rank
     k = te.reduce_axis((0, types[0].shape[-1]), "k")
 
@@ -29,7 +29,9 @@ def _matmul(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor
         left = a(*batch_of(types[0], i), i[-2], k)
         return te.sum(left * b(*batch_of(types[1], i), k, i[-1]), axis=k)
 
-    return te.compute(node.type.shape, value, name="matmul")
+    y = te.compute(node.type.shape, value, name="matmul")
+    steps: Any = node.attributes.epilogue  # type: ignore[attr-defined]
+    return scalar.apply_steps(y, steps, extras, topi.add)
 
 
 def _dense(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:

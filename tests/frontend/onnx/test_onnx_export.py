@@ -40,6 +40,7 @@ def network() -> Graph:
         {
             "prob": dsl.softmax(dsl.dense(flat, values(5, 8), values(5))),
             "log": dsl.log_softmax(dsl.matmul(signal, values(12, 5))),
+            "scores": dsl.relu(dsl.matmul(signal, values(12, 4)) * 0.5 + values(4)) + values(4, 1),
             "lrn": dsl.lrn(up, 3),
             "wide": dsl.resize_nearest(dsl.pad(up, (0, 0, 1, 0, 0, 0, 0, 2), 1.5), (2, 1))[
                 :, 1:3, ::2

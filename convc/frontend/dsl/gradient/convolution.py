@@ -147,13 +147,21 @@ def _with_epilogue(rule: Rule) -> Rule:
         values = [bare]
         operands = iter(extras)
         for step in steps:
-            values.append(_step(values[-1], step, operands.__next__))
+            values.append(_step(call.y.node.op, values[-1], step, operands.__next__))
         gradient, back = call.dy, []
-        for step, after in zip(reversed(steps), reversed(values[1:]), strict=True):
+        taken = list(extras)
+        for step, before, after in zip(
+            reversed(steps), reversed(values[:-1]), reversed(values[1:]), strict=True
+        ):
             if step.name == "bias":
-                back.append(sum_to(gradient, _per_channel(gradient)))
+                back.append(sum_to(gradient, _per_channel(call.y.node.op, gradient)))
+                taken.pop()
             elif step.name == "add":
-                back.append(gradient)
+                back.append(sum_to(gradient, taken.pop().shape))
+            elif step.name == "mul":
+                factor = taken.pop()
+                back.append(sum_to(gradient * before, factor.shape))
+                gradient = gradient * factor
             else:
                 gradient = _function(step, after, gradient)
         shaped = [
@@ -166,15 +174,19 @@ def _with_epilogue(rule: Rule) -> Rule:
     return whole
 
 
-def _per_channel(y: Tensor) -> tuple[int, ...]:
+def _per_channel(op: str, y: Tensor) -> tuple[int, ...]:
+    if op == "matmul":
+        return (*(1,) * (len(y.shape) - 1), y.shape[-1])
     return (1, y.shape[1], *(1,) * (len(y.shape) - 2))
 
 
-def _step(y: Tensor, step: Step, operand: Callable[[], Tensor]) -> Tensor:
+def _step(op: str, y: Tensor, step: Step, operand: Callable[[], Tensor]) -> Tensor:
     if step.name == "bias":
-        return y + apply("reshape", [operand()], ReshapeAttributes(_per_channel(y)))
+        return y + apply("reshape", [operand()], ReshapeAttributes(_per_channel(op, y)))
     if step.name == "add":
         return y + operand()
+    if step.name == "mul":
+        return y * operand()
     return apply(step.name, [y], UNARY[step.name].attributes(*step.arguments))
 
 
@@ -189,4 +201,5 @@ ROWS: Final[dict[str, Rule]] = {
     "conv_transpose": _with_epilogue(_conv_transpose),
     "conv_weight_grad": _conv_weight_grad,
     "dense": _with_epilogue(linear.dense),
+    "matmul": _with_epilogue(linear.matmul),
 }

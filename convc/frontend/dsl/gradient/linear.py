@@ -10,7 +10,7 @@ from convc.frontend.dsl.tensor import Tensor, apply
 from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.ops.shape import TransposeAttributes
 
-__all__ = ["ROWS", "dense"]
+__all__ = ["ROWS", "dense", "matmul"]
 
 
 def _transposed(x: Tensor) -> Tensor:
@@ -19,7 +19,8 @@ def _transposed(x: Tensor) -> Tensor:
     return apply("transpose", [x], TransposeAttributes((*range(rank - 2), rank - 1, rank - 2)))
 
 
-def _matmul(call: Call) -> Gradients:
+def matmul(call: Call) -> Gradients:
+    """Return the gradients of a b."""
     a, b = call.operands
     da = apply("matmul", [call.dy, _transposed(b)]) if call.needed[0] else None
     db = apply("matmul", [_transposed(a), call.dy]) if call.needed[1] else None
@@ -85,7 +86,6 @@ def _log_softmax_grad(call: Call) -> Gradients:
 
 
 ROWS: Final[dict[str, Rule]] = {
-    "matmul": _matmul,
     "reduce_sum": _reduce_sum,
     "reduce_mean": _reduce_mean,
     "reduce_max": _reduce_extreme,

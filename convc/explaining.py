@@ -22,7 +22,8 @@ from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
 from convc.schedules.select import AUTO, is_convolution, problem_of
-from convc.schedules.weight_gradients import weight_gradient_spec, workspace_of
+from convc.schedules.weight_gradient_problem import weight_gradient_spec
+from convc.schedules.weight_gradients import gradient_properties
 from convc.source import Source
 from convc.target import Target, parse_target
 
@@ -119,7 +120,8 @@ def _gradient_report(
     short = _short_report(row, choice)
     if row.seconds is None:
         return short
-    return replace(short, workspace_bytes=workspace_of(row.algorithm, spec, row.knobs, machine))
+    facts = gradient_properties(row.algorithm, spec, row.knobs, machine)
+    return replace(short, workspace_bytes=facts.workspace, error=facts.error)
 
 
 def _short_report(row: Candidate, choice: Choice) -> CandidateReport:

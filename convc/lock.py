@@ -20,12 +20,8 @@ from convc.schedules.op_choice import has_choice, op_algorithm, op_key
 from convc.schedules.plan import Chain, Choice, Plan, Unsupported
 from convc.schedules.select import is_convolution, problem_of
 from convc.schedules.table import TEMPLATE
-from convc.schedules.weight_gradients import (
-    PLAIN_LOOPS,
-    is_weight_gradient,
-    weight_gradient_named,
-    weight_gradient_spec,
-)
+from convc.schedules.weight_gradient_problem import is_weight_gradient, weight_gradient_spec
+from convc.schedules.weight_gradients import PLAIN_LOOPS, weight_gradient_named
 from convc.target import Target
 from convc.toolchain import installed_version
 from convc.version import VERSION
@@ -114,10 +110,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
             posing = posed(problem, algorithm, target)
             refused = isinstance(posing, Unsupported)
             names = set() if refused else set(algorithm.knobs(posing, target))
-            locked = msgspec.structs.replace(locked, knobs=dict(completed(algorithm, locked.knobs)))
-            if names and are_knobs_of(algorithm, names, locked.knobs):
-                names = set(locked.knobs)  # a library's settled ones are more
-            return _with_knobs(node.name, locked, names)
+            return _with_knobs(node.name, *_completed(algorithm, locked, names))
 
         other = None if layer.otherwise is None else with_knobs(layer.otherwise)
         return replace(with_knobs(layer), otherwise=other)
@@ -131,7 +124,7 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
                 return _with_knobs(node.name, locked, set())
             row = weight_gradient_named(locked.algorithm, target)
             names = set() if row.supports(spec, target) else set(row.knobs(spec, target))
-            return _with_knobs(node.name, locked, names)
+            return _with_knobs(node.name, *_completed(row, locked, names))
 
         other = None if layer.otherwise is None else with_knobs(layer.otherwise)
         return replace(with_knobs(layer), otherwise=other)
@@ -221,6 +214,15 @@ def _fitting(layers: Mapping[str, LockedLayer], name: str, workload: str) -> Loc
             f"lock's layer '{name}' must be {workload}; got {got}. Write a new one with --lock."
         )
     return layer
+
+
+def _completed(
+    row: object, locked: LockedLayer | LockedOther, names: set[str]
+) -> tuple[LockedLayer | LockedOther, set[str]]:
+    """Return the layer with knobs that its algorithm has got since, and those that it may have: a library's settled ones are more."""
+    locked = msgspec.structs.replace(locked, knobs=dict(completed(row, locked.knobs)))
+    fits = names and are_knobs_of(row, names, locked.knobs)
+    return locked, set(locked.knobs) if fits else names
 
 
 def _with_knobs(name: str, layer: LockedLayer | LockedOther, names: set[str]) -> Choice:

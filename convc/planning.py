@@ -98,7 +98,7 @@ class Planned:
 
         Example: "52 of 53 layers tuned; conv_17 by estimate (no record for conv2d-...)"
         """
-        choices = self.plan.choices
+        choices = self.plan.layers
         if any(c.source == "lock" for c in choices.values()):
             return f"{len(choices)} layers as the lock file says"
         rest = self.plan.untuned
@@ -148,7 +148,7 @@ def plan_graph(
     if wishes.require_tuned and plan.untuned:
         rows = [f"{name}: {c.because or 'no records of this device'}" for name, c in plan.untuned]
         error = UntunedError(
-            f"every layer must have a tuned record; got none for {len(rows)} of {len(plan.choices)}. "
+            f"every layer must have a tuned record; got none for {len(rows)} of {len(plan.layers)}. "
             "Make them with `convc tune MODEL`, or leave out --require-tuned."
         )
         for row in rows:

@@ -41,7 +41,7 @@ def gradient_jobs(specs: Sequence[ConvSpec], target: Target, name: str) -> Itera
         name: of the jobs, before a number.
     """
     from convc.schedules.backend import backend_of
-    from convc.schedules.weight_gradients import choose_weight_gradient
+    from convc.schedules.weight_gradient_choice import choose_weight_gradient
 
     libraries = [row.NAME for row in backend_of(target).weight_gradients if row.ON_REQUEST]
     cases = []

@@ -68,6 +68,7 @@ def tune(
     from convc.compiler import reduced_graphs
     from convc.runtime.host import usable_threads
     from convc.schedules.policy import Policy
+    from convc.schedules.weight_gradient_problem import is_weight_gradient
     from convc.target import parse_target
     from convc.tuning.calibration import calibration
     from convc.tuning.device import log_path
@@ -86,7 +87,8 @@ def tune(
         source, **reading.open_keywords(source), areas=parse_areas(area)
     ).values()
     policy = Policy(max_error=max_error).with_algorithms(algos)
-    policy.check(_algorithm_names(machine))
+    gradients = any(is_weight_gradient(node) for graph in graphs for node in graph.nodes)
+    policy.check(_algorithm_names(machine, gradients=gradients))
     tasks = distinct(
         task
         for graph in graphs
@@ -129,12 +131,15 @@ def tune(
         raise typer.Exit(INTERRUPTED)
 
 
-def _algorithm_names(machine: Target) -> list[str]:
+def _algorithm_names(machine: Target, *, gradients: bool) -> list[str]:
     from convc.schedules.backend import backend_of
     from convc.schedules.chain_kinds import chain_names
 
     backend = backend_of(machine)
-    return [*(row.name for row in backend.algorithms), *chain_names(backend)]
+    names = [*(row.name for row in backend.algorithms), *chain_names(backend)]
+    return names + [
+        row.NAME for row in backend.weight_gradients if gradients and row.NAME not in names
+    ]
 
 
 def _list_tasks(output: Output, tasks: tuple[Task, ...], machine: Target, path: Path) -> None:

@@ -40,11 +40,8 @@ from convc.schedules.op_choice import OWN, op_key
 from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Chain, Choice, Plan
 from convc.schedules.select import is_convolution
-from convc.schedules.weight_gradients import (
-    PLAIN_LOOPS,
-    weight_gradient_named,
-    weight_gradient_spec,
-)
+from convc.schedules.weight_gradient_problem import weight_gradient_spec
+from convc.schedules.weight_gradients import PLAIN_LOOPS, weight_gradient_named
 from convc.target import Target
 
 __all__ = ["emit"]

@@ -24,12 +24,8 @@ from convc.schedules.op_choice import op_algorithm
 from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Chain, Plan
 from convc.schedules.select import is_convolution, problem_for, problem_of
-from convc.schedules.weight_gradients import (
-    PLAIN_LOOPS,
-    WeightGradient,
-    weight_gradient_named,
-    weight_gradient_spec,
-)
+from convc.schedules.weight_gradient_problem import weight_gradient_spec
+from convc.schedules.weight_gradients import PLAIN_LOOPS, WeightGradient, weight_gradient_named
 from convc.target import Target
 
 __all__ = [

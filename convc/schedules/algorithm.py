@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tvm import te
 
 __all__ = [
+    "KIND",
     "SEPARATOR",
     "Algorithm",
     "Operands",
@@ -40,6 +41,9 @@ __all__ = [
 
 # Between the keys of problems that one kernel solves together.
 SEPARATOR: Final = " > "
+
+# In the key of a problem on a convolution's geometry that is no convolution, behind its kind: "weight_gradient:conv2d-f32-...".
+KIND: Final = ":"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from convc.errors import unknown_name
-from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend
 from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.target import Target
 
 __all__ = ["NarrowBias", "OnRequest", "Refusable", "Settles", "Ways", "are_knobs_of", "check_name", "completed", "way_of"]  # fmt: skip
+
+# Of an algorithm for convolutions a `Problem`, of one for weight gradients the geometry.
+_P = TypeVar("_P", contravariant=True)
 
 
 @runtime_checkable
@@ -91,7 +93,7 @@ class NarrowBias(Protocol):
 
 
 @runtime_checkable
-class Settles(Protocol):
+class Settles(Protocol[_P]):
     """An algorithm of a library that decides more where it runs than its knobs say, and that can be asked what it took.
 
     Attributes:
@@ -102,7 +104,7 @@ class Settles(Protocol):
     def before(self) -> Knobs: ...
 
     def question(
-        self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
+        self, problem: _P, knobs: Knobs, arguments: Sequence[Any], /
     ) -> tuple[str, list[Any]]:
         """Return the function of a loaded module to ask, and its arguments; `arguments` are those of a kernel that has run."""
         ...
@@ -111,7 +113,7 @@ class Settles(Protocol):
         """Return the knobs that say what the answer says, so that nothing is decided anew where a module runs."""
         ...
 
-    def searches(self, problem: Problem, target: Target, policy: Policy) -> Sequence[Knobs]:
+    def searches(self, problem: _P, target: Target, policy: Policy, /) -> Sequence[Knobs]:
         """Return settings by which the library itself looks for the fastest of what a policy allows.
 
         The tuner measures them whatever an estimate says: what a library takes is not known before.
@@ -123,13 +125,13 @@ class Settles(Protocol):
         ...
 
 
-def are_knobs_of(algorithm: Algorithm, names: Iterable[str], knobs: Iterable[str]) -> bool:
+def are_knobs_of(algorithm: object, names: Iterable[str], knobs: Iterable[str]) -> bool:
     """Whether knobs are those of an algorithm, `names`, and besides only what a library's have when they are settled."""
     own, given = set(names), set(knobs)
     more = given - own
     return own <= given and (not more or (isinstance(algorithm, Settles) and all(map(algorithm.is_setting, more))))  # fmt: skip
 
 
-def completed(algorithm: Algorithm, knobs: Knobs) -> Knobs:
+def completed(algorithm: object, knobs: Knobs) -> Knobs:
     """Return the knobs of a record or a lock with those that a library's algorithm has got since, as they were before."""
     return {**algorithm.before, **knobs} if isinstance(algorithm, Settles) else knobs

@@ -14,7 +14,7 @@ from convc.schedules.library_algorithm import OnRequest, are_knobs_of, completed
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import Properties, properties_of
-from convc.schedules.tuned import Measurement, Records, convolutions, nearest
+from convc.schedules.tuned import Measurement, Records, geometries, nearest
 from convc.target import Target
 
 __all__ = [
@@ -108,7 +108,7 @@ def offers_of(
     own = known.get(problem.key, ())
     near = None
     if not own and known:
-        near = nearest(problem, convolutions(known), same_shape=policy.when == "per_shape")
+        near = nearest(problem, geometries(known), same_shape=policy.when == "per_shape")
     like = (Problem.parse(near), known[near]) if near is not None else None
     offers: list[Offer] = []
     rows: list[Candidate] = []

@@ -64,8 +64,8 @@ class Chain:
 class Plan:
     """Choices by node name; the layers of `chains` run as those say, and as their choices do only if a chain is taken out.
 
-    `gradients` are those of weight gradients, `operations` those of other ops that there is another way to compute than their own; no
-    record holds either.
+    `gradients` are those of weight gradients, `operations` those of other ops that there is another way to compute than their own, of
+    which there are no records.
     """
 
     choices: Mapping[str, Choice]
@@ -80,6 +80,11 @@ class Plan:
         return self.operations[node]
 
     @property
+    def layers(self) -> Mapping[str, Choice]:
+        """Those that there may be records of: convolutions and weight gradients."""
+        return {**self.choices, **self.gradients}
+
+    @property
     def untuned(self) -> tuple[tuple[str, Choice], ...]:
         """The layers whose choice rests on no record of their own."""
-        return tuple((n, c) for n, c in self.choices.items() if c.source not in ("record", "lock"))
+        return tuple((n, c) for n, c in self.layers.items() if c.source not in ("record", "lock"))

@@ -11,7 +11,7 @@ from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
-__all__ = ["Properties", "Transforming", "direct_error", "properties_of"]
+__all__ = ["Properties", "Transforming", "direct_error", "properties_of", "sum_error"]
 
 # One chain of 2304 products (C = 256, 3 x 3), normal data: greatest |error| / greatest |result|, measured; 2.9e-7 for 72 products.
 # It grows with the square root of their number, as rounding errors of random sign do.
@@ -46,8 +46,19 @@ class Transforming(Protocol):
 
 def direct_error(problem: Problem) -> float:
     """Return the expected error of a chain of multiply-adds."""
-    products = math.prod(problem.spec.weight[1:])
-    return _DIRECT_ERROR * math.sqrt(products / _DIRECT_PRODUCTS)
+    return sum_error(math.prod(problem.spec.weight[1:]))
+
+
+def sum_error(length: float) -> float:
+    """Return the expected error of a chain of so many multiply-adds; of a sum in parts, of their chain behind that of one of them.
+
+    The parts' errors are independent, so that what they make together is, relative to the sum, what one makes.
+
+    Example:
+        >>> sum_error(2304), f"{sum_error(160 + 2500):.1e}"
+        (1.9e-06, '2.0e-06')
+    """
+    return _DIRECT_ERROR * math.sqrt(length / _DIRECT_PRODUCTS)
 
 
 def properties_of(

@@ -1,4 +1,4 @@
-"""Choose an algorithm for every convolution: (Graph, Target, pins, policy, records) -> Plan, with the reason for and against each.
+"""Choose an algorithm for every layer: (Graph, Target, pins, policy, records) -> Plan, with the reason for and against each.
 
 What a choice rests on, first that there is: the layer's own tuned records; those of a like layer (its knobs where they are legal here,
 and the ratio of measured to estimated time, algorithm by algorithm); the cost model.
@@ -29,11 +29,8 @@ from convc.schedules.policy import Policy
 from convc.schedules.pooled_choice import pooled_layers
 from convc.schedules.remarks import remarked
 from convc.schedules.tuned import Records
-from convc.schedules.weight_gradients import (
-    choose_weight_gradient,
-    is_weight_gradient,
-    weight_gradient_spec,
-)
+from convc.schedules.weight_gradient_choice import choose_weight_gradient
+from convc.schedules.weight_gradient_problem import is_weight_gradient, weight_gradient_problem
 from convc.target import Target
 
 __all__ = ["AUTO", "candidates", "is_convolution", "problem_for", "problem_of", "select"]
@@ -86,7 +83,7 @@ def select(
         algo_for: node name pattern -> algorithm; must apply. A pattern that matches weight gradients alone names one of theirs, and one
             that matches other ops alone one of those, see `op_choice`; beside convolutions such ops take it where it applies.
         policy: by what, and among which algorithms.
-        records: measurements of this target by `Problem.key`.
+        records: measurements of this target by the problems' keys.
 
     Raises:
         UnknownNameError: for an algorithm nobody knows, or a pattern that matches no node with a choice.
@@ -162,7 +159,7 @@ def select(
     return Plan(
         choices,
         (*chains, *pooled, *gated),
-        {n.name: _gradient(graph, n, target, algo, pins, policy) for n in gradients},
+        {n.name: _gradient(graph, n, target, algo, pins, policy, known) for n in gradients},
         {n.name: choose_op(graph, n, target, _asked(graph, n, algo, pins), policy) for n in operations},
     )  # fmt: skip
 
@@ -187,25 +184,32 @@ def _asked(graph: Graph, node: Node, algo: str, pins: Mapping[str, str]) -> Aske
 
 
 def _gradient(
-    graph: Graph, node: Node, target: Target, algo: str, pins: Mapping[str, str], policy: Policy
+    graph: Graph,
+    node: Node,
+    target: Target,
+    algo: str,
+    pins: Mapping[str, str],
+    policy: Policy,
+    records: Records,
 ) -> Choice:
     # A pattern that matches convolutions, too, is about those.
     names = [n.name for n in graph.nodes if is_convolution(n)]
     own = (p for p in pins if matches(node.name, p) and not any(matches(n, p) for n in names))
     pattern = next(own, None)
     pinned, by = (pins[pattern], f"--algo-for {pattern}") if pattern is not None else ("", "")
-    spec, a = weight_gradient_spec(graph, node), node.attributes
+    problem, a = weight_gradient_problem(graph, node), node.attributes
     assert isinstance(a, ConvWeightGradAttributes)
     return choose_weight_gradient(
-        spec,
+        problem.spec,
         target,
         name=node.name,
         pinned=pinned,
         by=by,
-        accumulate=a.accumulate,
+        accumulate=problem.accumulate,
         wishes=named_algorithms(a.algorithm),
         asked=asked_for(node.name, algo, pins, policy),
         policy=policy,
+        records=records,
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from convc.schedules.algorithm import SEPARATOR, Problem
+from convc.schedules.algorithm import KIND, SEPARATOR, Problem
 from convc.schedules.plan import Knobs
 
-__all__ = ["Measurement", "Records", "convolutions", "distance", "nearest"]
+__all__ = ["Measurement", "Records", "distance", "geometries", "nearest"]
 
 # Twice the channels on both sides, or a map of twice the width: further away a record says little about this shape.
 FARTHEST: Final = 2.0
@@ -27,12 +27,24 @@ class Measurement:
 
 
 Records: TypeAlias = Mapping[str, tuple[Measurement, ...]]
-"""Measurements by `Problem.key`, all of one device, one target and one number of threads."""
+"""Measurements by the problem's key, all of one device, one target and one number of threads."""
 
 
-def convolutions(records: Records) -> list[tuple[str, Problem]]:
-    """Return the keys that are of one convolution with the problems they name; a chain's names several, see `Bottleneck.key`."""
-    return [(key, Problem.parse(key)) for key in records if SEPARATOR not in key]
+def geometries(records: Iterable[str], kind: str = "") -> list[tuple[str, Problem]]:
+    """Return the keys of one kind with the convolutions whose geometry they name; a chain's names several, see `Bottleneck.key`.
+
+    Args:
+        records: keys.
+        kind: what stands before `KIND` in them; "": convolutions.
+
+    Example:
+        >>> keys = ["conv2d-f32-n1c8h5w5-k4r3s3-st1x1-pd0.0.0.0-dl1x1-g1"]
+        >>> keys.append(f"weight_gradient:{keys[0]}")
+        >>> [[key for key, _ in geometries(keys, kind)] == keys[i : i + 1] for i, kind in enumerate(("", "weight_gradient"))]
+        [True, True]
+    """
+    alone = ((key, key.rpartition(KIND)) for key in records if SEPARATOR not in key)
+    return [(key, Problem.parse(geometry)) for key, (found, _, geometry) in alone if found == kind]
 
 
 def distance(one: Problem, other: Problem) -> float:

@@ -16,7 +16,7 @@ SOURCE          Georganas et al., SC'18, section II-J (weight update on blocked 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvm import te
@@ -25,28 +25,32 @@ from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
-from convc.schedules.divisors import greatest_divisor
+from convc.schedules.divisors import divisors, greatest_divisor
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.properties import Properties, sum_error
 from convc.schedules.rank import raised
 from convc.target import Target
 
 __all__ = [
     "NAME",
     "ON_REQUEST",
+    "additions",
     "chunks",
     "compute",
     "cycles",
     "gradient_layout",
+    "in_chunks",
     "knobs",
     "knobs_within",
     "operands",
     "pieces",
+    "properties",
     "registers_of_vector",
+    "space",
     "supports",
     "work_of_product",
-    "workspace",
 ]
 
 NAME = "blocked"
@@ -58,8 +62,13 @@ _FEW_CHANNELS = 4
 # Points of a chunk: more than 100 steps hide a tile's loads and stores (16 vectors each way), and x and dy of it fit L2.
 _POINTS = 160
 
+# And those to measure: a shorter chunk's x and dy fit L1, a longer one's sums are stored less often.
+_TRIED = (40, 80, 160, 320, 640, 1280)
+
 # Input channels of a tile: 8 by 2 vectors are 16 chains of FMAs with 10 loads a step, 8 by 3 are 24.
 _TILE = 8
+# Vectors of a tile, the best first.
+_VECTORS = (2, 3, 1)
 
 
 def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
@@ -107,12 +116,9 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     block = channel_block(group_k, target)
     a = 1 if group_c <= _FEW_CHANNELS else channel_block(group_c, target)
     blocks = -(-group_k // block)
-    # Registers: the accumulators, the vectors of dy and one broadcast.
     points = spec.kernel[-1] if a == 1 else min(a, _TILE)
     size = registers_of_vector(spec.dtype)
-    fits = [
-        v for v in (2, 3, 1) if blocks % v == 0 and size * (points * v + v) + 1 <= target.registers
-    ]  # fmt: skip
+    fits = [v for v in _VECTORS if blocks % v == 0 and _registers(points, v, size) <= target.registers]  # fmt: skip
     return {
         "data_block": a,
         "block": block,
@@ -121,6 +127,24 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
         "span": 0,
         **chunks(spec),
     }
+
+
+def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
+    """Yield tiles that fit the registers, each with every length of a chunk; blocks are the layers' own, others would cost copies."""
+    best, size = knobs(spec, target), registers_of_vector(spec.dtype)
+    whole = raised(spec)
+    wide = whole.kernel[-1] if best["data_block"] == 1 else best["data_block"]
+    blocks = -(-whole.out_channels // whole.group // best["block"])
+    for vectors in (1,) if best["span"] else _VECTORS:
+        for points in divisors(wide):
+            if blocks % vectors == 0 and _registers(points, vectors, size) <= target.registers:
+                for lengths in in_chunks(whole):
+                    yield {**best, "vectors": vectors, "points": points, **lengths}
+
+
+def _registers(points: int, vectors: int, size: int) -> int:
+    """Return what a tile takes: the accumulators, the vectors of dy and one broadcast."""
+    return size * (points * vectors + vectors) + 1
 
 
 def registers_of_vector(dtype: str) -> int:
@@ -133,11 +157,24 @@ def work_of_product(dtype: str) -> float:
     return 1.0 if dtype == "float32" else 2.0
 
 
-def chunks(spec: ConvSpec) -> Knobs:
-    """Return the rows, of one plane of how many images, that a chunk of the sum is over."""
+def chunks(spec: ConvSpec, points: int = _POINTS) -> Knobs:
+    """Return the rows, of one plane of how many images, that a chunk of the sum is over: of so many points at most."""
     *_, P, Q = spec.output
-    rows = greatest_divisor(P, _POINTS // Q)
-    return {"rows": rows, "images": greatest_divisor(spec.data[0], _POINTS // (rows * Q))}
+    rows = greatest_divisor(P, points // Q)
+    return {"rows": rows, "images": greatest_divisor(spec.data[0], points // (rows * Q))}
+
+
+def in_chunks(spec: ConvSpec) -> list[Knobs]:
+    """Return the chunks to measure, each once."""
+    found = {tuple(knobs.values()): knobs for knobs in (chunks(spec, n) for n in _TRIED)}
+    return list(found.values())
+
+
+def additions(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return the length of a chunk's chain and of the one over the chunks."""
+    whole = raised(spec)
+    points = knobs["rows"] * knobs["images"] * whole.output[-1]
+    return points + whole.data[0] * math.prod(whole.output[2:]) // points
 
 
 def pieces(
@@ -180,9 +217,10 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     return work_of_product(spec.dtype) * more * spec.flops / target.flops_per_cycle
 
 
-def workspace(spec: ConvSpec, knobs: Knobs) -> int:
-    """Return bytes of the sums over all chunks, in the kernel's order, before they are copied to their places."""
-    return numpy_dtype(accumulator(spec.dtype)).itemsize * math.prod(_sums(raised(spec), knobs))
+def properties(spec: ConvSpec, knobs: Knobs) -> Properties:
+    """Return them; the workspace is the sums over all chunks, in the kernel's order, before they are copied to their places."""
+    sums = numpy_dtype(accumulator(spec.dtype)).itemsize * math.prod(_sums(raised(spec), knobs))
+    return Properties(spec.flops, sums, sum_error(additions(spec, knobs)))
 
 
 def _sums(spec: ConvSpec, knobs: Knobs) -> tuple[int, ...]:

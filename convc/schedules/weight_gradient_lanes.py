@@ -14,6 +14,7 @@ SOURCE          Georganas et al., SC'18, section II-J, with one channel in the p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from tvm import te, tirx
 
@@ -21,19 +22,23 @@ from convc.ir.ops.conv import accumulator
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Operands, channel_block, gathered_halo
+from convc.schedules.divisors import divisors
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.properties import Properties, sum_error
 from convc.schedules.rank import raised
 from convc.schedules.weight_gradient import (
+    additions,
     chunks,
+    in_chunks,
     pieces,
     registers_of_vector,
     work_of_product,
 )
 from convc.target import Target
 
-__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "supports", "workspace"]  # fmt: skip
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "properties", "space", "supports"]  # fmt: skip
 
 NAME = "grouped"
 ON_REQUEST = ""
@@ -60,8 +65,7 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return blocks, taps of a tile and chunk."""
     spec = raised(spec)
     *_, R, S = spec.kernel
-    # Registers: the accumulators, a vector of dy and one of x.
-    free = target.registers // registers_of_vector(spec.dtype) - 2
+    free = _free(spec, target)
     return {
         "data_block": channel_block(spec.in_channels, target),
         "block": channel_block(spec.out_channels, target),
@@ -69,6 +73,22 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
         "tap_columns": next(s for s in range(S, 0, -1) if S % s == 0 and s <= free),
         **chunks(spec),
     }
+
+
+def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
+    """Yield tiles of taps that fit the registers, each with every length of a chunk."""
+    best, whole, free = knobs(spec, target), raised(spec), _free(spec, target)
+    *_, R, S = whole.kernel
+    for rows in divisors(R):
+        for columns in divisors(S):
+            if rows * columns <= free:
+                for lengths in in_chunks(whole):
+                    yield {**best, "tap_rows": rows, "tap_columns": columns, **lengths}
+
+
+def _free(spec: ConvSpec, target: Target) -> int:
+    """Return the accumulators that there is room for beside a vector of dy and one of x."""
+    return target.registers // registers_of_vector(spec.dtype) - 2
 
 
 def operands(spec: ConvSpec, knobs: Knobs) -> Operands:
@@ -93,9 +113,10 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     return work_of_product(spec.dtype) * vectors / 2 * (1.0 if spec.weight[1] == 1 else _GATHER)
 
 
-def workspace(spec: ConvSpec, knobs: Knobs) -> int:
-    """Return bytes of the sums over all chunks, in the kernel's order, before they are copied to their places."""
-    return numpy_dtype(accumulator(spec.dtype)).itemsize * math.prod(_sums(raised(spec), knobs))
+def properties(spec: ConvSpec, knobs: Knobs) -> Properties:
+    """Return them; the workspace is the sums over all chunks, in the kernel's order, before they are copied to their places."""
+    sums = numpy_dtype(accumulator(spec.dtype)).itemsize * math.prod(_sums(raised(spec), knobs))
+    return Properties(spec.flops, sums, sum_error(additions(spec, knobs)))
 
 
 def _sums(spec: ConvSpec, knobs: Knobs) -> tuple[int, ...]:

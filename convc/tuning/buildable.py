@@ -12,7 +12,10 @@ from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
 from convc.schedules.plan import Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.weight_gradient_problem import WeightGradientProblem
+from convc.schedules.weight_gradients import refused
 from convc.target import Target
+from convc.tuning.subjects import Tunable
 from convc.tuning.tasks import Task
 
 __all__ = ["NeedsTools", "build_seconds", "buildable", "slow_builds"]
@@ -56,8 +59,14 @@ def buildable(
 def _wanted(name: str, target: Target, tasks: Sequence[Task]) -> bool:
     """Whether the algorithm computes one of the layers."""
     row = backend_of(target).algorithm(name)
-    problems = (task.problem for task in tasks if isinstance(task.problem, Problem))
-    return any(not isinstance(posed(p, row, target), Unsupported) for p in problems)
+    gradients = [row for row in backend_of(target).weight_gradients if name == row.NAME]
+
+    def computes(problem: Tunable) -> bool:
+        if isinstance(problem, WeightGradientProblem):
+            return any(refused(row, problem, target) is None for row in gradients)
+        return isinstance(problem, Problem) and not isinstance(posed(problem, row, target), Unsupported)  # fmt: skip
+
+    return any(computes(task.problem) for task in tasks)
 
 
 def build_seconds(algorithm: str, target: Target) -> float:

@@ -27,7 +27,7 @@ import tvm_ffi
 from tvm import te
 
 from convc.errors import ConvcError, TuningError
-from convc.schedules.algorithm import SEPARATOR, Problem
+from convc.schedules.algorithm import KIND, SEPARATOR, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.dual import posed
 from convc.schedules.plan import Knobs, Unsupported
@@ -136,6 +136,8 @@ def export_database(
         target = _target(row.target, row.threads)
         if SEPARATOR in row.workload:
             made = Unsupported("of several layers in one kernel")
+        elif KIND in row.workload:
+            made = Unsupported("of weight gradients")
         else:
             made = traced(Problem.parse(row.workload), target, row.algorithm, row.knobs)
         if isinstance(made, Unsupported):

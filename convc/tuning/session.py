@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from convc.errors import TuningError
-from convc.schedules.algorithm import Problem
 from convc.schedules.plan import Knobs
 from convc.schedules.table import TEMPLATE
-from convc.schedules.tuned import Records, convolutions, distance
 from convc.target import Target
 from convc.toolchain import installed_version
 from convc.tuning.buildable import build_seconds, buildable
@@ -29,8 +27,8 @@ from convc.tuning.pool import Limits, Pool
 from convc.tuning.record import Record, now
 from convc.tuning.rpc import servers
 from convc.tuning.search import Trial
+from convc.tuning.seeds import seeds
 from convc.tuning.setting import Key, Setting
-from convc.tuning.subjects import Tunable
 from convc.tuning.tasks import Task
 from convc.version import VERSION
 
@@ -43,7 +41,6 @@ _SLOW: Final = 1.25
 _FINAL_ROUNDS: Final = 5
 # A result this many times worse than the algorithm's expected error is wrong, not inexact; half types scale it.
 _WRONG: Final = 16.0
-_SEEDS: Final = 3
 
 
 @dataclass
@@ -93,19 +90,9 @@ class Session:
             # A layer that has begun goes on as if it had never stopped, whatever has become known of its neighbours; or one that is
             # done would begin anew each time that another has found something.
             best = asked if layer.search.known else near
-            layer.search.seeds = self._seeds(layer.task.problem, best)
+            itself = options.warm_start is not None
+            layer.search.seeds = seeds(layer.task.problem, best, itself=itself)
             layer.done = self._finished(layer)
-
-    def _seeds(self, problem: Tunable, best: Records) -> list[Key]:
-        """Return the best settings of the nearest tuned layers: a walk that begins there is short."""
-        keys: list[str] = []
-        if isinstance(problem, Problem):
-            near = sorted((distance(problem, other), key) for key, other in convolutions(best))
-            keys = [key for far, key in near if far <= 2.0 and key != problem.key][:2]
-        if self.options.warm_start is not None and problem.key in best:
-            keys.insert(0, problem.key)
-        rows = [m for key in keys for m in best[key][: _SEEDS // len(keys) + 1]]
-        return [(m.algorithm, tuple(sorted(m.knobs.items()))) for m in rows][:_SEEDS]
 
     @staticmethod
     def _finished(layer: Layer) -> bool:

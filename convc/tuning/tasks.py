@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from convc.errors import unknown_name
-from convc.ir.graph import Graph
+from convc.ir.graph import Graph, Node
 from convc.schedules.algorithm import SEPARATOR
 from convc.schedules.chains import possible_chains
 from convc.schedules.policy import Policy
 from convc.schedules.pooled_choice import possible_pools
 from convc.schedules.select import is_convolution, problem_of
+from convc.schedules.weight_gradient_problem import is_weight_gradient, weight_gradient_problem
 from convc.target import Target
 from convc.tuning.subjects import Subject, Tunable, subject_of
 
 __all__ = ["Task", "chain_tasks_of", "distinct", "tasks_of"]
+
+# Which nodes pose a problem of their own, and which one.
+_POSED: Final[tuple[tuple[Callable[[Node], bool], Callable[[Graph, Node], Tunable]], ...]] = (
+    (is_convolution, problem_of),
+    (is_weight_gradient, weight_gradient_problem),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +53,18 @@ class Task:
 
 
 def tasks_of(graph: Graph, layers: str = "*") -> tuple[Task, ...]:
-    """Return the tasks of a graph after all passes, in the order of their first layers.
+    """Return the tasks of a graph after all passes, of convolutions and weight gradients, in the order of their first layers.
 
     Raises:
-        UnknownNameError: if no convolution's name matches `layers`, a glob.
+        UnknownNameError: if no such layer's name matches `layers`, a glob.
     """
     found: dict[Tunable, list[str]] = {}
-    nodes = [n for n in graph.nodes if is_convolution(n)]
-    for node in nodes:
+    nodes = [(n, problem) for n in graph.nodes for poses, problem in _POSED if poses(n)]
+    for node, problem in nodes:
         if node.name == layers or fnmatch.fnmatchcase(node.name, layers):
-            found.setdefault(problem_of(graph, node), []).append(node.name)
+            found.setdefault(problem(graph, node), []).append(node.name)
     if nodes and not found:
-        raise unknown_name("layer", layers, [n.name for n in nodes])
+        raise unknown_name("layer", layers, [n.name for n, _ in nodes])
     return tuple(Task(problem, tuple(names)) for problem, names in found.items())
 
 

@@ -45,7 +45,7 @@ def test_when_it_is_chosen():
     nobody = chosen(graph)
     assert nobody[even].algorithm != "cudnn"
     row = next(c for c in nobody[even].candidates if c.algorithm == "cudnn")
-    assert row.reason.startswith("taken by a pin, or a policy")
+    assert row.reason.startswith("taken by a tuned record, a pin, or a policy")
     preferred = chosen(graph, cudnn="prefer")
     assert (preferred[even].algorithm, preferred[even].reason) == ("cudnn", "asked for by the policy")  # fmt: skip
     assert preferred[even].otherwise.algorithm == nobody[even].algorithm

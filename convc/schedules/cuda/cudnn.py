@@ -23,6 +23,7 @@ from tvm import te, tirx
 
 from convc.errors import ToolchainError
 from convc.ir.epilogue import Step
+from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description, find_cudnn
 from convc.schedules.algorithm import Operands, Problem
@@ -42,7 +43,7 @@ from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Cudnn", "schedule"]
+__all__ = ["ALGORITHM", "Cudnn", "promised", "schedule", "settings_of"]
 
 _TYPES: Final = ("float32", "float16", "bfloat16", "float64")
 # Of the peak of the units used, what a good engine reaches (llama.cpp's own SIMT kernels on an RTX 4090: 47 %). Not measured.
@@ -127,14 +128,7 @@ class Cudnn:
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return what the knobs promise: the workspace's limit, and no more; of transforms cuDNN does not say which, so no error."""
-        deterministic = bool(knobs["deterministic"]) or POLICIES[knobs["policy"]] == "deterministic"
-        workspace = knobs["workspace_mib"] << 20
-        transforming = knobs["transforms"] or _TRANSFORMS.intersection((POLICIES[knobs["policy"]],))
-        error = math.inf if transforming else direct_error(problem)
-        if problem.spec.dtype == "float32" and not knobs["strict"]:
-            # It may take tensor cores, whose operands are TF32.
-            error += ROUNDING
-        return Properties(problem.spec.flops, workspace, error, deterministic)
+        return promised(problem.spec, knobs, direct_error(problem))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts, or blocks of all channels."""
@@ -214,6 +208,35 @@ class Cudnn:
         return CALL_PLAN.removeprefix("__tvm_ffi_"), [text, *arguments[:operands], arguments[-1]]
 
 
+def promised(spec: ConvSpec, knobs: Knobs, error: float) -> Properties:
+    """Return what the knobs promise of a call.
+
+    Args:
+        spec: the convolution that the call computes, or whose gradient.
+        knobs: of the call.
+        error: expected of a sum of products.
+    """
+    deterministic = bool(knobs["deterministic"]) or POLICIES[knobs["policy"]] == "deterministic"
+    workspace = knobs["workspace_mib"] << 20
+    transforming = knobs["transforms"] or _TRANSFORMS.intersection((POLICIES[knobs["policy"]],))
+    error = math.inf if transforming else error
+    if spec.dtype == "float32" and not knobs["strict"]:
+        # It may take tensor cores, whose operands are TF32.
+        error += ROUNDING
+    return Properties(spec.flops, workspace, error, deterministic)
+
+
+def settings_of(knobs: Knobs) -> tuple[tuple[int, int], ...]:
+    """Return cuDNN's numbers of an engine's settings and their values among the knobs, in the order of the knobs' names.
+
+    Example:
+        >>> settings_of({"engine": 45, "setting_14": 6, "setting_2": 5})
+        ((14, 6), (2, 5))
+    """
+    own = sorted(name for name in knobs if name.startswith(_SETTING))
+    return tuple((int(name.removeprefix(_SETTING)), knobs[name]) for name in own)
+
+
 def _is_last(knobs: Knobs) -> bool:
     # Records from before there was a choice lack it.
     return bool(knobs.get("channels_last", 0))
@@ -255,11 +278,7 @@ def _description(problem: Problem, knobs: Knobs, fused: tuple[Step, ...]) -> Des
         workspace=knobs["workspace_mib"] << 20,
         channels_last=_is_last(knobs),
         engine=None if knobs["engine"] < 0 else knobs["engine"],
-        knobs=tuple(
-            (int(k.removeprefix(_SETTING)), v)
-            for k, v in sorted(knobs.items())
-            if k.startswith(_SETTING)
-        ),
+        knobs=settings_of(knobs),
         spec=problem.key,
     )
 

@@ -29,6 +29,7 @@ from convc.schedules.cuda.weight_products import (
     gradient_layout,
     matrices,
     operands,
+    properties,
     refusal,
     sides,
     split_up,
@@ -39,7 +40,7 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "schedule", "space", "supports", "workspace"]  # fmt: skip
+__all__ = ["NAME", "ON_REQUEST", "compute", "cycles", "gradient_layout", "knobs", "knobs_within", "operands", "properties", "schedule", "space", "supports"]  # fmt: skip
 
 NAME: Final = "tensor_core"
 ON_REQUEST: Final = ""

@@ -24,8 +24,9 @@ from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.matrices import Matrices, ravel, unravel
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.properties import Properties, sum_error
 
-__all__ = ["Side", "both_looked_up", "fastest_within", "finish", "gradient_layout", "is_in_parts", "matrices", "operands", "refusal", "sides", "split_up", "tiles_refusal", "workspace"]  # fmt: skip
+__all__ = ["Side", "both_looked_up", "fastest_within", "finish", "gradient_layout", "is_in_parts", "matrices", "operands", "properties", "refusal", "sides", "split_up", "tiles_refusal", "workspace"]  # fmt: skip
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, channel or pixel) -> element
@@ -136,6 +137,12 @@ def operands(spec: ConvSpec, knobs: Knobs) -> Operands:
 def gradient_layout(knobs: Knobs) -> Layout:
     """Return the layout of dy."""
     return PLAIN
+
+
+def properties(spec: ConvSpec, knobs: Knobs) -> Properties:
+    """Return them: the chain of a part, then that over the parts."""
+    additions = matrices(spec, knobs).padded_depth + knobs["split"]
+    return Properties(spec.flops, workspace(spec, knobs), sum_error(additions))
 
 
 def workspace(spec: ConvSpec, knobs: Knobs) -> int:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from convc.lowering.program import Kernel
-from convc.schedules.algorithm import Problem
 from convc.schedules.error_bound import result_rounding
 from convc.schedules.layout import Halo
 from convc.schedules.library_algorithm import Settles
@@ -37,7 +36,7 @@ class Ready:
     arrays: list[np.ndarray]
     weights: tuple[int, ...]
     block: int
-    settles: tuple[Settles, Problem, Knobs] | None = None
+    settles: tuple[Settles[Any], Any, Knobs] | None = None
 
 
 class Case(Protocol):

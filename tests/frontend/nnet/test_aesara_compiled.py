@@ -28,7 +28,8 @@ from convc.schedules.llvm.backend import BACKEND
 from convc.schedules.plan import Unsupported
 from convc.schedules.select import is_convolution
 from convc.schedules.table import ALGORITHMS
-from convc.schedules.weight_gradients import PLAIN_LOOPS, is_weight_gradient
+from convc.schedules.weight_gradient_problem import is_weight_gradient
+from convc.schedules.weight_gradients import PLAIN_LOOPS
 from convc.target import Target
 from tests.frontend.nnet.aesara_cases import WEIGHTS, Case, cases, sample
 from tests.frontend.nnet.error_analysis import bounds

@@ -15,7 +15,7 @@ from convc.schedules.cuda import nvcc, weight_gradient, weight_gradient_tensor_c
 from convc.schedules.cuda.backend import BACKEND
 from convc.schedules.cuda.weight_products import tiles_refusal
 from convc.schedules.policy import Policy
-from convc.schedules.weight_gradients import choose_weight_gradient
+from convc.schedules.weight_gradient_choice import choose_weight_gradient
 from tests.cuda_emulation.emulation import compile_and_run
 from tests.schedules.cuda.weight_gradients import (
     DEEP,
@@ -111,11 +111,11 @@ def test_a_policy_bounds_them():
     free = choose_weight_gradient(dense, TARGET)
     for index, row in enumerate((weight_gradient_tensor_core, weight_gradient)):
         own = free.candidates[index]
-        needed = row.workspace(dense, own.knobs)
+        needed = row.properties(dense, own.knobs).workspace
         assert needed >= own.knobs["split"] * 4 * 64 * 64 * 9
         bounded = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=needed // 2))
         fewer = bounded.candidates[index]
-        assert row.workspace(dense, fewer.knobs) <= needed // 2
+        assert row.properties(dense, fewer.knobs).workspace <= needed // 2
         assert fewer.seconds > own.seconds
         none = choose_weight_gradient(dense, TARGET, policy=Policy(workspace_limit=0))
         assert none.candidates[index].knobs["split"] == 1

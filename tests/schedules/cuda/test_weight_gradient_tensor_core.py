@@ -8,7 +8,7 @@ import pytest
 
 from convc.ir import ConvSpec
 from convc.schedules.cuda import nvcc, weight_gradient_tensor_core
-from convc.schedules.weight_gradients import choose_weight_gradient
+from convc.schedules.weight_gradient_choice import choose_weight_gradient
 from convc.target import parse_target
 from tests.schedules.cuda.weight_gradients import (
     GROUPS,

@@ -6,11 +6,12 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from convc.errors import ToolchainError
-from convc.runtime.libraries.cudnn import find, find_cudnn, prepare
+from convc.runtime.libraries.cudnn import compile_shim, find, find_cudnn, prepare
 from tests.cudnn.double_library import build_double
 
 
@@ -65,6 +66,14 @@ def test_another_version_is_refused(version, major):
         prepare(build_double(version))
 
 
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory) -> Path:
+    """The shim as a library, compiled once for all processes."""
+    file = tmp_path_factory.mktemp("shim") / "shim.so"
+    file.write_bytes(compile_shim(("-shared",)))
+    return file
+
+
 @pytest.mark.parametrize(
     ("library", "message"),
     [
@@ -73,7 +82,7 @@ def test_another_version_is_refused(version, major):
         ("empty", "with the function cudnnGetVersion"),
     ],
 )
-def test_the_shim_says_so_itself_where_no_python_has_looked(library, message, tmp_path):
+def test_the_shim_says_so_itself_where_no_python_has_looked(library, message, shim, tmp_path):
     """In a process of its own: a found library is kept for good."""
     if library == "old":
         library = str(build_double(8902))
@@ -82,19 +91,16 @@ def test_the_shim_says_so_itself_where_no_python_has_looked(library, message, tm
         subprocess.run(["g++", "-shared", "-x", "c++", os.devnull, "-o", library], check=True)
         ctypes.CDLL(library)
     code = """
-import numpy, sys, tvm_ffi, pathlib
-from convc.runtime.libraries.cudnn import compile_shim
-file = pathlib.Path(sys.argv[1]) / "shim.so"
-file.write_bytes(compile_shim(("-shared",)))
+import numpy, sys, tvm_ffi
 x = tvm_ffi.from_dlpack(numpy.zeros((1, 1, 4, 4), "f4"))
 try:
-    tvm_ffi.load_module(str(file)).get_function("convc_cudnn_plan")("kind=forward;spec=the layer", x, x, x)
+    tvm_ffi.load_module(sys.argv[1]).get_function("convc_cudnn_plan")("kind=forward;spec=the layer", x, x, x)
 except RuntimeError as error:
     print(error)
 """
     environment = {**os.environ, "CONVC_CUDNN_PATH": library, "CONVC_CUDNN_DEVICE_PROPERTIES": "{}"}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, "-c", code, str(shim)],
         env=environment,
         capture_output=True,
         text=True,

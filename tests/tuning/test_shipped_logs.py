@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from convc.schedules import bottleneck_model
-from convc.schedules.algorithm import SEPARATOR, Problem
+from convc.schedules.algorithm import KIND, SEPARATOR, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.chains import chain_problem
 from convc.schedules.table import TEMPLATE
-from convc.target import parse_target
+from convc.schedules.weight_gradient_problem import WeightGradientProblem
+from convc.schedules.weight_gradients import PLAIN_LOOPS, weight_gradient_named
+from convc.target import Target, parse_target
 from convc.tuning.log import Log
 
 LOGS = Path(__file__).parents[2] / "tuning_logs"
@@ -35,9 +37,17 @@ def test_records_have_their_algorithms_knobs(path):
     for key in random.Random(0).sample(sorted(rows, key=str), SAMPLE):
         record = rows[key]
         target = parse_target(mcpu="emeraldrapids", cores=record.threads)
+        if KIND in record.workload:
+            assert set(record.knobs) == _knobs_of_gradient(record.workload, record.algorithm, target)  # fmt: skip
+            continue
         problems = [Problem.parse(part) for part in record.workload.split(SEPARATOR)]
         if len(problems) > 1:
             known = bottleneck_model.knobs(chain_problem(problems), target)
         else:
             known = backend_of(target).algorithm(record.algorithm).knobs(problems[0], target)
         assert set(record.knobs) == set(known), (record.workload, record.algorithm)
+
+
+def _knobs_of_gradient(workload: str, name: str, target: Target) -> set[str]:
+    spec = WeightGradientProblem.parse(workload).spec
+    return set() if name == PLAIN_LOOPS else set(weight_gradient_named(name, target).knobs(spec, target))  # fmt: skip

@@ -25,7 +25,7 @@ from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
-from convc.schedules import clipping
+from convc.schedules import clipping, packing
 from convc.schedules.algorithm import (
     Operands,
     Problem,
@@ -174,8 +174,9 @@ class Direct:
         return cycles * turns(shared_units(spec, knobs), target)
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
-        """Return a chain's, and the room for sums in parts."""
+        """Return a chain's, and the room for sums in parts and for weights packed at run time."""
         kept = scratch_bytes(raised(problem.spec), knobs)
+        kept += packing.nbytes(self.name, problem, target, knobs)
         return Properties(problem.spec.flops, kept, direct_error(problem))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:

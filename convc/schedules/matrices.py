@@ -10,6 +10,7 @@ from typing import Any
 from tvm import te
 
 from convc.ir.spec import ConvSpec
+from convc.ir.types import numpy_dtype
 from convc.schedules.plan import Knobs
 
 __all__ = ["Matrices", "gather", "point", "ravel", "unravel"]
@@ -70,6 +71,20 @@ class Matrices:
     @property
     def products(self) -> int:
         return self.split * self.phases * self.groups
+
+    def partial_bytes(self, accumulator: str) -> int:
+        """Return what the parts of split sums take, which a second kernel adds up; 0 where none is split.
+
+        Example:
+            >>> spec = ConvSpec.of((2, 64, 14, 14), (96, 64, 3, 3), pads=(1, 1, 1, 1))
+            >>> tile = {"pixels": 64, "channels": 64, "step": 16}
+            >>> [Matrices.of(spec, {**tile, "split": n}).partial_bytes("float32") for n in (1, 2)]
+            [0, 458752]
+        """
+        if self.split == 1:
+            return 0
+        sums = self.products * self.padded_channels * self.padded_pixels
+        return sums * numpy_dtype(accumulator).itemsize
 
 
 def _whole(extent: int, tile: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from tvm import te, tirx
 
-from convc.ir.types import numpy_dtype
+from convc.ir.types import Shape, numpy_dtype
 from convc.schedules.algorithm import Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.plan import Knobs, Unsupported
@@ -27,6 +27,10 @@ Read: TypeAlias = Callable[[Expr, Expr, Sequence[Expr]], Expr]
 
 
 def _as_it_is(read: Read, problem: Problem, knobs: Knobs) -> None:
+    return None
+
+
+def _no_shape(problem: Problem, knobs: Knobs) -> None:
     return None
 
 
@@ -44,17 +48,19 @@ class Packing:
 
     Attributes:
         compute: how the weight is read, the problem and its knobs -> the packed weight; None: it is read as it is.
+        shape: its shape alone, which thousands of settings are asked for; None where `compute` returns None.
         cycles: what that takes, in the cycles of the algorithm's own estimate; 0 where `compute` returns None.
         refusal: why weights of this geometry are packed only when a model is compiled, or None.
     """
 
     compute: Callable[[Read, Problem, Knobs], te.Tensor | None]
+    shape: Callable[[Problem, Knobs], Shape | None]
     cycles: Callable[[Problem, Target, Knobs], float]
     refusal: Callable[[Problem], Unsupported | None] = _anything
 
 
 # Of an algorithm whose kernel reads weights as they are.
-PLAIN: Final = Packing(_as_it_is, _nothing)
+PLAIN: Final = Packing(_as_it_is, _no_shape, _nothing)
 
 
 def refusal(algorithm: str, problem: Problem, target: Target) -> Unsupported | None:
@@ -87,13 +93,9 @@ def cycles(algorithm: str, problem: Problem, target: Target, knobs: Knobs) -> fl
 
 def nbytes(algorithm: str, problem: Problem, target: Target, knobs: Knobs) -> int:
     """Return what packed weights take beside the plain ones; 0 for constant weights and where they are read as they are."""
-    if problem.constant_weight or algorithm not in backend_of(target).packings:
-        return 0
-    tensors = compute(algorithm, problem, target, knobs)
-    if tensors is None:
-        return 0
-    elements = math.prod(int(extent) for extent in tensors[1].shape)
-    return elements * numpy_dtype(problem.spec.dtype).itemsize
+    row = backend_of(target).packings.get(algorithm)
+    shape = None if problem.constant_weight or row is None else row.shape(problem, knobs)
+    return 0 if shape is None else math.prod(shape) * numpy_dtype(problem.spec.dtype).itemsize
 
 
 def _reader(problem: Problem, w: te.Tensor) -> Read:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, cast, runtime_checkable
 
+from convc.schedules import packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.plan import Knobs
 from convc.target import Target
@@ -24,7 +25,8 @@ class Properties:
 
     Attributes:
         flops: what it really computes; a multiply-add counts as two.
-        workspace: bytes beyond data, weights and result: transformed weights' growth, panels, transforms in flight.
+        workspace: bytes beyond data, weights and result: transformed weights' growth, all of weights packed at run time, panels, transforms
+            in flight, parts of sums.
         error: expected greatest |error| over greatest |result|, normal data.
         deterministic: whether every run gives the same bits.
     """
@@ -76,7 +78,8 @@ def properties_of(
     """
     if _transforms(type(algorithm)):
         return cast(Transforming, algorithm).properties(problem, target, knobs)
-    return Properties(problem.spec.flops, 0, direct_error(problem))
+    own = packing.nbytes(algorithm.name, problem, target, knobs)
+    return Properties(problem.spec.flops, own, direct_error(problem))
 
 
 @cache

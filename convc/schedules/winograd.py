@@ -28,6 +28,7 @@ import numpy as np
 from tvm import te
 
 from convc.ir.spec import ConvSpec
+from convc.schedules import packing
 from convc.schedules.algorithm import (
     Operands,
     Problem,
@@ -199,7 +200,10 @@ class Winograd:
         points = knobs["rows"] * tiles.high.images * tiles.cols
         slab = _slab(tiles, spec.in_channels, points) * depth.read
         slab += 4 * alphas * spec.out_channels * points * depth.together
-        return Properties(flops, max(0, U) + slab, tiles.expected_error(sums))
+        packed = packing.nbytes(
+            self.name, problem, target, knobs
+        )  # of run time: beside the weights
+        return Properties(flops, (packed or max(0, U)) + slab, tiles.expected_error(sums))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""

@@ -66,6 +66,7 @@ def test_packing_at_run_time_equals_packing_at_compile_time(name):
         w = whole_numbers(np.random.default_rng(i), shape)
         forward = dual_weight(w, spec.group) if problem.dual else w
         expected = algorithm.pack(forward, problem, knobs)
+        assert PACKINGS[name].shape(problem, knobs) == expected.shape
         packed = tvm.runtime.tensor(np.full(expected.shape, np.nan, np.float32))
         module[f"pack{i}"](tvm.runtime.tensor(w), packed)
         if name == "winograd":

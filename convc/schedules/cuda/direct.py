@@ -11,7 +11,7 @@ import numpy as np
 from tvm import te
 
 from convc.ir.types import numpy_dtype
-from convc.schedules import implicit_gemm
+from convc.schedules import implicit_gemm, packing
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import launched_cycles, product_cycles
@@ -19,6 +19,7 @@ from convc.schedules.cuda.tiles import tiles
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.properties import Properties, direct_error
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Direct"]
@@ -75,8 +76,13 @@ class Direct:
         work = wide * product_cycles(
             gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, knobs
         )
-        sums = 4 * wide * m.products * m.padded_channels * m.padded_pixels
-        return launched_cycles(gpu, work, spec.nbytes, sums if m.split > 1 else 0)
+        return launched_cycles(gpu, work, spec.nbytes, m.partial_bytes(problem.accumulator))
+
+    def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
+        """Return the direct method's, and the bytes of split sums and of weights packed at run time."""
+        partial = Matrices.of(problem.spec, knobs).partial_bytes(problem.accumulator)
+        own = partial + packing.nbytes(self.name, problem, target, knobs)
+        return Properties(problem.spec.flops, own, direct_error(problem))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""

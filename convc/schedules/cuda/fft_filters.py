@@ -13,11 +13,13 @@ SOURCE          as `cuda.fft`
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
+from convc.ir.types import Shape
 from convc.schedules.algorithm import Problem
 from convc.schedules.cuda import fragments
 from convc.schedules.cuda.fft_model import Transforms, filters_together, products_of
@@ -28,45 +30,52 @@ from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.schedules.spectrum import is_depthwise
 
-__all__ = ["transformed"]
+__all__ = ["shape", "transformed"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+# An index of U -> the sum there.
+Element: TypeAlias = Callable[..., Expr]
+
+
+def shape(problem: Problem, knobs: Knobs) -> Shape:
+    """Return the shape of U."""
+    spec = raised(problem.spec)
+    if is_depthwise(spec):
+        tiling = Transforms.of(spec, knobs).tiling
+        return (spec.out_channels, tiling.bins, tiling.high.t, 2)
+    return fragments.shape(products_of(spec, knobs), spec.dtype)
 
 
 def transformed(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     """Return U; blocks `d`, `S`, with four products `T`, and `packed`, which says how many filters a block of threads transforms."""
     spec = raised(problem.spec)
     tiling = Transforms.of(spec, knobs).tiling
-    attrs = {"convc.together": filters_together(spec, knobs)}
     if is_depthwise(spec):
-        return _depthwise(read, spec, tiling, attrs)
-    return _dense(read, spec, tiling, knobs, attrs)
+        element = _depthwise(read, spec, tiling)
+    else:
+        element = _dense(read, spec, tiling, knobs)
+    attrs = {"convc.together": filters_together(spec, knobs)}
+    return te.compute(shape(problem, knobs), element, name="packed", attrs=attrs)
 
 
-def _depthwise(read: Read, spec: ConvSpec, tiling: Tiling, attrs: dict[str, int]) -> te.Tensor:
+def _depthwise(read: Read, spec: ConvSpec, tiling: Tiling) -> Element:
     """Return U [K][t_w/2][t_h][re, im]."""
-    scale, K, t_h = _scale(tiling), spec.out_channels, tiling.high.t
-    d = te.compute((K, *spec.kernel), lambda k, i, j: read(k, 0, (i, j)) * scale, name="d")
-    S = _rows(tiling, d)
-    i, s = _sums(tiling)
-    return te.compute(
-        (K, tiling.bins, t_h, 2),
-        lambda k, h, e, u: te.sum(S[i, h, s, k] * wave(e * (t_h - i), t_h, s + u), axis=[i, s]),
-        name="packed",
-        attrs=attrs,
+    scale, t_h = _scale(tiling), tiling.high.t
+    rows = te.compute(
+        (spec.out_channels, *spec.kernel), lambda k, i, j: read(k, 0, (i, j)) * scale, name="d"
     )
+    S, (i, s) = _rows(tiling, rows), _sums(tiling)
+    return lambda k, h, e, u: te.sum(S[i, h, s, k] * wave(e * (t_h - i), t_h, s + u), axis=[i, s])
 
 
-def _dense(
-    read: Read, spec: ConvSpec, tiling: Tiling, knobs: Knobs, attrs: dict[str, int]
-) -> te.Tensor:
+def _dense(read: Read, spec: ConvSpec, tiling: Tiling, knobs: Knobs) -> Element:
     """Return U as lanes load it, see `fragments`."""
     p, three, t_h = products_of(spec, knobs), knobs["products"] == 3, tiling.high.t
     high, wide, scale = tiling.high, tiling.wide, _scale(tiling)
     twice, C = 1 if three else 2, spec.in_channels
     channels, depths = p.padded_channels // twice, p.padded_depth // twice
-    places = (p.padded_depth // fragments.WORDS, p.padded_channels // fragments.CHANNELS, 32, 4)
-    place_of = fragments.packed_at("float32", lambda z, depth, channel: (depth, channel))
+    _, *places, _ = fragments.shape(p, spec.dtype)
+    place_of = fragments.packed_at(spec.dtype, lambda z, depth, channel: (depth, channel))
 
     def tap(*at: Expr) -> Expr:
         *place, i, j = at
@@ -108,7 +117,7 @@ def _dense(
             h, e = z // t_h, z % t_h
             return te.sum(T[(i, h, s, *at[:-1])] * wave(e * (t_h - i), t_h, s), axis=[i, s])
 
-    return te.compute((p.products, *places, 1), element, name="packed", attrs=attrs)
+    return element
 
 
 def _scale(tiling: Tiling) -> Expr:

@@ -18,11 +18,20 @@ from typing import Any
 import numpy as np
 from tvm import te
 
-from convc.ir.types import numpy_dtype
+from convc.ir.types import Shape, numpy_dtype
 from convc.schedules.implicit_gemm import Lookup, Product
 from convc.schedules.matrices import Matrices
 
-__all__ = ["CHANNELS", "PIXELS", "WORDS", "elements_of", "packed", "packed_at", "product"]
+__all__ = [
+    "CHANNELS",
+    "PIXELS",
+    "WORDS",
+    "elements_of",
+    "packed",
+    "packed_at",
+    "product",
+    "shape",
+]
 
 # Of one instruction.
 CHANNELS, PIXELS, WORDS = 16, 8, 8
@@ -36,6 +45,12 @@ def elements_of(dtype: str) -> int:
         (1, 2)
     """
     return 4 // numpy_dtype(dtype).itemsize
+
+
+def shape(m: Matrices, dtype: str) -> Shape:
+    """Return the shape of the packed weights of products of padded extents."""
+    e = elements_of(dtype)
+    return (m.products, m.padded_depth // (WORDS * e), m.padded_channels // CHANNELS, 32, 4, e)
 
 
 def packed(weight: np.ndarray) -> np.ndarray:
@@ -87,12 +102,10 @@ def product(
     """
     e = elements_of(dtype)
     steps, together = m.padded_depth // m.step, m.step // (WORDS * e)
-    tiles = m.padded_channels // CHANNELS
-    order = (m.products, steps * together, tiles, 32, 4, e)
     if left is None:
-        w = te.placeholder(order, dtype, name="weight")
+        w = te.placeholder(shape(m, dtype), dtype, name="weight")
     else:
-        w = te.compute(order, packed_at(dtype, left), name="weight")
+        w = te.compute(shape(m, dtype), packed_at(dtype, left), name="weight")
     patch = te.compute(
         (m.products, steps, m.step // e, m.padded_pixels, e),
         lambda z, s, i, p, j: element(z, s * m.step, i * e + j, p),

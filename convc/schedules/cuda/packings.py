@@ -11,11 +11,12 @@ ACCURACY        exact; winograd, fft: in float32, where `pack` has float64
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from tvm import te
 
-from convc.ir.types import numpy_dtype
+from convc.ir.types import Shape, numpy_dtype
 from convc.schedules import implicit_gemm, vector_gemm
 from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
@@ -45,49 +46,67 @@ def _cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     return memory_cycles(gpu, nbytes) + LAUNCH_SECONDS * gpu.clock_hz
 
 
+def _product_shape(problem: Problem, knobs: Knobs) -> Shape:
+    m = Matrices.of(problem.spec, knobs)
+    return (m.products, m.padded_depth, m.padded_channels)
+
+
 def _product(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
-    spec = problem.spec
-    m = Matrices.of(spec, knobs)
-    shape = (m.products, m.padded_depth, m.padded_channels)
-    return te.compute(shape, implicit_gemm.packed_at(spec, knobs, read), name="packed")
+    at = implicit_gemm.packed_at(problem.spec, knobs, read)
+    return te.compute(_product_shape(problem, knobs), at, name="packed")
 
 
-def _in_fragments(m: Matrices, dtype: str) -> tuple[int, ...]:
-    e = fragments.elements_of(dtype)
-    depth, tiles = m.padded_depth // (fragments.WORDS * e), m.padded_channels // fragments.CHANNELS
-    return (m.products, depth, tiles, 32, 4, e)
+def _fragments_shape(problem: Problem, knobs: Knobs) -> Shape:
+    return fragments.shape(Matrices.of(problem.spec, knobs), problem.spec.dtype)
 
 
 def _fragments(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     spec = problem.spec
     at = fragments.packed_at(spec.dtype, implicit_gemm.packed_at(spec, knobs, read))
-    return te.compute(_in_fragments(Matrices.of(spec, knobs), spec.dtype), at, name="packed")
+    return te.compute(_fragments_shape(problem, knobs), at, name="packed")
+
+
+def _rows_shape(problem: Problem, knobs: Knobs) -> Shape:
+    m = vector_gemm.matrices(problem.spec, knobs)
+    return (m.products, m.padded_depth, m.padded_channels, vector_gemm.lanes(problem.spec.dtype))
 
 
 def _rows(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
-    spec = problem.spec
-    m = vector_gemm.matrices(spec, knobs)
-    shape = (m.products, m.padded_depth, m.padded_channels, vector_gemm.lanes(spec.dtype))
-    return te.compute(shape, vector_gemm.packed_at(spec, knobs, read), name="packed")
+    at = vector_gemm.packed_at(problem.spec, knobs, read)
+    return te.compute(_rows_shape(problem, knobs), at, name="packed")
+
+
+def _depthwise_shape(problem: Problem, knobs: Knobs) -> Shape | None:
+    return problem.spec.weight if problem.dual else None
 
 
 def _depthwise(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor | None:
     """Return the filter as it is, flipped where the convolution stands for a transposed one."""
-    if not problem.dual:
+    shape = _depthwise_shape(problem, knobs)
+    if shape is None:
         return None
-    return te.compute(problem.spec.weight, lambda k, c, *taps: read(k, c, taps), name="packed")
+    return te.compute(shape, lambda k, c, *taps: read(k, c, taps), name="packed")
+
+
+def _depthwise_blocked_shape(problem: Problem, knobs: Knobs) -> Shape:
+    spec, e = raised(problem.spec), vector_gemm.lanes(problem.spec.dtype)
+    return (-(-spec.out_channels // e), *spec.kernel, e)
 
 
 def _depthwise_blocked(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
-    spec, e = raised(problem.spec), vector_gemm.lanes(problem.spec.dtype)
-    blocks = -(-spec.out_channels // e)
+    spec = raised(problem.spec)
+    shape = (blocks, *_, e) = _depthwise_blocked_shape(problem, knobs)
 
     def value(block, *at):
         *taps, lane = at
         k = block * e + lane
         return within([(k, spec.out_channels, blocks * e)], read(k, 0, taps), spec.dtype)
 
-    return te.compute((blocks, *spec.kernel, e), value, name="packed")
+    return te.compute(shape, value, name="packed")
+
+
+def _winograd_shape(problem: Problem, knobs: Knobs) -> Shape:
+    return fragments.shape(products_of(problem.spec, knobs), problem.spec.dtype)
 
 
 def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
@@ -112,42 +131,58 @@ def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         return combine(wide.G, j, lambda s: half[c, k, i, s])
 
     at = fragments.packed_at(spec.dtype, transformed)
-    return te.compute(_in_fragments(p, spec.dtype), at, name="packed")
+    return te.compute(_winograd_shape(problem, knobs), at, name="packed")
+
+
+def _channels_last_shape(problem: Problem, knobs: Knobs) -> Shape | None:
+    k, c, *taps = raised(problem.spec).weight
+    return (k, *taps, c) if knobs["channels_last"] else None
 
 
 def _channels_last(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor | None:
     """Return the filter with the channels that are summed over last, where the call of cuDNN has images so; else it is read as it is."""
-    if not knobs["channels_last"]:
+    shape = _channels_last_shape(problem, knobs)
+    if shape is None:
         return None
+    return te.compute(shape, lambda k, *at: read(k, at[-1], at[:-1]), name="packed")
+
+
+def _cutlass_shape(problem: Problem, knobs: Knobs) -> Shape:
     k, c, *taps = raised(problem.spec).weight
-    return te.compute((k, *taps, c), lambda k, *at: read(k, at[-1], at[:-1]), name="packed")
+    return (eights(k), *taps, eights(c))
 
 
 def _cutlass(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     """Return the filter with the channels that are summed over last, zeros up to whole eights of both."""
-    spec = raised(problem.spec)
-    k, c, *taps = spec.weight
-    K, C = eights(k), eights(c)
+    shape = (K, *_, C) = _cutlass_shape(problem, knobs)
+    k, c = problem.spec.weight[:2]
 
     def value(o, *at):
-        return within([(o, k, K), (at[-1], c, C)], read(o, at[-1], at[:-1]), spec.dtype)
+        return within([(o, k, K), (at[-1], c, C)], read(o, at[-1], at[:-1]), problem.spec.dtype)
 
-    return te.compute((K, *taps, C), value, name="packed")
+    return te.compute(shape, value, name="packed")
+
+
+def _if_any(
+    shape: Callable[[Problem, Knobs], Shape | None],
+) -> Callable[[Problem, Target, Knobs], float]:
+    """Return the cycles of an algorithm that reads some weights as they are."""
+    return lambda p, target, k: 0.0 if shape(p, k) is None else _cycles(p, target, k)
 
 
 PACKINGS: Final = {
-    "direct": Packing(_product, _cycles),
-    "subpixel": Packing(_product, _cycles),
-    "tensor_core": Packing(_fragments, _cycles),
-    "tf32": Packing(_fragments, _cycles),
-    "tensor_core_blocked": Packing(_rows, _cycles),
-    "depthwise": Packing(_depthwise, lambda p, t, k: _cycles(p, t, k) if p.dual else 0.0),
-    "depthwise_blocked": Packing(_depthwise_blocked, _cycles),
-    "winograd": Packing(_winograd, _cycles),
-    "cutlass": Packing(_cutlass, _cycles),
-    "fft": Packing(fft_filters.transformed, lambda p, t, k: filter_cycles(p, t.gpu, k)),
-    "generic": PLAIN,
-    "cudnn": Packing(
-        _channels_last, lambda p, t, k: _cycles(p, t, k) if k["channels_last"] else 0.0
+    "direct": Packing(_product, _product_shape, _cycles),
+    "subpixel": Packing(_product, _product_shape, _cycles),
+    "tensor_core": Packing(_fragments, _fragments_shape, _cycles),
+    "tf32": Packing(_fragments, _fragments_shape, _cycles),
+    "tensor_core_blocked": Packing(_rows, _rows_shape, _cycles),
+    "depthwise": Packing(_depthwise, _depthwise_shape, _if_any(_depthwise_shape)),
+    "depthwise_blocked": Packing(_depthwise_blocked, _depthwise_blocked_shape, _cycles),
+    "winograd": Packing(_winograd, _winograd_shape, _cycles),
+    "cudnn": Packing(_channels_last, _channels_last_shape, _if_any(_channels_last_shape)),
+    "cutlass": Packing(_cutlass, _cutlass_shape, _cycles),
+    "fft": Packing(
+        fft_filters.transformed, fft_filters.shape, lambda p, t, k: filter_cycles(p, t.gpu, k)
     ),
+    "generic": PLAIN,
 }

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from tvm import te
 
-from convc.schedules import implicit_gemm
+from convc.schedules import implicit_gemm, packing
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import fragments
 from convc.schedules.cuda.fragments import CHANNELS
@@ -23,6 +23,7 @@ from convc.schedules.cuda.warp_tiles import warp_cycles, warp_tiles
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.properties import Properties, direct_error
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "TensorCore"]
@@ -76,8 +77,13 @@ class TensorCore:
         work = warp_cycles(
             gpu, m.products, m.padded_channels, m.padded_pixels, m.padded_depth, knobs, spec.dtype
         )
-        sums = 4 * m.products * m.padded_channels * m.padded_pixels
-        return launched_cycles(gpu, work, spec.nbytes, sums if m.split > 1 else 0)
+        return launched_cycles(gpu, work, spec.nbytes, m.partial_bytes(problem.accumulator))
+
+    def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
+        """Return the direct method's, and the bytes of split sums and of weights packed at run time."""
+        partial = Matrices.of(problem.spec, knobs).partial_bytes(problem.accumulator)
+        own = partial + packing.nbytes(self.name, problem, target, knobs)
+        return Properties(problem.spec.flops, own, direct_error(problem))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""

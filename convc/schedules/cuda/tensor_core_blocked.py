@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from tvm import te
 
-from convc.schedules import vector_gemm
+from convc.schedules import packing, vector_gemm
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
 from convc.schedules.cuda.model import launched_cycles
@@ -21,6 +21,7 @@ from convc.schedules.cuda.row_tiles import row_cycles, row_tiles
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.properties import Properties, direct_error
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
@@ -68,8 +69,13 @@ class TensorCoreBlocked:
         m = vector_gemm.matrices(spec, knobs)
         depth = m.padded_depth * lanes(spec.dtype)
         work = row_cycles(gpu, m.products, m.padded_channels, m.padded_pixels, depth, knobs, spec.dtype)  # fmt: skip
-        sums = 4 * m.products * m.padded_channels * m.padded_pixels
-        return launched_cycles(gpu, work, spec.nbytes, sums if m.split > 1 else 0)
+        return launched_cycles(gpu, work, spec.nbytes, m.partial_bytes(problem.accumulator))
+
+    def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
+        """Return the direct method's, and the bytes of split sums and of weights packed at run time."""
+        partial = vector_gemm.matrices(problem.spec, knobs).partial_bytes(problem.accumulator)
+        own = partial + packing.nbytes(self.name, problem, target, knobs)
+        return Properties(problem.spec.flops, own, direct_error(problem))
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return blocks of 16 bytes, without a halo: what lies outside is not copied but filled with zeros."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from convc.schedules.algorithm import Problem
 from convc.schedules.cuda.tensor_core import TensorCore
 from convc.schedules.plan import Knobs
-from convc.schedules.properties import Properties, direct_error
+from convc.schedules.properties import Properties
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "ROUNDING", "Tf32"]
@@ -29,8 +30,9 @@ class Tf32(TensorCore):
         return 1
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
-        """Return the direct method's facts with the error of operands that are rounded to 11 bits: half a last place, normal data."""
-        return Properties(problem.spec.flops, 0, ROUNDING + direct_error(problem))
+        """Return `tensor_core`'s with the error of operands that are rounded to 11 bits: half a last place, normal data."""
+        facts = super().properties(problem, target, knobs)
+        return replace(facts, error=ROUNDING + facts.error)
 
 
 ALGORITHM = Tf32()

@@ -14,6 +14,7 @@ from typing import Final
 
 from tvm import te
 
+from convc.ir.types import Shape
 from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
 from convc.schedules.depthwise import sums_over_data
@@ -35,38 +36,54 @@ _TRANSFORMED: Final = 1.6
 _GEOMETRY: Final = Unsupported("weights of this geometry must be constant, to be packed at compile time")  # fmt: skip
 
 
-def _direct(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+def _direct_shape(problem: Problem, knobs: Knobs) -> Shape:
     spec = raised(problem.spec)
     a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
-    K, C = spec.out_channels, spec.in_channels // spec.group
     # Whole groups of vectors, as the kernel counts them.
-    groups, blocks = -(-K // wide), -(-C // a)
+    groups, blocks = -(-spec.out_channels // wide), -(-(spec.in_channels // spec.group) // a)
+    return (groups, blocks, *spec.kernel, a, wide)
+
+
+def _direct(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    spec = raised(problem.spec)
+    shape = (groups, blocks, *_, a, wide) = _direct_shape(problem, knobs)
+    K, C = spec.out_channels, spec.in_channels // spec.group
 
     def value(o, co, *at):
         *taps, ci, lane = at
         k, c = o * wide + lane, co * a + ci
         return within([(k, K, groups * wide), (c, C, blocks * a)], read(k, c, taps), spec.dtype)
 
-    return te.compute((groups, blocks, *spec.kernel, a, wide), value, name=named(problem))
+    return te.compute(shape, value, name=named(problem))
+
+
+def _depthwise_shape(problem: Problem, knobs: Knobs) -> Shape:
+    spec, b = raised(problem.spec), knobs["block"]
+    return (-(-spec.out_channels // b), *spec.kernel, b)
 
 
 def _depthwise(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
-    spec, b = raised(problem.spec), knobs["block"]
-    K = spec.out_channels
-    blocks = -(-K // b)
+    spec, K = raised(problem.spec), problem.spec.out_channels
+    shape = (blocks, *_, b) = _depthwise_shape(problem, knobs)
 
     def value(o, *at):
         *taps, lane = at
         k = o * b + lane
         return within([(k, K, blocks * b)], read(k, 0, taps), spec.dtype)
 
-    return te.compute((blocks, *spec.kernel, b), value, name=named(problem))
+    return te.compute(shape, value, name=named(problem))
+
+
+def _im2col_shape(problem: Problem, knobs: Knobs) -> Shape:
+    spec, t = problem.spec, knobs["channels"]
+    terms = spec.in_channels // spec.group * math.prod(spec.kernel)
+    return (spec.group, -(-(spec.out_channels // spec.group) // t), terms, t)
 
 
 def _im2col(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
-    spec, t = problem.spec, knobs["channels"]
-    group_k, group_c = spec.out_channels // spec.group, spec.in_channels // spec.group
-    tiles, points = -(-group_k // t), math.prod(spec.kernel)
+    spec = problem.spec
+    shape = (_, tiles, _, t) = _im2col_shape(problem, knobs)
+    group_k, points = spec.out_channels // spec.group, math.prod(spec.kernel)
 
     def value(g, o, position, i):
         k, taps = o * t + i, []
@@ -77,18 +94,22 @@ def _im2col(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         element = read(g * group_k + k, position // points, taps)
         return within([(k, group_k, tiles * t)], element, spec.dtype)
 
-    shape = (spec.group, tiles, group_c * points, t)
     return te.compute(shape, value, name=named(problem, "position"))
+
+
+def _subpixel_shape(problem: Problem, knobs: Knobs) -> Shape:
+    spec = phased(problem.spec)
+    (sh, sw), (R, S) = spec.strides, spec.kernel
+    a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
+    groups, blocks = -(-spec.out_channels // wide), -(-spec.in_channels // a)
+    return (groups, sh, sw, blocks, -(-R // sh), -(-S // sw), a, wide)
 
 
 def _subpixel(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     spec = phased(problem.spec)
-    (sh, sw), (R, S) = spec.strides, spec.kernel
-    tr, ts = -(-R // sh), -(-S // sw)
-    top, left = spec.pads[:2]
-    a, wide = knobs["data_block"], knobs["vectors"] * knobs["block"]
+    shape = (groups, sh, sw, blocks, tr, ts, a, wide) = _subpixel_shape(problem, knobs)
+    (R, S), (top, left) = spec.kernel, spec.pads[:2]
     K, C = spec.out_channels, spec.in_channels
-    groups, blocks = -(-K // wide), -(-C // a)
 
     def value(o, f, g, co, i, j, ci, lane):
         k, c = o * wide + lane, co * a + ci
@@ -96,16 +117,23 @@ def _subpixel(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         bounds = [(k, K, groups * wide), (c, C, blocks * a), (r, R, tr * sh), (s, S, ts * sw)]
         return within(bounds, read(c, k, (r, s)), spec.dtype)
 
-    shape = (groups, sh, sw, blocks, tr, ts, a, wide)
     return te.compute(shape, value, name=named(problem))
+
+
+def _winograd_shape(problem: Problem, knobs: Knobs) -> Shape:
+    spec = raised(problem.spec)
+    high, wide = transforms(spec, knobs["m"])
+    lanes, a = knobs["vectors"] * knobs["block"], knobs["data_block"]
+    groups, channels = -(-spec.out_channels // lanes), -(-spec.in_channels // a) * a
+    # One filter, one depth tap and one part: axes that other convolutions have.
+    return (1, 1, groups, high.alpha, wide.alpha, 1, 1, channels, lanes)
 
 
 def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     spec = raised(problem.spec)
     high, wide = transforms(spec, knobs["m"])
-    lanes, a = knobs["vectors"] * knobs["block"], knobs["data_block"]
+    shape = (_, _, groups, *_, channels, lanes) = _winograd_shape(problem, knobs)
     K, C, (R, S) = spec.out_channels, spec.in_channels, spec.kernel
-    groups, channels = -(-K // lanes), -(-C // a) * a
 
     def taps(o, c, r, s, lane):
         k = o * lanes + lane
@@ -117,9 +145,8 @@ def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
         lambda o, c, i, s, lane: combine(high.G, i, lambda r: g[o, c, r, s, lane]),
         name="half",
     )
-    # One filter, one depth tap and one part: axes that other convolutions have.
     return te.compute(
-        (1, 1, groups, high.alpha, wide.alpha, 1, 1, channels, lanes),
+        shape,
         lambda zh, zw, o, i, j, d, g, c, lane: combine(wide.G, j, lambda s: half[o, c, i, s, lane]),
         name="packed",
     )
@@ -158,10 +185,10 @@ def _depthwise_refusal(problem: Problem) -> Unsupported | None:
 
 
 PACKINGS: Final = {
-    "direct": Packing(_direct, _moved, _direct_refusal),
-    "depthwise": Packing(_depthwise, _moved, _depthwise_refusal),
-    "im2col": Packing(_im2col, _moved),
-    "subpixel": Packing(_subpixel, _moved, _subpixel_refusal),
-    "winograd": Packing(_winograd, _transformed, _winograd_refusal),
+    "direct": Packing(_direct, _direct_shape, _moved, _direct_refusal),
+    "depthwise": Packing(_depthwise, _depthwise_shape, _moved, _depthwise_refusal),
+    "im2col": Packing(_im2col, _im2col_shape, _moved),
+    "subpixel": Packing(_subpixel, _subpixel_shape, _moved, _subpixel_refusal),
+    "winograd": Packing(_winograd, _winograd_shape, _transformed, _winograd_refusal),
     "generic": PLAIN,
 }

@@ -97,6 +97,7 @@ def test_packing_at_run_time_equals_packing_at_compile_time():
         w = plain_weight(problem, rng)
         packed = algorithm.pack(dual_weight(w, problem.spec.group) if problem.dual else w, problem, knobs)  # fmt: skip
         case = packing_case(name, problem, w, knobs)
+        assert PACKINGS[name].shape(problem, knobs) == (None if case is None else packed.shape)
         if case is None:
             assert name == "depthwise"
             np.testing.assert_array_equal(w, packed)

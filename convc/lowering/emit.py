@@ -20,11 +20,13 @@ from convc.lowering.layouts import (
     chain_of,
     chain_of_nodes,
     chosen_op,
+    comes_first,
+    goes_last,
     gradient_row,
     joins_blocks,
     quantized_operands,
 )
-from convc.lowering.moves import channel_kernel
+from convc.lowering.moves import channel_kernel, channels_last_kernel
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
 from convc.lowering.product_calls import product_calls
@@ -91,6 +93,10 @@ class _Emitter:
             self.places.alias(node, node.inputs[0])
         elif joins_blocks(self.graph, node, block := self.layouts.block[node.name]):
             self.places.concatenate(node, block)
+        elif goes_last(node, self.target) and (b := self.layouts.primary[node.inputs[0]].block) > 1:
+            self._turn(node, b, 0)
+        elif comes_first(node, self.target) and block:
+            self._turn(node, 0, block)
         elif block and (picks := picks_of(node, [n.type for n in self.graph.operands(node)])):
             self._channels(node, picks, block)
         elif (chain := chain_of(self.plan, unit)) is not None and chain.kind == pooled.NAME:
@@ -205,7 +211,9 @@ class _Emitter:
         elementwise = all(OPS[n.op].elementwise for n in unit.nodes)
         literals = literals_of(self.graph, unit) if elementwise else {}
         operands = [i for i in unit.operands if i not in literals]
-        arguments = [self.places.read(i, block) for i in operands]
+        tables = OPERATORS[unit.result.op].tables if len(unit.nodes) == 1 else None
+        plain = set(unit.result.inputs[tables:]) if tables is not None else set()
+        arguments = [self.places.read(i, 0 if i in plain else block) for i in operands]
         arguments.append(self.places.write(unit.result))
         views = [a.view for a in arguments]
         algorithm = chosen_op(unit, self.plan, self.target)
@@ -235,6 +243,13 @@ class _Emitter:
         arguments.append(self.places.write(node))
         kernel = channel_kernel(picks, block, self.target, [a.view for a in arguments])
         self.calls.add(Call(kernel, tuple(arguments), node.name, node.op))
+
+    def _turn(self, node: Node, source: int, result: int) -> None:
+        """Bring an image's channels behind it from blocks, or into blocks from behind."""
+        arguments = (self.places.read(node.inputs[0], source), self.places.write(node))
+        views = [a.view for a in arguments]
+        kernel = channels_last_kernel(source or result, self.target, views)
+        self.calls.add(Call(kernel, arguments, node.name, node.op))
 
     def _explained(self, call: Call, node: Node) -> Call:
         """Return the call of a node that is no convolution with what the plan says about it, if it does."""

@@ -6,7 +6,7 @@ A value that a convolution reads with padding gets a halo of zeros of its own, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
@@ -34,6 +34,8 @@ __all__ = [
     "chain_of",
     "chain_of_nodes",
     "chosen_op",
+    "comes_first",
+    "goes_last",
     "gradient_row",
     "joins_blocks",
     "quantized_operands",
@@ -83,38 +85,16 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
     written: dict[str, int] = {n.name: 0 for n in graph.nodes if n.op in (INPUT, CONSTANT)}
     halos: dict[tuple[str, int], Halo] = {}
     block: dict[str, int] = {}
+    given = _Given(graph, units, plan, target)
     for unit in units:
         node = unit.result
-        chain = chain_of(plan, unit)
-        if chain is not None and chain.kind == pooled.NAME:
-            step = PooledStep.of(graph, unit, chain, plan, target)
-            for key, border in step.borders.items():
+        fixed = given.of[node.name]
+        if fixed is not None:
+            for key, border in fixed.borders.items():
                 halos[key] = halos.get(key, Halo()).union(border)
-            written[node.name] = block[node.name] = step.wants.result.block
-        elif chain is not None and chain.kind != gated.NAME:
-            wants = bottleneck.operands(chain_of_nodes(graph, unit), chain.knobs)
-            key = (unit.nodes[0].inputs[0], wants.data.block)
-            halos[key] = halos.get(key, Halo()).union(wants.border)
-            written[node.name] = block[node.name] = wants.result.block
-        elif is_convolution(node):
-            choice = plan[node.name]
-            algorithm = backend_of(target).algorithm(choice.algorithm)
-            problem = problem_for(graph, node, algorithm, target)
-            wants = algorithm.operands(problem, target, choice.knobs)
-            read = node.inputs[0] if chain is None else gated.gate_of(graph, unit.nodes[0])[0]
-            key = (read, wants.data.block)
-            halos[key] = halos.get(key, Halo()).union(wants.border)
-            written[node.name] = block[node.name] = wants.result.block
-        elif (row := gradient_row(node, plan, target)) is not None:
-            spec = weight_gradient_spec(graph, node)
-            wants = row.operands(spec, plan.gradients[node.name].knobs)
-            key = (node.inputs[0], wants.data.block)
-            halos[key] = halos.get(key, Halo()).union(wants.border)
-            written[node.name] = block[node.name] = 0
-        elif (wanted := quantized_operands(graph, node, target)) is not None:
-            key = (node.inputs[0], wanted.data.block)
-            halos[key] = halos.get(key, Halo()).union(wanted.border)
-            written[node.name] = block[node.name] = wanted.result.block
+            written[node.name] = block[node.name] = fixed.written
+        elif comes_first(node, target) and not written[node.inputs[0]]:
+            written[node.name] = block[node.name] = given.wanted(node)
         else:
             written[node.name] = block[node.name] = _followed(
                 graph, unit, written, chosen_op(unit, plan, target)
@@ -129,6 +109,90 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
         image = homes[value].image if value in homes else value
         primary[value] = Layout(b, halos.get((image, b), Halo()))
     return Layouts(primary, halos, block, homes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """What a unit that names its blocks reads, with which borders, and the block that it writes."""
+
+    borders: Mapping[tuple[str, int], Halo]
+    written: int
+
+
+class _Given:
+    """What each unit's kernel reads and writes, if its blocks are given before anything else is known.
+
+    Attributes:
+        of: unit's result -> its blocks; None where it follows its operands.
+    """
+
+    def __init__(self, graph: Graph, units: Sequence[Unit], plan: Plan, target: Target) -> None:
+        self.graph, self.plan, self.target = graph, plan, target
+        self.of = {unit.result.name: self._fixed(unit) for unit in units}
+        self.unit_of = {node.name: unit for unit in units for node in unit.nodes}
+
+    def _fixed(self, unit: Unit) -> _Fixed | None:
+        graph, plan, target, node = self.graph, self.plan, self.target, unit.result
+        chain = chain_of(plan, unit)
+        if chain is not None and chain.kind == pooled.NAME:
+            step = PooledStep.of(graph, unit, chain, plan, target)
+            return _Fixed(step.borders, step.wants.result.block)
+        read, written = node.inputs[0] if node.inputs else "", None
+        if chain is not None and chain.kind != gated.NAME:
+            wants = bottleneck.operands(chain_of_nodes(graph, unit), chain.knobs)
+            read = unit.nodes[0].inputs[0]
+        elif is_convolution(node):
+            choice = plan[node.name]
+            algorithm = backend_of(target).algorithm(choice.algorithm)
+            problem = problem_for(graph, node, algorithm, target)
+            wants = algorithm.operands(problem, target, choice.knobs)
+            if chain is not None:
+                read = gated.gate_of(graph, unit.nodes[0])[0]
+        elif (row := gradient_row(node, plan, target)) is not None:
+            spec = weight_gradient_spec(graph, node)
+            wants, written = row.operands(spec, plan.gradients[node.name].knobs), 0
+        elif (wanted := quantized_operands(graph, node, target)) is not None:
+            wants = wanted
+        else:
+            return None
+        written = wants.result.block if written is None else written
+        return _Fixed({(read, wants.data.block): wants.border}, written)
+
+    def wanted(self, node: Node) -> int:
+        """Return the block in which the first of a value's readers that wants one reads it, itself or through what follows it; or 0."""
+        for user in self.graph.users[node.name]:
+            unit = self.unit_of[user.name]
+            fixed = self.of[unit.result.name]
+            if fixed is not None:
+                blocks = [block for value, block in fixed.borders if value == node.name and block]
+                found = blocks[0] if blocks else 0
+            else:
+                found = self.wanted(unit.result)
+                chosen = chosen_op(unit, self.plan, self.target)
+                follows = all(_follows(self.graph, n, found, chosen) for n in unit.nodes)
+                images = node.type.is_image and unit.result.type.is_image
+                found = found if found and images and follows else 0
+            if found > 1:
+                return found
+        return 0
+
+
+def comes_first(node: Node, target: Target) -> bool:
+    """Whether a node brings the channels of an image from behind, and the target has a kernel that brings them into blocks."""
+    return _turns(node, target) and node.attributes.perm[1] == node.type.rank - 1  # type: ignore[attr-defined]
+
+
+def goes_last(node: Node, target: Target) -> bool:
+    """Whether a node brings the channels of an image behind it, likewise."""
+    return _turns(node, target) and node.attributes.perm[-1] == 1  # type: ignore[attr-defined]
+
+
+def _turns(node: Node, target: Target) -> bool:
+    if node.op != "transpose" or not node.type.is_image or not node.type.size:
+        return False
+    perm, axes = node.attributes.perm, range(node.type.rank)  # type: ignore[attr-defined]
+    turned = ((0, *axes[2:], 1), (0, axes[-1], *axes[1:-1]))
+    return perm in turned and "channels_last" in backend_of(target).schedules
 
 
 def chain_of(plan: Plan, unit: Unit) -> Chain | None:

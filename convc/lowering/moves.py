@@ -17,7 +17,13 @@ from convc.schedules.backend import backend_of
 from convc.schedules.layout import View
 from convc.target import Target
 
-__all__ = ["border_kernel", "cast_kernel", "channel_kernel", "reorder_kernel"]
+__all__ = [
+    "border_kernel",
+    "cast_kernel",
+    "channel_kernel",
+    "channels_last_kernel",
+    "reorder_kernel",
+]
 
 
 def reorder_kernel(
@@ -53,6 +59,34 @@ def reorder_kernel(
         return backend_of(target).schedule_any(func, target)
 
     return named_kernel(f"reorder_{source}_{result}", (type,), views, make)
+
+
+def channels_last_kernel(block: int, target: Target, views: Sequence[View]) -> Kernel:
+    """Return the kernel that brings an image's channels, the last axis of the one view, into blocks, or back, as views have them."""
+    views = list(map(moved, views))
+    source, result = views
+    to_blocks = len(result.shape) > len(source.shape)
+
+    def make() -> tirx.PrimFunc:
+        x = te.placeholder(source.shape, source.dtype, name="x")
+        channels = source.shape[-1]
+
+        def blocked(n: Any, c: Any, *position: Any) -> Any:
+            *at, lane = position
+            if result.shape[1] * block == channels:
+                return x(n, *at, c * block + lane)
+            inside, zero = c * block + lane < channels, tirx.const(0, source.dtype)
+            return tirx.if_then_else(inside, x(n, *at, c * block + lane), zero)
+
+        def last(n: Any, *position: Any) -> Any:
+            *at, c = position
+            return x(n, c // block, *at, c % block)
+
+        y = te.compute(result.shape, blocked if to_blocks else last, name="channels_last")
+        func = te.create_prim_func([x, y])
+        return backend_of(target).schedules["channels_last"](func, {"block": block}, target)
+
+    return named_kernel("channels_last", (block,), views, make)
 
 
 def channel_kernel(picks: Picks, block: int, target: Target, views: Sequence[View]) -> Kernel:

@@ -27,6 +27,7 @@ from convc.ir.passes.merge_pads import merge_pads
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
 from convc.ir.passes.sink_transposes import sink_transposes
+from convc.ir.passes.unflatten_transposes import unflatten_transposes
 
 __all__ = ["PASSES", "PIPELINE", "Pass", "run_passes"]
 
@@ -52,6 +53,7 @@ PIPELINE: Final = _named(
     remove_identities,
     fuse_group_norm,
     merge_channel_moves,
+    unflatten_transposes,
     sink_transposes,
     fuse_activations,
     merge_pads,

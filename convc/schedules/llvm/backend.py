@@ -11,6 +11,7 @@ from convc.schedules.backend import Backend
 from convc.schedules.generic import reorder_cycles
 from convc.schedules.llvm import (
     channel_moves,
+    channels_last,
     compiler,
     elementwise,
     group_norm,
@@ -62,6 +63,7 @@ BACKEND: Final = Backend(
         **local.SCHEDULES,
         "quantized": quantized.schedule,
         "softmax": softmax.schedule,
+        "channels_last": channels_last.schedule,
         "group_norm": group_norm.schedule,
     },
     dense=dense,

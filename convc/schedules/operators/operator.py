@@ -57,11 +57,13 @@ class Operator:
         follows: (node, operand types without literals, block) -> whether it works on operands in that block, leaves its result
             so, and makes zeros of the zeros beyond the last channel (elementwise ops need not).
         algorithms: other ways, see `schedules.op_choice`.
+        tables: operands from this position on are no images: constants that are read as they are in whatever block.
     """
 
     compute: Callable[[Tensors, Node, Types, int], te.Tensor]
     follows: Callable[[Node, Types, int], bool] = lambda node, types, block: False
     algorithms: tuple[OpAlgorithm, ...] = ()
+    tables: int | None = None
 
 
 def is_image(types: Types) -> bool:

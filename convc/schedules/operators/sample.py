@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  # TVM's own name for 
 from convc.ir.graph import Node
 from convc.ir.ops.sample import CUBIC
 from convc.schedules.extreme import lowest
-from convc.schedules.operators.operator import Operator, Tensors, Types
+from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
 
 __all__ = ["ROWS"]
 
@@ -25,6 +25,8 @@ def _resample(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tens
     axis: int = node.attributes.axis  # type: ignore[attr-defined]
     x, places, weights = tensors
     count, last = types[1].shape[1], types[0].shape[axis] - 1
+    # An axis of the plane is where it is in blocks, too.
+    shape = (*x.shape[:axis], node.type.shape[axis], *x.shape[axis + 1 :])
 
     def tap(i: Any, t: Any) -> Any:
         place = tirx.max(tirx.min(places(i[axis], t), last), 0)
@@ -32,7 +34,7 @@ def _resample(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tens
 
     if count > _WRITTEN_TAPS:
         t = te.reduce_axis((0, count), "tap")
-        return te.compute(node.type.shape, lambda *i: te.sum(tap(i, t), axis=t), name="resample")
+        return te.compute(shape, lambda *i: te.sum(tap(i, t), axis=t), name="resample")
 
     def value(*i: Any) -> Any:
         total = tap(i, 0)
@@ -40,7 +42,11 @@ def _resample(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tens
             total = total + tap(i, t)
         return total
 
-    return te.compute(node.type.shape, value, name="resample")
+    return te.compute(shape, value, name="resample")
+
+
+def _resamples_in_plane(node: Node, types: Types, block: int) -> bool:
+    return is_image(types) and node.attributes.axis >= 2  # type: ignore[attr-defined]
 
 
 def _taps(position: Any, mode: str, dtype: str) -> list[tuple[Any, Any]]:
@@ -247,7 +253,7 @@ def _deform_columns(tensors: Tensors, node: Node, types: Types, block: int) -> t
 
 
 ROWS: Final[dict[str, Operator]] = {
-    "resample": Operator(_resample),
+    "resample": Operator(_resample, _resamples_in_plane, tables=1),
     "grid_sample": Operator(_grid_sample),
     "roi_align": Operator(_roi_align),
     "deform_columns": Operator(_deform_columns),

@@ -67,6 +67,8 @@ _TRIED = (40, 80, 160, 320, 640, 1280)
 
 # Input channels of a tile: 8 by 2 vectors are 16 chains of FMAs with 10 loads a step, 8 by 3 are 24.
 _TILE = 8
+# Two FMAs a cycle, each of four cycles. Tiles of 1, 2, 4, 8, 16 chains took 5.4, 4.4, 3.0, 2.3, 2.1 ms (3x3, 32 groups of 4, 28 x 28).
+_CHAINS = 8
 # Vectors of a tile, the best first.
 _VECTORS = (2, 3, 1)
 
@@ -111,7 +113,10 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     group_c, group_k = spec.weight[1], spec.out_channels // spec.group
     if spec.group > 1 and (shared := _shared_block(spec, target)) is not None:
         block, a, span = shared
-        tile = {"data_block": a, "block": block, "vectors": 1, "points": min(a, _TILE)}
+        # One vector a point: 16 points are as many chains as elsewhere 8 points by 2 vectors.
+        size = registers_of_vector(spec.dtype)
+        points = max(p for p in divisors(a) if _registers(p, 1, size) <= target.registers)
+        tile = {"data_block": a, "block": block, "vectors": 1, "points": points}
         return {**tile, "span": span, **chunks(spec)}
     block = channel_block(group_k, target)
     a = 1 if group_c <= _FEW_CHANNELS else channel_block(group_c, target)
@@ -136,7 +141,7 @@ def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
     wide = whole.kernel[-1] if best["data_block"] == 1 else best["data_block"]
     blocks = -(-whole.out_channels // whole.group // best["block"])
     for vectors in (1,) if best["span"] else _VECTORS:
-        for points in divisors(wide):
+        for points in reversed(divisors(wide)):
             if blocks % vectors == 0 and _registers(points, vectors, size) <= target.registers:
                 for lengths in in_chunks(whole):
                     yield {**best, "vectors": vectors, "points": points, **lengths}
@@ -211,10 +216,12 @@ def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
 
 
 def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
-    """Return the FMA cycles, of whole blocks."""
+    """Return the FMA cycles, of whole blocks; more where a tile loads more than it multiplies, or has too few chains of FMAs."""
     shared = _shared_block(spec, target) if spec.group > 1 else None
     more = shared[1] * shared[2] / spec.weight[1] if shared else 1.0
-    return work_of_product(spec.dtype) * more * spec.flops / target.flops_per_cycle
+    points, vectors = knobs["points"], knobs["vectors"]
+    tile = max(1.0, (points + vectors) / (points * vectors), _CHAINS / (points * vectors))
+    return work_of_product(spec.dtype) * tile * more * spec.flops / target.flops_per_cycle
 
 
 def properties(spec: ConvSpec, knobs: Knobs) -> Properties:

@@ -79,8 +79,8 @@ def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
     """Yield tiles of taps that fit the registers, each with every length of a chunk."""
     best, whole, free = knobs(spec, target), raised(spec), _free(spec, target)
     *_, R, S = whole.kernel
-    for rows in divisors(R):
-        for columns in divisors(S):
+    for rows in reversed(divisors(R)):
+        for columns in reversed(divisors(S)):
             if rows * columns <= free:
                 for lengths in in_chunks(whole):
                     yield {**best, "tap_rows": rows, "tap_columns": columns, **lengths}
@@ -108,8 +108,9 @@ def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
 
 
 def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
-    """Return the estimated cycles on one core: a load a vector of products, or a gather."""
-    vectors = spec.flops / 2 / channel_block(spec.out_channels, target)
+    """Return the estimated cycles on one core: a load a vector of products, or a gather, and one of dy for all taps of a tile."""
+    taps = knobs["tap_rows"] * knobs["tap_columns"]
+    vectors = spec.flops / 2 / channel_block(spec.out_channels, target) * (taps + 1) / taps
     return work_of_product(spec.dtype) * vectors / 2 * (1.0 if spec.weight[1] == 1 else _GATHER)
 
 

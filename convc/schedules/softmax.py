@@ -17,6 +17,7 @@ from typing import Any
 from tvm import te, tirx
 
 from convc.schedules.extreme import greatest, lowest
+from convc.schedules.lanes import tree
 from convc.schedules.logistic import exp_of_minus
 
 __all__ = ["compute"]
@@ -25,7 +26,7 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 
 
 def compute(x: te.Tensor, axis: int, lanes: int, *, log: bool) -> te.Tensor:
-    """Return the softmax of float32 data along an axis, or its logarithm; `lanes` as `schedules.llvm.softmax` splits the last axis.
+    """Return the softmax of float32 data along an axis, or its logarithm; `lanes` as `schedules.llvm.rows` splits the last axis.
 
     Blocks: `padded` (where the last axis is no whole vectors), `greatest`, `top`, `exp`, `sum`, `total` and `softmax`.
     """
@@ -58,7 +59,7 @@ def _along_lanes(x: te.Tensor, lanes: int, log: bool) -> te.Tensor:
         lambda *i: greatest(row(*i[:-1], step * lanes + i[-1]), axis=step),
         name="greatest",
     )
-    top = te.compute(kept, lambda *at: _tree(tirx.max, parts, at, lanes), name="top")
+    top = te.compute(kept, lambda *at: tree(tirx.max, parts, at, lanes), name="top")
     e = te.compute(row.shape, lambda *i: exp_of_minus(top(*i[:-1]) - row(*i)), name="exp")
     along = te.reduce_axis((0, steps), "step")
     sums = te.compute(
@@ -67,22 +68,13 @@ def _along_lanes(x: te.Tensor, lanes: int, log: bool) -> te.Tensor:
         name="sum",
     )
     total = te.compute(
-        kept, lambda *at: _factor(_tree(lambda a, b: a + b, sums, at, lanes), log), name="total"
+        kept, lambda *at: _factor(tree(lambda a, b: a + b, sums, at, lanes), log), name="total"
     )
     return te.compute(
         x.shape,
         lambda *i: _result(row(*i), e(*i), top(*i[:-1]), total(*i[:-1]), log),
         name="softmax",
     )
-
-
-def _tree(combine: Any, parts: te.Tensor, at: tuple[Expr, ...], lanes: int) -> Expr:
-    """Return what the lanes come to, combined in pairs."""
-    terms = [parts(*at, lane) for lane in range(lanes)]
-    while len(terms) > 1:
-        pairs = zip(terms[::2], terms[1::2], strict=False)
-        terms = [combine(p, q) for p, q in pairs] + terms[len(terms) // 2 * 2 :]
-    return terms[0]
 
 
 def _across_lanes(x: te.Tensor, axis: int, log: bool) -> te.Tensor:

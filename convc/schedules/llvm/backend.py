@@ -17,7 +17,7 @@ from convc.schedules.llvm import (
     group_norm,
     local,
     quantized,
-    softmax,
+    rows,
 )
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.llvm.packings import PACKINGS
@@ -62,7 +62,7 @@ BACKEND: Final = Backend(
         **SCHEDULES,
         **local.SCHEDULES,
         "quantized": quantized.schedule,
-        "softmax": softmax.schedule,
+        "rows": rows.schedule,
         "channels_last": channels_last.schedule,
         "group_norm": group_norm.schedule,
     },

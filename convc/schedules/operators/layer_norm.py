@@ -10,9 +10,13 @@ from typing import Any, Final
 from tvm import te, tirx
 
 from convc.ir.graph import Node
+from convc.schedules import layer_norm
 from convc.schedules.divisors import greatest_divisor
-from convc.schedules.operators.operator import Operator, Tensors, Types
+from convc.schedules.operators.by_rows import LONGEST_ROW, row_knobs
+from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types
+from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.scalar import once
+from convc.target import Target
 
 __all__ = ["ROWS"]
 
@@ -85,4 +89,31 @@ def _compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tenso
     return te.compute(x.shape, value, name="layer_norm")
 
 
-ROWS: Final = {"layer_norm": Operator(_compute, _follows)}
+def _row(tensors: Tensors, node: Node, types: Types, block: int, target: Target) -> te.Tensor:
+    a: Any = node.attributes
+    x, scale, bias = tensors
+    return layer_norm.compute(x, scale, bias, _knobs(node, types, target)["lanes"], a.epsilon)
+
+
+def _knobs(node: Node, types: Types, target: Target) -> Knobs:
+    a: Any = node.attributes
+    return row_knobs(types[0], a.axis, target)
+
+
+def _refusal(node: Node, types: Types) -> Unsupported | None:
+    a: Any = node.attributes
+    x = types[0]
+    if x.dtype == "float64":
+        return Unsupported("its sums are of float32")
+    if a.axis != x.rank - 1:
+        return Unsupported(f"the axis must be the last, {x.rank - 1}; got {a.axis}")
+    if x.shape[-1] > LONGEST_ROW or not x.size:
+        return Unsupported(
+            f"rows must have from 1 to {LONGEST_ROW} elements; got {x.shape[-1]} of {x.size}"
+        )
+    return None
+
+
+_BY_ROWS: Final = OpAlgorithm("rows", "rows", _row, _knobs, _refusal)
+
+ROWS: Final = {"layer_norm": Operator(_compute, _follows, (_BY_ROWS,))}

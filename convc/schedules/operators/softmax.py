@@ -10,6 +10,7 @@ from convc.ir.graph import Node
 from convc.schedules import softmax
 from convc.schedules.extreme import greatest_of
 from convc.schedules.operators import cudnn
+from convc.schedules.operators.by_rows import LONGEST_ROW, row_knobs
 from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types
 from convc.schedules.operators.reduction import sum_over
 from convc.schedules.operators.single import in_single
@@ -18,11 +19,7 @@ from convc.target import Target
 
 __all__ = ["ROWS"]
 
-# A launch of several threads takes 3 us, an element a cycle.
-_PARALLEL_ELEMENTS: Final = 16 << 10
-
-# What the scratch of one row, or of a vector of neighbouring rows, may take of L1 beside the data.
-_LONGEST_ROW: Final = 4096
+# What the scratch of a vector of neighbouring rows may take of L1 beside the data.
 _LONGEST_COLUMN: Final = 256
 
 
@@ -66,22 +63,19 @@ def _by_rows(*, log: bool) -> OpAlgorithm:
         )
 
     def knobs(node: Node, types: Types, target: Target) -> Knobs:
-        last = types[0].shape[-1]
-        lanes = target.lanes if last >= target.lanes else 1
-        parallel = int(types[0].size >= _PARALLEL_ELEMENTS)
-        return {"axis": _axis(node), "lanes": lanes, "parallel": parallel}
+        return row_knobs(types[0], _axis(node), target)
 
     def supports(node: Node, types: Types) -> Unsupported | None:
         (x,) = types
         if x.dtype == "float64":
             return Unsupported("its exponential is one of float32")
         axis = _axis(node)
-        longest = _LONGEST_ROW if axis == x.rank - 1 else _LONGEST_COLUMN
+        longest = LONGEST_ROW if axis == x.rank - 1 else _LONGEST_COLUMN
         if not 0 < x.shape[axis] <= longest:
             return Unsupported(f"rows must have from 1 to {longest} elements; got {x.shape[axis]}")
         return None
 
-    return OpAlgorithm("rows", "softmax", compute, knobs, supports)
+    return OpAlgorithm("rows", "rows", compute, knobs, supports)
 
 
 ROWS: Final[dict[str, Operator]] = {

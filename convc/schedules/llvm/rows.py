@@ -1,4 +1,6 @@
-"""THE SCHEDULE of `schedules.softmax`: one row, or a vector of neighbouring rows, at a time; its stages in scratch of the row's length.
+"""THE SCHEDULE of `schedules.softmax` and `schedules.layer_norm`: a row, or a vector of neighbouring rows, at a time.
+
+Its stages are scratch of the row's length.
 
 Rewrite:
     greatest = ...;  exp = ...;  sum = ...;  softmax[i, j] = exp * total
@@ -19,7 +21,7 @@ __all__ = ["schedule"]
 
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
-    """Return the PrimFunc of `softmax.compute` scheduled; knobs `axis`, `lanes` and `parallel`."""
+    """Return the PrimFunc of `softmax.compute` or `layer_norm.compute` scheduled; knobs `axis`, `lanes` and `parallel`."""
     sch = begin(func)
     *stages, out = blocks_of(sch)
     loops = sch.get_loops(out)

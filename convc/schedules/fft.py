@@ -7,7 +7,8 @@ THE ALGORITHM   Y = F* [ (F x) . conj(F w) ] per tile of t_h x t_w points, of wh
                 Depthwise: transform of columns, product and inverse in one go.
                 A tile that covers the whole image is the classical form, one transform of the image and any filter, full mode included.
                 Dilation, and filters of more taps than a tile has points: see `overlap_save`. Groups: see `span`.
-WHEN            1-D, 2-D, strides 1, weights constant; depthwise, 64 taps an axis at most
+WHEN            1-D, 2-D, strides 1; depthwise, 64 taps an axis at most; weights of run time of one group or depthwise: a kernel transforms
+                them before
 COST            3/2 or 2 t_h t_w / (m_h m_w) multiplications a channel pair and point; 5 t^2 log2 t operations a tile and channel, twice
 ACCURACY        errors are those of a whole tile: |error| <= 4 eps |x tile| |w|, Euclidean norms, summed over channels; see tests
 SOURCE          Mathieu, Henaff, LeCun, arXiv:1312.5851 (the idea); Vasilache et al., arXiv:1412.7580 (tiles)
@@ -24,11 +25,12 @@ import numpy as np
 from tvm import te
 
 from convc.ir.spec import ConvSpec
+from convc.schedules import packing
 from convc.schedules.algorithm import Operands, Problem, channel_block
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.divisors import divisors
 from convc.schedules.fft_stages import dense, depthwise, planes_of, wave
-from convc.schedules.fft_transform import column_forward, row_forward
+from convc.schedules.fft_transform import column_filter, column_forward, row_forward
 from convc.schedules.layout import Layout
 from convc.schedules.overlap_save import LENGTHS, Tiling, lengths
 from convc.schedules.plan import Knobs, Unsupported
@@ -40,7 +42,7 @@ from convc.schedules.span import Span
 from convc.schedules.spectrum import filter_parts, is_depthwise, spectrum
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Fft"]
+__all__ = ["ALGORITHM", "Fft", "filter_cycles"]
 
 # Cycles of one step of a transform's program, by the longer axis: beyond 24 points values spill and tiles leave L1.
 # Measured on Zen 4 as whole depthwise kernels at 128 channels, 56 x 56.
@@ -50,6 +52,10 @@ _CYCLES_PER_STEP: Final = {
 
 # Dense transforms scatter their results over planes: times this. Measured on Zen 4 at 64 channels, 56 x 56.
 _STORED: Final = 1.5
+
+# Filters' transforms at run time, beyond those of data and U's way to memory. Measured on a core of Emerald Rapids, 64 to 256 channels,
+# 5 to 15 taps: 1.4 to 1.8.
+_FILTERS: Final = 1.6
 
 # Greatest |error| / greatest |result|, normal data: 1.5 to 4e-7 for 16 to 64 points, C = 8 to 256, 3 and 7 taps.
 _ERROR: Final = 4e-7
@@ -90,6 +96,7 @@ class Fft:
         options = []
         for knobs in self._by_lengths(raised(problem.spec), target):
             cycles = self.cycles(problem, target, knobs)
+            cycles += 0.0 if problem.constant_weight else filter_cycles(problem, target, knobs)
             order = (cycles, knobs["t_h"] * knobs["t_w"], -knobs["rows"], knobs["products"])
             options.append((*order, knobs))
         return min(options, key=lambda option: option[:4])[4]
@@ -181,7 +188,10 @@ class Fft:
         U = 4 * (bins * planes * pairs - math.prod(spec.weight))
         points = tiling.high.t * C + tiling.high.m * K
         block = 4 * knobs["rows"] * tiling.wide.tiles * tiling.wide.t * points
-        return Properties(flops, max(0, U) + block, _ERROR)
+        packed = packing.nbytes(
+            self.name, problem, target, knobs
+        )  # of run time: beside the weights
+        return Properties(flops, (packed or max(0, U)) + block, _ERROR)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
@@ -263,6 +273,21 @@ class Fft:
 
         y = te.compute((N, blocks, P, Q, b), placed, name="unpack")
         return [x, U, *extras, blocked_result(y, problem, extras)]
+
+
+def filter_cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
+    """Return the cycles of the kernel that transforms filters known at run time: programs, and U written."""
+    spec, tiling = raised(problem.spec), _tiling(problem, knobs)
+    t_h, t_w, alone = tiling.high.t, tiling.wide.t, is_depthwise(spec)
+    form = 3 if not alone and planes_of(knobs) == 3 else 2
+    row = len(row_forward(t_w, tiling.wide.taps).steps)
+    column = len(column_filter(t_h, tiling.high.taps, form).steps)
+    filters = -(-spec.out_channels // knobs["block"]) * (1 if alone else spec.in_channels * tiling.parts)  # fmt: skip
+    step = max(_CYCLES_PER_STEP[t] for t in (t_h, t_w))
+    work = filters * (tiling.high.taps * row + tiling.bins * column) * step
+    work *= 1.0 if alone else _STORED
+    moved = 4 * filters * knobs["block"] * tiling.bins * t_h * form / target.memory_bytes
+    return (1.0 if alone else _FILTERS) * (work + moved)
 
 
 def _register_tile(target: Target, points: int, vectors: int, block: int) -> Tile:

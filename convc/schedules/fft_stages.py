@@ -15,7 +15,15 @@ from convc.schedules.overlap_save import Tiling
 from convc.schedules.plan import Knobs
 from convc.schedules.span import Span
 
-__all__ = ["dense", "depthwise", "planes_of", "three_forward", "three_inverse", "wave"]
+__all__ = [
+    "dense",
+    "depthwise",
+    "planes_of",
+    "three_filter",
+    "three_forward",
+    "three_inverse",
+    "wave",
+]
 
 
 def planes_of(knobs: Knobs) -> int:
@@ -33,6 +41,12 @@ def three_forward(numerator: Any, denominator: int, part: Any, plane: Any) -> An
     """Return what part (re, im) of a point adds to plane (re, im, re + im) of its transform."""
     re, im = (wave(numerator, denominator, part - q) for q in (0, 1))
     return tirx.Select(plane == 2, re + im, wave(numerator, denominator, part - plane))
+
+
+def three_filter(numerator: Any, denominator: int, part: Any, plane: Any) -> Any:
+    """Return what part (re, im) of a point adds to plane (im - re, im + re, re) of U, the conjugate of a filter's transform."""
+    re, im = (wave(numerator, denominator, part - q) for q in (0, 1))
+    return tirx.Select(plane == 0, -(re + im), tirx.Select(plane == 1, re - im, re))
 
 
 def three_inverse(numerator: Any, denominator: int, plane: Any, part: Any) -> Any:

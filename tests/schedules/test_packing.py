@@ -24,12 +24,14 @@ from convc.schedules.llvm.backend import BACKEND
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.llvm.packings import PACKINGS
 from convc.schedules.plan import Unsupported
+from convc.schedules.rank import raised
 from convc.target import parse_target
 from tests.conv_grid import CONV_GRID
 from tests.schedules.conv_module import conv_node, whole_numbers
-from tests.tolerance import assert_bounded, assert_exact, error_bound
+from tests.tolerance import INEXACT, assert_bounded, assert_exact, error_bound
 
 HOST = parse_target("llvm", "host", 1)
+HOST_LLVM = tvm.target.Target({"kind": "llvm", "mcpu": HOST.mcpu})
 
 
 def runtime(spec: ConvSpec) -> Problem:
@@ -69,15 +71,53 @@ def test_packing_at_run_time_equals_packing_at_compile_time(name):
         assert PACKINGS[name].shape(problem, knobs) == expected.shape
         packed = tvm.runtime.tensor(np.full(expected.shape, np.nan, np.float32))
         module[f"pack{i}"](tvm.runtime.tensor(w), packed)
-        if name == "winograd":
-            # Two rounded sums of up to 7 products each, in float32.
+        if name in INEXACT:
+            # Two rounded sums of up to 7 products each, or the few roundings of a transform, in float32.
             bound = 16 * np.finfo(np.float32).eps * np.abs(expected).max()
             assert np.abs(packed.numpy() - expected).max() <= bound
         else:
             np.testing.assert_array_equal(packed.numpy(), expected)
 
 
-HOST_LLVM = tvm.target.Target({"kind": "llvm", "mcpu": HOST.mcpu})
+# Rows and columns, a line, filters in parts, one tap a row, phases of a dilated filter, the longest transform, depthwise.
+TRANSFORMS = (
+    (ConvSpec.of((2, 5, 11, 9), (37, 5, 5, 3), pads=(1, 2, 0, 1)), 12, 8),
+    (ConvSpec.of((1, 18, 40), (20, 18, 7), pads=(3, 3)), 1, 16),
+    (ConvSpec.of((1, 2, 3, 90), (3, 2, 1, 70), pads=(0, 9, 0, 9)), 1, 64),
+    (ConvSpec.of((1, 5, 40, 5), (6, 5, 7, 1), pads=(3, 0, 3, 0)), 16, 2),
+    (ConvSpec.of((1, 5, 23, 17), (19, 5, 3, 3), dilations=(2, 3)), 8, 8),
+    (ConvSpec.of((1, 1, 40, 40), (2, 1, 33, 33), pads=(6, 6, 6, 6)), 64, 40),
+    (ConvSpec.of((2, 19, 17, 23), (19, 1, 5, 7), pads=(2, 3, 2, 3), group=19), 12, 16),
+)  # fmt: skip
+
+
+def test_filters_are_transformed_at_run_time_as_at_compile_time():
+    functions, cases, algorithm = {}, [], BACKEND.algorithm("fft")
+    for spec, t_h, t_w in TRANSFORMS:
+        problem = posed(runtime(spec), algorithm, HOST)
+        assert isinstance(problem, Problem)
+        for products in (3, 4) if spec.group == 1 else (4,):
+            knobs = algorithm.with_lengths(
+                raised(spec), HOST, t_h, t_w, products, spec.dilations[0]
+            )
+            tensors = packing.compute("fft", problem, HOST, knobs)
+            func = SCHEDULES["packing"](
+                te.create_prim_func(tensors), {**knobs, "parallel": 1}, HOST
+            )
+            name = f"fft{len(cases)}"
+            functions[name] = func.with_attr("global_symbol", name)
+            cases.append((problem, knobs, name))
+    module = tvm.compile(tvm.IRModule(functions), target=HOST_LLVM)
+    rng = np.random.default_rng(0)
+    for problem, knobs, name in cases:
+        w = rng.normal(size=problem.spec.weight).astype(np.float32)
+        expected = algorithm.pack(w, problem, knobs)
+        found = tvm.runtime.tensor(np.full(expected.shape, np.nan, np.float32))
+        module[name](tvm.runtime.tensor(w), found)
+        bound = 4 * np.finfo(np.float32).eps * np.abs(expected).max()
+        assert np.abs(found.numpy() - expected).max() <= bound, (problem.spec.key, knobs)
+        assert not found.numpy()[expected == 0].any()
+
 
 RUNTIME = (
     ConvSpec.of((2, 20, 9, 9), (40, 20, 3, 3), pads=(1, 1, 1, 1)),
@@ -128,12 +168,12 @@ def test_convolutions_with_run_time_weights():
     for name, (i, algorithm, problem) in solved.items():
         assert (name in steps) == (algorithm != "generic")
         assert model.plan[name].algorithm == algorithm
-        if algorithm != "winograd":
+        if algorithm not in INEXACT:
             assert_exact(actual[name], expected[name])
             continue
         x, w = inputs[f"x{i}"], inputs[f"w{i}"]
         forward = dual_weight(w, problem.spec.group) if problem.dual else w
-        bound = error_bound("winograd", x, forward, problem.spec, model.plan[name].knobs)
+        bound = error_bound(algorithm, x, forward, problem.spec, model.plan[name].knobs)
         assert_bounded(actual[name], expected[name], bound)
     assert {algorithm for _, algorithm, _ in solved.values()} == set(PACKINGS)
     assert {a for _, a, problem in solved.values() if problem.dual} >= {"direct", "winograd"}
@@ -145,13 +185,16 @@ def test_packing_is_in_the_estimate_and_a_refusal_has_its_reason():
     constant = b.constant(np.ones((64, 64, 3, 3), np.float32))
     for name, weight in (("late", w), ("early", constant)):
         conv_node(b, x, weight, ConvSpec.of((1, 64, 8, 8), (64, 64, 3, 3)), name=name)
-    reports = {r.node: {c.algorithm: c for c in r.candidates} for r in explain(b.finish({"a": "late", "b": "early"}), threads=1)}  # fmt: skip
-    for algorithm in ("direct", "im2col"):
+    v = b.input("v", TensorType((64, 4, 3, 3)))
+    conv_node(b, x, v, ConvSpec.of((1, 64, 8, 8), (64, 4, 3, 3), group=16), name="groups")
+    graph = b.finish({name: name for name in ("late", "early", "groups")})
+    reports = {r.node: {c.algorithm: c for c in r.candidates} for r in explain(graph, threads=1)}
+    for algorithm in ("direct", "im2col", "fft"):
         late, early = (reports[n][algorithm].estimate_seconds for n in ("late", "early"))
         assert late > early > 0
-    assert reports["late"]["fft"].reason == (
-        "weights must be constant, to be packed at compile time"
-    )
+    refused = "must be constant, to be packed at compile time"
+    assert reports["groups"]["grouped"].reason == f"weights {refused}"
+    assert reports["groups"]["fft"].reason == f"weights of this geometry {refused}"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from convc.ir.types import Shape
 from convc.schedules.algorithm import Problem
 from convc.schedules.cuda import fragments
 from convc.schedules.cuda.fft_model import Transforms, filters_together, products_of
-from convc.schedules.fft_stages import wave
+from convc.schedules.fft_stages import three_filter, wave
 from convc.schedules.overlap_save import Tiling
 from convc.schedules.packing import Read, within
 from convc.schedules.plan import Knobs
@@ -97,8 +97,7 @@ def _dense(read: Read, spec: ConvSpec, tiling: Tiling, knobs: Knobs) -> Element:
 
         def element(z: Expr, *at: Expr) -> Expr:
             h, e, plane = z // (3 * t_h), z // 3 % t_h, z % 3
-            re, im = (wave(e * (t_h - i), t_h, s - q) for q in (0, 1))
-            mixed = tirx.Select(plane == 0, -(re + im), tirx.Select(plane == 1, re - im, re))
+            mixed = three_filter(e * (t_h - i), t_h, s, plane)
             return te.sum(S[(i, h, s, *at[:-1])] * mixed, axis=[i, s])
 
     else:

@@ -14,6 +14,7 @@ import math
 
 from tvm import s_tir, tirx
 
+from convc.schedules.llvm import fft_filter_transforms
 from convc.schedules.llvm.tiling import blocks_of, parallelize
 from convc.schedules.plan import Knobs
 from convc.schedules.tracing import begin
@@ -25,9 +26,11 @@ _TILE = 16
 
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
-    """Return the PrimFunc of a packing scheduled; Winograd's is the one with three stages."""
+    """Return the PrimFunc of a packing scheduled, by its stages: of `fft` rows `S`, of Winograd `half`, of all others one."""
     sch = begin(func)
     blocks = blocks_of(sch)
+    if any(sch.get(block).name_hint == "S" for block in blocks):
+        return fft_filter_transforms.schedule(sch, knobs, target)
     if len(blocks) == 1:
         weight = tuple(int(extent) for extent in func.params[0].shape)
         _move(sch, blocks[0], weight, knobs)

@@ -1,10 +1,11 @@
 """The orders of CPUs' kernels, into which weights that are known only at run time are brought: see `schedules.packing`.
 
 THE ALGORITHM   packed[...] = w[k, c, r...] or 0, as the algorithm's own `pack` does it to arrays when the model is compiled
+                fft: see `fft_filters`
                 winograd: half[i, s] = sum over r of G[i, r] w[r, s];  U[i, j] = sum over s of half[i, s] H[j, s]
 WHEN            a training step, or any model whose filters are inputs or computed
 COST            an element read or written a cycle; nothing beside a layer of some images, more than the layer for a single small one
-ACCURACY        exact; winograd: in the operands' precision, where `pack` has float64
+ACCURACY        exact; winograd, fft: in the operands' precision, where `pack` has float64
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from convc.ir.types import Shape
 from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
 from convc.schedules.depthwise import sums_over_data
+from convc.schedules.fft import filter_cycles
+from convc.schedules.llvm import fft_filters
 from convc.schedules.packing import PLAIN, Packing, Read, named, within
 from convc.schedules.phases import phased
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
+from convc.schedules.spectrum import is_depthwise
 from convc.schedules.winograd import transforms
 from convc.target import Target
 
@@ -152,6 +156,10 @@ def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     )
 
 
+def _fft_refusal(problem: Problem) -> Unsupported | None:
+    return _GEOMETRY if problem.spec.group > 1 and not is_depthwise(problem.spec) else None
+
+
 def _moved(problem: Problem, target: Target, knobs: Knobs) -> float:
     transposed = problem.dual or problem.spec.transposed
     return (_MOVE_TRANSPOSED if transposed else _MOVE) * math.prod(problem.spec.weight)
@@ -190,5 +198,6 @@ PACKINGS: Final = {
     "im2col": Packing(_im2col, _im2col_shape, _moved),
     "subpixel": Packing(_subpixel, _subpixel_shape, _moved, _subpixel_refusal),
     "winograd": Packing(_winograd, _winograd_shape, _transformed, _winograd_refusal),
+    "fft": Packing(fft_filters.transformed, fft_filters.shape, filter_cycles, _fft_refusal),
     "generic": PLAIN,
 }

@@ -26,15 +26,15 @@ from convc.lowering.layouts import (
     joins_blocks,
     quantized_operands,
 )
-from convc.lowering.moves import channel_kernel, channels_last_kernel
+from convc.lowering.moves import channel_kernel, channels_last_kernel, permutation_kernel
 from convc.lowering.partition import Unit, partition
 from convc.lowering.places import Places
-from convc.lowering.product_calls import product_calls
+from convc.lowering.product_calls import product_calls, reshaped
 from convc.lowering.products import product_of
 from convc.lowering.program import Argument, Call, Program
 from convc.lowering.quantized_call import quantized_call
 from convc.lowering.stored import narrowed, widened
-from convc.schedules import bottleneck, bottleneck_model, gated, pooled
+from convc.schedules import bottleneck, bottleneck_model, gated, permutation, pooled
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout
@@ -97,6 +97,8 @@ class _Emitter:
             self._turn(node, b, 0)
         elif comes_first(node, self.target) and block:
             self._turn(node, 0, block)
+        elif node.op == "transpose" and "permutation" in self.backend.schedules:
+            self._permute(node)
         elif block and (picks := picks_of(node, [n.type for n in self.graph.operands(node)])):
             self._channels(node, picks, block)
         elif (chain := chain_of(self.plan, unit)) is not None and chain.kind == pooled.NAME:
@@ -249,6 +251,20 @@ class _Emitter:
         arguments = (self.places.read(node.inputs[0], source), self.places.write(node))
         views = [a.view for a in arguments]
         kernel = channels_last_kernel(source or result, self.target, views)
+        self.calls.add(Call(kernel, arguments, node.name, node.op))
+
+    def _permute(self, node: Node) -> None:
+        """Transpose a plain value; where only axes of one element move its bytes stay."""
+        shape, perm = permutation.shortest(
+            self.graph[node.inputs[0]].type.shape,
+            node.attributes.perm,  # type: ignore[attr-defined]
+        )
+        if not shape:
+            self.places.alias(node, node.inputs[0])
+            return
+        data, result = self.places.read(node.inputs[0], 0), self.places.write(node)
+        arguments = (reshaped(data, shape), reshaped(result, tuple(shape[p] for p in perm)))
+        kernel = permutation_kernel(shape, perm, self.target, [a.view for a in arguments])
         self.calls.add(Call(kernel, arguments, node.name, node.op))
 
     def _explained(self, call: Call, node: Node) -> Call:

@@ -8,11 +8,11 @@ from typing import Any
 from tvm import te, tirx
 
 from convc.ir.channel_moves import Picks
-from convc.ir.types import TensorType
+from convc.ir.types import Shape, TensorType
 from convc.lowering.named_kernel import named_kernel
 from convc.lowering.program import Kernel
 from convc.lowering.views import moved
-from convc.schedules import channel_moves
+from convc.schedules import channel_moves, permutation
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import View
 from convc.target import Target
@@ -22,6 +22,7 @@ __all__ = [
     "cast_kernel",
     "channel_kernel",
     "channels_last_kernel",
+    "permutation_kernel",
     "reorder_kernel",
 ]
 
@@ -87,6 +88,18 @@ def channels_last_kernel(block: int, target: Target, views: Sequence[View]) -> K
         return backend_of(target).schedules["channels_last"](func, {"block": block}, target)
 
     return named_kernel("channels_last", (block,), views, make)
+
+
+def permutation_kernel(shape: Shape, perm: Shape, target: Target, views: Sequence[View]) -> Kernel:
+    """Return the kernel of a transpose of plain values."""
+    views = list(map(moved, views))
+
+    def make() -> tirx.PrimFunc:
+        func = te.create_prim_func(permutation.compute(shape, perm, views[0].dtype))
+        last = perm.index(len(perm) - 1)
+        return backend_of(target).schedules["permutation"](func, {"last": last}, target)
+
+    return named_kernel("permutation", (perm,), views, make)
 
 
 def channel_kernel(picks: Picks, block: int, target: Target, views: Sequence[View]) -> Kernel:

@@ -22,7 +22,7 @@ from convc.schedules.layout import PLAIN
 from convc.schedules.plan import Knobs
 from convc.target import Target
 
-__all__ = ["product_calls"]
+__all__ = ["product_calls", "reshaped"]
 
 
 def product_calls(
@@ -71,7 +71,7 @@ def _packed(weight: np.ndarray, product: Product, dense: Dense, knobs: Knobs) ->
 
 
 def _packing(node: Node, product: Product, places: Places, target: Target, knobs: Knobs) -> Call:
-    plain = _reshaped(places.read(node.inputs[1], 0), product.weight)
+    plain = reshaped(places.read(node.inputs[1], 0), product.weight)
     packed = dense.packing(product.weight, "float32", knobs, by_columns=product.by_columns)[1]
     shape = tuple(int(n) for n in packed.shape)
     place = places.scratch(f"{node.name}.weight", shape, plain.view.dtype)
@@ -85,7 +85,7 @@ def _seen(argument: Argument, axes: ProductAxes, last: int) -> Argument:
     return replace(argument, view=axes.seen(argument.view, last))
 
 
-def _reshaped(argument: Argument, shape: tuple[int, ...]) -> Argument:
+def reshaped(argument: Argument, shape: tuple[int, ...]) -> Argument:
     """Return the same bytes, which are compact, in another shape."""
     view = argument.view
     assert view.is_compact, f"{view} must be compact to be reshaped"

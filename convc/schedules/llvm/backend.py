@@ -16,6 +16,7 @@ from convc.schedules.llvm import (
     elementwise,
     group_norm,
     local,
+    permutation,
     quantized,
     rows,
 )
@@ -63,6 +64,7 @@ BACKEND: Final = Backend(
         **local.SCHEDULES,
         "quantized": quantized.schedule,
         "rows": rows.schedule,
+        "permutation": permutation.schedule,
         "channels_last": channels_last.schedule,
         "group_norm": group_norm.schedule,
     },

@@ -23,12 +23,15 @@ def _spatial_reduction(node: Node, types: Types, block: int) -> bool:
     return is_image(types) and 1 not in a.axes and a.keepdims
 
 
-# Terms from which on a sum is added up axis by axis.
+# Terms from which on a sum is added up axis by axis, and one of a single axis in parts.
 _LONG_SUM: Final = 1024
+
+# Parts are whole vectors of the widest unit.
+_LANES: Final = 16
 
 
 def sum_over(x: te.Tensor, axis: Sequence[int], keepdims: bool) -> te.Tensor:
-    """Return the sum; a long one axis by axis, the last first: an error of a chain's length, not of all terms.
+    """Return the sum; a long one axis by axis, the last first, and in parts: an error of a chain's length, not of all terms.
 
     Statistics of a batch are sums of 100 000 terms (8 images of 112 x 112). As one chain in float32 they were wrong by 1e-5, which
     changed the sign of some pre-activations of ResNet-18, and with them a gradient by 9 % of its greatest element.
@@ -37,10 +40,34 @@ def sum_over(x: te.Tensor, axis: Sequence[int], keepdims: bool) -> te.Tensor:
         return topi.sum(x, axis=list(axis), keepdims=keepdims)
     *rest, last = sorted(axis)
     for i in (last, *reversed(rest)):
-        x = topi.sum(x, axis=[i], keepdims=True)
+        x = _along(x, i)
     if keepdims:
         return x
     return topi.squeeze(x, axis=sorted(axis))
+
+
+def _along(x: te.Tensor, axis: int) -> te.Tensor:
+    """Return the sum along one axis, which stays; of a long one the sum of about as many parts as each has terms.
+
+    A mean of 65 000 elements near 1000 as one chain was wrong by 1e-3 and, a scalar at a time, took 4 cycles for each.
+    """
+    count = int(x.shape[axis])
+    if count < _LONG_SUM:
+        return topi.sum(x, axis=[axis], keepdims=True)
+    parts = _LANES * round(math.sqrt(count) / _LANES)
+
+    def summed(begin: int, steps: int, extent: int, name: str) -> te.Tensor:
+        """Return `extent` sums of every so manieth of the elements behind `begin`."""
+        k = te.reduce_axis((0, steps), "k")
+
+        def value(*i: Any) -> Any:
+            return te.sum(x(*i[:axis], begin + k * extent + i[axis], *i[axis + 1 :]), axis=k)
+
+        return te.compute((*x.shape[:axis], extent, *x.shape[axis + 1 :]), value, name=name)
+
+    steps, rest = divmod(count, parts)
+    total = topi.sum(summed(0, steps, parts, "parts"), axis=[axis], keepdims=True)
+    return topi.add(total, summed(steps * parts, rest, 1, "rest")) if rest else total
 
 
 def _reduce(

@@ -1,6 +1,7 @@
 """The real cuDNN without a device: plans for an H200 described in JSON (cuDNN 9.8 and later can do that).
 
-A process of its own: it loads stand-ins of libcuda.so.1, whose functions all answer that there is no device, and of libcublasLt.so.13.
+A process of its own: it loads stand-ins of libcuda.so.1, whose functions all answer that there is no device, and of libcublasLt.so.13,
+which says of every product that it knows ways to compute it: else cuDNN offers no engine that takes it, as on a device it does.
 Reads [[description, [[shape, element type], ...]], ...] as JSON, prints [plan or error, ...].
 """
 
@@ -19,7 +20,21 @@ from pathlib import Path
 # Attributes that no header names; written from the data sheet, to be replaced by what a device says.
 PROPERTIES = Path(__file__).with_name("h200.json")
 NO_DEVICE = 100  # of the driver
-NOT_INITIALIZED = 1  # of cuBLAS
+# What cuBLASLt has to answer; all others are content. The result's parts are those of cublasLtMatmulHeuristicResult_t.
+CUBLAS_LT = """
+#include <stdlib.h>
+struct result { unsigned long algorithm[8], workspace; int state; float waves; int reserved[4]; };
+static int made(void **handle) { return (*handle = calloc(1, 4096)) ? 0 : 3; }
+unsigned long cublasLtGetVersion(void) { return 130000; }
+int cublasLtCreate(void **handle) { return made(handle); }
+int cublasLtMatmulDescCreate(void **handle) { return made(handle); }
+int cublasLtMatrixLayoutCreate(void **handle) { return made(handle); }
+int cublasLtMatmulPreferenceCreate(void **handle) { return made(handle); }
+int cublasLtMatmulAlgoGetHeuristic(void *l, void *o, void *a, void *b, void *c, void *d, void *p, int wanted, struct result *results, int *found) {
+  for (*found = 0; *found < wanted; ++*found) results[*found] = (struct result){{66}, 0, 0, 1, {0}};
+  return 0;
+}
+"""
 
 
 def _names_in(file: Path) -> set[bytes]:
@@ -39,12 +54,11 @@ def stand_ins(header: Path, library: Path, folder: Path) -> None:
         for file in library.parent.glob("libcudnn*.so.9")
         for match in _names_in(file)
     }
-    refusals = [
-        f"int {name}(void) {{ return {NOT_INITIALIZED}; }}"
-        for name in sorted(lt - {"cublasLtGetVersion"})
+    content = [
+        f"int {name}(void) {{ return 0; }}" for name in sorted(lt) if f" {name}(" not in CUBLAS_LT
     ]
-    version = "unsigned long cublasLtGetVersion(void) { return 130000; }\n" + "\n".join(refusals)
-    for name, source in (("libcuda.so.1", "\n".join(functions)), ("libcublasLt.so.13", version)):
+    products = CUBLAS_LT + "\n".join(content)
+    for name, source in (("libcuda.so.1", "\n".join(functions)), ("libcublasLt.so.13", products)):
         (folder / "stub.c").write_text(source, encoding="utf-8")
         subprocess.run(
             ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name), str(folder / "stub.c")],

@@ -83,6 +83,11 @@ const Engine ENGINES[] = {
     {0, {}, 0, true, 2, 3},
     {22, {NUMERICAL_NOTE_TENSOR_CORE, NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION}, 64, false, 2, 8},
     {5, {}, 32, false, 2, 6, true},
+    // What these four are known for is not noted.
+    {17, {}, 48, false, 25, 0},
+    {58, {NUMERICAL_NOTE_TENSOR_CORE}, 0, false, 25, 2},
+    {63, {NUMERICAL_NOTE_TENSOR_CORE}, 0, false, 25, 2},
+    {62, {NUMERICAL_NOTE_TENSOR_CORE}, 0, false, 25, 2},
 };
 const unsigned USUAL = 0b11101;
 

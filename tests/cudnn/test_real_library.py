@@ -93,6 +93,37 @@ def test_fused_epilogues_types_and_policies():
     transforms = [(described(spec, policy=p), tensors(spec)) for p in ("fft", "winograd")]
     *answers, fft, winograd = plans(fused + transforms)
     assert [a for a in answers if not a.startswith("engine=")] == []
-    # An H200's cuDNN has neither.
-    assert "policy 'fft'; got none" in fft
+    # 9.19 has one for an H200, 9.28 has none there.
+    assert fft.startswith("engine=3;") or "policy 'fft'; got none" in fft
     assert "policy 'winograd'; got none" in winograd
+
+
+def numbers(answers: list[str]) -> list[int]:
+    return [int(a.removeprefix("engine=").split(";")[0]) for a in answers]
+
+
+@pytest.mark.slow
+def test_what_it_does_not_note_is_known():
+    """By number: that of the Winograd of weight gradients, and those of 1x1 by cuBLASLt."""
+    spec = ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1))
+    shapes = [(spec.data, "float32"), (spec.output, "float32"), (spec.weight, "float32")]
+    ranks = range(6)
+    direct = [(described(spec, "weight_gradient", rank=r), shapes) for r in ranks]
+    winograd = [(described(spec, "weight_gradient", policy="winograd"), shapes)]
+    *others, only = numbers(plans(direct + winograd))
+    assert only == 17
+    assert 17 not in others
+    small = ConvSpec.of((1, 2048, 7, 7), (512, 2048, 1, 1))
+    x, w, y = small.data, small.weight, small.output
+    orders = {"forward": (x, w, y), "data_gradient": (y, w, x), "weight_gradient": (x, y, w)}
+    found = {}
+    for dtype in ("float16", "float32"):
+        questions = [
+            (described(small, kind, strict=False, rank=rank), [(shape, dtype) for shape in order])
+            for kind, order in orders.items()
+            for rank in ranks
+        ]
+        taken = numbers(plans(questions))
+        found[dtype] = [number in taken[6 * i : 6 * i + 6] for i, number in enumerate((58, 63, 62))]
+    # 9.28 offers float32's weight gradient by it further down.
+    assert (found["float16"], found["float32"][:2]) == ([False] * 3, [True] * 2)

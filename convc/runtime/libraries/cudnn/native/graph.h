@@ -45,6 +45,8 @@ class Graph {
   const Descriptor& descriptor() const { return graph_; }
   // The tensors' identifiers, in the order of the arguments.
   const std::vector<int64_t>& identifiers() const { return identifiers_; }
+  // Whether the operands and the result have two bytes.
+  bool half() const { return types_.front() == DATA_HALF || types_.front() == DATA_BFLOAT16; }
 
  private:
   Descriptor convolution(const Description& d) const {

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "graph.h"
+#include "unnoted.h"
 
 namespace convc_cudnn {
 
@@ -60,8 +61,7 @@ struct Policy {
     if (needed.empty() && (!d.integer("transforms") || name == "none" || name == "small" || name == "large")) {
       banned.insert(banned.end(), {NUMERICAL_NOTE_FFT, NUMERICAL_NOTE_WINOGRAD});
     }
-    // Sums are float32's, as far as cuDNN says so. (Its first choice for 1024 products of float16 was 70 times its bound off, on an H200 with
-    // cuDNN 9.19 and without this line; whether the engine has the note is not known. 9.28 notes it of none that it offers there.)
+    // Sums are float32's, as far as is known.
     banned.push_back(NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION);
     if (d.integer("deterministic")) banned.push_back(NUMERICAL_NOTE_NONDETERMINISTIC);
     const std::string& math = d.text("math");
@@ -238,9 +238,10 @@ class Planner {
     return std::find(notes.begin(), notes.end(), BEHAVIOR_NOTE_RUNTIME_COMPILATION) != notes.end();
   }
 
-  static std::vector<int> notes_of(const Descriptor& engine) {
+  std::vector<int> notes_of(const Descriptor& engine) const {
     std::vector<int> notes(NUMERICAL_NOTE_TYPE_COUNT + 16);
     notes.resize(engine.get(ATTR_ENGINE_NUMERICAL_NOTE, TYPE_NUMERICAL_NOTE, static_cast<int64_t>(notes.size()), notes.data()));
+    complete(notes, description_.text("kind"), engine.get_integer(ATTR_ENGINE_GLOBAL_INDEX), graph_.half());
     return notes;
   }
 

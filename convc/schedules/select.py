@@ -15,6 +15,7 @@ from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, conv_spec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Algorithm, Problem
+from convc.schedules.at_hand import blocks_at_hand
 from convc.schedules.backend import Backend, backend_of, backend_with, is_known_somewhere
 from convc.schedules.chain_kinds import chain_names
 from convc.schedules.chains import Alone, chains_of
@@ -156,10 +157,13 @@ def select(
     for chain in gated:
         own = choices[chain.layers[-1]]
         choices[chain.layers[-1]] = replace(own, reason=f"{own.reason}; {chain.reason}")
+    # On CPUs everything lies in the blocks that gradients read.
+    posed = {name: chooser.made.problem for name, chooser in choosers.items()}
+    at_hand = blocks_at_hand(graph, posed, choices, target) if gradients and target.device else {}
     return Plan(
         choices,
         (*chains, *pooled, *gated),
-        {n.name: _gradient(graph, n, target, algo, pins, policy, known) for n in gradients},
+        {n.name: _gradient(graph, n, target, algo, pins, policy, known, at_hand) for n in gradients},
         {n.name: choose_op(graph, n, target, _asked(graph, n, algo, pins), policy) for n in operations},
     )  # fmt: skip
 
@@ -191,6 +195,7 @@ def _gradient(
     pins: Mapping[str, str],
     policy: Policy,
     records: Records,
+    at_hand: Mapping[str, frozenset[int]],
 ) -> Choice:
     # A pattern that matches convolutions, too, is about those.
     names = [n.name for n in graph.nodes if is_convolution(n)]
@@ -210,6 +215,7 @@ def _gradient(
         asked=asked_for(node.name, algo, pins, policy),
         policy=policy,
         records=records,
+        blocks=(at_hand.get(node.inputs[0], frozenset()), at_hand.get(node.inputs[1], frozenset())),
     )
 
 

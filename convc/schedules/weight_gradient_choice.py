@@ -13,7 +13,7 @@ from convc.schedules.offers import Offer
 from convc.schedules.plan import Choice
 from convc.schedules.policy import PREFERENCE, THE_POLICY, Policy
 from convc.schedules.tuned import Records
-from convc.schedules.weight_gradient_offers import GradientOffers, gradient_offers
+from convc.schedules.weight_gradient_offers import GradientOffers, OperandBlocks, gradient_offers
 from convc.schedules.weight_gradient_problem import WeightGradientProblem
 from convc.schedules.weight_gradients import gradient_seconds, weight_gradient_named
 from convc.target import Target
@@ -35,6 +35,7 @@ def choose_weight_gradient(
     asked: Mapping[str, str] | None = None,
     policy: Policy | None = None,
     records: Records | None = None,
+    blocks: OperandBlocks = (frozenset(), frozenset()),
 ) -> Choice:
     """Return the choice for a weight gradient: the pinned row, the first wish that applies, what is asked for, or the fastest.
 
@@ -51,6 +52,7 @@ def choose_weight_gradient(
         asked: libraries that are asked for where they apply -> who asks.
         policy: what the choice may be of; plain loops are always left. A list of what to include that names no row is about convolutions.
         records: measurements of this target by `WeightGradientProblem.key`.
+        blocks: in which data and gradient lie, where that is known.
 
     Raises:
         UnknownNameError: if there is no row called `pinned`.
@@ -58,7 +60,7 @@ def choose_weight_gradient(
     """
     policy, known, asked = policy or Policy(), records or {}, asked or {}
     problem = WeightGradientProblem(spec, accumulate)
-    made = gradient_offers(problem, target, policy, known)
+    made = gradient_offers(problem, target, policy, known, blocks)
     offers = made.offers
     if pinned and way_of(pinned)[0] not in offers:
         weight_gradient_named(way_of(pinned)[0], target)

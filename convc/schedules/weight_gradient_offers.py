@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from convc.ir.spec import ConvSpec
+from convc.ir.types import TensorType
 from convc.schedules.backend import backend_of
 from convc.schedules.library_algorithm import are_knobs_of, completed
 from convc.schedules.offers import Offer, breach
@@ -25,7 +27,10 @@ from convc.schedules.weight_gradients import (
 )
 from convc.target import Target
 
-__all__ = ["GradientOffers", "gradient_offers"]
+__all__ = ["GradientOffers", "OperandBlocks", "gradient_offers"]
+
+# In which blocks data and gradient lie, 0 where they are plain; empty: that is not known.
+OperandBlocks: TypeAlias = tuple[frozenset[int], frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,11 @@ class GradientOffers:
 
 
 def gradient_offers(
-    problem: WeightGradientProblem, target: Target, policy: Policy, records: Records
+    problem: WeightGradientProblem,
+    target: Target,
+    policy: Policy,
+    records: Records,
+    blocks: OperandBlocks = (frozenset(), frozenset()),
 ) -> GradientOffers:
     """Return every row's offer; what the row or the policy refuses is a candidate's reason.
 
@@ -64,6 +73,7 @@ def gradient_offers(
         target: the machine.
         policy: what the choice may be of; plain loops are always left.
         records: measurements of this target by the problem's key.
+        blocks: see `OperandBlocks`; copies of what does not lie as a row reads it are added to its time.
     """
     policy, known = about_gradients(policy, target), records if policy.by == "time" else {}
     own, like = known.get(problem.key, ()), None
@@ -78,6 +88,7 @@ def gradient_offers(
         if isinstance(made, Unsupported):
             rows.append(Candidate(name, made.reason, {}, None))
             continue
+        made = replace(made, seconds=made.seconds + _copies(made, problem.spec, target, blocks))
         offers[name] = made
         why = "" if made.measured else _on_request(name, target)
         rows.append(Candidate(name, why or made.reason, made.knobs, made.seconds))
@@ -86,6 +97,20 @@ def gradient_offers(
 
 def _on_request(name: str, target: Target) -> str:
     return "" if name == PLAIN_LOOPS else weight_gradient_named(name, target).ON_REQUEST
+
+
+def _copies(offer: Offer, spec: ConvSpec, target: Target, blocks: OperandBlocks) -> float:
+    """Return the seconds that bringing operands into a row's order takes before it."""
+    wanted = (0, 0)
+    if offer.algorithm != PLAIN_LOOPS:
+        row = weight_gradient_named(offer.algorithm, target)
+        wanted = (row.operands(spec, offer.knobs).data.block, row.gradient_layout(offer.knobs).block)  # fmt: skip
+    copy = backend_of(target).copy_seconds
+    return sum(
+        copy(TensorType(shape, spec.dtype), target)
+        for shape, own, there in zip((spec.data, spec.output), wanted, blocks, strict=True)
+        if there and own not in there
+    )
 
 
 _Like = tuple[WeightGradientProblem, tuple[Measurement, ...]]

@@ -13,6 +13,7 @@ from convc.ir.text import parse
 from convc.lock import lock_of, read_lock
 from convc.runtime.libraries.cudnn import POLICIES
 from convc.schedules.algorithm import Problem
+from convc.schedules.backend import backend_of
 from convc.schedules.cuda import cudnn_weight_gradient
 from convc.schedules.plan import Choice
 from convc.schedules.policy import Policy
@@ -164,3 +165,27 @@ def test_a_plan_counts_it_as_tuned_and_a_lock_has_it(target, name, changed, tmp_
     again = read_lock(tmp_path / "convc.lock").plan(graph, target, "sha")["dw"]
     assert (again.algorithm, again.source, dict(again.knobs)) == (name, "lock", dict(plan["dw"].knobs))  # fmt: skip
     assert (again.otherwise is None) == (plan["dw"].otherwise is None)
+
+
+HALF = """graph @g {{ %x = input : f16[8,64,28,28]  %w = constant splat(0.5) : f16[64,64,3,3]  %v = constant splat(0.5) : f16[64,64,3,3]
+  %h = conv(%x, %w) {{pads = [1, 1, 1, 1]}}  %y = conv(%h, %v) {{pads = [1, 1, 1, 1]}}
+  %dh = conv_transpose(%y, %v) {{pads = [1, 1, 1, 1]}}
+  %dw = conv_weight_grad(%{data}, %{gradient}) {{kernel = [3, 3], pads = [1, 1, 1, 1]}}  return %dh, %dw }}"""
+
+
+@pytest.mark.parametrize(
+    ("algo", "data", "copies"),
+    [
+        ("tensor_core_blocked", "h", {"tensor_core_blocked": 0, "tensor_core": 2, "plain": 2}),
+        ("tensor_core_blocked", "x", {"tensor_core_blocked": 0, "tensor_core": 1, "plain": 1}),
+        ("tensor_core", "h", {"tensor_core_blocked": 2, "tensor_core": 0, "plain": 0}),
+    ],
+)
+def test_on_a_device_copies_of_operands_in_another_order_are_added(algo, data, copies):
+    """By what the convolutions that write and read them have chosen: what one of them reads is in its order for others, too."""
+    graph = parse(HALF.format(data=data, gradient="y"))
+    found = {c.algorithm: c.seconds for c in select(graph, H200, algo=algo)["dw"].candidates}
+    alone = {c.algorithm: c.seconds for c in choose_weight_gradient(replace(DENSE, dtype="float16"), H200).candidates}  # fmt: skip
+    copy = backend_of(H200).copy_seconds(graph["x"].type, H200)
+    added = {name: (found[name] - alone[name]) / copy for name in copies}
+    assert added == pytest.approx(copies)

@@ -31,6 +31,7 @@ from convc.schedules.cuda import (  # fmt: skip
     transforms,
     warps,
     weight_gradient,
+    weight_gradient_blocked,
     weight_gradient_tensor_core,
     winograd,
 )
@@ -73,6 +74,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "packing": packing.schedule,
     "weight_gradient_tensor_core": weight_gradient_tensor_core.schedule,
     "weight_gradient_direct": weight_gradient.schedule,
+    "weight_gradient_tensor_core_blocked": weight_gradient_blocked.schedule,
     "weight_gradient_cudnn": cudnn_weight_gradient.schedule,
 }
 
@@ -89,7 +91,12 @@ BACKEND: Final = Backend(
     kind="cuda",
     algorithms=ALGORITHMS,
     packings=PACKINGS,
-    weight_gradients=(weight_gradient_tensor_core, weight_gradient, cudnn_weight_gradient),
+    weight_gradients=(
+        weight_gradient_blocked,
+        weight_gradient_tensor_core,
+        weight_gradient,
+        cudnn_weight_gradient,
+    ),
     schedules=SCHEDULES,
     dense=dense,
     schedule_any=any_op.schedule,

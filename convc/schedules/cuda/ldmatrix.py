@@ -1,7 +1,7 @@
-"""A warp's product in CUDA C, both operands read by ldmatrix from rows of 16 bytes, as `rows` lays them out.
+"""A warp's product in CUDA C, both operands read by ldmatrix from rows of 16 bytes, as `rows` or `term_rows` lays them out.
 
 SOURCE  PTX ISA, "ldmatrix" and "mma.m16n8k16": matrices 0 to 3 of an ldmatrix.x4 are the registers a0 to a3 of 16 x 16 patches, and
-        b0, b1 of two times 16 x 8 weights
+        b0, b1 of two times 16 x 8 weights; with .trans each matrix is read as if its rows were its columns
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
 __all__ = ["RowProduct"]
 
 _LOAD: Final = """\
-static __device__ __forceinline__ void convc_ldmatrix(unsigned* r, const void* row) {
+static __device__ __forceinline__ void {name}(unsigned* r, const void* row) {{
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 {{%0, %1, %2, %3}}, [%4];"
       : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
-}
+}}
 """
 
 # The tile's sums lie as [8 pixels][8 channels][pair]; an instruction takes two blocks of 8 pixels.
 _PRODUCT: Final = """\
 static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
   const int lane = threadIdx.x % 32;
-  const uint4* x = static_cast<const uint4*>(patches) + lane / 16 * {pixels} + lane % 16;
-  const uint4* w = static_cast<const uint4*>(weights) + lane / 8 % 2 * {channels} + lane / 16 * 8 + lane % 8;
+  const uint4* x = static_cast<const uint4*>(patches) + {x};
+  const uint4* w = static_cast<const uint4*>(weights) + {w};
 #pragma unroll
   for (int s = 0; s < {steps}; ++s) {{
     unsigned a[{m}][4], b[{n}][2];
 #pragma unroll
-    for (int i = 0; i < {m}; ++i) convc_ldmatrix(a[i], x + 2 * s * {pixels} + i * 16);
+    for (int i = 0; i < {m}; ++i) {load}(a[i], x + s * {x_step} + i * {x_tile});
 #pragma unroll
-    for (int j = 0; j < {n}; j += 2) convc_ldmatrix(b[j], w + 2 * s * {channels} + j * 8);
+    for (int j = 0; j < {n}; j += 2) {load}(b[j], w + s * {w_step} + j * {w_tile});
 #pragma unroll
     for (int i = 0; i < {m}; ++i)
 #pragma unroll
@@ -59,6 +59,7 @@ class RowProduct:
         pixels, channels: of the warp's tile: whole instructions, channels two at once.
         depth: of the sum in a step, whole instructions.
         block_pixels, block_channels: of the tile in shared memory.
+        by_terms: whether a row is eight channels of one term of the sum, as `term_rows` has them; else eight terms of one pixel or channel.
     """
 
     dtype: str
@@ -67,11 +68,12 @@ class RowProduct:
     depth: int
     block_pixels: int
     block_channels: int
+    by_terms: bool = False
 
     @property
     def name(self) -> str:
         return (
-            f"convc_rows_{self.dtype}_{self.pixels}x{self.channels}x{self.depth}"
+            f"convc_{'term_' if self.by_terms else ''}rows_{self.dtype}_{self.pixels}x{self.channels}x{self.depth}"
             f"_of_{self.block_pixels}x{self.block_channels}"
         )
 
@@ -79,9 +81,21 @@ class RowProduct:
     def source(self) -> str:
         """CUDA C of `void name(float* sums, const void* patches, const void* weights)`: sums += patches weights."""
         _, element = KINDS[self.dtype]
+        # Where a lane's row of each operand lies, and how far the next instruction's and the next tile's are from it.
+        if self.by_terms:
+            name, rows = "convc_ldmatrix_trans", self.depth
+            x = f"lane / 8 % 2 * {rows} + lane / 16 * 8 + lane % 8"
+            w = f"lane / 16 * {rows} + lane / 8 % 2 * 8 + lane % 8"
+            x_step, w_step, x_tile, w_tile = DEPTH, DEPTH, PIXELS // 8 * rows, rows
+        else:
+            name = "convc_ldmatrix"
+            x = f"lane / 16 * {self.block_pixels} + lane % 16"
+            w = f"lane / 8 % 2 * {self.block_channels} + lane / 16 * 8 + lane % 8"
+            x_step, w_step = 2 * self.block_pixels, 2 * self.block_channels
+            x_tile, w_tile = PIXELS, CHANNELS
         body = _PRODUCT.format(
-            name=self.name, type=element, m=self.pixels // PIXELS, n=self.channels // CHANNELS,
-            steps=self.depth // DEPTH, pixels=self.block_pixels, channels=self.block_channels,
+            name=self.name, type=element, m=self.pixels // PIXELS, n=self.channels // CHANNELS, steps=self.depth // DEPTH,
+            load=name, x=x, w=w, x_step=x_step, w_step=w_step, x_tile=x_tile, w_tile=w_tile,
         )  # fmt: skip
-        load = once("convc_ldmatrix", _LOAD)
+        load = once(name, _LOAD.format(name=name, trans=".trans" if self.by_terms else ""))
         return once(self.name, instruction(self.dtype) + load + body)

@@ -1,4 +1,4 @@
-"""THE SCHEDULE of `rows`: block tiles in shared memory by cp.async, `stages` steps deep; a warp's tile in the registers of its lanes.
+"""THE SCHEDULE of `rows`, `term_rows`: block tiles in shared memory by cp.async, `stages` steps deep; a warp's in its lanes' registers.
 
 for z, tile of channels, tile of pixels (one thread block); warp, lane (threadIdx.x):
     acc = 0
@@ -21,7 +21,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
-__all__ = ["schedule"]
+__all__ = ["row_product", "schedule"]
 
 # Sized by the kernel that asks for it: up to 227 KiB of a block on sm_90, where "shared" ends at 48.
 _SCOPE = "shared.dyn"
@@ -33,7 +33,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
 
 
 def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
-    """Schedule the blocks `patch`, `acc`, `own_add`, `own` and `flat`.
+    """Schedule the blocks `patch`, `acc`, `own_add`, `own` and `flat`, and `weight` where it is computed: by terms.
 
     Args:
         sch: the schedule.
@@ -41,7 +41,7 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
     """
     names = [sch.get(block).name_hint for block in blocks_of(sch)]
-    last = "acc" if out is None else "own"
+    last, by_terms = "acc" if out is None else "own", "weight" in names
     dtype = str(sch.get(sch.get_sblock("patch")).writes[0].source.dtype)
     sch.cache_write(sch.get_sblock(last), 0, "local")
     sch.reverse_compute_inline(sch.get_sblock("flat"))
@@ -67,14 +67,19 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
             sch.compute_at(block, k, preserve_unit_loops=True)
             inner = sch.get_loops(block)[-1]
             sch.vectorize(inner) if name == "own_add" else sch.unroll(inner)
-    sch.vectorize(pair)
+    # By terms what lies together are pixels.
+    sch.unroll(pair) if by_terms else sch.vectorize(pair)
     sch.set_scope(acc, 0, "local")
     sch.compute_at(acc, thread, preserve_unit_loops=True)
     *tile, step, t, h, e = sch.get_loops(acc)[-10:]
     sch.reorder(step, *tile, t, h, e)
     sch.set_scope(patch, 0, _SCOPE)
     sch.compute_at(patch, step, preserve_unit_loops=True)
-    weight = sch.cache_read(acc, 1, _SCOPE)
+    if by_terms:
+        weight = sch.get_sblock("weight")
+        sch.set_scope(weight, 0, _SCOPE)
+    else:
+        weight = sch.cache_read(acc, 1, _SCOPE)
     sch.compute_at(weight, step, preserve_unit_loops=True)
     rests = [_fill(sch, block, rows * cols * 32) for block in (patch, weight)]
     for loop in (m, k):
@@ -82,7 +87,7 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     init = sch.decompose_reduction(acc, step)
     for loop in sch.get_loops(init)[-5:]:
         sch.unroll(loop)
-    _replace(sch, RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], knobs["step"], knobs["pixels"], knobs["channels"]))  # fmt: skip
+    _replace(sch, RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], knobs["step"], knobs["pixels"], knobs["channels"], by_terms))  # fmt: skip
     pipeline(sch, step, (patch, weight), rests, {**knobs, "ahead": 0})
     if out is not None:
         # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
@@ -104,6 +109,12 @@ def _replace(sch: s_tir.Schedule, made: RowProduct) -> None:
     def operands(acc: Region, patch: Region, weight: Region) -> tuple[Region, Region]:
         z, pixels, _, channels, *_ = acc.region
         e = lanes(str(patch.source.dtype))
+        if made.by_terms:
+            terms = Range(made.depth)
+            return (
+                region(patch, *patch.region[:2], pixels, terms, Range(e)),
+                region(weight, *weight.region[:2], channels, terms, Range(e)),
+            )
         rows = Range.from_min_extent(pixels.min * 8, pixels.extent * 8)
         cols = Range.from_min_extent(channels.min * CHANNELS, channels.extent * CHANNELS)
         return (

@@ -26,7 +26,7 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import Properties, sum_error
 
-__all__ = ["Side", "both_looked_up", "fastest_within", "finish", "gradient_layout", "is_in_parts", "matrices", "operands", "properties", "refusal", "sides", "split_up", "tiles_refusal", "workspace"]  # fmt: skip
+__all__ = ["Side", "both_looked_up", "fastest_of", "fastest_within", "finish", "gradient_layout", "is_in_parts", "matrices", "operands", "parts_of", "properties", "refusal", "sides", "split_up", "tiles_refusal", "workspace"]  # fmt: skip
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, channel or pixel) -> element
@@ -101,23 +101,36 @@ def matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:
 
 def split_up(spec: ConvSpec, tiles: Iterable[Knobs]) -> Iterator[Knobs]:
     """Yield tiles with the parts that a sum may have."""
-    depth = spec.data[0] * math.prod(spec.output[2:])
     for tile in tiles:
-        for split in _SPLITS:
+        for split in parts_of(spec):
             knobs = {**tile, "split": split}
-            if _sums(spec, knobs) >= INDICES:
-                continue
-            if split == 1 or (depth >= _PART * split and split * spec.group <= _GRID):
+            if _sums(spec, knobs) < INDICES:
                 yield knobs
+
+
+def parts_of(spec: ConvSpec) -> list[int]:
+    """Return into how many parts a sum may be split."""
+    depth = spec.data[0] * math.prod(spec.output[2:])
+    return [n for n in _SPLITS if n == 1 or (depth >= _PART * n and n * spec.group <= _GRID)]
 
 
 def fastest_within(
     spec: ConvSpec, space: Iterable[Knobs], cycles: Callable[[Knobs], float], policy: Policy
 ) -> Knobs:
     """Return the fastest of those whose partial sums keep the policy's limit, or of those with the fewest where none do."""
+    return fastest_of(space, cycles, lambda k: workspace(spec, k), policy)
+
+
+def fastest_of(
+    space: Iterable[Knobs],
+    cycles: Callable[[Knobs], float],
+    workspace: Callable[[Knobs], int],
+    policy: Policy,
+) -> Knobs:
+    """Return the fastest of the settings whose workspace keeps the policy's limit, or of those with the least where none do."""
     settings, limit = list(space), policy.workspace_limit
     if limit is not None:
-        needed = [workspace(spec, k) for k in settings]
+        needed = [workspace(k) for k in settings]
         bound = max(limit, min(needed))
         settings = [k for k, n in zip(settings, needed, strict=True) if n <= bound]
     return min(settings, key=cycles)
@@ -160,14 +173,16 @@ def is_in_parts(spec: ConvSpec, knobs: Knobs) -> bool:
     return knobs["split"] > 1 or spec.group > 1
 
 
-def sides(spec: ConvSpec, m: Matrices, x: te.Tensor, dy: te.Tensor) -> tuple[Side, Side]:
+def sides(
+    spec: ConvSpec, m: Matrices, x: Callable[..., Expr], dy: Callable[..., Expr]
+) -> tuple[Side, Side]:
     """Return `left` and `patch` as functions.
 
     Args:
         spec: the forward convolution.
         m: its products.
-        x: the data.
-        dy: the result's gradient.
+        x: the data, a tensor or its elements.
+        dy: the result's gradient, likewise.
     """
     groups, split, zero = spec.group, m.split, tirx.const(0, spec.dtype)
 
@@ -203,15 +218,26 @@ def sides(spec: ConvSpec, m: Matrices, x: te.Tensor, dy: te.Tensor) -> tuple[Sid
     return left, patch
 
 
-def finish(spec: ConvSpec, m: Matrices, acc: te.Tensor) -> te.Tensor:
-    """Return the sums [z][k][m] in their places and type; block `total` adds up what is in parts."""
+def finish(
+    spec: ConvSpec, m: Matrices, acc: te.Tensor, column: Callable[..., Expr] | None = None
+) -> te.Tensor:
+    """Return the sums [z][k][m] in their places and type; block `total` adds up what is in parts.
+
+    Args:
+        spec: the forward convolution.
+        m: its products.
+        acc: the sums.
+        column: (c, r...) -> m, where it is not row-major; block `total` then brings sums to their places, in parts or not.
+    """
+    channels, taps = spec.out_channels // spec.group, spec.kernel
 
     def sum_of(z: Expr, k: Expr, at: tuple[Expr, ...]) -> Expr:
         # Written out for one group: of one channel TVM would take k // 1 for an index of its own.
-        group, channel = (k // m.channels, k % m.channels) if m.groups > 1 else (0, k)
-        return acc[z * m.groups + group, channel, ravel(at, (1, *m.taps))]
+        group, channel = (k // channels, k % channels) if m.groups > 1 else (0, k)
+        place = column(*at) if column is not None else ravel(at, (1, *taps))
+        return acc[z * m.groups + group, channel, place]
 
-    if m.split == 1 and m.groups == 1:
+    if m.split == 1 and m.groups == 1 and column is None:
         return te.compute(spec.weight, lambda k, *at: sum_of(0, k, at).astype(spec.dtype), name="result")  # fmt: skip
     part = te.reduce_axis((0, m.split), "part")
     total = te.compute(spec.weight, lambda k, *at: te.sum(sum_of(part, k, at), axis=part), name="total")  # fmt: skip

@@ -18,6 +18,7 @@ from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.weight_products import matrices
 from convc.schedules.error_bound import product_error, result_rounding
 from convc.target import parse_target
+from convc.tuning.subjects.subject import in_blocks, shaped
 from tests.conv_grid import CONV_GRID
 from tests.cuda_emulation.emulation import Case, run_cases
 from tests.tolerance import assert_bounded, assert_exact
@@ -68,13 +69,24 @@ def by_default(row: Any, specs: Sequence[ConvSpec]) -> list[Trial]:
 
 
 def resources(trials: Sequence[Trial], sm: int) -> dict[str, nvcc.Resources]:
-    """Return what nvcc says of the kernels: two of a sum in parts."""
+    """Return what nvcc says of the kernels: two where sums lie in memory before they come to their places."""
     functions = {
         f"k{i}": scheduled(*t).with_attr("global_symbol", f"k{i}") for i, t in enumerate(trials)
     }
     found = nvcc.resources(compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET)), sm)
-    assert len(found) == sum(2 if k["split"] > 1 or s.group > 1 else 1 for _, s, k in trials)
+    assert len(found) == sum(2 if row.properties(s, k).workspace else 1 for row, s, k in trials)
     return found
+
+
+def _laid_out(
+    row: Any, spec: ConvSpec, knobs: Mapping[str, int], x: np.ndarray, dy: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Return both operands as the row's kernel reads them."""
+    blocks = row.operands(spec, knobs).data.block, row.gradient_layout(knobs).block
+    shapes = [tuple(int(n) for n in t.shape) for t in row.compute(spec, knobs)]
+    return tuple(
+        shaped([in_blocks(a, b) for a, b in zip((x, dy), blocks, strict=True)], shapes[:2])
+    )
 
 
 def check(trials: Sequence[Trial], *, exact: bool) -> None:
@@ -87,7 +99,9 @@ def check(trials: Sequence[Trial], *, exact: bool) -> None:
             values = rng.integers(-4, 5, shape) if exact else rng.normal(size=shape)
             pair.append(values.astype(numpy_dtype(spec.dtype)))
         operands.append(pair)
-    cases = [Case(scheduled(*t), tuple(pair)) for t, pair in zip(trials, operands, strict=True)]
+    cases = [
+        Case(scheduled(*t), _laid_out(*t, *pair)) for t, pair in zip(trials, operands, strict=True)
+    ]
     outcomes = run_cases(cases, config=compiler.OPTIONS)
     wrong = []
     for (row, spec, knobs), (x, dy), outcome in zip(trials, operands, outcomes, strict=True):

@@ -1,0 +1,105 @@
+"""Weight gradients on tensor cores from blocks of 8 channels, on the emulated device, and what nvcc makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convc.ir import ConvSpec, GraphBuilder, TensorType
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
+from convc.schedules.cuda import nvcc, weight_gradient_blocked
+from convc.target import parse_target
+from tests.cuda_emulation.emulation import compile_and_run
+from tests.schedules.cuda.weight_gradients import (
+    LONG,
+    ONE,
+    PARTS,
+    TARGET,
+    Trial,
+    by_default,
+    check,
+    grid,
+    resources,
+    sample,
+)
+from tests.tolerance import assert_exact
+
+TYPES = ("float16", "bfloat16")
+# Two groups of two and three blocks.
+GROUPS = ConvSpec.of((2, 32, 7, 6), (48, 16, 3, 2), dilations=(2, 1), pads=(2, 0, 2, 1), group=2, dtype="bfloat16")  # fmt: skip
+
+
+def taken(specs: list[ConvSpec]) -> list[ConvSpec]:
+    return [s for s in specs if weight_gradient_blocked.supports(s, TARGET) is None]
+
+
+def test_a_sample_of_the_grid():
+    """Channels that fill no block, and points that fill no step."""
+    specs = taken(sample(TYPES, 1))[::2]
+    assert {s.rank for s in specs} == {1, 2, 3}
+    trials = by_default(weight_gradient_blocked, specs)
+    check(trials, exact=True)
+    check(trials[:1], exact=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_whole_grid(dtype, part):
+    trials = by_default(weight_gradient_blocked, taken(grid(dtype))[part::PARTS])
+    check(trials, exact=True)
+    check(trials, exact=False)
+
+
+def test_groups_parts_and_every_depth_of_the_pipeline():
+    """Of one channel, one part and several, a step in which nothing is left of the sum; several warps along both sides."""
+    long = replace(LONG, dtype="float16")
+    trials: list[Trial] = by_default(weight_gradient_blocked, [GROUPS, replace(ONE[1], dtype="float16")])  # fmt: skip
+    space = list(weight_gradient_blocked.space(long, TARGET))
+    for stages, step, split in ((2, 64, 1), (3, 32, 4), (4, 32, 2)):
+        fitting = [k for k in space if (k["stages"], k["step"], k["split"]) == (stages, step, split) and k["pixels"] > k["warp_pixels"] and k["channels"] > k["warp_channels"]]  # fmt: skip
+        # A large tile takes g++ 5 s.
+        trials.append((weight_gradient_blocked, long, min(fitting, key=lambda k: k["channels"] * k["pixels"])))  # fmt: skip
+    check(trials, exact=True)
+
+
+def test_what_it_does_not_take_has_a_reason():
+    half = replace(LONG, dtype="float16")
+    old = parse_target("cuda -arch=sm_75")
+    for spec, target, reason in (
+        (half, old, "sm must be at least 80 for tensor cores; got 75"),
+        (LONG, TARGET, "element type must be float16, bfloat16; got float32"),
+        (replace(GROUPS, weight=(40, 16, 3, 2)), TARGET, "channels of a group must be multiples of 8; got 16 and 20"),
+    ):  # fmt: skip
+        refused = weight_gradient_blocked.supports(spec, target)
+        assert refused is not None
+        assert refused.reason == reason
+
+
+def test_a_compiled_module_has_it_whatever_the_order_of_its_operands():
+    """Plain inputs are brought into blocks before it."""
+    half = replace(LONG, dtype="float16")
+    b = GraphBuilder("gradients")
+    x, dy = (b.input(n, TensorType(s, "float16")) for n, s in (("x", half.data), ("dy", half.output)))  # fmt: skip
+    attributes = ConvWeightGradAttributes(half.kernel, half.strides, half.pads)
+    graph = b.finish({"dw": b.add("conv_weight_grad", [x, dy], attributes, "dw")})
+    rng = np.random.default_rng(0)
+    data = {n: rng.integers(-1, 2, s).astype(np.float16) for n, s in (("x", half.data), ("dy", half.output))}  # fmt: skip
+    options = {"target": "cuda -arch=sm_90", "algo_for": {"dw": "tensor_core_blocked"}}
+    outputs, _ = compile_and_run(graph, data, **options)
+    wide = (data[n].astype(np.float64) for n in ("x", "dy"))
+    assert_exact(outputs["dw"], convolve_weight_grad(*wide, half))
+
+
+@pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")
+@pytest.mark.parametrize("sm", [90, pytest.param(80, marks=pytest.mark.slow)])
+def test_default_kernels_spill_nothing(sm):
+    layers = (
+        ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1), dtype="float16"),
+        ConvSpec.of((32, 512, 7, 7), (2048, 512, 1, 1), dtype="bfloat16"),
+        ConvSpec.of((8, 256, 28, 28), (256, 8, 3, 3), pads=(1, 1, 1, 1), group=32, dtype="float16"),
+    )
+    found = resources(by_default(weight_gradient_blocked, layers), sm)
+    assert {k: r for k, r in found.items() if r.spill_bytes or r.stack_bytes} == {}

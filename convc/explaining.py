@@ -20,7 +20,7 @@ from convc.schedules.dual import posed
 from convc.schedules.op_choice import op_key
 from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import Policy
-from convc.schedules.properties import properties_of
+from convc.schedules.properties import Properties, properties_of
 from convc.schedules.select import AUTO, is_convolution, problem_of
 from convc.schedules.weight_gradient_problem import weight_gradient_spec
 from convc.schedules.weight_gradients import gradient_properties
@@ -35,7 +35,8 @@ class CandidateReport:
     """One algorithm for one layer; where it applies with estimate, workspace and expected greatest |error| over greatest |result|.
 
     `beside`: its kernel stands beside the chosen library's call, and runs in its place where the library refuses the layer as a module is
-    loaded. A library's workspace is the most that it may take; `Module.preparation` has what it takes.
+    loaded. `workspace_at_most`: the workspace is the limit that a library keeps to; what it takes of it is known where a record names its
+    engine, and to `Module.preparation`.
     """
 
     algorithm: str
@@ -45,6 +46,7 @@ class CandidateReport:
     error: float | None
     reason: str
     beside: bool = False
+    workspace_at_most: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,9 @@ def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -
     if row.seconds is None or isinstance(solved, Unsupported):
         return short
     taken = choice if short.chosen else choice.otherwise if short.beside else None
-    facts = properties_of(algorithm, solved, machine, taken.knobs if taken else row.knobs)
-    return replace(short, workspace_bytes=facts.workspace, error=facts.error)
+    return _with(
+        short, properties_of(algorithm, solved, machine, taken.knobs if taken else row.knobs)
+    )
 
 
 def _gradient_report(
@@ -120,8 +123,12 @@ def _gradient_report(
     short = _short_report(row, choice)
     if row.seconds is None:
         return short
-    facts = gradient_properties(row.algorithm, spec, row.knobs, machine)
-    return replace(short, workspace_bytes=facts.workspace, error=facts.error)
+    return _with(short, gradient_properties(row.algorithm, spec, row.knobs, machine))
+
+
+def _with(short: CandidateReport, facts: Properties) -> CandidateReport:
+    nbytes, at_most = facts.known_workspace
+    return replace(short, workspace_bytes=nbytes, error=facts.error, workspace_at_most=at_most)
 
 
 def _short_report(row: Candidate, choice: Choice) -> CandidateReport:

@@ -118,7 +118,9 @@ def explain(
                 "*" if c.chosen else "+" if c.beside else "",
                 c.algorithm,
                 "" if c.estimate_seconds is None else seconds(c.estimate_seconds),
-                "" if c.workspace_bytes is None else mebibytes(c.workspace_bytes),
+                ""
+                if c.workspace_bytes is None
+                else f"{'at most ' * c.workspace_at_most}{mebibytes(c.workspace_bytes)}",
                 "" if c.error is None else f"{c.error:.1e}",
                 c.reason,
             )

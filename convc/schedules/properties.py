@@ -29,12 +29,26 @@ class Properties:
             in flight, parts of sums.
         error: expected greatest |error| over greatest |result|, normal data.
         deterministic: whether every run gives the same bits.
+        at_most: whether `workspace` is only the limit that a library keeps to.
+        taken: what it was seen to take of that where its choice was measured; None where nobody knows.
     """
 
     flops: float
     workspace: int
     error: float
     deterministic: bool = True
+    at_most: bool = False
+    taken: int | None = None
+
+    @property
+    def known_workspace(self) -> tuple[int, bool]:
+        """What a report says of the workspace: bytes, and whether they are only a limit.
+
+        Example:
+            >>> Properties(1e6, 1 << 20, 1e-7, at_most=True, taken=512).known_workspace, Properties(1e6, 0, 1e-7).known_workspace
+            ((512, False), (0, False))
+        """
+        return (self.workspace, self.at_most) if self.taken is None else (self.taken, False)
 
 
 @runtime_checkable

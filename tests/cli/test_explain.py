@@ -26,9 +26,12 @@ def test_explain_shows_what_stands_beside_a_library_s_call(convc: Convc, models:
     (chosen,) = (c for c in rows if c["chosen"])
     (beside,) = (c for c in rows if c["beside"])
     assert (chosen["algorithm"], chosen["workspace_bytes"]) == ("cudnn", 256 << 20)
+    assert (chosen["workspace_at_most"], beside["workspace_at_most"]) == (True, False)
     assert beside["algorithm"] != "cudnn"
     assert beside["reason"].startswith("for devices whose cudnn refuses the layer; estimate")
-    assert "+ stands beside the call marked *" in convc(*flags, "prefer").out
+    shown = convc(*flags, "prefer").out
+    assert "+ stands beside the call marked *" in shown
+    assert shown.count("at most 256.0 MiB") == 1
     required = convc(*flags, "require", "--json").document["layers"][0]["candidates"]
     assert not any(c["beside"] for c in required)
     assert "+ stands beside" not in convc(*flags, "require").out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,16 @@ def test_what_cudnn_took_is_named_by_knobs():
     assert (function, tensors) == ("convc_cudnn_plan", ["x", "w", "y"])
     assert "engine=28;knobs=17:4,2:1;" in text
     assert "engine=;knobs=;" in ALGORITHM.question(problem, knobs, ["x", "w", "y"])[1][0]
+    # What it took is for reports; a limit bounds what it may take, which is asked for as before.
+    assert "workspace=268435456;" in text
+    facts = [properties_of(ALGORITHM, problem, TARGET, k) for k in (knobs, named, ALGORITHM.in_way(named, "none"), ALGORITHM.in_way(named, "small"))]  # fmt: skip
+    assert [f.workspace for f in facts] == [256 << 20, 256 << 20, 0, 8 << 20]
+    assert [f.known_workspace for f in facts] == [(256 << 20, True), (1024, False), (0, False), (8 << 20, True)]  # fmt: skip
+    late = replace(problem, constant_weight=False)
+    last = properties_of(ALGORITHM, late, TARGET, {**named, "channels_last": 1})
+    weights = 4 * int(np.prod(PLAIN.weight))
+    assert (last.workspace, *last.known_workspace) == ((256 << 20) + weights, 1024 + weights, False)
+    assert properties_of(ALGORITHM, late, TARGET, named).known_workspace == (1024, False)
     # A bias and a residual go into the call, what does not is another kernel's.
     odd = Problem(PLAIN, (Step("bias"), Step("relu"), Step("add")))
     assert ALGORITHM.question(odd, knobs, ["x", "w", "b", "r", "y"])[1][1:] == ["x", "w", "b", "y"]

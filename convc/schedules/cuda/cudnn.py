@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from convc.ir.epilogue import Step
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description, find_cudnn
+from convc.schedules import packing
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras
 from convc.schedules.cuda import cudnn_settings
@@ -50,6 +52,10 @@ _TYPES: Final = ("float32", "float16", "bfloat16", "float64")
 _SHARE: Final = 0.5
 # Knobs of this name and a number are cuDNN's own settings of an engine.
 _SETTING: Final = "setting_"
+# What the engine took where it was measured; what it may take stays `workspace_mib`.
+_NEEDED: Final = "needed_bytes"
+# Of ways to choose that bound the memory (`plans.h`), bytes.
+_BOUNDED: Final = {"none": 0, "small": 8 << 20}
 _TRANSFORMS: Final = frozenset({"fft", "fft_tiling", "winograd", "winograd_non_fused"})
 
 
@@ -127,8 +133,11 @@ class Cudnn:
         return work + (2 if rest else 1) * LAUNCH_SECONDS * gpu.clock_hz
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
-        """Return what the knobs promise: the workspace's limit, and no more; of transforms cuDNN does not say which, so no error."""
-        return promised(problem.spec, knobs, direct_error(problem))
+        """Return what the knobs promise, the workspace's limit, and weights packed at run time; of transforms cuDNN does not say which."""
+        facts = promised(problem.spec, knobs, direct_error(problem))
+        packed = packing.nbytes(self.name, problem, target, knobs)
+        taken = None if facts.taken is None else facts.taken + packed
+        return replace(facts, workspace=facts.workspace + packed, taken=taken)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts, or blocks of all channels."""
@@ -187,16 +196,21 @@ class Cudnn:
 
         Example:
             >>> ALGORITHM.settled({"engine": -1, "rank": 2}, "engine=45;knobs=2:5,14:6;workspace=0")
-            {'engine': 45, 'rank': 2, 'setting_2': 5, 'setting_14': 6}
+            {'engine': 45, 'rank': 2, 'needed_bytes': 0, 'setting_2': 5, 'setting_14': 6}
         """
         fields = dict(part.split("=") for part in words.split(";"))
         pairs = [pair.split(":") for pair in fields["knobs"].split(",") if pair]
         settings = {f"{_SETTING}{name}": int(value) for name, value in pairs}
-        return {**knobs, "engine": int(fields["engine"]), **settings}
+        return {
+            **knobs,
+            "engine": int(fields["engine"]),
+            _NEEDED: int(fields["workspace"]),
+            **settings,
+        }
 
     def is_setting(self, name: str) -> bool:
-        """Whether the knob is a setting of an engine."""
-        return name.startswith(_SETTING)
+        """Whether the knob is a setting of an engine, or the memory that it took."""
+        return name.startswith(_SETTING) or name == _NEEDED
 
     def question(
         self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
@@ -217,13 +231,16 @@ def promised(spec: ConvSpec, knobs: Knobs, error: float) -> Properties:
         error: expected of a sum of products.
     """
     deterministic = bool(knobs["deterministic"]) or POLICIES[knobs["policy"]] == "deterministic"
-    workspace = knobs["workspace_mib"] << 20
+    policy = POLICIES[knobs["policy"]]
+    workspace = min(knobs["workspace_mib"] << 20, _BOUNDED.get(policy, math.inf))
     transforming = knobs["transforms"] or _TRANSFORMS.intersection((POLICIES[knobs["policy"]],))
     error = math.inf if transforming else error
     if spec.dtype == "float32" and not knobs["strict"]:
         # It may take tensor cores, whose operands are TF32.
         error += ROUNDING
-    return Properties(spec.flops, workspace, error, deterministic)
+    return Properties(
+        spec.flops, int(workspace), error, deterministic, workspace > 0, knobs.get(_NEEDED)
+    )
 
 
 def settings_of(knobs: Knobs) -> tuple[tuple[int, int], ...]:

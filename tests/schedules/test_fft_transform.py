@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from convc.schedules.fft_transform import (
+    column_filter,
     column_forward,
     column_inverse,
     column_product,
@@ -99,6 +100,22 @@ def test_rows(t, rng):
     assert_close(as_complex(outputs(row_forward(t), x)), S)
     for m in {1, t // 2, t // 2 + 1, t}:
         assert_close(outputs(row_inverse(t, m), as_pairs(S)) / (t / 2), x[:m])
+
+
+@pytest.mark.parametrize(("t", "points"), [(2, 1), (8, 3), (12, 7), (20, 13), (64, 31), (16, 16)])
+def test_of_the_first_points_alone(t, points, rng):
+    """A filter's rows and columns, the others zeros: U's planes as products and depthwise layers read them, and fewer steps."""
+    x = np.zeros(t)
+    x[:points] = rng.standard_normal(points)
+    assert_close(as_complex(outputs(row_forward(t, points), x[:points])), half_bins(x))
+    assert len(row_forward(t, points).steps) <= len(row_forward(t).steps)
+    z = np.zeros(t, np.complex128)
+    z[:points] = rng.standard_normal(points) + 1j * rng.standard_normal(points)
+    U = np.fft.fft(z).conj()
+    planes = {2: (U.real, U.imag), 3: (U.imag - U.real, U.imag + U.real, U.real), 4: (U.real,)}
+    for form, expected in planes.items():
+        found = outputs(column_filter(t, points, form), as_pairs(z[:points]))
+        assert_close(found.reshape(t, -1), np.stack(expected, -1))
 
 
 @pytest.mark.parametrize("t", sorted({*LENGTHS, *MORE}))

@@ -14,7 +14,6 @@ A model that needs cuDNN where it runs must have been asked for: only a record, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -24,7 +23,6 @@ from tvm import te, tirx
 
 from convc.errors import ToolchainError
 from convc.ir.epilogue import Step
-from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description, find_cudnn
 from convc.schedules import packing
@@ -34,7 +32,6 @@ from convc.schedules.cuda import cudnn_settings
 from convc.schedules.cuda.behind_call import schedule_behind
 from convc.schedules.cuda.compiler import LIBRARY
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
-from convc.schedules.cuda.tf32 import ROUNDING
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.library_call import library_call
 from convc.schedules.plain_epilogue import plain_extras
@@ -45,18 +42,13 @@ from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Cudnn", "promised", "schedule", "settings_of"]
+__all__ = ["ALGORITHM", "Cudnn", "schedule", "settings_of"]
 
 _TYPES: Final = ("float32", "float16", "bfloat16", "float64")
 # Of the peak of the units used, what a good engine reaches (llama.cpp's own SIMT kernels on an RTX 4090: 47 %). Not measured.
 _SHARE: Final = 0.5
 # Knobs of this name and a number are cuDNN's own settings of an engine.
 _SETTING: Final = "setting_"
-# What the engine took where it was measured; what it may take stays `workspace_mib`.
-_NEEDED: Final = "needed_bytes"
-# Of ways to choose that bound the memory (`plans.h`), bytes.
-_BOUNDED: Final = {"none": 0, "small": 8 << 20}
-_TRANSFORMS: Final = frozenset({"fft", "fft_tiling", "winograd", "winograd_non_fused"})
 
 
 class Cudnn:
@@ -134,7 +126,7 @@ class Cudnn:
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return what the knobs promise, the workspace's limit, and weights packed at run time; of transforms cuDNN does not say which."""
-        facts = promised(problem.spec, knobs, direct_error(problem))
+        facts = cudnn_settings.promised(problem.spec, knobs, direct_error(problem))
         packed = packing.nbytes(self.name, problem, target, knobs)
         taken = None if facts.taken is None else facts.taken + packed
         return replace(facts, workspace=facts.workspace + packed, taken=taken)
@@ -204,13 +196,13 @@ class Cudnn:
         return {
             **knobs,
             "engine": int(fields["engine"]),
-            _NEEDED: int(fields["workspace"]),
+            cudnn_settings.NEEDED: int(fields["workspace"]),
             **settings,
         }
 
     def is_setting(self, name: str) -> bool:
         """Whether the knob is a setting of an engine, or the memory that it took."""
-        return name.startswith(_SETTING) or name == _NEEDED
+        return name.startswith(_SETTING) or name == cudnn_settings.NEEDED
 
     def question(
         self, problem: Problem, knobs: Knobs, arguments: Sequence[Any]
@@ -220,27 +212,6 @@ class Cudnn:
         operands = 2 + sum(step.takes_operand for step in fused)
         text = str(_description(problem, knobs, fused))
         return CALL_PLAN.removeprefix("__tvm_ffi_"), [text, *arguments[:operands], arguments[-1]]
-
-
-def promised(spec: ConvSpec, knobs: Knobs, error: float) -> Properties:
-    """Return what the knobs promise of a call.
-
-    Args:
-        spec: the convolution that the call computes, or whose gradient.
-        knobs: of the call.
-        error: expected of a sum of products.
-    """
-    deterministic = bool(knobs["deterministic"]) or POLICIES[knobs["policy"]] == "deterministic"
-    policy = POLICIES[knobs["policy"]]
-    workspace = min(knobs["workspace_mib"] << 20, _BOUNDED.get(policy, math.inf))
-    transforming = knobs["transforms"] or _TRANSFORMS.intersection((POLICIES[knobs["policy"]],))
-    error = math.inf if transforming else error
-    if spec.dtype == "float32" and not knobs["strict"]:
-        # It may take tensor cores, whose operands are TF32.
-        error += ROUNDING
-    return Properties(
-        spec.flops, int(workspace), error, deterministic, workspace > 0, knobs.get(_NEEDED)
-    )
 
 
 def settings_of(knobs: Knobs) -> tuple[tuple[int, int], ...]:

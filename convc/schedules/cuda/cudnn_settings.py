@@ -1,23 +1,32 @@
-"""The knobs of a call of cuDNN: the usual ones, those worth measuring, and cuDNN's own search."""
+"""The knobs of a call of cuDNN: the usual ones, those worth measuring, cuDNN's own search, and what any of them promise."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Final
 
+from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.runtime.libraries.cudnn import POLICIES
 from convc.schedules.algorithm import Problem
+from convc.schedules.cuda.tf32 import ROUNDING
 from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
+from convc.schedules.properties import Properties
 
-__all__ = ["searches", "space", "usual"]
+__all__ = ["NEEDED", "promised", "searches", "space", "usual"]
 
 _WORKSPACES: Final = (256, 8, 0)  # MiB
 # How far down its ranking cuDNN is tried. Its first choice took 1.3 to 1.8 x the time that cuDNN needs after a search on five layers
 # (H200, cuDNN 9.19, float32).
 _RANKS: Final = 4
+# What the engine took where it was measured; what it may take stays `workspace_mib`.
+NEEDED: Final = "needed_bytes"
+# Of ways to choose that bound the memory (`plans.h`), bytes.
+_BOUNDED: Final = {"none": 0, "small": 8 << 20}
+_TRANSFORMS: Final = frozenset({"fft", "fft_tiling", "winograd", "winograd_non_fused"})
 
 
 def usual(problem: Problem) -> Knobs:
@@ -53,6 +62,27 @@ def searches(problem: Problem, policy: Policy) -> list[Knobs]:
         for last in _orders(problem)
         for compiles, transforms in ((0, 0), (1, 0), (1, 1))
     ]
+
+
+def promised(spec: ConvSpec, knobs: Knobs, error: float) -> Properties:
+    """Return what the knobs promise of a call.
+
+    Args:
+        spec: the convolution that the call computes, or whose gradient.
+        knobs: of the call.
+        error: expected of a sum of products.
+    """
+    policy = POLICIES[knobs["policy"]]
+    deterministic = bool(knobs["deterministic"]) or policy == "deterministic"
+    workspace = min(knobs["workspace_mib"] << 20, _BOUNDED.get(policy, math.inf))
+    transforming = knobs["transforms"] or policy in _TRANSFORMS
+    error = math.inf if transforming else error
+    if spec.dtype == "float32" and not knobs["strict"]:
+        # It may take tensor cores, whose operands are TF32.
+        error += ROUNDING
+    return Properties(
+        spec.flops, int(workspace), error, deterministic, workspace > 0, knobs.get(NEEDED)
+    )
 
 
 def _orders(problem: Problem) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from convc.ir.spec import ConvSpec
 from convc.runtime.libraries.cudnn import CALL, CALL_PLAN, POLICIES, Description
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import cudnn_settings
-from convc.schedules.cuda.cudnn import ALGORITHM, promised, schedule, settings_of
+from convc.schedules.cuda.cudnn import ALGORITHM, schedule, settings_of
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.library_call import library_call
 from convc.schedules.plan import Knobs, Unsupported
@@ -87,7 +87,9 @@ def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
 
 def properties(spec: ConvSpec, knobs: Knobs) -> Properties:
     """Return what the knobs promise; how cuDNN splits a sum is not known, so the error is that of one chain."""
-    return promised(spec, knobs, sum_error(spec.data[0] * math.prod(spec.output[2:])))
+    return cudnn_settings.promised(
+        spec, knobs, sum_error(spec.data[0] * math.prod(spec.output[2:]))
+    )
 
 
 def in_way(knobs: Knobs, way: str) -> Knobs:

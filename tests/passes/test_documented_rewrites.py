@@ -20,6 +20,7 @@ FREE = {
     "remove_identities": "%x = input : f32[2,3,4]",
     "merge_channel_moves": "%a = input : f32[1,2,3,3] %b = input : f32[1,2,3,3]",
     "unflatten_transposes": "%x = input : f32[1,3,4,4] %t = input : f32[1,16,3]",
+    "drop_unit_axes": "%x = input : f32[2,3,4] %m = input : f32[1,1,1,4]",
     "sink_transposes": "%x = input : f32[1,3,4,4]",
     "fuse_group_norm": "%x = input : f32[2,3,4,5]",
     "fuse_activations": "%x = input : f32[2,3]",

@@ -15,6 +15,7 @@ from convc.ir.graph import Graph
 from convc.ir.passes.absorb_broadcasts import absorb_broadcasts
 from convc.ir.passes.deduplicate_nodes import deduplicate_nodes
 from convc.ir.passes.drop_dead_taps import drop_dead_taps
+from convc.ir.passes.drop_unit_axes import drop_unit_axes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.fold_channel_affine import fold_channel_affine
 from convc.ir.passes.fold_constants import fold_constants
@@ -50,6 +51,7 @@ PIPELINE: Final = _named(
     eliminate_dead_nodes,
     deduplicate_nodes,
     # One spelling for one meaning.
+    drop_unit_axes,
     remove_identities,
     fuse_group_norm,
     merge_channel_moves,

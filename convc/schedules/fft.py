@@ -7,8 +7,7 @@ THE ALGORITHM   Y = F* [ (F x) . conj(F w) ] per tile of t_h x t_w points, of wh
                 Depthwise: transform of columns, product and inverse in one go.
                 A tile that covers the whole image is the classical form, one transform of the image and any filter, full mode included.
                 Dilation, and filters of more taps than a tile has points: see `overlap_save`. Groups: see `span`.
-WHEN            1-D, 2-D, strides 1; depthwise, 64 taps an axis at most; weights of run time of one group or depthwise: a kernel transforms
-                them before
+WHEN            1-D, 2-D, strides 1; depthwise, 64 taps an axis at most; weights of run time: a kernel transforms them before
 COST            3/2 or 2 t_h t_w / (m_h m_w) multiplications a channel pair and point; 5 t^2 log2 t operations a tile and channel, twice
 ACCURACY        errors are those of a whole tile: |error| <= 4 eps |x tile| |w|, Euclidean norms, summed over channels; see tests
 SOURCE          Mathieu, Henaff, LeCun, arXiv:1312.5851 (the idea); Vasilache et al., arXiv:1412.7580 (tiles)
@@ -282,7 +281,8 @@ def filter_cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     form = 3 if not alone and planes_of(knobs) == 3 else 2
     row = len(row_forward(t_w, tiling.wide.taps).steps)
     column = len(column_filter(t_h, tiling.high.taps, form).steps)
-    filters = -(-spec.out_channels // knobs["block"]) * (1 if alone else spec.in_channels * tiling.parts)  # fmt: skip
+    summed = 1 if alone else tiling.parts * _span(spec, knobs).blocks * knobs["data_block"]
+    filters = -(-spec.out_channels // knobs["block"]) * summed
     step = max(_CYCLES_PER_STEP[t] for t in (t_h, t_w))
     work = filters * (tiling.high.taps * row + tiling.bins * column) * step
     work *= 1.0 if alone else _STORED

@@ -88,6 +88,11 @@ TRANSFORMS = (
     (ConvSpec.of((1, 5, 23, 17), (19, 5, 3, 3), dilations=(2, 3)), 8, 8),
     (ConvSpec.of((1, 1, 40, 40), (2, 1, 33, 33), pads=(6, 6, 6, 6)), 64, 40),
     (ConvSpec.of((2, 19, 17, 23), (19, 1, 5, 7), pads=(2, 3, 2, 3), group=19), 12, 16),
+    # Groups in a block, of blocks, one of each input, in parts.
+    (ConvSpec.of((1, 12, 13, 9), (20, 3, 3, 3), pads=(1, 1, 1, 1), group=4), 8, 8),
+    (ConvSpec.of((1, 48, 13, 9), (32, 24, 5, 3), pads=(2, 1, 2, 1), group=2), 8, 8),
+    (ConvSpec.of((1, 6, 13, 9), (18, 1, 3, 3), pads=(1, 1, 1, 1), group=6), 8, 8),
+    (ConvSpec.of((1, 4, 2, 120), (8, 2, 1, 100), pads=(0, 49, 0, 50), group=2), 1, 24),
 )  # fmt: skip
 
 
@@ -96,7 +101,7 @@ def test_filters_are_transformed_at_run_time_as_at_compile_time():
     for spec, t_h, t_w in TRANSFORMS:
         problem = posed(runtime(spec), algorithm, HOST)
         assert isinstance(problem, Problem)
-        for products in (3, 4) if spec.group == 1 else (4,):
+        for products in (4,) if spec.group == spec.in_channels == spec.out_channels else (3, 4):
             knobs = algorithm.with_lengths(
                 raised(spec), HOST, t_h, t_w, products, spec.dilations[0]
             )
@@ -194,7 +199,8 @@ def test_packing_is_in_the_estimate_and_a_refusal_has_its_reason():
         assert late > early > 0
     refused = "must be constant, to be packed at compile time"
     assert reports["groups"]["grouped"].reason == f"weights {refused}"
-    assert reports["groups"]["fft"].reason == f"weights of this geometry {refused}"
+    assert reports["groups"]["direct"].reason == f"weights of this geometry {refused}"
+    assert reports["groups"]["fft"].estimate_seconds is not None
 
 
 @pytest.mark.parametrize(

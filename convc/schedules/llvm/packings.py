@@ -25,7 +25,6 @@ from convc.schedules.packing import PLAIN, Packing, Read, named, within
 from convc.schedules.phases import phased
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised
-from convc.schedules.spectrum import is_depthwise
 from convc.schedules.winograd import transforms
 from convc.target import Target
 
@@ -156,10 +155,6 @@ def _winograd(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     )
 
 
-def _fft_refusal(problem: Problem) -> Unsupported | None:
-    return _GEOMETRY if problem.spec.group > 1 and not is_depthwise(problem.spec) else None
-
-
 def _moved(problem: Problem, target: Target, knobs: Knobs) -> float:
     transposed = problem.dual or problem.spec.transposed
     return (_MOVE_TRANSPOSED if transposed else _MOVE) * math.prod(problem.spec.weight)
@@ -198,6 +193,6 @@ PACKINGS: Final = {
     "im2col": Packing(_im2col, _im2col_shape, _moved),
     "subpixel": Packing(_subpixel, _subpixel_shape, _moved, _subpixel_refusal),
     "winograd": Packing(_winograd, _winograd_shape, _transformed, _winograd_refusal),
-    "fft": Packing(fft_filters.transformed, fft_filters.shape, filter_cycles, _fft_refusal),
+    "fft": Packing(fft_filters.transformed, fft_filters.shape, filter_cycles),
     "generic": PLAIN,
 }

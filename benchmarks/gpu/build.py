@@ -42,13 +42,15 @@ _LIBRARY_SETTINGS = 20
 _CHUNK = 24
 
 
-def grid_jobs(specs: Sequence[ConvSpec], target: Target) -> Iterator[Job]:
-    """Yield jobs with every algorithm on every convolution that it takes; all of one element type."""
+def grid_jobs(specs: Sequence[ConvSpec], target: Target, fed: bool = False) -> Iterator[Job]:
+    """Yield jobs with every algorithm on every convolution that it takes; all of one element type; `fed`: with weights of run time."""
     for algorithm in backend_of(target).algorithms:
-        taken = [s for s in specs if algorithm.supports(Problem(s), target) is None]
-        cases = [_case(s, algorithm.name, target) for s in taken]
+        problems = [Problem(s, constant_weight=not fed) for s in specs]
+        taken = [p for p in problems if algorithm.supports(p, target) is None]
+        cases = [_case(p, algorithm.name, target) for p in taken]
         for start in range(0, len(cases), _CHUNK):
-            name = f"grid-{algorithm.name}{_mark(specs[0].dtype)}-{start // _CHUNK:02d}"
+            mark = f"{_mark(specs[0].dtype)}{'-fed' if fed else ''}"
+            name = f"grid-{algorithm.name}{mark}-{start // _CHUNK:02d}"
             yield Job(name=name, part="grid", cases=tuple(cases[start : start + _CHUNK]))
 
 
@@ -69,7 +71,7 @@ def layer_jobs(
         yield Job(name=name, part="layers", cases=tuple(_settings(spec, own, settings, target)))
         for library in (a for a in takers if a.name in libraries):
             space = itertools.islice(library.space(problem, target), _LIBRARY_SETTINGS)
-            own_case = _case(spec, library.name, target)
+            own_case = _case(problem, library.name, target)
             others = [msgspec.structs.replace(own_case, knobs=dict(k)) for k in space if k != own_case.knobs]  # fmt: skip
             yield Job(name=f"{name}-{library.name}", part="layers", cases=(own_case, *others))
 
@@ -78,19 +80,19 @@ def _mark(dtype: str) -> str:
     return "" if dtype == "float32" else f"-{dtype}"
 
 
-def _case(spec: ConvSpec, name: str, target: Target) -> Case:
+def _case(problem: Problem, name: str, target: Target) -> Case:
     algorithm = backend_of(target).algorithm(name)
-    problem = Problem(spec)
     knobs = dict(algorithm.knobs(problem, target))
     seconds = backend_of(target).seconds(algorithm.cycles(problem, target, knobs), target)
-    return Case(key=spec.key, algorithm=name, knobs=knobs, estimate=seconds)
+    fed = not problem.constant_weight
+    return Case(key=problem.spec.key, algorithm=name, knobs=knobs, estimate=seconds, fed=fed)
 
 
 def _settings(
     spec: ConvSpec, takers: Sequence[Algorithm], count: int, target: Target
 ) -> list[Case]:
     backend, problem = backend_of(target), Problem(spec)
-    own = sorted((_case(spec, a.name, target) for a in takers), key=lambda case: case.estimate)
+    own = sorted((_case(problem, a.name, target) for a in takers), key=lambda case: case.estimate)
     asked = [a.name for a in takers if isinstance(a, OnRequest)]
     best = next(i for i, case in enumerate(own) if case.algorithm not in asked)
     own[best] = msgspec.structs.replace(own[best], default=True)
@@ -189,7 +191,10 @@ def _convolutions(job: Job, folder: Path, target: Target) -> tuple[Case, ...]:
         seed = 0 if job.part == "layers" else index
         if (case.key, seed) not in shared:
             shared[case.key, seed] = b.input(f"x{index}", TensorType(spec.data, spec.dtype))
-        weight = b.constant(arrays(case, seed, True)[1], f"w{index}")
+        if case.fed:
+            weight = b.input(f"w{index}", TensorType(spec.weight, spec.dtype))
+        else:
+            weight = b.constant(arrays(case, seed, True)[1], f"w{index}")
         fields = (spec.strides, spec.pads, spec.dilations, spec.group)
         name = f"y{index}"
         if spec.transposed:

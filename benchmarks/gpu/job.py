@@ -27,6 +27,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         step: symbol of its kernel, which the module's manifest lists.
         estimate: the analytic model's, in seconds.
         default: whether it is what convc takes without measurements.
+        fed: whether the weights are an input of the module, as a training step's are, and packed on the device.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     step: str = ""
     estimate: float = 0.0
     default: bool = False
+    fed: bool = False
 
     @property
     def spec(self) -> ConvSpec:

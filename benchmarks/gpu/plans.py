@@ -37,6 +37,7 @@ class Asked:
         settings: of a layer.
         models: names of networks.
         every: of the grid's convolutions one of so many.
+        fed: whether the grid's weights are inputs.
     """
 
     parts: Sequence[str]
@@ -47,6 +48,7 @@ class Asked:
     settings: int = 8
     models: Sequence[str] = NAMES
     every: int = 1
+    fed: bool = False
 
 
 def jobs_of(asked: Asked, target: Target) -> Iterator[Job]:
@@ -58,7 +60,7 @@ def jobs_of(asked: Asked, target: Target) -> Iterator[Job]:
     if "refusals" in parts:
         yield from refusal_jobs()
     for dtype in asked.types if "grid" in parts else ():
-        for job in grid_jobs(_grid(dtype, asked.every), target):
+        for job in grid_jobs(_grid(dtype, asked.every), target, asked.fed):
             if fnmatch.fnmatchcase(job.cases[0].algorithm, asked.algos):
                 yield job
     for dtype in asked.types if "gradients" in parts else ():
@@ -89,14 +91,17 @@ _FEW: Final = ("r50_2_3x3", "r50_4_1x1b", "r50_4_3x3", "r50_5_3x3", "mb2_dw144")
 # In this order: what has never run on a device, by how much hangs on it, then whole networks, then the peers that compile for minutes.
 _FIRST: Final = (
     Asked(("calls", "refusals")),
-    Asked(("layers",), _FEW, (32,), types=("float16",), settings=6),
-    Asked(("layers",), ("r50_4_3x3", "r50_5_1x1b"), (1,), types=("float16",), settings=6),
+    Asked(("layers",), _FEW, (32,), types=("float16",), settings=16),
+    Asked(("layers",), ("r50_4_3x3", "r50_5_1x1b"), (1,), types=("float16",), settings=12),
     Asked(("grid",), algos="*_blocked", types=("float16", "bfloat16"), every=2),
     Asked(("grid",), algos="cutlass", types=("float16",), every=4),
     Asked(("grid",), algos="fft", every=2),
     Asked(("gradients",), ("r50_4_3x3",), (32,), every=4),
     Asked(("gradients",), ("r50_4_3x3",), (32,), types=("float16", "bfloat16"), every=12),
-    Asked(("layers",), ("lk7", "lk15", "lk31"), (32,), settings=6),
+    Asked(("grid",), types=("float32", "float16"), every=9, fed=True),
+    Asked(("layers",), ("lk7", "lk15"), (32,), settings=8),
+    Asked(("layers",), ("lk31",), settings=8),
+    *(Asked(("grid",), algos=a, types=("float16", "bfloat16"), every=6) for a in ("depthwise", "direct", "generic", "subpixel")),
     Asked(("models",), batches=(1, 32), types=("float16",), models=("resnet50", "mobilenet_v2")),
     Asked(("models",), batches=(1, 32), models=("resnet50",)),
     Asked(("compiled",), batches=(1, 32), types=("float16", "float32"), models=("resnet50", "mobilenet_v2")),

@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "tasks":
             step.add_argument("--models", default="", help="networks of the zoo; default all")
             step.add_argument("--batches", default="1", help="as in 1,32; default 1")
+            step.add_argument(
+                "--types", default="float32", help="as in float32,float16; default float32"
+            )
             step.add_argument("-o", "--output", type=Path, default=Path("tasks.jsonl"), help="the file")  # fmt: skip
         if name == "tune":
             add = step.add_argument
@@ -259,8 +262,8 @@ def _tasks(given: argparse.Namespace) -> int:
     from benchmarks.gpu.tasks import write_tasks, zoo_tasks
     from benchmarks.zoo import NAMES
 
-    names = given.models.split(",") if given.models else NAMES
-    tasks = zoo_tasks(names, [int(n) for n in given.batches.split(",")])
+    batches = [int(n) for n in names(given.batches)]
+    tasks = zoo_tasks(names(given.models) or NAMES, batches, names(given.types))
     write_tasks(tasks, given.output)
     _say(f"{len(tasks)} layers are in '{given.output}'.")
     return 0

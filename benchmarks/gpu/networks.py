@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from convc.ir import Graph
     from convc.target import Target
 
-__all__ = ["build_network", "compiled_jobs", "model_jobs", "run_network"]
+__all__ = ["FLOAT_TYPES", "build_network", "compiled_jobs", "model_jobs", "run_network"]
 
 # Elements of a constant that is worth making smaller.
 _LARGE: Final = 4096
 
 # What `convc compile --dtype` calls them.
-_DTYPES: Final = {"float32": None, "float16": "fp16"}
+FLOAT_TYPES: Final = {"float32": None, "float16": "fp16"}
 
 # Who computes what it applies to, beside convc's own choice; each but "" by request.
 _LIBRARIES: Final = ("", "cudnn")
@@ -73,7 +73,7 @@ def build_network(job: Job, folder: Path, target: Target) -> float:
     from convc.ir.reference import interpret
     from convc.rounding import tolerance_of
 
-    dtype = _DTYPES[job.dtype]
+    dtype = FLOAT_TYPES[job.dtype]
     graph = _coarse(reduced_graph(exported(job.model, batch=job.batch)))
     cudnn = "prefer" if job.library == "cudnn" else "auto"
     compiled = compile_model(graph, target=target, dtype=dtype, cudnn=cudnn)

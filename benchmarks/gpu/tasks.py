@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import msgspec
 
+from benchmarks.gpu.networks import FLOAT_TYPES
 from benchmarks.zoo import exported
 from convc.compiler import reduced_graph
 from convc.schedules.algorithm import Problem
@@ -22,14 +24,16 @@ from convc.tuning.tasks import Task, tasks_of
 __all__ = ["read_tasks", "tune", "write_tasks", "zoo_tasks"]
 
 
-def zoo_tasks(names: Sequence[str], batches: Sequence[int]) -> tuple[Task, ...]:
-    """Return the distinct layers of networks of the zoo, a layer of several networks once."""
+def zoo_tasks(
+    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]
+) -> tuple[Task, ...]:
+    """Return the distinct layers of networks of the zoo, a layer of several networks once; `dtypes` of `FLOAT_TYPES`."""
     found: dict[Tunable, tuple[str, ...]] = {}
-    for name in names:
-        for batch in batches:
-            for task in tasks_of(reduced_graph(exported(name, batch=batch))):
-                layers = tuple(f"{name}:{layer}" for layer in task.layers)
-                found[task.problem] = (*found.get(task.problem, ()), *layers)
+    for name, batch, dtype in product(names, batches, dtypes):
+        graph = reduced_graph(exported(name, batch=batch), dtype=FLOAT_TYPES[dtype])
+        for task in tasks_of(graph):
+            layers = tuple(f"{name}:{layer}" for layer in task.layers)
+            found[task.problem] = (*found.get(task.problem, ()), *layers)
     return tuple(Task(problem, layers) for problem, layers in found.items())
 
 

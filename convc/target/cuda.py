@@ -65,6 +65,11 @@ class Gpu:
         return (self.sm, *self.also)
 
     @property
+    def warpgroups(self) -> bool:
+        """Whether kernels may use wgmma: code for 9.0 alone, which no other capability runs and no PTX stands for."""
+        return self.every_sm == (90,) and not self.ptx
+
+    @property
     def fp32_flops(self) -> float:
         """Float32 FLOP/s without tensor cores."""
         return 2.0 * self.sms * self.fp32_lanes * self.clock_hz

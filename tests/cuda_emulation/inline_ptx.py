@@ -209,6 +209,20 @@ def _mma(block: _Block, match: re.Match[str], a: list[str]) -> str:
     )
 
 
+def _wgmma(block: _Block, match: re.Match[str], a: list[str]) -> str:
+    registers, (scale_a, scale_b, transposed_a, transposed_b) = _vector(a[0]), a[4:]
+    if (scale_a, scale_b, transposed_a, transposed_b) != ("1", "1", "0", "0"):
+        raise UnknownInstructionError(f"{match.group()} with {a[4:]}")
+    n = int(match[1])
+    if len(registers) != n // 2 or match[2] != match[3]:
+        raise UnknownInstructionError(f"{match.group()} with {len(registers)} registers")
+    places = ", ".join(f"&ptx_{int(r[1:])}" for r in registers)
+    return (
+        f"float* const d_[] = {{{places}}}; ptx::wgmma_64(ptx::Type::{match[2]}, {n}, d_, {block.read(a[1])}, {block.read(a[2])},"
+        f" {block.read(a[3])}, __LINE__);"
+    )
+
+
 def _compare(block: _Block, match: re.Match[str], a: list[str]) -> str:
     sign = {"ne": "!=", "eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}[match[1]]
     c_type = {"b": "uint", "u": "uint", "s": "int"}[match[2]] + match[3] + "_t"
@@ -271,6 +285,10 @@ _TABLE: Final[tuple[tuple[str, _Maker], ...]] = (
     (r"cp\.async\.wait_all", lambda b, m, a: "commit_copies(); wait_copies(0);"),
     (r"ldmatrix\.sync\.aligned\.m8n8\.x([124])(\.trans)?\.shared(?:::cta)?\.b16", _ldmatrix),
     (r"mma\.sync\.aligned\.m16n8k(\d+)\.row\.col(?:\.satfinite)?\.(f16|f32|s32)\.(\w+)\.(\w+)\.\w+", _mma),
+    (r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.(f16|bf16)\.(\w+)", _wgmma),
+    (r"wgmma\.fence\.sync\.aligned", lambda b, m, a: ""),
+    (r"wgmma\.commit_group\.sync\.aligned", lambda b, m, a: "commit_products();"),
+    (r"wgmma\.wait_group\.sync\.aligned", lambda b, m, a: f"wait_products({b.read(a[0])});"),
     (r"cvt\.rna\.tf32\.f32", lambda b, m, a: b.write(a[0], f"ptx::round_to_tf32({b.read(a[1])})")),
     (r"cvta\.to\.shared\.u64", lambda b, m, a: b.write(a[0], f"shared_address(ptx::global({b.read(a[1])}))")),
     (r"cvta\.to\.global\.u64", lambda b, m, a: b.write(a[0], b.read(a[1]))),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from convc.errors import LoweringError, ToolchainError
+from convc.schedules.cuda import wgmma
 from convc.schedules.cuda.compiler_run import run
 from convc.target import Gpu
 
@@ -90,6 +91,8 @@ def compile_source(source: str, gpu: Gpu) -> bytes:
         known = ", ".join(map(str, sorted(_supported(nvcc))))
         raise ToolchainError(f"sm must be one of nvcc's ({nvcc}): {known}; got {unknown[0]}.")
     codes = generate(gpu)
+    if wgmma.needs_architecture(source):
+        codes = [f"-gencode=arch=compute_{wgmma.ARCHITECTURE},code=sm_{wgmma.ARCHITECTURE}"]
     flags = ["--use_fast_math"] if gpu.fast_math else []
     with tempfile.TemporaryDirectory(prefix="convc-") as name:
         folder = Path(name)
@@ -162,7 +165,8 @@ def static_cudart() -> Path:
 
 def resources(source: str, sm: int) -> dict[str, Resources]:
     """Return what every kernel of a source takes on one capability."""
-    return parse_resources(ptxas_words(source, str(sm), ("-O3",)))
+    code = wgmma.ARCHITECTURE if wgmma.needs_architecture(source) else str(sm)
+    return parse_resources(ptxas_words(source, code, ("-O3",)))
 
 
 def ptxas_words(source: str, code: str, options: Sequence[str]) -> str:

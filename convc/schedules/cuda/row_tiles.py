@@ -10,6 +10,7 @@ from typing import Final
 from convc.ir.types import numpy_dtype
 from convc.schedules.cuda.model import resident_blocks, rounds_cycles
 from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
+from convc.schedules.cuda.wgmma import WARPS
 from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
 from convc.target import Gpu
@@ -24,7 +25,11 @@ _STEPS: Final = (32, 64)
 _STAGES: Final = (2, 3, 4)
 _MOST_WARPS: Final = 8
 
-# Registers of a thread beside sums and operands (ptxas: 31 to 52).
+# Of warpgroups: a block's tile is one to four of 64 pixels.
+_GROUP_PIXELS: Final = (64, 128, 256)
+_GROUP_STEPS: Final = (64, 128)
+
+# Registers of a thread beside sums and operands (ptxas: 31 to 52; of a warpgroup's, which has no operands in registers, up to 46).
 _OTHER_REGISTERS: Final = 52
 _MOST_REGISTERS: Final = 232
 
@@ -41,16 +46,21 @@ _COPY: Final = 14.0
 _CHAIN: Final = 12.0
 _MMA: Final = 8.0
 
+# Half-precision multiply-adds of a multiprocessor of 9.0 in a clock by wgmma; clocks from a warpgroup's last instruction to its sums.
+_GROUP_MACS: Final = 2048.0
+_GROUP_LATENCY: Final = 120.0
+
 
 def row_registers(knobs: Knobs) -> int:
     """Return registers of a thread: sums, operands, the rest.
 
     Example:
-        >>> row_registers({"warp_pixels": 64, "warp_channels": 32})
+        >>> row_registers({"warp_pixels": 64, "warp_channels": 32, "group": 1})
         140
     """
     m, n = knobs["warp_pixels"] // PIXELS, knobs["warp_channels"] // CHANNELS
-    return 4 * m * n + 4 * m + 2 * n + _OTHER_REGISTERS
+    operands = 4 * m + 2 * n if knobs["group"] == 1 else 0
+    return 4 * m * n + operands + _OTHER_REGISTERS
 
 
 def row_shared_bytes(knobs: Knobs, dtype: str) -> int:
@@ -69,34 +79,50 @@ def row_tiles(gpu: Gpu, channels: int, pixels: int, dtype: str, *, exact: bool) 
         dtype: of the operands.
         exact: whether the channels' tile must divide the channels, since padding would be another product's.
     """
-    for warp_pixels, warp_channels in _WARPS:
-        for tile_pixels, tile_channels in itertools.product(_BLOCK_PIXELS, _BLOCK_CHANNELS):
-            if tile_pixels % warp_pixels or tile_channels % warp_channels:
-                continue
-            if tile_channels >= max(2 * _BLOCK_CHANNELS[0], 2 * channels):
-                continue
-            if tile_pixels >= max(2 * _BLOCK_PIXELS[0], 2 * pixels) or (
-                exact and channels % tile_channels
-            ):
-                continue  # fmt: skip
-            warps = (tile_pixels // warp_pixels) * (tile_channels // warp_channels)
-            if warps > _MOST_WARPS:
-                continue
-            for step, stages in itertools.product(_STEPS, _STAGES):
-                knobs = {
-                    "pixels": tile_pixels,
-                    "channels": tile_channels,
-                    "step": step,
-                    "warp_pixels": warp_pixels,
-                    "warp_channels": warp_channels,
-                    "math": 1,
-                    "split": 1,
-                    "stages": stages,
-                }
-                copies, threads = step // lanes(dtype), warps * gpu.warp
-                whole = tile_pixels * copies % threads == 0 and tile_channels * copies % threads == 0  # fmt: skip
-                if whole and row_registers(knobs) <= _MOST_REGISTERS and _resident(gpu, knobs, dtype):  # fmt: skip
-                    yield knobs
+    for tile in itertools.chain(_warp_tiles(), _group_tiles() if gpu.warpgroups else ()):
+        tile_pixels, tile_channels = tile["pixels"], tile["channels"]
+        if tile_channels >= max(2 * _BLOCK_CHANNELS[0], 2 * channels):
+            continue
+        if tile_pixels >= max(2 * _BLOCK_PIXELS[0], 2 * pixels) or (
+            exact and channels % tile_channels
+        ):
+            continue  # fmt: skip
+        threads, copies = _warps(tile) * gpu.warp, tile["step"] // lanes(dtype)
+        whole = tile_pixels * copies % threads == 0 and tile_channels * copies % threads == 0
+        if whole and row_registers(tile) <= _MOST_REGISTERS and _resident(gpu, tile, dtype):
+            yield tile
+
+
+def _warp_tiles() -> Iterator[Knobs]:
+    blocks = itertools.product(_WARPS, _BLOCK_PIXELS, _BLOCK_CHANNELS, _STEPS, _STAGES)
+    for (warp_pixels, warp_channels), pixels, channels, step, stages in blocks:
+        warps = pixels / warp_pixels * (channels / warp_channels)
+        if pixels % warp_pixels == channels % warp_channels == 0 and warps <= _MOST_WARPS:
+            yield _knobs(pixels, channels, step, warp_pixels, warp_channels, stages, 1)
+
+
+def _group_tiles() -> Iterator[Knobs]:
+    """Yield tiles of warpgroups: 16 pixels of each warp, and the channels of the block."""
+    for pixels, channels, step, stages in itertools.product(
+        _GROUP_PIXELS, _BLOCK_CHANNELS, _GROUP_STEPS, _STAGES
+    ):
+        yield _knobs(pixels, channels, step, PIXELS, channels, stages, WARPS)
+
+
+def _knobs(
+    pixels: int, channels: int, step: int, warp_pixels: int, warp_channels: int, stages: int, group: int
+) -> Knobs:  # fmt: skip
+    return {
+        "pixels": pixels,
+        "channels": channels,
+        "step": step,
+        "warp_pixels": warp_pixels,
+        "warp_channels": warp_channels,
+        "math": 1,
+        "split": 1,
+        "stages": stages,
+        "group": group,
+    }
 
 
 def _warps(knobs: Knobs) -> int:
@@ -109,9 +135,9 @@ def _resident(gpu: Gpu, knobs: Knobs, dtype: str) -> int:
 
 
 def row_cycles(
-    gpu: Gpu, products: int, channels: int, pixels: int, depth: int, knobs: Knobs, dtype: str
+    gpu: Gpu, count: int, channels: int, pixels: int, depth: int, knobs: Knobs, dtype: str
 ) -> float:
-    """Return clocks of products of padded extents on the device's tensor cores.
+    """Return clocks of `count` products of padded extents on the device's tensor cores.
 
     A multiprocessor works on its resident blocks side by side; a step of all of them takes as long as the busiest unit, or as one
     block's own chain of loads and products.
@@ -124,14 +150,24 @@ def row_cycles(
     warps, instructions = _warps(knobs), knobs["step"] // DEPTH
     nbytes = (knobs["pixels"] + knobs["channels"]) * knobs["step"] * size
     copies = nbytes / (size * lanes(dtype))
-    reads = instructions * (m + n / 2)
-    multiply = knobs["pixels"] * knobs["channels"] * knobs["step"] / (gpu.tf32_macs * 4 / size)
-    # An ldmatrix.x4 reads 512 bytes.
-    shared = (512 * warps * reads + nbytes) / _SHARED
-    issue = warps * (instructions * m * n + reads) / _ISSUE + copies * _COPY / gpu.fp32_lanes
-    blocks = products * (channels // knobs["channels"]) * (pixels // knobs["pixels"])
+    products = knobs["pixels"] * knobs["channels"] * knobs["step"]
+    issue = copies * _COPY / gpu.fp32_lanes
+    alone = _CHAIN * copies / (warps * gpu.warp)
+    if knobs["group"] > 1:
+        multiply = products / _GROUP_MACS
+        groups = warps // knobs["group"]
+        read = groups * instructions * DEPTH * size * (PIXELS * WARPS + knobs["channels"])
+        alone += multiply + _GROUP_LATENCY
+    else:
+        multiply = products / (gpu.tf32_macs * 4 / size)
+        reads = instructions * (m + n / 2)
+        # An ldmatrix.x4 reads 512 bytes.
+        read = 512 * warps * reads
+        issue += warps * (instructions * m * n + reads) / _ISSUE
+        alone += _CHAIN * reads + _MMA * instructions * m * n
+    shared = (read + nbytes) / _SHARED
+    blocks = count * (channels // knobs["channels"]) * (pixels // knobs["pixels"])
     fetch = nbytes / min(_L2_ALONE, _L2 * gpu.sms / min(blocks, gpu.sms))
     *_, second, busiest = sorted((multiply, shared, issue, fetch))
-    alone = _CHAIN * (copies / (warps * gpu.warp) + reads) + _MMA * instructions * m * n
     steps = depth / knobs["step"]
     return rounds_cycles(gpu, blocks, resident, steps, busiest + second / 2, alone, {**knobs, "ahead": 0})  # fmt: skip

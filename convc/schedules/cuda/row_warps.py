@@ -17,6 +17,7 @@ from convc.schedules.cuda.ldmatrix import RowProduct
 from convc.schedules.cuda.product import Block, Loop, blocks_of, pipeline, schedule_with
 from convc.schedules.cuda.rows import CHANNELS
 from convc.schedules.cuda.warp_call import Region, region, replace_by_call
+from convc.schedules.cuda.wgmma import WarpgroupProduct
 from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
@@ -87,7 +88,7 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     init = sch.decompose_reduction(acc, step)
     for loop in sch.get_loops(init)[-5:]:
         sch.unroll(loop)
-    _replace(sch, RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], knobs["step"], knobs["pixels"], knobs["channels"], by_terms))  # fmt: skip
+    _replace(sch, _product(dtype, knobs, by_terms))
     pipeline(sch, step, (patch, weight), rests, {**knobs, "ahead": 0})
     if out is not None:
         # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
@@ -103,13 +104,20 @@ def _fill(sch: s_tir.Schedule, block: Block, threads: int) -> Loop:
     return rest
 
 
-def _replace(sch: s_tir.Schedule, made: RowProduct) -> None:
+def _product(dtype: str, knobs: Knobs, by_terms: bool) -> RowProduct | WarpgroupProduct:
+    step, pixels, channels = knobs["step"], knobs["pixels"], knobs["channels"]
+    if knobs["group"] > 1:
+        return WarpgroupProduct(dtype, step, pixels, channels)
+    return RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], step, pixels, channels, by_terms)  # fmt: skip
+
+
+def _replace(sch: s_tir.Schedule, made: RowProduct | WarpgroupProduct) -> None:
     """Put the warp's call in the place of the loops of `acc_update`."""
 
     def operands(acc: Region, patch: Region, weight: Region) -> tuple[Region, Region]:
         z, pixels, _, channels, *_ = acc.region
         e = lanes(str(patch.source.dtype))
-        if made.by_terms:
+        if isinstance(made, RowProduct) and made.by_terms:
             terms = Range(made.depth)
             return (
                 region(patch, *patch.region[:2], pixels, terms, Range(e)),

@@ -74,6 +74,9 @@ struct Fiber : Thread {
   int predicate, predicates;
   std::deque<std::vector<Copy>> groups;  // committed groups of copies in flight
   std::vector<Copy> open;                // copies not yet committed
+  using Products = std::vector<std::function<void()>>;
+  std::deque<Products> product_groups;  // of wgmma
+  Products open_products;
 };
 
 constexpr size_t STACK = 256 << 10, STACK_WALL = 4096;
@@ -347,6 +350,24 @@ void wait_copies(unsigned groups_in_flight) {
   auto& groups = self()->groups;
   for (; groups.size() > groups_in_flight; groups.pop_front())
     for (const Copy& copy : groups.front()) copy.land();
+}
+
+void product_async(std::function<void()> product) {
+  if (mode.copies_land_early)
+    product();
+  else
+    self()->open_products.push_back(std::move(product));
+}
+
+void commit_products() {
+  self()->product_groups.push_back(std::move(self()->open_products));
+  self()->open_products.clear();
+}
+
+void wait_products(unsigned groups_in_flight) {
+  auto& groups = self()->product_groups;
+  for (; groups.size() > groups_in_flight; groups.pop_front())
+    for (const auto& product : groups.front()) product();
 }
 
 void fail(const char* what, int line) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 namespace cuda_emulation {
 
@@ -44,6 +45,11 @@ char* shared_pointer(uint32_t address, size_t bytes, int line);
 void copy_async(uint32_t to, const void* from, unsigned bytes, unsigned valid, int line);
 void commit_copies();
 void wait_copies(unsigned groups_in_flight);
+
+// wgmma: likewise, a product is made as late as the rules allow, and reads its operands then.
+void product_async(std::function<void()> product);
+void commit_products();
+void wait_products(unsigned groups_in_flight);
 
 [[noreturn]] void fail(const char* what, int line);
 

@@ -13,7 +13,7 @@ constexpr size_t STATIC_SHARED = 48 << 10, MAX_SHARED = 227 << 10;  // sm_90: by
 // How a launch decides what CUDA leaves open.
 struct Mode {
   unsigned order = 0;              // 0: threads and blocks upwards, 1: downwards, more: threads shuffled at every barrier
-  bool copies_land_early = false;  // cp.async: at once, not in the wait
+  bool copies_land_early = false;  // cp.async and wgmma: at once, not in the wait
 };
 void set_mode(Mode mode);
 

@@ -3,6 +3,8 @@
 // column (lane / 4), rows E * (lane % 4 + 4 * r) onwards; C and D hold row (lane / 4 + 8 * (q >> 1)), column 2 * (lane % 4) + (q & 1).
 #include <cmath>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "kernel.h"
 
@@ -103,6 +105,44 @@ void mma_16x8(Type d_type, Type a_type, Type b_type, int a_registers, int b_regi
               const uint32_t* b, const uint32_t* c, int line) {
   Operands mine = {d_type, a_type, b_type, a_registers, b_registers, d, a, b, c};
   whole_warp(multiply, &mine, line);
+}
+
+// Of both operands: rows of 8 elements of 2 bytes, 8 rows together; the next 8 rows are `stride` on, the next 8 elements `leading`.
+// A descriptor has 18 bits of an address; what lies in dynamic shared memory is less than 2^18 bytes behind its beginning.
+struct Rows {
+  uint32_t start, leading, stride;
+  explicit Rows(uint64_t descriptor, int line)
+      : start(shared_address(dynamic_shared()) + (((descriptor << 4) - shared_address(dynamic_shared())) & 0x3ffff)), leading((descriptor >> 16 & 0x3fff) << 4), stride((descriptor >> 32 & 0x3fff) << 4) {
+    if (descriptor >> 62) fail("wgmma of an operand with a swizzle, which is not emulated", line);
+  }
+  float at(Type type, int row, int k, int line) const {
+    uint16_t bits;
+    memcpy(&bits, shared_pointer(start + row / 8 * stride + row % 8 * 16 + k / 8 * leading + k % 8 * 2, 2, line), 2);
+    return element(type, bits, 0);
+  }
+};
+
+void same_descriptors(void* const* lanes, uint32_t) {
+  using Pair = std::pair<uint64_t, uint64_t>;
+  for (unsigned lane = 1; lane < WARP; ++lane)
+    if (*static_cast<Pair*>(lanes[lane]) != *static_cast<Pair*>(lanes[0])) fail("wgmma with descriptors that differ in a warp", 0);
+}
+
+void wgmma_64(Type type, int n, float* const* d, uint64_t a, uint64_t b, bool add, int line) {
+  if (block_dim.x * block_dim.y * block_dim.z % 128) fail("wgmma in a block that is not whole warpgroups", line);
+  std::pair<uint64_t, uint64_t> mine = {a, b};
+  whole_warp(same_descriptors, &mine, line);
+  const unsigned lane = current->id % WARP, warp = current->id / WARP % 4;
+  std::vector<float*> registers(d, d + n / 2);
+  product_async([=] {
+    const Rows left(a, line), right(b, line);
+    for (int q = 0; q < n / 2; ++q) {
+      const int row = 16 * warp + lane / 4 + 8 * (q >> 1 & 1), column = q / 4 * 8 + lane % 4 * 2 + (q & 1);
+      double exact = add ? *registers[q] : 0.0;
+      for (int k = 0; k < 16; ++k) exact += static_cast<double>(left.at(type, row, k, line)) * right.at(type, column, k, line);
+      *registers[q] = cut_off(exact);
+    }
+  });
 }
 
 void ldmatrix(bool transposed, int count, uint32_t address, uint32_t* registers, int line) {

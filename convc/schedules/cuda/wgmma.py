@@ -1,0 +1,99 @@
+"""A warpgroup's product in CUDA C: four warps multiply together by wgmma, both operands in shared memory in rows of 16 bytes.
+
+Eight neighbouring rows are one of the instruction's core matrices, without a swizzle: shared memory as `rows` lays it out is what the unit
+reads, and a lane's sums are those of `mma.m16n8k16` for its warp's 16 pixels, so that nothing else of the kernel changes. The unit works
+at twice the rate that mma.sync reaches on 9.0, and reads each operand once a warpgroup, where ldmatrix reads it once a warp.
+
+SOURCE  PTX ISA, "Asynchronous warpgroup level matrix instructions": matrix descriptor, core matrices of K-major operands without swizzle,
+        "Register fragment D", the async proxy; CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp (canonical layouts in bytes)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from convc.schedules.cuda.mma import KINDS, once
+from convc.schedules.cuda.rows import CHANNELS, DEPTH
+
+__all__ = ["ARCHITECTURE", "WARPS", "WarpgroupProduct", "needs_architecture"]
+
+# Warps that multiply together; pixels of one of them.
+WARPS: Final = 4
+_PIXELS: Final = 16
+
+# What nvcc calls the capability whose code may use the instruction: 9.0 and no other.
+ARCHITECTURE: Final = "90a"
+_INSTRUCTION: Final = "wgmma.mma_async"
+
+# Leading offset: to the next 8 channels; stride: to the next 8 rows; both in units of 16 bytes.
+_DESCRIPTOR: Final = """\
+static __device__ __forceinline__ unsigned long long convc_core_matrices(const void* rows, int leading) {
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(rows));
+  return static_cast<unsigned long long>((at & 0x3ffff) >> 4) | static_cast<unsigned long long>(leading) << 16 | 8ull << 32;
+}
+"""
+
+# What cp.async wrote is seen by the unit behind a fence of its proxy; the barrier behind the wait for copies is the block's.
+_PRODUCT: Final = """\
+static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
+  const uint4* x = static_cast<const uint4*>(patches) - threadIdx.x / 32 % {warps} * {warp_pixels};
+  const uint4* w = static_cast<const uint4*>(weights);
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+  for (int s = 0; s < {steps}; ++s) {{
+    const unsigned long long a = convc_core_matrices(x + 2 * s * {pixels}, {pixels});
+    const unsigned long long b = convc_core_matrices(w + 2 * s * {channels}, {channels});
+    asm volatile("{{\\n.reg .pred add;\\nsetp.ne.b32 add, %{count_b}, 0;\\n"
+        "{instruction}.sync.aligned.m64n{channels}k16.f32.{type}.{type} {{{registers}}}, %{count}, %{count_a}, add, 1, 1, 0, 0;\\n}}"
+        : {outputs}
+        : "l"(a), "l"(b), "r"(1));
+  }}
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}}
+"""
+
+
+def needs_architecture(source: str) -> bool:
+    """Return whether a source's machine code must be for `ARCHITECTURE`."""
+    return _INSTRUCTION in source
+
+
+@dataclass(frozen=True, slots=True)
+class WarpgroupProduct:
+    """A warpgroup's step of a product; 64 pixels, 16 of each warp, and all channels of the block's tile.
+
+    Attributes:
+        dtype: of the operands, half precision.
+        depth: of the sum in a step, whole instructions.
+        block_pixels, block_channels: of the tile in shared memory; channels are the instruction's: multiples of 8, 256 at most.
+    """
+
+    dtype: str
+    depth: int
+    block_pixels: int
+    block_channels: int
+
+    @property
+    def name(self) -> str:
+        return (
+            f"convc_warpgroup_{self.dtype}_{self.block_pixels}x{self.block_channels}x{self.depth}"
+        )
+
+    @property
+    def source(self) -> str:
+        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`: sums += patches weights."""
+        _, element = KINDS[self.dtype]
+        n = self.block_channels // CHANNELS
+        # The sums lie as [8 pixels][8 channels][pair], the instruction's registers as [8 channels][8 pixels][pair].
+        places = [(r * n + j) * 2 + pair for j in range(n) for r in range(2) for pair in range(2)]
+        count = len(places)
+        body = _PRODUCT.format(
+            name=self.name, instruction=_INSTRUCTION, type=element, warps=WARPS, warp_pixels=_PIXELS, steps=self.depth // DEPTH,
+            pixels=self.block_pixels, channels=self.block_channels, count=count, count_a=count + 1, count_b=count + 2,
+            registers=", ".join(f"%{i}" for i in range(count)),
+            outputs=", ".join(f'"+f"(sums[{place}])' for place in places),
+        )  # fmt: skip
+        return once(self.name, once("convc_core_matrices", _DESCRIPTOR) + body)

@@ -7,7 +7,7 @@ SOURCE  PTX ISA, "ldmatrix" and "mma.m16n8k16": matrices 0 to 3 of an ldmatrix.x
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from convc.schedules.cuda.mma import KINDS, instruction, once
 from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
@@ -69,6 +69,14 @@ class RowProduct:
     block_pixels: int
     block_channels: int
     by_terms: bool = False
+
+    # A warp's instructions are over with their call.
+    apart: ClassVar[bool] = False
+
+    @property
+    def call(self) -> str:
+        """The function that a step calls."""
+        return self.name
 
     @property
     def name(self) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "Loop",
     "blocks_of",
     "inline_all_but",
+    "overlap",
     "pipeline",
     "schedule",
     "schedule_with",
@@ -180,6 +181,25 @@ def pipeline(
             sch.annotate(copy, "tirx.manifest_shared_memory_local_stage", 1)
         sch.annotate(step, "software_pipeline_stage", [0, 0, 0, 0, 1])
         sch.annotate(step, "software_pipeline_order", [0, 3, 1, 4, 2])
+
+
+def overlap(sch: s_tir.Schedule, step: Loop, loops: Sequence[Loop], stages: int) -> None:
+    """Let the loop over steps load while the product of the step before, which its call only begins, is still being made.
+
+    One step of those in shared memory is being multiplied, one is written, the others are ready or on their way: the product of a step
+    begins `stages` - 2 steps behind its copies, and is waited for one step later, behind the next copies.
+
+    Args:
+        sch: the schedule.
+        step: the loop; its blocks are two copies, the product, and the wait for it.
+        loops: of the copies within a thread, to be unrolled.
+        stages: steps in shared memory, 3 at least.
+    """
+    for loop in loops:
+        sch.unroll(loop)
+    sch.annotate(step, "software_pipeline_stage", [0, 0, stages - 2, stages - 1])
+    sch.annotate(step, "software_pipeline_order", [0, 1, 3, 2])
+    sch.annotate(step, "software_pipeline_async_stages", [0])
 
 
 def _parts(tile: int, thread: int) -> list[int | None]:

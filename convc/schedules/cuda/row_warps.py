@@ -14,9 +14,9 @@ from tvm import s_tir, tirx
 from tvm.ir import Range
 
 from convc.schedules.cuda.ldmatrix import RowProduct
-from convc.schedules.cuda.product import Block, Loop, blocks_of, pipeline, schedule_with
+from convc.schedules.cuda.product import Block, Loop, blocks_of, overlap, pipeline, schedule_with
 from convc.schedules.cuda.rows import CHANNELS
-from convc.schedules.cuda.warp_call import Region, region, replace_by_call
+from convc.schedules.cuda.warp_call import Region, region, replace_by_call, wait_apart
 from convc.schedules.cuda.wgmma import WarpgroupProduct
 from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
@@ -88,8 +88,13 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     init = sch.decompose_reduction(acc, step)
     for loop in sch.get_loops(init)[-5:]:
         sch.unroll(loop)
-    _replace(sch, _product(dtype, knobs, by_terms))
-    pipeline(sch, step, (patch, weight), rests, {**knobs, "ahead": 0})
+    made = _product(dtype, knobs, by_terms)
+    _replace(sch, made)
+    if made.apart:
+        wait_apart(sch, step, made.name)
+        overlap(sch, step, rests, knobs["stages"])
+    else:
+        pipeline(sch, step, (patch, weight), rests, {**knobs, "ahead": 0})
     if out is not None:
         # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
         sch.reverse_compute_inline(out)
@@ -107,7 +112,7 @@ def _fill(sch: s_tir.Schedule, block: Block, threads: int) -> Loop:
 def _product(dtype: str, knobs: Knobs, by_terms: bool) -> RowProduct | WarpgroupProduct:
     step, pixels, channels = knobs["step"], knobs["pixels"], knobs["channels"]
     if knobs["group"] > 1:
-        return WarpgroupProduct(dtype, step, pixels, channels)
+        return WarpgroupProduct(dtype, step, pixels, channels, apart=knobs["stages"] > 2)
     return RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], step, pixels, channels, by_terms)  # fmt: skip
 
 
@@ -130,4 +135,4 @@ def _replace(sch: s_tir.Schedule, made: RowProduct | WarpgroupProduct) -> None:
             region(weight, z, weight.region[1], cols, Range(e)),
         )
 
-    replace_by_call(sch, 8, ("patch", "weight"), operands, made.name, made.source)
+    replace_by_call(sch, 8, ("patch", "weight"), operands, made.call, made.source)

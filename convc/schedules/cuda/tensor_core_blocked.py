@@ -57,10 +57,19 @@ class TensorCoreBlocked:
         """Yield legal tiles, and for sums long enough their parts."""
         dtype, whole = problem.spec.dtype, _whole(problem)
         exact = whole.groups > 1 or whole.phases > 1
-        for tile in row_tiles(target.gpu, whole.channels, whole.pixels, dtype, exact=exact):
-            depth = whole.depth * lanes(dtype)
+        for tile in row_tiles(
+            target.gpu,
+            whole.channels,
+            whole.pixels,
+            dtype,
+            exact=exact,
+            warpgroups=target.gpu.warpgroups,
+        ):
+            steps = -(-whole.depth * lanes(dtype) // tile["step"])
             for split in _SPLITS:
-                if split == 1 or (depth >= 2 * tile["step"] * split and not exact):
+                # A product that goes on behind the next copies has as many steps as are in shared memory.
+                least = tile["stages"] if tile["group"] > 1 and tile["stages"] > 2 else 1
+                if steps >= least * split and (split == 1 or (steps >= 2 * split and not exact)):
                     yield {**tile, "split": split}
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:

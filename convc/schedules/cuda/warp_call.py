@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.backend.cuda.op import cuda_func_call
+from tvm.ir import Range
 
-__all__ = ["Region", "region", "replace_by_call"]
+__all__ = ["Region", "region", "replace_by_call", "wait_apart"]
 
 Region = Any  # a part of a buffer; TVM's class has no public name that pyright knows
 
@@ -42,6 +44,51 @@ def replace_by_call(
     matched = [s_tir.MatchBufferRegion(w, r) for w, r in zip(windows, regions, strict=True)]
     new = s_tir.SBlock(old.iter_vars, list(regions), [acc], old.name_hint, call, None, [], matched)
     sch.state.replace(sch.get_sref(block), new, {old: new})
+
+
+def wait_apart(sch: s_tir.Schedule, step: Any, name: str) -> None:
+    """Put `name_wait(sums)` behind the call that `replace_by_call` made, a block of its own that holds the call's operands until then.
+
+    Args:
+        sch: the schedule.
+        step: the loop over steps, which the call's block stands in.
+        name: of the call's function.
+    """
+    loop = sch.get(step)
+    *before, nest = loop.body.seq
+    assert isinstance(nest, tirx.For)
+    realize = nest.body
+    old = realize.block
+    axes = [tirx.IterVar(v.dom, f"{v.var.name}_wait", v.iter_type) for v in old.iter_vars]
+    renamed = [(v.var, axis.var) for v, axis in zip(old.iter_vars, axes, strict=True)]
+    parts = [_renamed_region(part, renamed) for part in old.reads]
+    sums = _window(parts[0], "waited_window")
+    call = tirx.Evaluate(cuda_func_call(f"{name}_wait", sums.access_ptr("rw"), source_code=""))
+    matched = [s_tir.MatchBufferRegion(sums, parts[0])]
+    block = s_tir.SBlock(axes, parts, [parts[0]], f"{old.name_hint}_wait", call, None, [], matched)
+    unit = tirx.Var(f"{nest.loop_var.name}_wait", "int32")
+    values = [_renamed(v, [(nest.loop_var, unit)]) for v in realize.iter_values]
+    waiting = tirx.For(
+        unit,
+        nest.min,
+        nest.extent,
+        nest.kind,
+        s_tir.SBlockRealize(values, realize.predicate, block),
+    )
+    body = tirx.SeqStmt([*before, nest, waiting])
+    new = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding, loop.annotations)  # fmt: skip
+    sch.state.replace(sch.get_sref(step), new, {})
+
+
+def _renamed_region(part: Region, names: Sequence[tuple[Any, Any]]) -> Region:
+    return region(part, *(Range.from_min_extent(_renamed(r.min, names), r.extent) for r in part.region))  # fmt: skip
+
+
+def _renamed(expression: Any, names: Sequence[tuple[Any, Any]]) -> Any:
+    def other(var: Any) -> Any:
+        return next((new for old, new in names if var.same_as(old)), var)
+
+    return tvm_ffi.structural_map(expression, (tirx.Var, other))
 
 
 def region(part: Region, *ranges: Any) -> Region:

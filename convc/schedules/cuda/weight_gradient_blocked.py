@@ -75,7 +75,14 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
 def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
     """Yield legal tiles, and parts of the sum."""
     whole = _matrices(spec, {"channels": _E, "pixels": _E, "step": 1, "split": 1})
-    tiles = row_tiles(target.gpu, whole.channels * _E, whole.pixels * _E, spec.dtype, exact=False)
+    tiles = row_tiles(
+        target.gpu,
+        whole.channels * _E,
+        whole.pixels * _E,
+        spec.dtype,
+        exact=False,
+        warpgroups=False,
+    )
     for tile in tiles:
         for split in parts_of(spec):
             knobs = {**tile, "split": split}

@@ -35,6 +35,8 @@ static __device__ __forceinline__ unsigned long long convc_core_matrices(const v
 """
 
 # What cp.async wrote is seen by the unit behind a fence of its proxy; the barrier behind the wait for copies is the block's.
+# The unit works on while the warps go on: `{name}_wait` returns when it is done, and only behind that the sums are theirs and shared
+# memory may be written again. `{name}_now` is both.
 _PRODUCT: Final = """\
 static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
   const uint4* x = static_cast<const uint4*>(patches) - threadIdx.x / 32 % {warps} * {warp_pixels};
@@ -51,7 +53,13 @@ static __device__ __forceinline__ void {name}(float* sums, const void* patches, 
         : "l"(a), "l"(b), "r"(1));
   }}
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}}
+static __device__ __forceinline__ void {name}_wait(float* sums) {{
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {outputs} : : "memory");
+}}
+static __device__ __forceinline__ void {name}_now(float* sums, const void* patches, const void* weights) {{
+  {name}(sums, patches, weights);
+  {name}_wait(sums);
 }}
 """
 
@@ -69,12 +77,19 @@ class WarpgroupProduct:
         dtype: of the operands, half precision.
         depth: of the sum in a step, whole instructions.
         block_pixels, block_channels: of the tile in shared memory; channels are the instruction's: multiples of 8, 256 at most.
+        apart: whether the wait for a step stands apart from its call, behind the next copies.
     """
 
     dtype: str
     depth: int
     block_pixels: int
     block_channels: int
+    apart: bool
+
+    @property
+    def call(self) -> str:
+        """The function that a step calls."""
+        return self.name if self.apart else f"{self.name}_now"
 
     @property
     def name(self) -> str:
@@ -84,7 +99,7 @@ class WarpgroupProduct:
 
     @property
     def source(self) -> str:
-        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`: sums += patches weights."""
+        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`, sums += patches weights, and the other two."""
         _, element = KINDS[self.dtype]
         n = self.block_channels // CHANNELS
         # The sums lie as [8 pixels][8 channels][pair], the instruction's registers as [8 channels][8 pixels][pair].

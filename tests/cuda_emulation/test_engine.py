@@ -226,5 +226,7 @@ def test_a_crash_of_the_process_is_an_error_and_the_next_call_finds_a_new_one():
 
 
 def test_unknown_ptx_is_refused():
-    with pytest.raises(EmulationError, match=r"'wgmma\.fence\.sync\.aligned' is not emulated"):
-        launch(kernel('asm volatile("wgmma.fence.sync.aligned;");'), zeros())
+    with pytest.raises(
+        EmulationError, match=r"'tcgen05\.fence::after_thread_sync' is not emulated"
+    ):
+        launch(kernel('asm volatile("tcgen05.fence::after_thread_sync;");'), zeros())

@@ -114,6 +114,8 @@ void prepare(Fiber& fiber) {
   fiber.line = 0;
   fiber.groups.clear();
   fiber.open.clear();
+  fiber.product_groups.clear();
+  fiber.open_products.clear();
 }
 
 std::string where() {

@@ -3,7 +3,6 @@
 // column (lane / 4), rows E * (lane % 4 + 4 * r) onwards; C and D hold row (lane / 4 + 8 * (q >> 1)), column 2 * (lane % 4) + (q & 1).
 #include <cmath>
 #include <cstring>
-#include <utility>
 #include <vector>
 
 #include "kernel.h"
@@ -122,16 +121,24 @@ struct Rows {
   }
 };
 
-void same_descriptors(void* const* lanes, uint32_t) {
-  using Pair = std::pair<uint64_t, uint64_t>;
-  for (unsigned lane = 1; lane < WARP; ++lane)
-    if (*static_cast<Pair*>(lanes[lane]) != *static_cast<Pair*>(lanes[0])) fail("wgmma with descriptors that differ in a warp", 0);
+struct Descriptors {
+  uint64_t a, b;
+  bool differ;
+};
+
+void compare(void* const* lanes, uint32_t) {
+  const Descriptors& first = *static_cast<Descriptors*>(lanes[0]);
+  for (unsigned lane = 0; lane < WARP; ++lane) {
+    Descriptors& mine = *static_cast<Descriptors*>(lanes[lane]);
+    mine.differ = mine.a != first.a || mine.b != first.b;
+  }
 }
 
 void wgmma_64(Type type, int n, float* const* d, uint64_t a, uint64_t b, bool add, int line) {
   if (block_dim.x * block_dim.y * block_dim.z % 128) fail("wgmma in a block that is not whole warpgroups", line);
-  std::pair<uint64_t, uint64_t> mine = {a, b};
-  whole_warp(same_descriptors, &mine, line);
+  Descriptors mine = {a, b, false};
+  whole_warp(compare, &mine, line);
+  if (mine.differ) fail("wgmma with descriptors that differ in a warp", line);
   const unsigned lane = current->id % WARP, warp = current->id / WARP % 4;
   std::vector<float*> registers(d, d + n / 2);
   product_async([=] {

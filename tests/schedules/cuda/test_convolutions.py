@@ -143,6 +143,23 @@ def test_rows_of_half_precision_by_every_depth_of_the_pipeline():
     check(trials, exact=True)
 
 
+def test_warpgroups_by_every_depth_of_pipeline():
+    """One step to nine in shared memory two to five deep; a group, padded tiles, pads that differ, a residual, sums in parts."""
+    few = ConvSpec.of((2, 40, 9, 8), (24, 40, 1, 1), dtype="float16")
+    many = ConvSpec.of((1, 64, 9, 8), (40, 64, 3, 3), pads=(1, 0, 1, 2), dtype="bfloat16")
+    grouped = ConvSpec.of((1, 128, 8, 9), (64, 64, 3, 3), group=2, strides=(1, 2), dtype="float16")
+    epilogue = (Step("bias"), Step("add"), Step("relu"))
+    trials = []
+    for spec in (few, many, grouped):
+        space = BACKEND.algorithm("tensor_core_blocked").space(Problem(spec), TARGET)
+        groups = [k for k in space if k["group"] == 4 and k["split"] in (1, 2)]
+        kinds = {(k["stages"], k["split"], k["pixels"]): k for k in groups if k["pixels"] < 256}
+        trials += [Trial("tensor_core_blocked", spec, epilogue, k) for k in kinds.values()]
+    assert {t.setting["stages"] for t in trials} == {2, 3, 4, 5}
+    assert {t.setting["split"] for t in trials} == {1, 2}
+    check(trials, exact=True)
+
+
 def test_winograd_by_every_tile():
     """Planes that are no whole tiles, more channels than a tile, pads that differ, filters of one tap on an axis."""
     specs = (

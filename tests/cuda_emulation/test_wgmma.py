@@ -1,0 +1,102 @@
+"""A warpgroup's products on the emulated device against NumPy; what a kernel may get wrong with them is caught."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from convc.schedules.cuda.wgmma import WarpgroupProduct
+from tests.cuda_emulation.emulation import EmulationError, launch
+from tests.cuda_emulation.test_engine import ALL_ORDERS, kernel
+
+PIXELS, DEPTH = 128, 32
+# Orders in which products are made at once.
+EARLY = ("down", "shuffled early")
+TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def product(dtype: str, channels: int) -> WarpgroupProduct:
+    return WarpgroupProduct(dtype, DEPTH, PIXELS, channels, apart=True)
+
+
+def source(made: WarpgroupProduct, wait: str) -> str:
+    """Return a kernel of two warpgroups: operands into shared memory, the product, `wait`, the sums as lanes hold them."""
+    n = made.block_channels // 8
+    body = f"""extern __shared__ uint4 rows[];
+    for (int i = threadIdx.x; i < {DEPTH // 8 * (PIXELS + made.block_channels)}; i += blockDim.x) rows[i] = x[i];
+    __syncthreads();
+    float sums[{4 * n}];
+    for (int i = 0; i < {4 * n}; ++i) sums[i] = 1.0f;
+    {made.name}(sums, rows + threadIdx.x / 32 * 16, rows + {DEPTH // 8 * PIXELS});
+    {wait}
+    for (int i = 0; i < {4 * n}; ++i) y[threadIdx.x * {4 * n} + i] = sums[i];"""
+    return made.source + kernel(body, "const uint4* x, float* y")
+
+
+def operands(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return patches and weights, and both as rows of 16 bytes lie in memory: [8 of the depth][pixel or channel][8]."""
+    rng = np.random.default_rng(channels)
+    x, w = (rng.integers(-4, 5, (rows, DEPTH)).astype(TYPES[dtype]) for rows in (PIXELS, channels))
+    rows = [a.reshape(len(a), DEPTH // 8, 8).transpose(1, 0, 2).ravel() for a in (x, w)]
+    return x, w, np.concatenate(rows).view(np.uint32)
+
+
+def run(code: str, dtype: str, channels: int) -> list[np.ndarray]:
+    """Return [pixel][channel] for each order of threads."""
+    *_, memory = operands(dtype, channels)
+    sums = np.zeros(256 * channels // 2, np.float32)
+    shared = 2 * DEPTH * (PIXELS + channels)
+    done = launch(code, memory, sums, block=(256, 1, 1), dynamic_shared=shared, orders=ALL_ORDERS)
+    # A lane 4 a + b of warp w has [pixel 16 w + a + 8 r][channel 8 j + 2 b + p] as [r][j][p].
+    return [
+        y.reshape(8, 8, 4, 2, channels // 8, 2).transpose(0, 3, 1, 4, 2, 5).reshape(PIXELS, channels)
+        for _, y in done
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_products_of_two_warpgroups(dtype, channels):
+    x, w, _ = operands(dtype, channels)
+    expected = 1 + x.astype(np.float32) @ w.astype(np.float32).T
+    made = product(dtype, channels)
+    for found in run(source(made, f"{made.name}_wait(sums);"), dtype, channels):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_sums_that_nobody_waited_for_are_not_there():
+    """Where products are made as late as the rules allow; made at once they are."""
+    x, w, _ = operands("float16", 16)
+    expected = 1 + x.astype(np.float32) @ w.astype(np.float32).T
+    for order, found in zip(
+        ALL_ORDERS, run(source(product("float16", 16), ""), "float16", 16), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected if order in EARLY else np.ones_like(expected))
+
+
+def test_operands_that_are_written_before_the_wait_are_read_anew():
+    made = product("float16", 16)
+    wait = (
+        f"__syncthreads(); rows[threadIdx.x] = uint4{{}}; __syncthreads(); {made.name}_wait(sums);"
+    )
+    x, w, _ = operands("float16", 16)
+    expected = 1 + x.astype(np.float32) @ w.astype(np.float32).T
+    first, *_ = run(source(made, wait), "float16", 16)
+    assert (first != expected).any()
+
+
+@pytest.mark.parametrize(
+    ("found", "put", "message"),
+    [
+        ("rows + threadIdx.x / 32 * 16, ", "rows + threadIdx.x, ", "descriptors that differ in a warp"),
+        ("8ull << 32", "8ull << 32 | 1ull << 62", "an operand with a swizzle"),
+        ("8ull << 32", "512ull << 32", "outside the block's"),
+    ],
+)  # fmt: skip
+def test_wrong_descriptors(found, put, message):
+    made = product("float16", 16)
+    code = source(made, f"{made.name}_wait(sums);")
+    assert found in code
+    with pytest.raises(EmulationError, match=message):
+        run(code.replace(found, put), "float16", 16)

@@ -177,17 +177,20 @@ def test_a_step_is_tuned_explained_and_locked_by_the_verbs(tmp_path, capsys, mon
 
 
 def test_the_devices_rows_are_checked_with_the_cases_data():
-    """Of both rows the fastest setting; in half precision sums are of float32."""
-    problems = [WeightGradientProblem(replace(DENSE, dtype=dtype)) for dtype in ("float32", "float16")]  # fmt: skip
+    """Of each row the fastest setting, of channels that fill no block; in half precision sums are of float32."""
+    odd = replace(DENSE, data=(2, 12, 6, 7), weight=(20, 12, 3, 3))
     cases, kinds = [], []
-    for problem in problems:
-        subject = subject_of(problem)
+    for name, dtype in (
+        ("direct", "float32"),
+        ("tensor_core", "bfloat16"),
+        ("tensor_core_blocked", "float16"),
+    ):
+        subject = subject_of(WeightGradientProblem(replace(odd, dtype=dtype)))
         case, rows = subject.case(0), subject.settings(H200, Policy())
-        for name in ("direct", "tensor_core"):
-            ready = case.ready(H200, name, next(s.knobs for s in rows if s.algorithm == name))
-            assert ready.weights == (0,)
-            cases.append(Case(ready.kernel.make(), tuple(ready.arrays[:-1])))
-            kinds.append(case)
+        ready = case.ready(H200, name, next(s.knobs for s in rows if s.algorithm == name))
+        assert ready.weights == (0,)
+        cases.append(Case(ready.kernel.make(), tuple(ready.arrays[:-1])))
+        kinds.append(case)
     for case, outcome in zip(kinds, run_cases(cases, config=compiler.OPTIONS), strict=True):
         assert not outcome.error
         assert case.error(outcome.outputs[0]) < 1e-6

@@ -34,6 +34,7 @@ from convc.lowering.products import product_of
 from convc.lowering.program import Argument, Call, Program
 from convc.lowering.quantized_call import quantized_call
 from convc.lowering.stored import narrowed, widened
+from convc.lowering.turned import Turned
 from convc.schedules import bottleneck, bottleneck_model, gated, permutation, pooled
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
@@ -62,6 +63,7 @@ class _Emitter:
         self.backend = backend_of(target)
         self.units = partition(graph, plan.chains)
         self.layouts: Layouts = assign_layouts(graph, self.units, plan, target)
+        self.turned = Turned.of(graph, target)
         self.calls = Calls()
         self.places = Places(graph, self.layouts, target, self.calls.add)
         self.convolutions = ConvolutionCalls(graph, plan, target, self.places, self.calls)
@@ -89,6 +91,8 @@ class _Emitter:
 
     def _unit(self, unit: Unit) -> None:
         node = unit.result
+        if node.name in self.turned.skipped:
+            return
         if node.op == "reshape":
             self.places.alias(node, node.inputs[0])
         elif joins_blocks(self.graph, node, block := self.layouts.block[node.name]):
@@ -110,7 +114,9 @@ class _Emitter:
         elif gradient_row(node, self.plan, self.target) is not None:
             self._weight_gradient(node)
         elif (product := product_of(self.graph, node, self.target)) is not None:
-            for call in product_calls(self.graph, node, product, self.places, self.target):
+            for call in product_calls(
+                self.graph, node, product, self.places, self.target, self.turned
+            ):
                 self.calls.add(call)
         elif (wants := quantized_operands(self.graph, node, self.target)) is not None:
             self.calls.add(quantized_call(self.graph, node, wants, self.places, self.target))

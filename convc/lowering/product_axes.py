@@ -33,22 +33,22 @@ class ProductAxes:
     groups: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def of(result: Shape, weight: Shape, others: Sequence[tuple[Shape, Shape]]) -> ProductAxes:
+    def of(result: Shape, weight: Shape, others: Sequence[View]) -> ProductAxes:
         """Return the axes of a product.
 
         Args:
             result: (..., M, K).
             weight: extents of the weights in front of their matrices.
-            others: (shape, strides) of everything else that is read or written, behind the leading axes aligned as arrays broadcast.
+            others: everything else that is read or written, its axes aligned as arrays broadcast.
 
         Example:
-            >>> ProductAxes.of((2, 10, 64), (), [((2, 10, 32), (320, 32, 1))]).groups
+            >>> ProductAxes.of((2, 10, 64), (), [View((2, 10, 32), (320, 32, 1), 0, "float32")]).groups
             ((0, 1),)
         """
         extents = result[:-1]
         rows = len(extents) - 1
         weights = (*_spread(weight, _compact(weight), extents[:-1]), 0)
-        strides = [_spread(shape[:-1], s[:-1], extents) for shape, s in others]
+        strides = [_spread(v.shape[:-1], v.strides[:-1], extents) for v in others]
         groups: list[list[int]] = []
         for axis in [i for i, n in enumerate(extents) if n > 1 or i == rows]:
             before = groups[-1][-1] if groups else None

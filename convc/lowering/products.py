@@ -43,7 +43,7 @@ class Product:
         axes: the batch and the rows as the kernel runs them.
         depth, outputs: C and K.
         own: extents of the weights in front of their matrices.
-        by_columns: how the weights are given.
+        by_columns: how the weights lie in memory.
         constant: whether they are known at compile time.
         epilogue: what follows.
     """
@@ -83,7 +83,7 @@ def product_of(graph: Graph, node: Node, target: Target) -> Product | None:
     assert isinstance(attributes, DenseAttributes | MatmulAttributes), node
     taken = [step.name for step in attributes.epilogue if step.takes_operand]
     whole = [e.type.shape for name, e in zip(taken, extras, strict=True) if name != "bias"]
-    plain = [(s, PLAIN.view(s, "float32").strides) for s in (x.type.shape, node.type.shape, *whole)]
+    plain = [PLAIN.view(s, "float32") for s in (x.type.shape, node.type.shape, *whole)]
     own = w.type.shape[:-2] if math.prod(w.type.shape[:-2]) > 1 else ()
     axes = ProductAxes.of(node.type.shape, own, plain)
     depth, outputs = x.type.shape[-1], node.type.shape[-1]

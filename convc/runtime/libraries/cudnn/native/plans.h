@@ -188,7 +188,9 @@ class Planner {
       Descriptor engine(BACKEND_ENGINE_DESCRIPTOR);
       RawDescriptor into = engine.raw();
       configurations[i].get(ATTR_ENGINECFG_ENGINE, TYPE_BACKEND_DESCRIPTOR, 1, &into);
-      if (!policy_.admits(notes_of(engine))) {
+      plan.engine = engine.get_integer(ATTR_ENGINE_GLOBAL_INDEX);
+      plan.knobs = knobs_of(configurations[i]);
+      if (!policy_.admits(notes_of(engine, plan))) {
         last_ = "the policy excludes every engine that is offered";
         continue;
       }
@@ -205,8 +207,6 @@ class Planner {
         last_ = "every admitted engine needs more workspace than " + std::to_string(policy_.workspace_limit) + " bytes";
         continue;
       }
-      plan.engine = engine.get_integer(ATTR_ENGINE_GLOBAL_INDEX);
-      plan.knobs = knobs_of(configurations[i]);
       const bool known = std::any_of(plans.begin(), plans.end(), [&](const Plan& p) { return p.engine == plan.engine && p.knobs == plan.knobs; });
       if (known) continue;  // modes repeat one another
       plan.sources.push_back(std::move(configurations[i]));
@@ -238,10 +238,10 @@ class Planner {
     return std::find(notes.begin(), notes.end(), BEHAVIOR_NOTE_RUNTIME_COMPILATION) != notes.end();
   }
 
-  std::vector<int> notes_of(const Descriptor& engine) const {
+  std::vector<int> notes_of(const Descriptor& engine, const Plan& plan) const {
     std::vector<int> notes(NUMERICAL_NOTE_TYPE_COUNT + 16);
     notes.resize(engine.get(ATTR_ENGINE_NUMERICAL_NOTE, TYPE_NUMERICAL_NOTE, static_cast<int64_t>(notes.size()), notes.data()));
-    complete(notes, description_.text("kind"), engine.get_integer(ATTR_ENGINE_GLOBAL_INDEX), graph_.half());
+    complete(notes, description_.text("kind"), plan.engine, plan.knobs, graph_.half());
     return notes;
   }
 

@@ -1,6 +1,7 @@
 /* A module for cuda between buffers on the device, as a program with a pipeline of its own there:  on_device MODULE IN OUT0 ...
  *
- * Two modules from one file, a context each; the first is gone before the second runs again. Results of all are equal. */
+ * Two modules from one file, a context each; the first is gone before the second runs again. Results of all are equal. The program
+ * works in the device's primary context, as one on CUDA's runtime library does; libconvc neither makes it current nor another. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #define MAX 8
 typedef unsigned long long Address;
 
+static int (*retain_primary)(void **, int), (*release_primary)(int), (*get_current)(void **), (*set_current)(void *);
 static int (*mem_alloc)(Address *, size_t), (*mem_free)(Address), (*upload)(Address, const void *, size_t, void *),
     (*fetch)(void *, Address, size_t, void *), (*stream_create)(void **, unsigned), (*stream_wait)(void *), (*stream_destroy)(void *);
 
@@ -23,6 +25,10 @@ static void check(int status, const char *what) {
 static void open_driver(void) {
   void *driver = dlopen("libcuda.so.1", RTLD_NOW);
   if (!driver) exit(2);
+  *(void **)&retain_primary = dlsym(driver, "cuDevicePrimaryCtxRetain");
+  *(void **)&release_primary = dlsym(driver, "cuDevicePrimaryCtxRelease_v2");
+  *(void **)&get_current = dlsym(driver, "cuCtxGetCurrent");
+  *(void **)&set_current = dlsym(driver, "cuCtxSetCurrent");
   *(void **)&mem_alloc = dlsym(driver, "cuMemAlloc_v2");
   *(void **)&mem_free = dlsym(driver, "cuMemFree_v2");
   *(void **)&upload = dlsym(driver, "cuMemcpyHtoDAsync_v2");
@@ -30,6 +36,12 @@ static void open_driver(void) {
   *(void **)&stream_create = dlsym(driver, "cuStreamCreate");
   *(void **)&stream_wait = dlsym(driver, "cuStreamSynchronize");
   *(void **)&stream_destroy = dlsym(driver, "cuStreamDestroy_v2");
+}
+
+static int is_current(void *context) {
+  void *found = &found;
+  check(get_current(&found), "current context");
+  return found == context;
 }
 
 static void transfer(const char *path, void *memory, size_t nbytes, const char *mode) {
@@ -41,12 +53,15 @@ static void transfer(const char *path, void *memory, size_t nbytes, const char *
 int main(int argc, char **argv) {
   convc_module *module[2];
   convc_context *context[2];
-  void *stream;
+  void *stream, *primary;
   for (int i = 0; i < 2; ++i) {
     check(convc_load(argv[1], NULL, &module[i]), "load");
     check(convc_context_create(module[i], 0, &context[i]), "context");
   }
   open_driver();
+  const int untouched = is_current(NULL); /* said at the end, behind all results */
+  check(retain_primary(&primary, 0), "primary context");
+  check(set_current(primary), "current context");
   check(stream_create(&stream, 0), "stream");
 
   const size_t outputs = convc_output_count(module[0]);
@@ -85,6 +100,7 @@ int main(int argc, char **argv) {
       if (memcmp(here[i], second[i], info[i].nbytes)) return 6;
     }
   }
+  if (!is_current(primary)) return 9;
   for (size_t i = 0; i < outputs; ++i) transfer(argv[3 + i], second[i], info[i].nbytes, "wb");
 
   if (convc_run_on_device(context[1], in_there, 2, out_there, outputs, stream) != CONVC_ERROR_ARGUMENT) return 7;
@@ -96,5 +112,6 @@ int main(int argc, char **argv) {
   mem_free(there[MAX]);
   convc_free(here[MAX]);
   stream_destroy(stream);
-  return 0;
+  release_primary(0);
+  return untouched ? 0 : 10;
 }

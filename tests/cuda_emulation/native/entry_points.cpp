@@ -93,6 +93,9 @@ void on_host_fault(int, siginfo_t* info, void*) {
 }  // namespace
 
 extern "C" {
+int cuDevicePrimaryCtxRetain(void**, int);
+int cuCtxSetCurrent(void*);
+
 
 // ---- what the tests ask of the double
 void cuda_emulation_set_mode(unsigned order, int copies_land_early) {
@@ -113,7 +116,11 @@ void cuda_emulation_watch_host() {
 // ---- libcudart: device
 int cudaGetDeviceCount(int* count) { return *count = 1, SUCCESS; }
 int cudaGetDevice(int* device) { return *device = 0, SUCCESS; }
-int cudaSetDevice(int device) { return device == 0 ? SUCCESS : failed(INVALID_DEVICE, "there is one device, 0"); }
+int cudaSetDevice(int device) {
+  void* primary = nullptr;
+  if (device != 0) return failed(INVALID_DEVICE, "there is one device, 0");
+  return cuDevicePrimaryCtxRetain(&primary, device), cuCtxSetCurrent(primary);
+}
 
 int cudaDeviceGetAttribute(int* value, int attribute, int) {
   switch (attribute) {
@@ -230,7 +237,9 @@ int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) { return cudaDeviceGetAttribute(value, attribute, device); }
 int cuDeviceGetName(char* name, int bytes, int) { return snprintf(name, bytes, "%s", DEVICE_NAME), SUCCESS; }
 int cuGetErrorName(int, const char** name) { return *name = "CUDA_ERROR_OF_THE_EMULATION", SUCCESS; }
-int cuGetErrorString(int, const char** text) { return *text = message.c_str(), SUCCESS; }
+int cuGetErrorString(int status, const char** text) {
+  return *text = status == cuda_abi::INVALID_CONTEXT ? "invalid device context" : message.c_str(), SUCCESS;
+}
 int cuTensorMapEncodeTiled() { return failed(NOT_SUPPORTED, "no tensor maps (TMA)"); }
 
 int cuModuleLoadData(void** module, const void* image) {

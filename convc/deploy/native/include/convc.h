@@ -22,7 +22,10 @@
  * CUDA. A module for cuda runs on the device that it was loaded for; each context has a stream and memory there. `convc_run` takes
  * buffers on the host as on a CPU, copies them and waits; `convc_run_on_device` takes addresses on the device and does not wait. The first
  * run's launches are recorded and replayed as one graph. Where a layer is cuDNN's, making a context runs the module once on zeros, so that
- * cuDNN's plans are made by then; only runs at the same time make more. CUDA does not survive a fork: load the module in the child.
+ * cuDNN's plans are made by then; only runs at the same time make more. All of it is in the device's primary context, in which CUDA's
+ * runtime library works as well: a stream and buffers that a program has made by that library are right as they are, one on the driver's
+ * interface makes them there (cuDevicePrimaryCtxRetain, cuCtxSetCurrent). Whatever context is current in a calling thread, or none, stays
+ * so. CUDA does not survive a fork: load the module in the child.
  *
  * Errors. Every function that can fail returns a `convc_status`, 0 for success; `convc_last_error` then says in words what was
  * wrong, for the calling thread. No C++ exception and no signal leaves these functions, except for a module file that another
@@ -159,7 +162,7 @@ CONVC_API convc_status convc_run_batch(convc_context *context, size_t samples, c
                                        void *const *outputs, size_t output_count);
 
 /* Queue a run of a module for cuda on a stream (CUstream, cudaStream_t; NULL: the default one), and do not wait. Buffers are addresses on
- * the module's device. Queue the runs of one context on one stream, or wait in between: they share its arena. */
+ * the module's device; they and the stream belong to its primary context (above). Queue the runs of one context on one stream, or wait in between: they share its arena. */
 CONVC_API convc_status convc_run_on_device(convc_context *context, const void *const *inputs, size_t input_count,
                                            void *const *outputs, size_t output_count, void *stream);
 

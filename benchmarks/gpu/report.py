@@ -178,7 +178,8 @@ def _calls(found: Sequence[Result]) -> list[str]:
         for case in result.get("cases", ()):
             first = f"{case['first_seconds'] * 1e3:.1f}" if "first_seconds" in case else ""
             named = f"{case['named_seconds'] * 1e3:.1f}" if "named_seconds" in case else ""
-            verdict = "right" if case["ok"] else "WRONG"
+            answer = "right" if "exact_error" in case else "none offered"
+            verdict = answer if case["ok"] else "WRONG"
             lines.append(f"| {case['key']} | {verdict} | {number(case['exact_error']) if 'exact_error' in case else ''} | {case['plan']} | {first} | {named} |")  # fmt: skip
         cost = result.get("call_microseconds")
         if cost:

@@ -95,6 +95,11 @@ def test_calls_of_cudnn_are_right_and_their_cost_is_known(rehearsed):
     assert all(c["named_seconds"] > 0 for c in found["cases"] if c["plan"].startswith("engine="))
     text = table([found], {}, 0)
     assert "| weight_gradient 3-d | right | 0.0 | engine=" in text
+    # What is refused as expected is nothing wrong.
+    for call in ("forward + add", "forward float16 + add", "policy fft"):
+        assert f"| {call} | none offered |  | cuDNN 92800 must have an engine for" in text
+    assert "WRONG" not in text
+    assert "Wrong:" not in text
     assert "us of the host's time; cuDNN's own" in text
 
 

@@ -100,7 +100,6 @@ def test_the_weight_gradient():
     "steps",
     [
         ("bias",),
-        ("add",),
         ("relu",),
         ("bias", "relu"),
         ("bias", "add", "relu"),
@@ -129,6 +128,13 @@ def test_epilogues(steps):
         )
     out, _, _ = call(described(SPEC, steps=steps), x, w, *extras, y)
     np.testing.assert_array_equal(out, wanted)
+
+
+def test_a_residual_alone_has_no_engine():
+    """As on an H200; modules add it behind the call."""
+    x, w, y = operands()
+    with pytest.raises(EmulationError, match=r"must have an engine for .*: no engine is offered"):
+        call(described(SPEC, steps=("add",)), x, w, whole(SPEC.output, seed=4), y)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

@@ -16,6 +16,7 @@ from convc.ir.epilogue import Step
 from convc.schedules.algorithm import SEPARATOR, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.policy import Policy
+from convc.schedules.weight_gradient_problem import WeightGradientProblem
 from convc.target import parse_target
 from convc.tuning.care import best_of, merge
 from convc.tuning.knowledge import knowledge
@@ -132,11 +133,13 @@ def test_what_tvm_cannot_hold_is_named(tmp_path: Path) -> None:
         best(half, "direct"),
         record("cudnn", target=cuda, workload=TWO.key, knobs=dict(library.knobs(TWO, cuda))),
         record("direct", target=cuda, workload=ONE.key, knobs=dict(backend_of(cuda).algorithm("direct").knobs(ONE, cuda))),
+        record("direct", target=HOST, workload=WeightGradientProblem(ONE.spec).key),
     ]  # fmt: skip
     passed = export_database(best_of(rows), tmp_path / "db")
     assert str(passed) == (
         "1 settings; left out: 1 of several layers in one kernel, "
-        "1 of half types, which our kernels widen behind the schedule, 1 of cudnn, a call of a library"
+        "1 of half types, which our kernels widen behind the schedule, 1 of cudnn, a call of a library, "
+        "1 of weight gradients"
     )
     (back,), _ = import_database(tmp_path / "db")
     assert (back.target, back.knobs) == ("cuda sm_90", rows[3].knobs)

@@ -39,14 +39,16 @@ def taken(trial: Trial) -> int:
     return workspace.nbytes
 
 
-@pytest.mark.parametrize(
-    "trial",
-    [
-        split("direct"), split("direct", "float64"), split("tensor_core"), split("tensor_core", "float16"), split("tf32"),
-        split("tensor_core_blocked", "bfloat16"), Trial("winograd", LONG), Trial("fft", LONG), Trial("direct", replace(LONG, data=(8, 200, 32, 32))),
-    ],
-    ids=str,
+FEW = (split("direct"), split("tensor_core_blocked", "bfloat16"), Trial("fft", LONG))
+MORE = (
+    split("direct", "float64"), split("tensor_core"), split("tensor_core", "float16"), split("tf32"), Trial("winograd", LONG),
+    Trial("direct", replace(LONG, data=(8, 200, 32, 32))),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "trial", [*FEW, *(pytest.param(t, marks=pytest.mark.slow) for t in MORE)], ids=str
+)
 def test_kernels_take_what_the_plan_says(trial):
     facts = properties_of(BACKEND.algorithm(trial.algorithm), trial.problem, TARGET, trial.setting)
     weights = 0
@@ -70,9 +72,13 @@ def layer(constant: bool):
     return b.finish({"y": conv_node(b, x, w, LONG, name="layer")})
 
 
-def row(algorithm: str, constant: bool, policy: Policy) -> CandidateReport:
+def rows(constant: bool, policy: Policy) -> dict[str, CandidateReport]:
     (report,) = explain(layer(constant), target="cuda -arch=sm_90", policy=policy, logs=())
-    return next(c for c in report.candidates if c.algorithm == algorithm)
+    return {c.algorithm: c for c in report.candidates}
+
+
+def row(algorithm: str, constant: bool, policy: Policy) -> CandidateReport:
+    return rows(constant, policy)[algorithm]
 
 
 def needed(report: CandidateReport) -> int:
@@ -80,7 +86,9 @@ def needed(report: CandidateReport) -> int:
     return report.workspace_bytes
 
 
-@pytest.mark.parametrize("algorithm", ["direct", "tensor_core"])
+@pytest.mark.parametrize(
+    "algorithm", ["direct", pytest.param("tensor_core", marks=pytest.mark.slow)]
+)
 def test_explain_and_a_limit_count_split_sums(algorithm):
     only = Policy(require=(algorithm,))
     free = row(algorithm, True, only)
@@ -100,6 +108,6 @@ def test_explain_and_a_limit_count_weights_packed_at_run_time():
     late, constant = (needed(row("direct", c, free)) for c in (False, True))
     assert late >= nbytes > 0
     assert constant < nbytes
-    none = row("direct", False, Policy(workspace_limit=0))
-    assert none.reason.startswith("workspace must be at most 0 bytes; got ")
-    assert row("generic", False, Policy(workspace_limit=0)).chosen
+    none = rows(False, Policy(workspace_limit=0))
+    assert none["direct"].reason.startswith("workspace must be at most 0 bytes; got ")
+    assert none["generic"].chosen

@@ -15,6 +15,9 @@ Result = Mapping[str, Any]
 # Columns of torch's times: what they are called, by which element type and math.
 _EAGER: Final = (("float32", "", "eager_fp32"), ("float32", "tf32", "eager_tf32"), ("float16", "", "eager_fp16"))  # fmt: skip
 
+# Who computed a network's convolutions.
+_COLUMNS: Final = {"": "convc", "own": "own kernels", "cudnn": "with cuDNN"}
+
 
 def number(value: float | None, form: str = "") -> str:
     """Return a figure as it is shown; what is no number, which JSON keeps as null, is "NaN"."""
@@ -30,9 +33,9 @@ def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
     """
     lines = [
         "## Networks, milliseconds", "",
-        "`convc` is its own choice, `with cuDNN` by cuDNN wherever it applies. Rows `tf32` are torch's alone: convc's float32 is float32.", "",
+        "`convc` is its own choice among all, `own kernels` without cuDNN, `with cuDNN` by cuDNN wherever it applies. Rows `tf32` are torch's alone: convc's float32 is float32.", "",
         "torch in channels last: eager in a CUDA graph, which is cuDNN's time, and `torch.compile(mode='max-autotune')`.", "",
-        "| network | error | convc | with cuDNN | torch | torch.compile |", "|---|---|---|---|---|---|",
+        "| network | error | convc | own kernels | with cuDNN | torch | torch.compile |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     rows: dict[tuple[str, int, str, str], dict[str, Any]] = {}
     for result in found:
@@ -43,7 +46,7 @@ def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
         if job["part"] != "models" or "seconds" not in result:
             continue
         row = rows.setdefault((*key, ""), {})
-        row["with cuDNN" if job["library"] else "convc"] = result
+        row[_COLUMNS[job["library"]]] = result
         for dtype, rounding, name in _EAGER:
             if name in result.get("peer", {}):
                 rows.setdefault((*key[:2], dtype, rounding), {})["eager"] = result["peer"][name]
@@ -58,10 +61,10 @@ def _row(key: tuple[str, int, str, str], row: Mapping[str, Any]) -> str:
     name, batch, dtype, math = key
     errors = [
         f"{number(row[who]['error'], '.1e')}{'' if row[who]['ok'] else ' WRONG'}"
-        for who in ("convc", "with cuDNN")
+        for who in _COLUMNS.values()
         if who in row
     ]
-    ours = [_ms(row[who]["seconds"]) if who in row else "" for who in ("convc", "with cuDNN")]
+    ours = [_ms(row[who]["seconds"]) if who in row else "" for who in _COLUMNS.values()]
     theirs = [_ms(row[who]) if who in row else "" for who in ("eager", "compiled")]
     return f"| {name}, {batch}, {math or dtype} | {', '.join(errors)} | {' | '.join([*ours, *theirs])} |"
 

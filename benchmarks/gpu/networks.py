@@ -19,6 +19,7 @@ from convc.runtime import load
 if TYPE_CHECKING:
     from benchmarks.gpu.peer import Peer
     from convc.ir import Graph
+    from convc.schedules.cudnn_use import CudnnUse
     from convc.target import Target
 
 __all__ = ["FLOAT_TYPES", "build_network", "compiled_jobs", "model_jobs", "run_network"]
@@ -29,15 +30,15 @@ _LARGE: Final = 4096
 # What `convc compile --dtype` calls them.
 FLOAT_TYPES: Final = {"float32": None, "float16": "fp16"}
 
-# Who computes what it applies to, beside convc's own choice; each but "" by request.
-_LIBRARIES: Final = ("", "cudnn")
+# Who computes: whoever is fastest, convc's own kernels alone, cuDNN wherever it applies; as `cudnn=` of compile.
+_USES: Final[dict[str, CudnnUse]] = {"": "auto", "own": "off", "cudnn": "prefer"}
 
 
 def model_jobs(
     names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str] = ("float32",)
 ) -> Iterator[Job]:
-    """Yield a job for each network, batch and element type: as convc chooses, and by cuDNN wherever it applies."""
-    for name, batch, dtype, library in _every(names, batches, dtypes, _LIBRARIES):
+    """Yield a job for each network, batch and element type, and each row of `_USES`."""
+    for name, batch, dtype, library in _every(names, batches, dtypes, tuple(_USES)):
         tail = f"-{library}" if library else ""
         job = Job(name=f"model-{name}-{_mark(batch, dtype)}{tail}", part="models")
         yield msgspec.structs.replace(job, model=name, batch=batch, dtype=dtype, library=library)
@@ -75,8 +76,7 @@ def build_network(job: Job, folder: Path, target: Target) -> float:
 
     dtype = FLOAT_TYPES[job.dtype]
     graph = _coarse(reduced_graph(exported(job.model, batch=job.batch)))
-    cudnn = "prefer" if job.library == "cudnn" else "auto"
-    compiled = compile_model(graph, target=target, dtype=dtype, cudnn=cudnn)
+    compiled = compile_model(graph, target=target, dtype=dtype, cudnn=_USES[job.library])
     compiled.export(job.module(folder))
     inputs = random_inputs(compiled.manifest.inputs, seed=0)
     # One image's float64 reference takes seconds; the batch repeats it.

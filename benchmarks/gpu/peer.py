@@ -27,6 +27,13 @@ _PRODUCTS = (
     ("bfloat16", torch.bfloat16, True),
     ("float16", torch.float16, True),
 )
+# Of a layer in float32: what it is called, element type, whether TF32 is allowed, whether channels come last.
+_STRICT = (
+    ("fp32_nchw", torch.float32, False, False),
+    ("fp32_nhwc", torch.float32, False, True),
+    ("tf32_nhwc", torch.float32, True, True),
+)
+_SHORT = {"float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
 class Peer:
@@ -61,14 +68,12 @@ class Peer:
         }
 
     def layer(self, spec: ConvSpec) -> dict[str, float]:
-        """Return seconds of one convolution without bias: float32 strictly and as TF32, channels first and last; half precision."""
+        """Return seconds of one convolution without bias: float32 strictly and as TF32, channels first and last, or its narrower type."""
         found = {}
-        for name, dtype, fast, last in (
-            ("fp32_nchw", torch.float32, False, False),
-            ("fp32_nhwc", torch.float32, False, True),
-            ("tf32_nhwc", torch.float32, True, True),
-            ("fp16_nhwc", torch.float16, True, True),
-        ):
+        half = (
+            (f"{_SHORT.get(spec.dtype, spec.dtype)}_nhwc", getattr(torch, spec.dtype), True, True),
+        )
+        for name, dtype, fast, last in _STRICT if spec.dtype == "float32" else half:
             if last and spec.rank != 2:
                 continue
             torch.backends.cudnn.allow_tf32 = fast

@@ -5,6 +5,7 @@ python -m benchmarks.gpu_check pack --folder gpu -o gpu.tar.xz   for a machine w
 python -m benchmarks.gpu_check run --folder gpu                on the device; again after an interruption
 python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/report.json, gpu/report.md
 python -m benchmarks.gpu_check restore report.json --folder gpu  the results of an earlier machine: run goes on behind them
+python -m benchmarks.gpu_check records report.json             times of layers, our kernels' alone, as tuning records
 python -m benchmarks.gpu_check tasks -o tasks.jsonl            where the networks are: their layers, to be tuned
 python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, with TVM and nvcc: tuning_logs/cuda/<device>.jsonl
 """
@@ -51,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "run the jobs without a result"),
         ("report", "write JSON and table"),
         ("restore", "take the results of an earlier report into a folder"),
+        (
+            "records",
+            "write the times of an earlier report's layers, our kernels' alone, as tuning records",
+        ),
         ("pack", "put all that the device's machine needs into one archive"),
         ("tasks", "write the zoo's distinct layers to a file"),
         ("tune", "tune a file's layers on this machine's device"),
@@ -95,8 +100,12 @@ def _parser() -> argparse.ArgumentParser:
             add("--no-peer", action="store_true", help="without torch's times")
             # What a child is told: the seconds for which it may begin jobs, and which job it is for.
             add("--child", nargs="+", metavar="SECONDS [JOB]", help=argparse.SUPPRESS)
-        if name == "restore":
+        if name in ("restore", "records"):
             step.add_argument("report", type=Path, help="report.json of the earlier machine")
+        if name == "records":
+            step.add_argument(
+                "--logs", type=Path, default=Path("tuning_logs"), help="folder of the tuning logs"
+            )
         if name == "pack":
             step.add_argument("-o", "--output", type=Path, default=Path("gpu.tar.xz"), help="the archive")  # fmt: skip
             step.add_argument("--python", default="3.12", help="the device machine's; default 3.12")
@@ -258,6 +267,14 @@ def _restore(given: argparse.Namespace) -> int:
     return 0
 
 
+def _records(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.records import write_records
+
+    log, count = write_records(given.report, given.logs)
+    _say(f"{count} records are new in {log}")
+    return 0
+
+
 def _tasks(given: argparse.Namespace) -> int:
     from benchmarks.gpu.tasks import write_tasks, zoo_tasks
     from benchmarks.zoo import NAMES
@@ -309,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "report": _report,
         "restore": _restore,
         "pack": _pack,
+        "records": _records,
         "tasks": _tasks,
         "tune": _tune,
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.layer_table import first_runs, layers, microseconds
 from benchmarks.gpu.model_table import models, number
 from benchmarks.gpu.run import RESULT
 from benchmarks.gpu.supervise import Unfinished
@@ -22,10 +23,6 @@ Result = Mapping[str, Any]
 def collect(results: Path) -> list[dict[str, Any]]:
     """Return all results of a folder."""
     return [json.loads(p.read_bytes()) for p in sorted(results.glob(f"*{RESULT}"))]
-
-
-def _us(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1e6:.1f}"
 
 
 def table(
@@ -43,7 +40,8 @@ def table(
         + _grid(found)
         + _refusals(found)
         + _gradients(found)
-        + _layers(found)
+        + layers(_of(found, "layers"))
+        + first_runs(_of(found, "layers"))
         + models(found, cut_off)
         + _calls(found)
     )
@@ -107,57 +105,12 @@ def _gradients(found: Sequence[Result]) -> list[str]:
     lines = ["## Weight gradients, microseconds", "", f"| convolution | default | {' | '.join(names)} | wrong |", "|---|---|---|" + "---|" * len(names)]  # fmt: skip
     for key, found_by in by_key.items():
         default = next((n for n, c in found_by.items() if c["default"]), "")
-        times = " | ".join(_us(found_by[n].get("seconds")) if n in found_by else "" for n in names)
+        times = " | ".join(
+            microseconds(found_by[n].get("seconds")) if n in found_by else "" for n in names
+        )
         wrong = ", ".join(n for n, c in found_by.items() if not c["ok"])
         lines.append(f"| {key} | {default} | {times} | {wrong} |")
     return [*lines, ""]
-
-
-def _layers(found: Sequence[Result]) -> list[str]:
-    lines = [
-        "## Layers, microseconds", "",
-        "cuDNN through torch, the fastest that it finds, channels first or last; both without bias. `tf32` is ours, with operands rounded to TF32.", "",
-        "| layer | default | best | its setting | cuDNN | cuDNN / ours | tf32 | cuDNN TF32 |", "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    ratios: dict[str, list[float]] = {}
-    for result in _of(found, "layers"):
-        every = [c for c in result.get("cases", ()) if c.get("seconds") and c["ok"]]
-        # Times of other arithmetic are not compared with those of the element type's own.
-        timed = [c for c in every if c["algorithm"] != "tf32"]
-        if not timed:
-            continue
-        best = min(timed, key=lambda c: c["seconds"])
-        default = next((c["seconds"] for c in timed if c["default"]), None)
-        half = "-f16-" in best["key"]
-        peer = result.get("peer", {})
-        same = [v for k, v in peer.items() if k.startswith("fp16" if half else "fp32")]
-        ratio = min(same) / best["seconds"] if same else None
-        if ratio:
-            ratios.setdefault("float16" if half else "float32", []).append(ratio)
-        knobs = " ".join(f"{k}={v}" for k, v in best["knobs"].items())
-        shown = f"{ratio:.2f}" if ratio else ""
-        rounded = min((c["seconds"] for c in every if c["algorithm"] == "tf32"), default=None)
-        lines.append(
-            f"| {result['job']['name']} | {_us(default)} | {_us(best['seconds'])} | {best['algorithm']} {knobs} "
-            f"| {_us(min(same, default=None))} | {shown} | {_us(rounded)} | {_us(None if half else peer.get('tf32_nhwc'))} |"
-        )
-    lines += _first_runs(found)
-    for name, values in ratios.items():
-        mean = math.exp(sum(map(math.log, values)) / len(values))
-        lines += ["", f"Geometric mean against cuDNN in {name}: {mean:.2f} x over {len(values)} jobs."]  # fmt: skip
-    return [*lines, ""]
-
-
-def _first_runs(found: Sequence[Result]) -> list[str]:
-    """Return what modules that call a library took to load and to run for the first time; a first run is to take 50 ms at most."""
-    rows = [r for r in _of(found, "layers") if "prepared_seconds" in r]
-    if not rows:
-        return []
-    lines = ["", "| with a library | load, ms | of it plans and a run | first run behind it, ms |", "|---|---|---|---|"]  # fmt: skip
-    for r in rows:
-        times = (r["load_seconds"], r["prepared_seconds"], r["first_run_seconds"])
-        lines.append(f"| {r['job']['name']} | {' | '.join(f'{1e3 * t:.1f}' for t in times)} |")
-    return lines
 
 
 def _refusals(found: Sequence[Result]) -> list[str]:

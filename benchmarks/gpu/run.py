@@ -99,7 +99,7 @@ def _result(job: Job, folder: Path, peer: Peer | None) -> tuple[dict[str, Any], 
     except (ConvcError, RuntimeError) as error:
         found = {"failed": f"{type(error).__name__}: {error}"}
         lost = not isinstance(error, ConvcError) or isinstance(error, DeviceError)
-    return {**found, "took": round(time.monotonic() - began, 2)}, lost
+    return {**found, "at": round(time.time()), "took": round(time.monotonic() - began, 2)}, lost
 
 
 def _found(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from benchmarks.gpu.run import keep
 from benchmarks.gpu.supervise import Limits, supervise
 from convc.cli.exits import TOOLCHAIN
 from convc.runtime.driver import Device, look
+from convc.tuning.log import read_log
 from tests.cuda_emulation.emulation import worker
 
 CHILD = [sys.executable, "-m", "tests.benchmarks.gpu_child", "run", "--no-peer"]
@@ -123,6 +124,57 @@ def test_layers_are_timed(rehearsed):
     assert "| layer-n1-tiny |" in text
     assert "| direct |" in text
     assert f"- {DAMAGED}: PackageError" in text
+
+
+def test_times_of_layers_become_records_of_our_kernels(rehearsed, tmp_path, capsys):
+    assert gpu_check.main(["report", "--folder", str(rehearsed.folder)]) == 1
+    report = rehearsed.folder / "report.json"
+    document = json.loads(report.read_bytes())
+    document["device"] = {"name": "NVIDIA Emulated", "sm": 90}
+    layer = next(r for r in document["results"] if r["job"]["part"] == "layers" and r.get("cases"))
+    wrong = {**layer["cases"][0], "ok": False, "knobs": {"rows": 7}}
+    library = {**layer["cases"][0], "algorithm": "cudnn"}
+    right = layer["cases"]
+    layer["cases"] = [*right, wrong, library]
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    asked = ["records", str(tmp_path / "report.json"), "--logs", str(tmp_path / "logs")]
+    assert gpu_check.main(asked) == 0
+    log = read_log(tmp_path / "logs/cuda/nvidia-emulated.jsonl").records
+    found = {(r.algorithm, tuple(r.knobs.items())) for r in log}
+    assert found == {(c["algorithm"], tuple(c["knobs"].items())) for c in right}
+    assert all(
+        r.seconds > 0 and r.at > 0 and 0 <= r.error < 1e-5 and r.target == "cuda sm_90" for r in log
+    )
+    assert gpu_check.main(asked) == 0
+    assert "0 records are new" in capsys.readouterr().out
+
+
+def test_a_report_without_a_device_becomes_no_records(tmp_path, capsys):
+    (tmp_path / "report.json").write_text(json.dumps({"device": {}, "results": []}))
+    assert gpu_check.main(["records", str(tmp_path / "report.json"), "--logs", str(tmp_path)]) != 0
+    assert "must name its device" in capsys.readouterr().err
+
+
+def layer_result(name: str, *cases: tuple[str, float], peer: float = 0.0) -> dict[str, Any]:
+    key = "conv2d-f16-n1c8h5w5-k8r3s3-st1x1-pd1.1.1.1-dl1x1-g1"
+    rows = [{"key": key, "algorithm": a, "knobs": {}, "seconds": s, "ok": True, "default": a == "direct"} for a, s in cases]  # fmt: skip
+    told = {"peer": {"fp16_nhwc": peer}} if peer else {}
+    job = Job(name=name, part="layers")
+    return {"job": msgspec.to_builtins(job), "cases": rows, **told}
+
+
+def test_a_layers_jobs_are_one_row():
+    found = [
+        layer_result("layer-a-cudnn", ("cudnn", 4e-6)),
+        layer_result("layer-a", ("direct", 9e-6), ("tensor_core", 8e-6), peer=6e-6),
+        layer_result("layer-a-cutlass", ("cutlass", 3e-6), ("cutlass", 5e-6)),
+    ]
+    text = table(found, {}, 0)
+    assert "| layer-a | 9.0 | 8.0 | tensor_core | 3.0 | 4.0 | 6.0 | 0.75 | 2.00 |  |  |" in text
+    assert (
+        "geometric mean of 1 layers: 0.75 by our kernels, 2.00 by the best of all, 2.00 where"
+        in text
+    )
 
 
 def test_networks_are_right_and_timed(rehearsed):

@@ -161,17 +161,16 @@ def row_cycles(
         multiply = products / _GROUP_MACS
         groups = warps // knobs["group"]
         moved = groups * instructions * DEPTH * size * (PIXELS * WARPS + knobs["channels"])
-        moved += nbytes if knobs["stages"] == 2 else 0
-        # From three steps on in shared memory a product goes on behind the next copies.
-        alone = (max(alone, multiply) if knobs["stages"] > 2 else alone + multiply) + _GROUP_LATENCY
+        # That a product of three steps or more in shared memory goes on behind the next copies is not in it: no device measured that yet.
+        alone += multiply + _GROUP_LATENCY
     else:
         multiply = products / (gpu.tf32_macs * 4 / size)
         reads = instructions * (m + n / 2)
         # An ldmatrix.x4 reads 512 bytes.
-        moved = 512 * warps * reads + nbytes
+        moved = 512 * warps * reads
         issue += warps * (instructions * m * n + reads) / _ISSUE
         alone += _CHAIN * reads
-    shared = moved / _SHARED
+    shared = (moved + nbytes) / _SHARED
     blocks = count * (channels // knobs["channels"]) * (pixels // knobs["pixels"])
     fetch = nbytes / min(_L2_ALONE, _L2 * gpu.sms / min(blocks, gpu.sms))
     *_, second, busiest = sorted((multiply, shared, issue, fetch))

@@ -83,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument(
                 "--types", default="float32", help="as in float32,float16; default float32"
             )
+            step.add_argument(
+                "--steps",
+                default="",
+                help="batches of ResNet-18's training step, with its weight gradients, as in 32; default none",
+            )
             step.add_argument("-o", "--output", type=Path, default=Path("tasks.jsonl"), help="the file")  # fmt: skip
         if name == "tune":
             add = step.add_argument
@@ -279,8 +284,8 @@ def _tasks(given: argparse.Namespace) -> int:
     from benchmarks.gpu.tasks import write_tasks, zoo_tasks
     from benchmarks.zoo import NAMES
 
-    batches = [int(n) for n in names(given.batches)]
-    tasks = zoo_tasks(names(given.models) or NAMES, batches, names(given.types))
+    batches, steps = ([int(n) for n in names(text)] for text in (given.batches, given.steps))
+    tasks = zoo_tasks(names(given.models) or NAMES, batches, names(given.types), steps)
     write_tasks(tasks, given.output)
     _say(f"{len(tasks)} layers are in '{given.output}'.")
     return 0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.gpu.networks import FLOAT_TYPES
+from benchmarks.training_networks import resnet18
 from benchmarks.zoo import exported
 from convc.compiler import reduced_graph
-from convc.schedules.algorithm import Problem
+from convc.ir import Graph
+from convc.schedules.algorithm import KIND, Problem
 from convc.schedules.policy import Policy
+from convc.schedules.weight_gradient_problem import WEIGHT_GRADIENT, WeightGradientProblem
 from convc.target import Target
 from convc.tuning.calibration import calibration
 from convc.tuning.log import Log
@@ -25,16 +28,31 @@ __all__ = ["read_tasks", "tune", "write_tasks", "zoo_tasks"]
 
 
 def zoo_tasks(
-    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str]
+    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str], steps: Sequence[int] = ()
 ) -> tuple[Task, ...]:
-    """Return the distinct layers of networks of the zoo, a layer of several networks once; `dtypes` of `FLOAT_TYPES`."""
+    """Return the distinct layers of networks, a layer of several networks once.
+
+    Args:
+        names: of the zoo.
+        batches: of each.
+        dtypes: of `FLOAT_TYPES`, of networks and steps.
+        steps: batches of ResNet-18's training step, whose layers have weights of run time and weight gradients.
+    """
     found: dict[Tunable, tuple[str, ...]] = {}
-    for name, batch, dtype in product(names, batches, dtypes):
-        graph = reduced_graph(exported(name, batch=batch), dtype=FLOAT_TYPES[dtype])
+    for name, graph in _graphs(names, batches, dtypes, steps):
         for task in tasks_of(graph):
             layers = tuple(f"{name}:{layer}" for layer in task.layers)
             found[task.problem] = (*found.get(task.problem, ()), *layers)
     return tuple(Task(problem, layers) for problem, layers in found.items())
+
+
+def _graphs(
+    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str], steps: Sequence[int]
+) -> Iterator[tuple[str, Graph]]:
+    for name, batch, dtype in product(names, batches, dtypes):
+        yield name, reduced_graph(exported(name, batch=batch), dtype=FLOAT_TYPES[dtype])
+    for batch, dtype in product(steps, dtypes):
+        yield f"resnet18_step_{batch}", reduced_graph(resnet18(batch, dtype=dtype).graph)
 
 
 def write_tasks(tasks: Iterable[Task], path: Path) -> None:
@@ -43,10 +61,15 @@ def write_tasks(tasks: Iterable[Task], path: Path) -> None:
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
+def _parsed(key: str) -> Problem | WeightGradientProblem:
+    kind = WeightGradientProblem if key.startswith(f"{WEIGHT_GRADIENT}{KIND}") else Problem
+    return kind.parse(key)
+
+
 def read_tasks(path: Path) -> tuple[Task, ...]:
     """Return what `write_tasks` wrote."""
     rows = (msgspec.json.decode(line) for line in path.read_bytes().splitlines())
-    return tuple(Task(Problem.parse(row["workload"]), tuple(row["layers"])) for row in rows)
+    return tuple(Task(_parsed(row["workload"]), tuple(row["layers"])) for row in rows)
 
 
 def tune(

@@ -143,7 +143,11 @@ def test_times_of_layers_become_records_of_our_kernels(rehearsed, tmp_path, caps
     found = {(r.algorithm, tuple(r.knobs.items())) for r in log}
     assert found == {(c["algorithm"], tuple(c["knobs"].items())) for c in right}
     assert all(
-        r.seconds > 0 and r.at > 0 and 0 <= r.error < 1e-5 and r.target == "cuda sm_90" for r in log
+        r.seconds > 0
+        and r.at > 0
+        and 0 <= r.error < (1e-3 if r.algorithm == "tf32" else 1e-6)
+        and r.target == "cuda sm_90"
+        for r in log
     )
     assert gpu_check.main(asked) == 0
     assert "0 records are new" in capsys.readouterr().out

@@ -8,6 +8,8 @@ import pytest
 from convc.compiler import compile
 from convc.frontend import dsl as cc
 from convc.ir.reference import interpret
+from convc.ir.text import parse
+from convc.ir.types import numpy_dtype
 from tests.tolerance import assert_exact
 
 # (samples, tokens, heads, elements): one sample, one head, heads of no whole vector, tokens with a tail.
@@ -56,3 +58,20 @@ def test_no_step_transposes_heads(run):
     model, _, _ = run
     moved = [s for s in model.manifest.steps if s.op == "transpose"]
     assert len(moved) == 2
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_heads_of_half_types(dtype):
+    ports = " ".join(f"%{name} = input : {dtype}[2,6,3,4]" for name in "qkv")
+    graph = parse(
+        f"graph @g {{ {ports} %h = transpose(%q) {{perm = [0, 2, 1, 3]}} %t = transpose(%k) {{perm = [0, 2, 3, 1]}}"
+        " %s = matmul(%h, %t) %u = transpose(%v) {perm = [0, 2, 1, 3]} %p = matmul(%s, %u)"
+        " %y = transpose(%p) {perm = [0, 2, 1, 3]} return %y }"
+    )
+    # Scores are up to 4, results to 24: exact in 8 bits.
+    generator = np.random.default_rng(0)
+    inputs = {n.name: generator.integers(-1, 2, n.type.shape).astype(np.float32) for n in graph.inputs}  # fmt: skip
+    model = compile(graph, threads=1)
+    assert not [s for s in model.manifest.steps if s.op == "transpose"]
+    given = {n: x.astype(numpy_dtype(graph[n].type.dtype)) for n, x in inputs.items()}
+    assert_exact(model.run(given)["y"].astype(np.float32), interpret(graph, given)["y"])

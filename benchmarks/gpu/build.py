@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -55,20 +56,21 @@ def grid_jobs(specs: Sequence[ConvSpec], target: Target, fed: bool = False) -> I
 
 
 def layer_jobs(
-    chosen: Sequence[Layer], batch: int, settings: int, target: Target, dtype: str = "float32"
-) -> Iterator[Job]:
+    chosen: Sequence[Layer], batch: int, settings: int, target: Target, dtype: str = "float32", algos: str = "*"
+) -> Iterator[Job]:  # fmt: skip
     """Yield a job for each layer: every algorithm's own knobs, and by turns the next best of each by the model, so many in all.
 
-    An external library has a job of its own: where it is missing, a module that calls it does not load.
+    `algos`: a pattern of algorithms. An external library has a job of its own: where it is missing, a module that calls it does not load.
     """
     algorithms = backend_of(target).algorithms
     libraries = [a.name for a in algorithms if a.name in SHIMS]
     for layer in chosen:
         spec = replace(layer.spec if batch == 1 else layer.spec.with_batch(batch), dtype=dtype)
         problem, name = Problem(spec), f"layer-n{batch}{_mark(dtype)}-{layer.name}"
-        takers = [a for a in algorithms if a.supports(problem, target) is None]
-        own = [a for a in takers if a.name not in libraries]
-        yield Job(name=name, part="layers", cases=tuple(_settings(spec, own, settings, target)))
+        named = (a for a in algorithms if fnmatch.fnmatchcase(a.name, algos))
+        takers = [a for a in named if a.supports(problem, target) is None]
+        if own := [a for a in takers if a.name not in libraries]:
+            yield Job(name=name, part="layers", cases=tuple(_settings(spec, own, settings, target)))
         for library in (a for a in takers if a.name in libraries):
             space = itertools.islice(library.space(problem, target), _LIBRARY_SETTINGS)
             own_case = _case(problem, library.name, target)

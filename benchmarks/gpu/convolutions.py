@@ -28,6 +28,9 @@ __all__ = ["run_convolutions"]
 # 32 images of a 31 x 31 filter took float64 80 s.
 _IMAGES: Final = 3
 
+# Seconds of a module's first run, from which on its steps are timed once.
+_SLOW: Final = 0.5
+
 # References that are kept: a layer's, on whole and on normal numbers, which an external library's job asks for as well.
 _KEPT: Final = 2
 
@@ -83,7 +86,9 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
             cases[index]["ok"] = bool(cases[index]["ok"] and np.all(error <= limit) and (not whole))
     if layer:
         # A node's other steps bring data into the algorithm's memory order and back, which a network does once for many layers.
-        times = {t.step.node: t for t in module.profile(inputs, repeats=5) if t.step.algorithm}
+        # A slow engine of a library among the settings would cost a minute: each is run 50 times.
+        timed = module.profile(inputs, repeats=5 if first < _SLOW else 1)
+        times = {t.step.node: t for t in timed if t.step.algorithm}
         for index, case in enumerate(job.cases):
             measured = times[f"y{index}"]
             cases[index] |= {
@@ -95,7 +100,7 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
     answer: dict[str, Any] = {"cases": cases, "load_seconds": loaded - began, "first_run_seconds": first}  # fmt: skip
     if module.preparation is not None:
         answer["prepared_seconds"] = module.preparation.seconds
-        answer["plans"] = [f"{p.spec} engine {p.engine} in {p.seconds * 1e3:.1f} ms" for p in module.preparation.plans]  # fmt: skip
+        answer["plans"] = [f"{p.spec} engine {p.engine} {p.knobs} in {p.seconds * 1e3:.1f} ms" for p in module.preparation.plans]  # fmt: skip
     if layer and peer is not None and any(c.default for c in job.cases):
         answer["peer"] = peer.layer(job.cases[0].spec)
     return answer

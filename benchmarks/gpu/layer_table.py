@@ -72,12 +72,12 @@ def layers(found: Sequence[Result]) -> list[str]:
             pair = (theirs / own["seconds"], theirs / best)
             shown = [f"{ratio:.2f}" for ratio in pair]
             ratios.setdefault(_TYPES[layer.dtype], []).append(pair)
-        times = (c and c["seconds"] for c in (default, own))
+        times = (_seconds(c) for c in (default, own))
         setting = _setting(own) if own else ""
-        rest = [microseconds(c and c["seconds"]) for c in others]
+        rest = [microseconds(_seconds(c)) for c in others]
         lines.append(
             f"| {layer.name} | {' | '.join(map(microseconds, times))} | {setting} | {' | '.join(rest)} | {microseconds(theirs)} "
-            f"| {' | '.join(shown)} | {microseconds(rounded and rounded['seconds'])} | {microseconds(layer.peer.get('tf32_nhwc'))} |"
+            f"| {' | '.join(shown)} | {microseconds(_seconds(rounded))} | {microseconds(layer.peer.get('tf32_nhwc'))} |"
         )
     for name, pairs in ratios.items():
         own, every = (_mean(column) for column in zip(*pairs, strict=True))
@@ -99,6 +99,10 @@ def _grouped(found: Sequence[Result]) -> list[_Layer]:
         layer.cases += timed
         layer.peer = result.get("peer") or layer.peer
     return list(by_key.values())
+
+
+def _seconds(case: Result | None) -> float | None:
+    return None if case is None else case["seconds"]
 
 
 def _setting(case: Result) -> str:

@@ -32,7 +32,7 @@ class Asked:
         parts: of `Part`.
         layers: patterns of layers' ids.
         batches: of layers and networks.
-        algos: a pattern of algorithms of the grid.
+        algos: a pattern of algorithms of grid and layers.
         types: of grid, gradients, layers and networks.
         settings: of a layer.
         models: names of networks.
@@ -69,7 +69,7 @@ def jobs_of(asked: Asked, target: Target) -> Iterator[Job]:
             spec = _spec(row, batch, dtype)
             yield from gradient_jobs([spec], target, f"gradients-n{batch}-{dtype}-{row.name}")
     for dtype, batch in product(asked.types, asked.batches) if "layers" in parts else ():
-        yield from layer_jobs(chosen, batch, asked.settings, target, dtype)
+        yield from layer_jobs(chosen, batch, asked.settings, target, dtype, asked.algos)
     networks = [t for t in asked.types if t in ("float32", "float16")]
     if "models" in parts:
         yield from model_jobs(asked.models, asked.batches, networks)
@@ -85,23 +85,20 @@ def _spec(row: Layer, batch: int, dtype: str) -> ConvSpec:
     return replace(row.spec if batch == 1 else row.spec.with_batch(batch), dtype=dtype)
 
 
-# Of ResNet-50 and MobileNetV2: 3x3 and 1x1 on large and small maps, strided, the first layer, depthwise.
-_FEW: Final = ("r50_2_3x3", "r50_4_1x1b", "r50_4_3x3", "r50_5_3x3", "mb2_dw144")
+# Of ResNet-50: 3x3 and 1x1 on maps of every size, strided, the first layer; of MobileNetV2: depthwise.
+_RESNET: Final = ("r50_*",)
+_DEPTHWISE: Final = ("mb2_dw*",)
 
-# In this order: what has never run on a device, by how much hangs on it, then whole networks, then the peers that compile for minutes.
+# In this order: what is younger than the last run on a device, by how much hangs on it, then whole networks, then the peers that compile
+# for minutes. Run on 2026-11-27 and not in it: the grid by `tensor_core_blocked` with operands by ldmatrix, `cutlass`, `fft`, half types.
 _FIRST: Final = (
     Asked(("calls", "refusals")),
-    Asked(("layers",), _FEW, (32,), types=("float16",), settings=16),
-    Asked(("layers",), ("r50_4_3x3", "r50_5_1x1b"), (1,), types=("float16",), settings=12),
-    Asked(("grid",), algos="*_blocked", types=("float16", "bfloat16"), every=2),
-    Asked(("grid",), algos="cutlass", types=("float16",), every=4),
-    Asked(("grid",), algos="fft", every=2),
-    Asked(("gradients",), ("r50_4_3x3",), (32,), every=4),
-    Asked(("gradients",), ("r50_4_3x3",), (32,), types=("float16", "bfloat16"), every=12),
-    Asked(("grid",), types=("float32", "float16"), every=9, fed=True),
-    Asked(("layers",), ("lk7", "lk15"), (32,), settings=8),
-    Asked(("layers",), ("lk31",), settings=8),
-    *(Asked(("grid",), algos=a, types=("float16", "bfloat16"), every=6) for a in ("depthwise", "direct", "generic", "subpixel")),
+    Asked(("grid",), algos="tensor_core_blocked", types=("float16", "bfloat16"), every=4),
+    Asked(("layers",), _RESNET, (32, 1), types=("float16",), settings=16, algos="tensor_core_blocked"),
+    Asked(("layers",), _DEPTHWISE, (32,), types=("float16",), settings=12, algos="depthwise_blocked"),
+    Asked(("layers",), _RESNET, (32,), types=("float16",), algos="cu*"),
+    Asked(("gradients",), ("r50_2_3x3", "r50_4_3x3", "r50_4_1x1b"), (32,), types=("float16", "bfloat16", "float32"), every=9),
+    *(Asked(("grid",), algos=a, types=("float32", "float16"), every=9, fed=True) for a in ("fft", "cutlass")),
     Asked(("models",), batches=(1, 32), types=("float16",), models=("resnet50", "mobilenet_v2")),
     Asked(("models",), batches=(1, 32), models=("resnet50",)),
     Asked(("compiled",), batches=(1, 32), types=("float16", "float32"), models=("resnet50", "mobilenet_v2")),

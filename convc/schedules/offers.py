@@ -212,12 +212,17 @@ def _estimated(
     if like is None:
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     other, measured = like
-    mine = [m for m in measured if m.algorithm == algorithm.name and m.error <= policy.record_error]
+    names = set(knobs)
+    mine = [
+        replace(m, knobs=completed(algorithm, m.knobs))
+        for m in measured
+        if m.algorithm == algorithm.name and m.error <= policy.record_error
+    ]
+    mine = [m for m in mine if are_knobs_of(algorithm, names, m.knobs)]
     solved = posed(other, algorithm, target)
     if not mine or isinstance(solved, Unsupported):
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     best = min(mine, key=lambda m: m.seconds)
-    best = replace(best, knobs=completed(algorithm, best.knobs))
     measured_there = best.seconds + _packing_seconds(algorithm, solved, target, best.knobs)
     ratio = measured_there / estimated_seconds(algorithm, solved, target, best.knobs)
     if dict(best.knobs) in map(dict, knob_space(algorithm, problem, target)):

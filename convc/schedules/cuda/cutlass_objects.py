@@ -92,7 +92,7 @@ def architectures(kernel: Kernel, gpu: Gpu) -> tuple[str, ...]:
     """Return what a kernel is compiled for, in nvcc's words: wgmma and TMA are of 9.0a alone."""
     if kernel.form == "ampere":
         return tuple(nvcc.generate(gpu))
-    return ("-gencode=arch=compute_90a,code=sm_90a",)
+    return tuple(nvcc.hopper_alone())
 
 
 def kernel_objects(kernels: Sequence[Kernel], gpu: Gpu, progress: Progress) -> tuple[bytes, ...]:

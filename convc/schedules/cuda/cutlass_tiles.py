@@ -83,8 +83,7 @@ def refusal(form: str, spec: ConvSpec, gpu: Gpu) -> Unsupported | None:
                 f"every sm must be at least {_LEAST_SM} for tensor cores; got {least}"
             )
         return _too_large(spec) or _too_many_taps(spec)
-    # Code for sm_90a runs on 9.0 alone, and there is no PTX of it for other devices.
-    if gpu.every_sm != (90,) or gpu.ptx:
+    if not gpu.warpgroups:
         return Unsupported(f"wgmma and TMA are of sm 90 alone; got sm {', '.join(map(str, gpu.every_sm))}{' and PTX' if gpu.ptx else ''}")  # fmt: skip
     if form == "hopper":
         return _too_large(spec) or _out_of_reach(raised(spec))

@@ -22,7 +22,7 @@ from convc.schedules.cuda import wgmma
 from convc.schedules.cuda.compiler_run import run
 from convc.target import Gpu
 
-__all__ = ["Resources", "compile_object", "compile_source", "find_nvcc", "generate", "object_options", "ptxas_words", "resources", "static_cudart", "version"]  # fmt: skip
+__all__ = ["Resources", "compile_object", "compile_source", "find_nvcc", "generate", "hopper_alone", "object_options", "ptxas_words", "resources", "static_cudart", "version"]  # fmt: skip
 
 # Where CUDA's own packages put it; PATH goes first.
 _PLACES: Final = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
@@ -78,8 +78,13 @@ def generate(gpu: Gpu) -> list[str]:
     return codes
 
 
+def hopper_alone() -> list[str]:
+    """Return nvcc's words for machine code with wgmma and TMA, which is of 9.0a alone."""
+    return [f"-gencode=arch=compute_{wgmma.ARCHITECTURE},code=sm_{wgmma.ARCHITECTURE}"]
+
+
 def compile_source(source: str, gpu: Gpu) -> bytes:
-    """Return a fat binary of CUDA C for all of a target's capabilities.
+    """Return a fat binary of CUDA C for all of a target's capabilities; with wgmma in it, of which there is one, for 9.0a.
 
     Raises:
         ToolchainError: if there is no nvcc, or it does not know a capability.
@@ -92,7 +97,9 @@ def compile_source(source: str, gpu: Gpu) -> bytes:
         raise ToolchainError(f"sm must be one of nvcc's ({nvcc}): {known}; got {unknown[0]}.")
     codes = generate(gpu)
     if wgmma.needs_architecture(source):
-        codes = [f"-gencode=arch=compute_{wgmma.ARCHITECTURE},code=sm_{wgmma.ARCHITECTURE}"]
+        if not gpu.warpgroups:
+            raise LoweringError(f"wgmma must be compiled for sm 90 alone, without PTX; got sm {', '.join(map(str, gpu.every_sm))}{' and PTX' if gpu.ptx else ''}.")  # fmt: skip
+        codes = hopper_alone()
     flags = ["--use_fast_math"] if gpu.fast_math else []
     with tempfile.TemporaryDirectory(prefix="convc-") as name:
         folder = Path(name)
@@ -164,7 +171,7 @@ def static_cudart() -> Path:
 
 
 def resources(source: str, sm: int) -> dict[str, Resources]:
-    """Return what every kernel of a source takes on one capability."""
+    """Return what every kernel of a source takes on one capability; with wgmma in it, on 9.0a."""
     code = wgmma.ARCHITECTURE if wgmma.needs_architecture(source) else str(sm)
     return parse_resources(ptxas_words(source, code, ("-O3",)))
 

@@ -15,7 +15,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
 from convc.target import Gpu
 
-__all__ = ["row_cycles", "row_registers", "row_shared_bytes", "row_tiles"]
+__all__ = ["group_of", "row_cycles", "row_registers", "row_shared_bytes", "row_tiles"]
 
 # (pixels, channels) of a warp: channels by two instructions, whose weights one ldmatrix reads.
 _WARPS: Final = tuple(itertools.product((16, 32, 64), (16, 32, 64)))
@@ -42,8 +42,8 @@ _L2_ALONE: Final = 64.0
 _ISSUE: Final = 4.0
 
 # Instructions of a thread for one copy of 16 bytes: address, conditions, cp.async. A thread's load in a chain of them, in clocks. These
-# and the bytes above are fitted to 183 settings of 11 layers of ResNet-50 in float16 on an H200 (2026-11-27): within a factor of 1.16
-# (root mean square), and what the model takes is 1.10 times slower than the best of them in the geometric mean.
+# and the bytes above are fitted to an H200 (2026-11-27): of 124 settings of 11 layers of ResNet-50 in float16 within a factor of 1.16
+# (root mean square), and what the model takes is 1.09 times slower than the best of them in the geometric mean.
 _COPY: Final = 14.0
 _CHAIN: Final = 14.0
 
@@ -56,11 +56,11 @@ def row_registers(knobs: Knobs) -> int:
     """Return registers of a thread: sums, operands, the rest.
 
     Example:
-        >>> row_registers({"warp_pixels": 64, "warp_channels": 32, "group": 1})
+        >>> row_registers({"warp_pixels": 64, "warp_channels": 32})
         140
     """
     m, n = knobs["warp_pixels"] // PIXELS, knobs["warp_channels"] // CHANNELS
-    operands = 4 * m + 2 * n if knobs["group"] == 1 else 0
+    operands = 4 * m + 2 * n if group_of(knobs) == 1 else 0
     return 4 * m * n + operands + _OTHER_REGISTERS
 
 
@@ -81,9 +81,12 @@ def row_tiles(
         pixels: of one product.
         dtype: of the operands.
         exact: whether the channels' tile must divide the channels, since padding would be another product's.
-        warpgroups: whether four warps may multiply together.
+        warpgroups: whether four warps may multiply together: only then there is a knob `group`, so that no record of such a tile is taken
+            where it cannot be compiled.
     """
-    for tile in itertools.chain(_warp_tiles(), _group_tiles() if warpgroups else ()):
+    alone: Knobs = {"group": 1} if warpgroups else {}
+    tiles = ({**tile, **alone} for tile in _warp_tiles())
+    for tile in itertools.chain(tiles, _group_tiles() if warpgroups else ()):
         tile_pixels, tile_channels = tile["pixels"], tile["channels"]
         if tile_channels >= max(2 * _BLOCK_CHANNELS[0], 2 * channels):
             continue
@@ -102,7 +105,7 @@ def _warp_tiles() -> Iterator[Knobs]:
     for (warp_pixels, warp_channels), pixels, channels, step, stages in blocks:
         warps = pixels / warp_pixels * (channels / warp_channels)
         if pixels % warp_pixels == channels % warp_channels == 0 and warps <= _MOST_WARPS:
-            yield _knobs(pixels, channels, step, warp_pixels, warp_channels, stages, 1)
+            yield _knobs(pixels, channels, step, warp_pixels, warp_channels, stages)
 
 
 def _group_tiles() -> Iterator[Knobs]:
@@ -110,12 +113,12 @@ def _group_tiles() -> Iterator[Knobs]:
     for pixels, channels, step, stages in itertools.product(
         _GROUP_PIXELS, _BLOCK_CHANNELS, _GROUP_STEPS, _GROUP_STAGES
     ):
-        yield _knobs(pixels, channels, step, PIXELS, channels, stages, WARPS)
+        yield {**_knobs(pixels, channels, step, PIXELS, channels, stages), "group": WARPS}
 
 
 def _knobs(
-    pixels: int, channels: int, step: int, warp_pixels: int, warp_channels: int, stages: int, group: int
-) -> Knobs:  # fmt: skip
+    pixels: int, channels: int, step: int, warp_pixels: int, warp_channels: int, stages: int
+) -> Knobs:
     return {
         "pixels": pixels,
         "channels": channels,
@@ -125,8 +128,12 @@ def _knobs(
         "math": 1,
         "split": 1,
         "stages": stages,
-        "group": group,
     }
+
+
+def group_of(knobs: Knobs) -> int:
+    """Return how many warps multiply together."""
+    return knobs.get("group", 1)
 
 
 def _warps(knobs: Knobs) -> int:
@@ -157,11 +164,12 @@ def row_cycles(
     products = knobs["pixels"] * knobs["channels"] * knobs["step"]
     issue = copies * _COPY / gpu.fp32_lanes
     alone = _CHAIN * copies / (warps * gpu.warp)
-    if knobs["group"] > 1:
+    if group_of(knobs) > 1:
         multiply = products / _GROUP_MACS
-        groups = warps // knobs["group"]
+        groups = warps // group_of(knobs)
         moved = groups * instructions * DEPTH * size * (PIXELS * WARPS + knobs["channels"])
-        # That a product of three steps or more in shared memory goes on behind the next copies is not in it: no device measured that yet.
+        # That a product of three steps or more in shared memory goes on behind the next copies is not in it: no device measured that
+        # yet, and until then such a tile can only tie, behind the one with two steps.
         alone += multiply + _GROUP_LATENCY
     else:
         multiply = products / (gpu.tf32_macs * 4 / size)

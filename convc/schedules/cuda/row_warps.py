@@ -3,8 +3,9 @@
 for z, tile of channels, tile of pixels (one thread block); warp, lane (threadIdx.x):
     acc = 0
     for step of the sum:
-        shared patch = ...; shared weight = ...         all threads, stages - 1 steps ahead
-        acc += patch weight                             one call of `ldmatrix.RowProduct`, by all lanes of a warp together
+        shared patch = ...; shared weight = ...         all threads, stages - 1 steps ahead, or `product.overlap`
+        acc += patch weight                             one call by all lanes of a warp together, `ldmatrix.RowProduct`, or of four,
+                                                        `wgmma.WarpgroupProduct`
     y = epilogue(acc)                                   two neighbouring channels at once
 """
 
@@ -15,6 +16,7 @@ from tvm.ir import Range
 
 from convc.schedules.cuda.ldmatrix import RowProduct
 from convc.schedules.cuda.product import Block, Loop, blocks_of, overlap, pipeline, schedule_with
+from convc.schedules.cuda.row_tiles import group_of
 from convc.schedules.cuda.rows import CHANNELS
 from convc.schedules.cuda.warp_call import Region, region, replace_by_call, wait_apart
 from convc.schedules.cuda.wgmma import WarpgroupProduct
@@ -38,7 +40,7 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
 
     Args:
         sch: the schedule.
-        knobs: `pixels`, `channels`, `step` of a block's tile; `warp_pixels`, `warp_channels` of a warp's; `stages`.
+        knobs: `pixels`, `channels`, `step` of a block's tile; `warp_pixels`, `warp_channels` of a warp's; `stages`; `group` of warps.
         out: the one consumer of the sums, which becomes part of the kernel; None: the sums are stored.
     """
     names = [sch.get(block).name_hint for block in blocks_of(sch)]
@@ -111,7 +113,7 @@ def _fill(sch: s_tir.Schedule, block: Block, threads: int) -> Loop:
 
 def _product(dtype: str, knobs: Knobs, by_terms: bool) -> RowProduct | WarpgroupProduct:
     step, pixels, channels = knobs["step"], knobs["pixels"], knobs["channels"]
-    if knobs["group"] > 1:
+    if group_of(knobs) > 1:
         return WarpgroupProduct(dtype, step, pixels, channels, apart=knobs["stages"] > 2)
     return RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], step, pixels, channels, by_terms)  # fmt: skip
 

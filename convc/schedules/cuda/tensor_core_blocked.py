@@ -17,7 +17,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
 from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
-from convc.schedules.cuda.row_tiles import row_cycles, row_tiles
+from convc.schedules.cuda.row_tiles import group_of, row_cycles, row_tiles
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
@@ -68,7 +68,7 @@ class TensorCoreBlocked:
             steps = -(-whole.depth * lanes(dtype) // tile["step"])
             for split in _SPLITS:
                 # A product that goes on behind the next copies has as many steps as are in shared memory.
-                least = tile["stages"] if tile["group"] > 1 and tile["stages"] > 2 else 1
+                least = tile["stages"] if group_of(tile) > 1 and tile["stages"] > 2 else 1
                 if steps >= least * split and (split == 1 or (steps >= 2 * split and not exact)):
                     yield {**tile, "split": split}
 

@@ -75,9 +75,11 @@ class CompiledModel:
 
         Raises:
             ToolchainError: if there is no such compiler.
-            PackageError: if the format does not take the target, or the path.
+            PackageError: if the format does not take the target, or the path, or there is no such folder.
         """
         destination = Path(path)
+        if not destination.absolute().parent.is_dir():
+            raise PackageError(f"an exported module must go into a folder that exists; got '{path}'. Make that folder first.")  # fmt: skip
         if format != "so" and self.manifest.areas:
             raise PackageError(f"format must be 'so' for an open height and width, whose sizes the C runtime does not tell apart; got '{format}'. Compile once for each size.")  # fmt: skip
         if format == "so":

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from convc import CompiledModel
+from convc.compiled_model import ExportFormat
 from convc.deploy.bundle import write_bundle
 from convc.errors import PackageError, ToolchainError
 from tests.deploy.empty_root import empty_root, enter
@@ -156,6 +157,14 @@ def test_a_folder_that_holds_something_is_left_alone(bundle: Path, tmp_path: Pat
     with pytest.raises(PackageError, match=r"^a bundle's folder must be new or empty; got "):
         write_bundle(bundle / "small.so", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(("form", "name"), [("so", "x.so"), ("bundle", "x"), ("static", "x.a")])
+def test_a_folder_that_is_not_there(
+    compiled: CompiledModel, tmp_path: Path, form: ExportFormat, name: str
+) -> None:
+    with pytest.raises(PackageError, match="must go into a folder that exists; got .*none"):
+        compiled.export(tmp_path / "none" / name, format=form)
 
 
 def test_no_compiler(bundle: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_folder_that_holds_something_is_left_alone(bundle: Path, tmp_path: Pat
 def test_a_folder_that_is_not_there(
     compiled: CompiledModel, tmp_path: Path, form: ExportFormat, name: str
 ) -> None:
-    with pytest.raises(PackageError, match="must go into a folder that exists; got .*none"):
+    with pytest.raises(PackageError, match=r"must go into a folder that exists; got .*none"):
         compiled.export(tmp_path / "none" / name, format=form)
 
 

@@ -88,7 +88,7 @@ def properties_of(
         >>> zen4 = Target("llvm", "x86_64-linux-gnu", "znver4", (), 16, 32)
         >>> problem = Problem(ConvSpec.of((1, 256, 14, 14), (256, 256, 3, 3)))
         >>> properties_of(ALGORITHM, problem, zen4, ALGORITHM.knobs(problem, zen4))
-        Properties(flops=169869312, workspace=0, error=1.9e-06, deterministic=True)
+        Properties(flops=169869312, workspace=0, error=1.9e-06, deterministic=True, at_most=False, taken=None)
     """
     if _transforms(type(algorithm)):
         return cast(Transforming, algorithm).properties(problem, target, knobs)

@@ -197,12 +197,16 @@ const std::map<int, std::vector<int>> NEEDED = {
 };
 
 // Whether something of the result's extents is added behind a convolution, and no bias: on an H200 9.19 offers no engine for that.
+// What is one element a channel is a bias, though an image of one point has no more.
 bool residual_alone(const Descriptor* graph) {
   int residuals = 0, biases = 0;
+  const auto alike = [](std::vector<int64_t> b, const std::vector<int64_t>& y) {
+    return b == y && std::any_of(b.begin(), b.end(), [&](int64_t& n) { return &n != &b[1] && n > 1; });
+  };
   for (int64_t i = 0; i < graph->attributes.at(ATTR_OPERATIONGRAPH_OPS).count; ++i) {
     const Descriptor* op = graph->child(ATTR_OPERATIONGRAPH_OPS, i);
     if (const Descriptor* b = op->child(ATTR_OPERATION_POINTWISE_BDESC))
-      ++(b->integers(ATTR_TENSOR_DIMENSIONS) == op->child(ATTR_OPERATION_POINTWISE_YDESC)->integers(ATTR_TENSOR_DIMENSIONS) ? residuals : biases);
+      ++(alike(b->integers(ATTR_TENSOR_DIMENSIONS), op->child(ATTR_OPERATION_POINTWISE_YDESC)->integers(ATTR_TENSOR_DIMENSIONS)) ? residuals : biases);
   }
   return residuals && !biases;
 }

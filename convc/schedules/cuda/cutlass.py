@@ -92,7 +92,7 @@ class Cutlass:
         yield from tiles(problem.spec, target.gpu)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
-        """Return clocks by data sheets; none of these kernels was measured yet."""
+        """Return clocks by data sheets, not fitted to what was measured."""
         return kernel_cycles(problem.spec, target.gpu, knobs)
 
     def remark(self, problem: Problem, target: Target, knobs: Knobs) -> str:

@@ -18,6 +18,7 @@ from convc.schedules.cuda import rows
 from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.row_tiles import group_of, row_cycles, row_tiles
+from convc.schedules.cuda.wgmma import HOPPER
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
@@ -85,6 +86,13 @@ class TensorCoreBlocked:
         partial = vector_gemm.matrices(problem.spec, knobs).partial_bytes(problem.accumulator)
         own = partial + packing.nbytes(self.name, problem, target, knobs)
         return Properties(problem.spec.flops, own, direct_error(problem))
+
+    def remark(self, problem: Problem, target: Target, knobs: Knobs) -> str:
+        """Return why warps multiply alone on 9.0, "" where wgmma could be had or the device has none."""
+        gpu = target.gpu
+        if gpu.sm != HOPPER or gpu.warpgroups:
+            return ""
+        return f"by mma.sync, not by wgmma, which is of sm {HOPPER} alone; got sm {', '.join(map(str, gpu.every_sm))}{' and PTX' if gpu.ptx else ''}"  # fmt: skip
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return blocks of 16 bytes, without a halo: what lies outside is not copied but filled with zeros."""

@@ -16,13 +16,14 @@ from typing import Final
 from convc.schedules.cuda.mma import KINDS, once
 from convc.schedules.cuda.rows import CHANNELS, DEPTH
 
-__all__ = ["ARCHITECTURE", "WARPS", "WarpgroupProduct", "needs_architecture"]
+__all__ = ["ARCHITECTURE", "HOPPER", "WARPS", "WarpgroupProduct", "needs_architecture"]
 
 # Warps that multiply together; pixels of one of them.
 WARPS: Final = 4
 _PIXELS: Final = 16
 
-# What nvcc calls the capability whose code may use the instruction: 9.0 and no other.
+# The capability that has the instruction, no other, and what nvcc calls it in code that may use it.
+HOPPER: Final = 90
 ARCHITECTURE: Final = "90a"
 _INSTRUCTION: Final = "wgmma.mma_async"
 

@@ -17,7 +17,7 @@ from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight, posed
 from convc.schedules.layout import Layout
 from convc.schedules.library_algorithm import Settles
-from convc.schedules.offers import estimated_seconds
+from convc.schedules.offers import breach, estimated_seconds
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
@@ -63,9 +63,8 @@ class Convolution:
             for knobs in (*searches, *knob_space(algorithm, answer, target)):
                 always = knobs in searches
                 facts = properties_of(algorithm, answer, target, knobs)
-                if policy.deterministic and not facts.deterministic:
-                    continue
-                if policy.workspace_limit is not None and facts.workspace > policy.workspace_limit:
+                # As of a record: its error is judged when it is measured.
+                if breach(facts, policy, measured=True):
                     continue
                 # The expected error is a model's, too: what is near the limit is measured.
                 if not always and facts.error > 2 * policy.record_error:

@@ -16,6 +16,7 @@ from convc.lowering.program import Kernel
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout, View
 from convc.schedules.library_algorithm import Settles
+from convc.schedules.offers import breach
 from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.schedules.weight_gradient_problem import WeightGradientProblem
@@ -68,9 +69,8 @@ class GradientOfWeights:
             searches = list(row.searches(spec, target, policy)) if isinstance(row, Settles) else []
             for knobs in (*searches, *gradient_space(row, spec, target)):
                 facts = gradient_properties(row.NAME, spec, knobs, target)
-                if policy.deterministic and not facts.deterministic:
-                    continue
-                if policy.workspace_limit is not None and facts.workspace > policy.workspace_limit:
+                # As of a record: its error is judged when it is measured.
+                if breach(facts, policy, measured=True):
                     continue
                 # The expected error is a model's, too: what is near the limit is measured.
                 always = knobs in searches

@@ -11,7 +11,9 @@ from convc.schedules.algorithm import Problem
 from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.backend import BACKEND
 from convc.schedules.offers import offers_of
+from convc.schedules.plan import Choice
 from convc.schedules.policy import Policy
+from convc.schedules.remarks import remarked
 from convc.schedules.tuned import Measurement
 from convc.target import parse_target
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, scheduled
@@ -68,6 +70,19 @@ def test_a_record_from_before_there_were_warpgroups_is_passed_over():
         found = offer(spec, old, "cuda -arch=sm_90")
         assert found.source == "estimate"
         assert "group" in found.knobs
+
+
+@pytest.mark.parametrize(
+    ("target", "got"),
+    [("sm_90 -ptx", "sm 90 and PTX"), ("sm_90,sm_80", "sm 90, 80"), ("sm_90", ""), ("sm_80", ""), ("sm_80,sm_90", "")],
+)  # fmt: skip
+def test_who_does_without_on_a_device_that_has_them_is_told(target, got):
+    machine = parse_target(f"cuda -arch={target}")
+    knobs = ALGORITHM.knobs(Problem(LAYER), machine)
+    choice = Choice("tensor_core_blocked", knobs, "estimate")
+    said = remarked(Problem(LAYER), choice, machine).reason
+    why = f"; by mma.sync, not by wgmma, which is of sm 90 alone; got {got}" if got else ""
+    assert said == f"estimate{why}"
 
 
 @pytest.mark.parametrize("target", OTHERS)

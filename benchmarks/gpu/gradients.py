@@ -5,6 +5,7 @@ What builds imports the compiler only when it is called; what runs needs the run
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["build_gradients", "gradient_jobs", "run_gradients"]
 
+# A way estimated so many times slower than the best is measured once.
+_HOPELESS: Final = 3
+
 # Gradients of one module.
 _CHUNK: Final = 24
 
 
-def gradient_jobs(specs: Sequence[ConvSpec], target: Target, name: str) -> Iterator[Job]:
+def gradient_jobs(
+    specs: Sequence[ConvSpec], target: Target, name: str, settings: int = 0
+) -> Iterator[Job]:
     """Yield jobs with every way to compute the weight gradients of convolutions; transposed ones have those of their adjoints.
 
     A library's are jobs of their own, so that where it is missing or refuses a case our own are still measured.
@@ -39,6 +45,7 @@ def gradient_jobs(specs: Sequence[ConvSpec], target: Target, name: str) -> Itera
         specs: the forward convolutions.
         target: a device's.
         name: of the jobs, before a number.
+        settings: of our own ways, by turns the next best of each by the model, until there are so many of a convolution.
     """
     from convc.schedules.backend import backend_of
     from convc.schedules.weight_gradient_choice import choose_weight_gradient
@@ -60,9 +67,37 @@ def gradient_jobs(specs: Sequence[ConvSpec], target: Target, name: str) -> Itera
             )
             for row in usable
         ]
+        chosen = [c for c in cases if c.key == spec.key and c.algorithm not in libraries]
+        cases += _next_best(spec, chosen, settings - len(chosen), target)
     yield from _jobs([c for c in cases if c.algorithm not in libraries], name)
     for library in libraries:
         yield from _jobs([c for c in cases if c.algorithm == library], f"{name}-{library}")
+
+
+def _next_best(spec: ConvSpec, chosen: Sequence[Case], count: int, target: Target) -> list[Case]:
+    """Return other settings of the ways that are not hopeless."""
+    from convc.schedules.weight_gradients import (
+        PLAIN_LOOPS,
+        gradient_seconds,
+        gradient_space,
+        weight_gradient_named,
+    )
+
+    if count <= 0:
+        return []
+    bound, rows = _HOPELESS * min(c.estimate for c in chosen), []
+    for case in chosen:
+        if case.algorithm == PLAIN_LOOPS or case.estimate > bound:
+            continue
+        space = gradient_space(weight_gradient_named(case.algorithm, target), spec, target)
+        found = [
+            Case(key=case.key, algorithm=case.algorithm, knobs=dict(k), estimate=gradient_seconds(case.algorithm, spec, k, target))
+            for k in space if dict(k) != case.knobs
+        ]  # fmt: skip
+        rows.append(sorted(found, key=lambda c: c.estimate))
+    # By turns, as the model may be wrong about a way as a whole.
+    turns = [c for row in itertools.zip_longest(*rows) for c in row if c is not None]
+    return turns[:count]
 
 
 def _jobs(cases: Sequence[Case], name: str) -> Iterator[Job]:

@@ -34,7 +34,7 @@ class Asked:
         batches: of layers and networks.
         algos: a pattern of algorithms of grid and layers.
         types: of grid, gradients, layers and networks.
-        settings: of a layer.
+        settings: of a layer, and of its weight gradient.
         models: names of networks.
         every: of the grid's convolutions one of so many.
         fed: whether the grid's weights are inputs.
@@ -67,7 +67,9 @@ def jobs_of(asked: Asked, target: Target) -> Iterator[Job]:
         yield from gradient_jobs(_grid(dtype, asked.every), target, f"gradients-grid-{dtype}")
         for batch, row in product(asked.batches, chosen):
             spec = _spec(row, batch, dtype)
-            yield from gradient_jobs([spec], target, f"gradients-n{batch}-{dtype}-{row.name}")
+            yield from gradient_jobs(
+                [spec], target, f"gradients-n{batch}-{dtype}-{row.name}", asked.settings
+            )
     for dtype, batch in product(asked.types, asked.batches) if "layers" in parts else ():
         yield from layer_jobs(chosen, batch, asked.settings, target, dtype, asked.algos)
     networks = [t for t in asked.types if t in ("float32", "float16")]
@@ -97,7 +99,7 @@ _FIRST: Final = (
     Asked(("layers",), _RESNET, (32, 1), types=("float16",), settings=16, algos="tensor_core_blocked"),
     Asked(("layers",), _DEPTHWISE, (32,), types=("float16",), settings=12, algos="depthwise_blocked"),
     Asked(("layers",), _RESNET, (32,), types=("float16",), algos="cu*"),
-    Asked(("gradients",), ("r50_2_3x3", "r50_4_3x3", "r50_4_1x1b"), (32,), types=("float16", "bfloat16", "float32"), every=9),
+    Asked(("gradients",), ("r50_2_3x3", "r50_4_3x3", "r50_4_1x1b"), (32,), types=("float16", "bfloat16", "float32"), every=9, settings=12),
     *(Asked(("grid",), algos=a, types=("float32", "float16"), every=9, fed=True) for a in ("fft", "cutlass")),
     Asked(("models",), batches=(1, 32), types=("float16",), models=("resnet50", "mobilenet_v2")),
     Asked(("models",), batches=(1, 32), models=("resnet50",)),

@@ -211,14 +211,15 @@ def _mma(block: _Block, match: re.Match[str], a: list[str]) -> str:
 
 def _wgmma(block: _Block, match: re.Match[str], a: list[str]) -> str:
     registers, (scale_a, scale_b, transposed_a, transposed_b) = _vector(a[0]), a[4:]
-    if (scale_a, scale_b, transposed_a, transposed_b) != ("1", "1", "0", "0"):
+    if (scale_a, scale_b) != ("1", "1") or {transposed_a, transposed_b} - {"0", "1"}:
         raise UnknownInstructionError(f"{match.group()} with {a[4:]}")
     n = int(match[1])
     if len(registers) != n // 2 or match[2] != match[3]:
         raise UnknownInstructionError(f"{match.group()} with {len(registers)} registers")
     places = ", ".join(f"&ptx_{int(r[1:])}" for r in registers)
     return (
-        f"float* const d_[] = {{{places}}}; ptx::wgmma_64(ptx::Type::{match[2]}, {n}, d_, {block.read(a[1])}, {block.read(a[2])},"
+        f"float* const d_[] = {{{places}}}; ptx::wgmma_64(ptx::Type::{match[2]}, {n}, d_,"
+        f" {{{block.read(a[1])}, {transposed_a} != 0}}, {{{block.read(a[2])}, {transposed_b} != 0}},"
         f" {block.read(a[3])}, __LINE__);"
     )
 
@@ -286,7 +287,8 @@ _TABLE: Final[tuple[tuple[str, _Maker], ...]] = (
     (r"ldmatrix\.sync\.aligned\.m8n8\.x([124])(\.trans)?\.shared(?:::cta)?\.b16", _ldmatrix),
     (r"mma\.sync\.aligned\.m16n8k(\d+)\.row\.col(?:\.satfinite)?\.(f16|f32|s32)\.(\w+)\.(\w+)\.\w+", _mma),
     (r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.(f16|bf16)\.(\w+)", _wgmma),
-    (r"wgmma\.fence\.sync\.aligned", lambda b, m, a: ""),
+    (r"wgmma\.fence\.sync\.aligned", lambda b, m, a: "fence_registers();"),
+    (r"fence\.proxy\.async(?:\.shared::cta)?", lambda b, m, a: "fence_proxy();"),
     (r"wgmma\.commit_group\.sync\.aligned", lambda b, m, a: "commit_products();"),
     (r"wgmma\.wait_group\.sync\.aligned", lambda b, m, a: f"wait_products({b.read(a[0])});"),
     (r"cvt\.rna\.tf32\.f32", lambda b, m, a: b.write(a[0], f"ptx::round_to_tf32({b.read(a[1])})")),

@@ -1,4 +1,4 @@
-"""A warpgroup's products on the emulated device against NumPy; what a kernel may get wrong with them is caught."""
+"""A warpgroup's products on the emulated device against NumPy, by both orders of operands; what a kernel may get wrong is caught."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EARLY = ("down", "shuffled early")
 TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
-def product(dtype: str, channels: int) -> WarpgroupProduct:
-    return WarpgroupProduct(dtype, DEPTH, PIXELS, channels, apart=True)
+def product(dtype: str, channels: int, by_terms: bool = False) -> WarpgroupProduct:
+    return WarpgroupProduct(dtype, DEPTH, PIXELS, channels, apart=True, by_terms=by_terms)
 
 
 def source(made: WarpgroupProduct, wait: str) -> str:
@@ -28,23 +28,31 @@ def source(made: WarpgroupProduct, wait: str) -> str:
     __syncthreads();
     float sums[{4 * n}];
     for (int i = 0; i < {4 * n}; ++i) sums[i] = 1.0f;
-    {made.name}(sums, rows + threadIdx.x / 32 * 16, rows + {DEPTH // 8 * PIXELS});
+    {made.name}(sums, rows + threadIdx.x / 32 * {2 * DEPTH if made.by_terms else 16}, rows + {DEPTH // 8 * PIXELS});
     {wait}
     for (int i = 0; i < {4 * n}; ++i) y[threadIdx.x * {4 * n} + i] = sums[i];"""
     return made.source + kernel(body, "const uint4* x, float* y")
 
 
-def operands(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return patches and weights, and both as rows of 16 bytes lie in memory: [8 of the depth][pixel or channel][8]."""
+def operands(
+    dtype: str, channels: int, by_terms: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return patches and weights, and both as rows of 16 bytes lie in memory.
+
+    That is [8 of the depth][pixel or channel][8], by terms [8 pixels or channels][depth][8].
+    """
     rng = np.random.default_rng(channels)
     x, w = (rng.integers(-4, 5, (rows, DEPTH)).astype(TYPES[dtype]) for rows in (PIXELS, channels))
-    rows = [a.reshape(len(a), DEPTH // 8, 8).transpose(1, 0, 2).ravel() for a in (x, w)]
+    if by_terms:
+        rows = [a.reshape(len(a) // 8, 8, DEPTH).transpose(0, 2, 1).ravel() for a in (x, w)]
+    else:
+        rows = [a.reshape(len(a), DEPTH // 8, 8).transpose(1, 0, 2).ravel() for a in (x, w)]
     return x, w, np.concatenate(rows).view(np.uint32)
 
 
-def run(code: str, dtype: str, channels: int) -> list[np.ndarray]:
+def run(code: str, dtype: str, channels: int, by_terms: bool = False) -> list[np.ndarray]:
     """Return [pixel][channel] for each order of threads."""
-    *_, memory = operands(dtype, channels)
+    *_, memory = operands(dtype, channels, by_terms)
     sums = np.zeros(256 * channels // 2, np.float32)
     shared = 2 * DEPTH * (PIXELS + channels)
     done = launch(code, memory, sums, block=(256, 1, 1), dynamic_shared=shared, orders=ALL_ORDERS)
@@ -57,12 +65,25 @@ def run(code: str, dtype: str, channels: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
 @pytest.mark.parametrize("dtype", TYPES)
-def test_products_of_two_warpgroups(dtype, channels):
-    x, w, _ = operands(dtype, channels)
+@pytest.mark.parametrize("by_terms", [False, True])
+def test_products_of_two_warpgroups(by_terms, dtype, channels):
+    x, w, _ = operands(dtype, channels, by_terms)
     expected = 1 + x.astype(np.float32) @ w.astype(np.float32).T
-    made = product(dtype, channels)
-    for found in run(source(made, f"{made.name}_wait(sums);"), dtype, channels):
+    made = product(dtype, channels, by_terms)
+    for found in run(source(made, f"{made.name}_wait(sums);"), dtype, channels, by_terms):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_an_operand_read_in_the_other_order_is_another_one():
+    """The instruction is told which of both orders memory has."""
+    made = product("float16", 64, by_terms=True)
+    code, told = source(made, f"{made.name}_wait(sums);"), "add, 1, 1, 1, 1;"
+    assert told in code
+    x, w, _ = operands("float16", 64, by_terms=True)
+    expected = 1 + x.astype(np.float32) @ w.astype(np.float32).T
+    for put in ("add, 1, 1, 0, 1;", "add, 1, 1, 1, 0;"):
+        found, *_ = run(code.replace(told, put), "float16", 64, by_terms=True)
+        assert (found != expected).any()
 
 
 def test_sums_that_nobody_waited_for_are_not_there():
@@ -89,14 +110,17 @@ def test_operands_that_are_written_before_the_wait_are_read_anew():
 @pytest.mark.parametrize(
     ("found", "put", "message"),
     [
-        ("rows + threadIdx.x / 32 * 16, ", "rows + threadIdx.x, ", "descriptors that differ in a warp"),
-        ("8ull << 32", "8ull << 32 | 1ull << 62", "an operand with a swizzle"),
-        ("8ull << 32", "512ull << 32", "outside the block's"),
+        ("rows + threadIdx.x / 32 * ", "rows + threadIdx.x * ", "descriptors that differ in a warp"),
+        ("(stride) << 32", "(stride) << 32 | 1ull << 62", "an operand with a swizzle"),
+        ("(stride) << 32", "(512) << 32", "outside the block's"),
+        ('asm volatile("fence.proxy.async.shared::cta;" ::: "memory");', "", "without a fence.proxy.async"),
+        ('asm volatile("wgmma.fence.sync.aligned;" ::: "memory");', "", "without a wgmma.fence"),
     ],
 )  # fmt: skip
-def test_wrong_descriptors(found, put, message):
-    made = product("float16", 16)
+@pytest.mark.parametrize("by_terms", [False, True])
+def test_what_is_wrong_is_named(by_terms, found, put, message):
+    made = product("float16", 16, by_terms)
     code = source(made, f"{made.name}_wait(sums);")
     assert found in code
     with pytest.raises(EmulationError, match=message):
-        run(code.replace(found, put), "float16", 16)
+        run(code.replace(found, put), "float16", 16, by_terms)

@@ -15,7 +15,14 @@ from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
 from convc.target import Gpu
 
-__all__ = ["group_of", "row_cycles", "row_registers", "row_shared_bytes", "row_tiles"]
+__all__ = [
+    "fills_stages",
+    "group_of",
+    "row_cycles",
+    "row_registers",
+    "row_shared_bytes",
+    "row_tiles",
+]
 
 # (pixels, channels) of a warp: channels by two instructions, whose weights one ldmatrix reads.
 _WARPS: Final = tuple(itertools.product((16, 32, 64), (16, 32, 64)))
@@ -134,6 +141,15 @@ def _knobs(
 def group_of(knobs: Knobs) -> int:
     """Return how many warps multiply together."""
     return knobs.get("group", 1)
+
+
+def fills_stages(tile: Knobs, depth: int) -> bool:
+    """Whether a sum of so many terms has the steps that its pipeline needs.
+
+    A product that goes on behind the next copies has as many as are in shared memory.
+    """
+    apart = group_of(tile) > 1 and tile["stages"] > 2
+    return -(-depth // tile["step"]) >= (tile["stages"] if apart else 1)
 
 
 def _warps(knobs: Knobs) -> int:

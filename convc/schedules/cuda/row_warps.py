@@ -114,7 +114,7 @@ def _fill(sch: s_tir.Schedule, block: Block, threads: int) -> Loop:
 def _product(dtype: str, knobs: Knobs, by_terms: bool) -> RowProduct | WarpgroupProduct:
     step, pixels, channels = knobs["step"], knobs["pixels"], knobs["channels"]
     if group_of(knobs) > 1:
-        return WarpgroupProduct(dtype, step, pixels, channels, apart=knobs["stages"] > 2)
+        return WarpgroupProduct(dtype, step, pixels, channels, knobs["stages"] > 2, by_terms)
     return RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], step, pixels, channels, by_terms)  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def _replace(sch: s_tir.Schedule, made: RowProduct | WarpgroupProduct) -> None:
     def operands(acc: Region, patch: Region, weight: Region) -> tuple[Region, Region]:
         z, pixels, _, channels, *_ = acc.region
         e = lanes(str(patch.source.dtype))
-        if isinstance(made, RowProduct) and made.by_terms:
+        if made.by_terms:
             terms = Range(made.depth)
             return (
                 region(patch, *patch.region[:2], pixels, terms, Range(e)),

@@ -17,7 +17,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
 from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
-from convc.schedules.cuda.row_tiles import group_of, row_cycles, row_tiles
+from convc.schedules.cuda.row_tiles import fills_stages, row_cycles, row_tiles
 from convc.schedules.cuda.wgmma import HOPPER
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
@@ -66,11 +66,10 @@ class TensorCoreBlocked:
             exact=exact,
             warpgroups=target.gpu.warpgroups,
         ):
-            steps = -(-whole.depth * lanes(dtype) // tile["step"])
+            depth = whole.depth * lanes(dtype)
             for split in _SPLITS:
-                # A product that goes on behind the next copies has as many steps as are in shared memory.
-                least = tile["stages"] if group_of(tile) > 1 and tile["stages"] > 2 else 1
-                if steps >= least * split and (split == 1 or (steps >= 2 * split and not exact)):
+                enough = split == 1 or (depth > (2 * split - 1) * tile["step"] and not exact)
+                if enough and fills_stages(tile, -(-depth // split)):
                     yield {**tile, "split": split}
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:

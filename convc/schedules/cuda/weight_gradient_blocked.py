@@ -24,7 +24,7 @@ from convc.schedules.cuda.indices import INDICES
 from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.product import schedule_with
-from convc.schedules.cuda.row_tiles import row_cycles, row_tiles
+from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_cycles, row_tiles
 from convc.schedules.cuda.row_warps import row_product
 from convc.schedules.cuda.weight_products import (
     fastest_of,
@@ -81,12 +81,12 @@ def space(spec: ConvSpec, target: Target) -> Iterator[Knobs]:
         whole.pixels * _E,
         spec.dtype,
         exact=False,
-        warpgroups=False,
+        warpgroups=target.gpu.warpgroups,
     )
     for tile in tiles:
         for split in parts_of(spec):
             knobs = {**tile, "split": split}
-            if _sums(spec, knobs) < INDICES:
+            if _sums(spec, knobs) < INDICES and fills_stages(tile, -(-whole.depth // split)):
                 yield knobs
 
 
@@ -96,10 +96,12 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
 
 
 def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
-    """Return the fastest of those whose sums keep the policy's limit, or of those with the fewest where none do."""
-    return fastest_of(
-        space(spec, target), lambda k: cycles(spec, target, k), lambda k: _nbytes(spec, k), policy
-    )
+    """Return the fastest of those whose sums keep the policy's limit, or of those with the fewest where none do.
+
+    Not of warpgroups, which only a record chooses: no device ran their products of transposed operands yet.
+    """
+    alone = (k for k in space(spec, target) if group_of(k) == 1)
+    return fastest_of(alone, lambda k: cycles(spec, target, k), lambda k: _nbytes(spec, k), policy)
 
 
 def _matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:

@@ -1,11 +1,13 @@
 """A warpgroup's product in CUDA C: four warps multiply together by wgmma, both operands in shared memory in rows of 16 bytes.
 
 Eight neighbouring rows are one of the instruction's core matrices, without a swizzle: shared memory as `rows` lays it out is what the unit
-reads, and a lane's sums are those of `mma.m16n8k16` for its warp's 16 pixels, so that nothing else of the kernel changes. The unit works
-at twice the rate that mma.sync reaches on 9.0, and reads each operand once a warpgroup, where ldmatrix reads it once a warp.
+reads (K-major), or as `term_rows` does (MN-major: transposed), and a lane's sums are those of `mma.m16n8k16` for its warp's 16 pixels, so
+that nothing else of the kernel changes. The unit works at twice the rate that mma.sync reaches on 9.0, and reads each operand once a
+warpgroup, where ldmatrix reads it once a warp.
 
-SOURCE  PTX ISA, "Asynchronous warpgroup level matrix instructions": matrix descriptor, core matrices of K-major operands without swizzle,
-        "Register fragment D", the async proxy; CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp (canonical layouts in bytes)
+SOURCE  PTX ISA, "Asynchronous warpgroup level matrix instructions": matrix descriptor, core matrices of K-major and MN-major operands
+        without swizzle, "Register fragment D", the async proxy; CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp (canonical layouts in bytes:
+        `make_gmma_desc`, INTERLEAVE)
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ HOPPER: Final = 90
 ARCHITECTURE: Final = "90a"
 _INSTRUCTION: Final = "wgmma.mma_async"
 
-# Leading offset: to the next 8 channels; stride: to the next 8 rows; both in units of 16 bytes.
+# Leading offset: to the next 8 terms of the sum; stride: to the next 8 pixels or channels; both in units of 16 bytes.
 _DESCRIPTOR: Final = """\
-static __device__ __forceinline__ unsigned long long convc_core_matrices(const void* rows, int leading) {
+static __device__ __forceinline__ unsigned long long convc_core_matrices(const void* rows, int leading, int stride) {
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(rows));
-  return static_cast<unsigned long long>((at & 0x3ffff) >> 4) | static_cast<unsigned long long>(leading) << 16 | 8ull << 32;
+  return static_cast<unsigned long long>((at & 0x3ffff) >> 4) | static_cast<unsigned long long>(leading) << 16
+      | static_cast<unsigned long long>(stride) << 32;
 }
 """
 
@@ -40,16 +43,16 @@ static __device__ __forceinline__ unsigned long long convc_core_matrices(const v
 # memory may be written again. `{name}_now` is both.
 _PRODUCT: Final = """\
 static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
-  const uint4* x = static_cast<const uint4*>(patches) - threadIdx.x / 32 % {warps} * {warp_pixels};
+  const uint4* x = static_cast<const uint4*>(patches) - threadIdx.x / 32 % {warps} * {warp_rows};
   const uint4* w = static_cast<const uint4*>(weights);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
   for (int s = 0; s < {steps}; ++s) {{
-    const unsigned long long a = convc_core_matrices(x + 2 * s * {pixels}, {pixels});
-    const unsigned long long b = convc_core_matrices(w + 2 * s * {channels}, {channels});
+    const unsigned long long a = convc_core_matrices(x + s * {x_step}, {x_leading}, {stride});
+    const unsigned long long b = convc_core_matrices(w + s * {w_step}, {w_leading}, {stride});
     asm volatile("{{\\n.reg .pred add;\\nsetp.ne.b32 add, %{count_b}, 0;\\n"
-        "{instruction}.sync.aligned.m64n{channels}k16.f32.{type}.{type} {{{registers}}}, %{count}, %{count_a}, add, 1, 1, 0, 0;\\n}}"
+        "{instruction}.sync.aligned.m64n{channels}k16.f32.{type}.{type} {{{registers}}}, %{count}, %{count_a}, add, 1, 1, {across}, {across};\\n}}"
         : {outputs}
         : "l"(a), "l"(b), "r"(1));
   }}
@@ -79,6 +82,7 @@ class WarpgroupProduct:
         depth: of the sum in a step, whole instructions.
         block_pixels, block_channels: of the tile in shared memory; channels are the instruction's: multiples of 8, 256 at most.
         apart: whether the wait for a step stands apart from its call, behind the next copies.
+        by_terms: whether a row is eight channels of one term of the sum, as `term_rows` has them; else eight terms of one pixel or channel.
     """
 
     dtype: str
@@ -86,6 +90,7 @@ class WarpgroupProduct:
     block_pixels: int
     block_channels: int
     apart: bool
+    by_terms: bool = False
 
     @property
     def call(self) -> str:
@@ -94,9 +99,8 @@ class WarpgroupProduct:
 
     @property
     def name(self) -> str:
-        return (
-            f"convc_warpgroup_{self.dtype}_{self.block_pixels}x{self.block_channels}x{self.depth}"
-        )
+        kind = "term_warpgroup" if self.by_terms else "warpgroup"
+        return f"convc_{kind}_{self.dtype}_{self.block_pixels}x{self.block_channels}x{self.depth}"
 
     @property
     def source(self) -> str:
@@ -106,9 +110,18 @@ class WarpgroupProduct:
         # The sums lie as [8 pixels][8 channels][pair], the instruction's registers as [8 channels][8 pixels][pair].
         places = [(r * n + j) * 2 + pair for j in range(n) for r in range(2) for pair in range(2)]
         count = len(places)
+        if self.by_terms:
+            # [block of 8][term]: a core matrix is 8 terms, the next 8 follow it.
+            across, stride, x_leading, w_leading = 1, self.depth, CHANNELS, CHANNELS
+            x_step, w_step, warp_rows = DEPTH, DEPTH, _PIXELS // CHANNELS * self.depth
+        else:
+            # [8 terms][pixel or channel]
+            across, stride, x_leading, w_leading = 0, CHANNELS, self.block_pixels, self.block_channels  # fmt: skip
+            x_step, w_step, warp_rows = 2 * x_leading, 2 * w_leading, _PIXELS
         body = _PRODUCT.format(
-            name=self.name, instruction=_INSTRUCTION, type=element, warps=WARPS, warp_pixels=_PIXELS, steps=self.depth // DEPTH,
-            pixels=self.block_pixels, channels=self.block_channels, count=count, count_a=count + 1, count_b=count + 2,
+            name=self.name, instruction=_INSTRUCTION, type=element, warps=WARPS, warp_rows=warp_rows, steps=self.depth // DEPTH,
+            x_step=x_step, w_step=w_step, x_leading=x_leading, w_leading=w_leading, stride=stride, across=across,
+            channels=self.block_channels, count=count, count_a=count + 1, count_b=count + 2,
             registers=", ".join(f"%{i}" for i in range(count)),
             outputs=", ".join(f'"+f"(sums[{place}])' for place in places),
         )  # fmt: skip

@@ -77,6 +77,7 @@ struct Fiber : Thread {
   using Products = std::vector<std::function<void()>>;
   std::deque<Products> product_groups;  // of wgmma
   Products open_products;
+  bool registers_fenced, proxy_fenced;
 };
 
 constexpr size_t STACK = 256 << 10, STACK_WALL = 4096;
@@ -116,6 +117,7 @@ void prepare(Fiber& fiber) {
   fiber.open.clear();
   fiber.product_groups.clear();
   fiber.open_products.clear();
+  fiber.registers_fenced = fiber.proxy_fenced = false;
 }
 
 std::string where() {
@@ -307,6 +309,7 @@ void block_barrier(int line) { block_barrier_count(0, line); }
 
 int block_barrier_count(int predicate, int line) {
   self()->predicate = predicate;
+  self()->proxy_fenced = false;
   wait_in(State::at_barrier, line);
   return self()->predicates;
 }
@@ -354,7 +357,13 @@ void wait_copies(unsigned groups_in_flight) {
     for (const Copy& copy : groups.front()) copy.land();
 }
 
-void product_async(std::function<void()> product) {
+void fence_registers() { self()->registers_fenced = true; }
+
+void fence_proxy() { self()->proxy_fenced = true; }
+
+void product_async(std::function<void()> product, int line) {
+  if (!self()->registers_fenced) fail("wgmma without a wgmma.fence before it", line);
+  if (!self()->proxy_fenced) fail("wgmma without a fence.proxy.async behind the last __syncthreads", line);
   if (mode.copies_land_early)
     product();
   else
@@ -368,6 +377,7 @@ void commit_products() {
 
 void wait_products(unsigned groups_in_flight) {
   auto& groups = self()->product_groups;
+  self()->registers_fenced = false;
   for (; groups.size() > groups_in_flight; groups.pop_front())
     for (const auto& product : groups.front()) product();
 }

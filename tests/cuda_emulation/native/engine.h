@@ -46,8 +46,12 @@ void copy_async(uint32_t to, const void* from, unsigned bytes, unsigned valid, i
 void commit_copies();
 void wait_copies(unsigned groups_in_flight);
 
-// wgmma: likewise, a product is made as late as the rules allow, and reads its operands then.
-void product_async(std::function<void()> product);
+// wgmma: likewise, a product is made as late as the rules allow, and reads its operands then. Before a thread's first one behind a wait
+// there must be wgmma.fence, which orders its registers, and behind the last barrier fence.proxy.async, without which the unit does not
+// see what threads wrote into shared memory.
+void fence_registers();
+void fence_proxy();
+void product_async(std::function<void()> product, int line);
 void commit_products();
 void wait_products(unsigned groups_in_flight);
 

@@ -28,8 +28,13 @@ enum class Type { f16, bf16, tf32, s8, u8, f32, s32 };
 // mma.sync.aligned.m16n8kK.row.col: `a_registers` and `b_registers` follow from K and the type (PTX ISA, warp-level matrix fragments).
 void mma_16x8(Type d_type, Type a_type, Type b_type, int a_registers, int b_registers, uint32_t* d, const uint32_t* a,
               const uint32_t* b, const uint32_t* c, int line);
-// wgmma.mma_async.sync.aligned.m64nNk16.f32 of 16-bit operands in shared memory, K-major without swizzle; d: N / 2 registers
-void wgmma_64(Type type, int n, float* const* d, uint64_t a, uint64_t b, bool add, int line);
+// wgmma.mma_async.sync.aligned.m64nNk16.f32 of 16-bit operands in shared memory without swizzle, K-major or, transposed, MN-major;
+// d: N / 2 registers
+struct Operand {
+  uint64_t descriptor;
+  bool transposed;
+};
+void wgmma_64(Type type, int n, float* const* d, Operand a, Operand b, bool add, int line);
 // ldmatrix.sync.aligned.m8n8.xCOUNT[.trans].shared.b16
 void ldmatrix(bool transposed, int count, uint32_t address, uint32_t* registers, int line);
 

@@ -106,17 +106,21 @@ void mma_16x8(Type d_type, Type a_type, Type b_type, int a_registers, int b_regi
   whole_warp(multiply, &mine, line);
 }
 
-// Of both operands: rows of 8 elements of 2 bytes, 8 rows together; the next 8 rows are `stride` on, the next 8 elements `leading`.
+// Of both operands: core matrices of 8 rows by 8 elements of the depth, 16 bytes together along the depth or, transposed, along the rows.
+// The next 8 rows are `stride` on, the next 8 of the depth `leading` (CUTLASS, mma_traits_sm90_gmma.hpp: INTERLEAVE of both majors).
 // A descriptor has 18 bits of an address; what lies in dynamic shared memory is less than 2^18 bytes behind its beginning.
 struct Rows {
+  bool transposed;
   uint32_t start, leading, stride;
-  explicit Rows(uint64_t descriptor, int line)
-      : start(shared_address(dynamic_shared()) + (((descriptor << 4) - shared_address(dynamic_shared())) & 0x3ffff)), leading((descriptor >> 16 & 0x3fff) << 4), stride((descriptor >> 32 & 0x3fff) << 4) {
+  explicit Rows(const Operand& operand, int line) : Rows(operand.descriptor, operand.transposed, line) {}
+  Rows(uint64_t descriptor, bool across, int line)
+      : transposed(across), start(shared_address(dynamic_shared()) + (((descriptor << 4) - shared_address(dynamic_shared())) & 0x3ffff)), leading((descriptor >> 16 & 0x3fff) << 4), stride((descriptor >> 32 & 0x3fff) << 4) {
     if (descriptor >> 62) fail("wgmma of an operand with a swizzle, which is not emulated", line);
   }
   float at(Type type, int row, int k, int line) const {
     uint16_t bits;
-    memcpy(&bits, shared_pointer(start + row / 8 * stride + row % 8 * 16 + k / 8 * leading + k % 8 * 2, 2, line), 2);
+    const uint32_t within = transposed ? k % 8 * 16 + row % 8 * 2 : row % 8 * 16 + k % 8 * 2;
+    memcpy(&bits, shared_pointer(start + row / 8 * stride + k / 8 * leading + within, 2, line), 2);
     return element(type, bits, 0);
   }
 };
@@ -134,9 +138,9 @@ void compare(void* const* lanes, uint32_t) {
   }
 }
 
-void wgmma_64(Type type, int n, float* const* d, uint64_t a, uint64_t b, bool add, int line) {
+void wgmma_64(Type type, int n, float* const* d, Operand a, Operand b, bool add, int line) {
   if (block_dim.x * block_dim.y * block_dim.z % 128) fail("wgmma in a block that is not whole warpgroups", line);
-  Descriptors mine = {a, b, false};
+  Descriptors mine = {a.descriptor, b.descriptor, false};
   whole_warp(compare, &mine, line);
   if (mine.differ) fail("wgmma with descriptors that differ in a warp", line);
   const unsigned lane = current->id % WARP, warp = current->id / WARP % 4;
@@ -149,7 +153,7 @@ void wgmma_64(Type type, int n, float* const* d, uint64_t a, uint64_t b, bool ad
       for (int k = 0; k < 16; ++k) exact += static_cast<double>(left.at(type, row, k, line)) * right.at(type, column, k, line);
       *registers[q] = cut_off(exact);
     }
-  });
+  }, line);
 }
 
 void ldmatrix(bool transposed, int count, uint32_t address, uint32_t* registers, int line) {

@@ -13,6 +13,7 @@ from convc.schedules.cuda import nvcc, weight_gradient_blocked
 from convc.target import parse_target
 from tests.cuda_emulation.emulation import compile_and_run
 from tests.schedules.cuda.weight_gradients import (
+    DEEP,
     LONG,
     ONE,
     PARTS,
@@ -21,6 +22,7 @@ from tests.schedules.cuda.weight_gradients import (
     by_default,
     check,
     grid,
+    ptxas_words,
     resources,
     sample,
 )
@@ -65,6 +67,28 @@ def test_groups_parts_and_every_depth_of_the_pipeline():
     check(trials, exact=True)
 
 
+def test_warpgroups():
+    """One along the pixels and two, every depth of the pipeline, groups of channels, a step in which nothing is left of the sum."""
+    long, trials = replace(LONG, dtype="bfloat16"), []
+    for spec, stages, step, split, pixels in (
+        (long, 2, 64, 1, 64), (long, 3, 64, 2, 64), (long, 5, 64, 1, 64), (replace(GROUPS, data=(5, 32, 7, 6)), 2, 128, 1, 128),
+    ):  # fmt: skip
+        space = weight_gradient_blocked.space(spec, TARGET)
+        fitting = [k for k in space if k["group"] == 4 and (k["stages"], k["step"], k["split"], k["pixels"]) == (stages, step, split, pixels)]  # fmt: skip
+        trials.append((weight_gradient_blocked, spec, min(fitting, key=lambda k: k["channels"])))
+    check(trials, exact=True)
+
+
+def test_warpgroups_are_offered_for_sm_90_alone_and_not_taken_by_an_estimate():
+    """No device ran the products of transposed operands yet."""
+    half = replace(DEEP, dtype="float16")
+    assert any(k["group"] == 4 for k in weight_gradient_blocked.space(half, TARGET))
+    assert weight_gradient_blocked.knobs(half, TARGET)["group"] == 1
+    for other in ("cuda -arch=sm_90 -ptx", "cuda -arch=sm_90,sm_80", "cuda -arch=sm_80"):
+        space = weight_gradient_blocked.space(half, parse_target(other))
+        assert all("group" not in k for k in space)
+
+
 def test_what_it_does_not_take_has_a_reason():
     half = replace(LONG, dtype="float16")
     old = parse_target("cuda -arch=sm_75")
@@ -103,3 +127,17 @@ def test_default_kernels_spill_nothing(sm):
     )
     found = resources(by_default(weight_gradient_blocked, layers), sm)
     assert {k: r for k, r in found.items() if r.spill_bytes or r.stack_bytes} == {}
+
+
+@pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")
+def test_products_of_warpgroups_are_not_serialised():
+    """ptxas says so where it waits for each instruction instead."""
+    spec = ConvSpec.of((32, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
+    asked = ({"stages": 2, "step": 128}, {"stages": 4, "step": 64})
+    space = [k for k in weight_gradient_blocked.space(spec, TARGET) if k["group"] == 4 and k["pixels"] == k["channels"] == 128]  # fmt: skip
+    chosen = [next(k for k in space if a.items() <= k.items()) for a in asked]
+    words = ptxas_words([(weight_gradient_blocked, spec, k) for k in chosen])
+    assert "serializ" not in words
+    found = nvcc.parse_resources(words)
+    assert len(found) == 2 * len(chosen)
+    assert all(r.spill_bytes == r.stack_bytes == 0 for r in found.values())

@@ -16,6 +16,7 @@ from convc.ir.ops.conv_weight_grad import convolve_weight_grad
 from convc.ir.types import numpy_dtype
 from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.weight_products import matrices
+from convc.schedules.cuda.wgmma import ARCHITECTURE
 from convc.schedules.error_bound import product_error, result_rounding
 from convc.target import parse_target
 from convc.tuning.subjects.subject import in_blocks, shaped
@@ -68,12 +69,21 @@ def by_default(row: Any, specs: Sequence[ConvSpec]) -> list[Trial]:
     return [(row, s, row.knobs(s, TARGET)) for s in specs]
 
 
-def resources(trials: Sequence[Trial], sm: int) -> dict[str, nvcc.Resources]:
-    """Return what nvcc says of the kernels: two where sums lie in memory before they come to their places."""
+def _source(trials: Sequence[Trial]) -> str:
     functions = {
         f"k{i}": scheduled(*t).with_attr("global_symbol", f"k{i}") for i, t in enumerate(trials)
     }
-    found = nvcc.resources(compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET)), sm)
+    return compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
+
+
+def ptxas_words(trials: Sequence[Trial]) -> str:
+    """Return what ptxas says of the kernels, built for 9.0 alone."""
+    return nvcc.ptxas_words(_source(trials), ARCHITECTURE, ("-O3",))
+
+
+def resources(trials: Sequence[Trial], sm: int) -> dict[str, nvcc.Resources]:
+    """Return what nvcc says of the kernels: two where sums lie in memory before they come to their places."""
+    found = nvcc.resources(_source(trials), sm)
     assert len(found) == sum(2 if row.properties(s, k).workspace else 1 for row, s, k in trials)
     return found
 

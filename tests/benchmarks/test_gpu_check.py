@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu import pack as packing
 from benchmarks.gpu.job import Case, Job, worst_error
 from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import keep
@@ -295,17 +293,6 @@ def test_build_lists_its_jobs(capsys):
     shown = capsys.readouterr().out
     assert "layer-n1-r50_2_3x3" in shown
     assert "model-resnet50-n1" in shown
-
-
-def test_the_archive_holds_jobs_runtime_and_program(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_unpack_wheels", lambda python, wheels, packages: packages.mkdir())  # fmt: skip
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "a.job.json").write_text("{}")
-    assert packing.pack(tmp_path / "jobs", tmp_path / "all.tar.xz", "3.12") < 20 << 20
-    with tarfile.open(tmp_path / "all.tar.xz") as tar:
-        names = set(tar.getnames())
-    assert {"gpu_check/jobs/a.job.json", "gpu_check/lib/libtvm_runtime_cuda.so", "gpu_check/convc/runtime/cuda.py"} <= names  # fmt: skip
-    assert "gpu_check/lib/libtvm_compiler.so" not in names
 
 
 def test_a_device_without_the_compiler_runs_and_reports():

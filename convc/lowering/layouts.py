@@ -94,7 +94,7 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
                 halos[key] = halos.get(key, Halo()).union(border)
             written[node.name] = block[node.name] = fixed.written
         elif comes_first(node, target) and not written[node.inputs[0]]:
-            written[node.name] = block[node.name] = given.wanted(node)
+            written[node.name] = block[node.name] = given.wanted[node.name]
         else:
             written[node.name] = block[node.name] = _followed(
                 graph, unit, written, chosen_op(unit, plan, target)
@@ -124,12 +124,20 @@ class _Given:
 
     Attributes:
         of: unit's result -> its blocks; None where it follows its operands.
+        wanted: unit's result -> the block in which the first of its readers that wants one reads it, itself or through what follows
+            it; or 0.
     """
 
     def __init__(self, graph: Graph, units: Sequence[Unit], plan: Plan, target: Target) -> None:
         self.graph, self.plan, self.target = graph, plan, target
         self.of = {unit.result.name: self._fixed(unit) for unit in units}
         self.unit_of = {node.name: unit for unit in units for node in unit.nodes}
+        # From the last on, so that a value's readers are known. Asked from the front, each residual asks twice for all that follows:
+        # ten blocks of tokens with two residuals each took 35 s.
+        self.wanted: dict[str, int] = {}
+        for unit in reversed(units):
+            image = unit.result.type.is_image
+            self.wanted[unit.result.name] = self._wanted(unit.result) if image else 0
 
     def _fixed(self, unit: Unit) -> _Fixed | None:
         graph, plan, target, node = self.graph, self.plan, self.target, unit.result
@@ -158,8 +166,8 @@ class _Given:
         written = wants.result.block if written is None else written
         return _Fixed({(read, wants.data.block): wants.border}, written)
 
-    def wanted(self, node: Node) -> int:
-        """Return the block in which the first of a value's readers that wants one reads it, itself or through what follows it; or 0."""
+    def _wanted(self, node: Node) -> int:
+        """Return the block in which the first of a value's readers that wants one reads it; what follows it is known already."""
         for user in self.graph.users[node.name]:
             unit = self.unit_of[user.name]
             fixed = self.of[unit.result.name]
@@ -167,11 +175,10 @@ class _Given:
                 blocks = [block for value, block in fixed.borders if value == node.name and block]
                 found = blocks[0] if blocks else 0
             else:
-                found = self.wanted(unit.result)
+                found = self.wanted[unit.result.name]
                 chosen = chosen_op(unit, self.plan, self.target)
-                follows = all(_follows(self.graph, n, found, chosen) for n in unit.nodes)
-                images = node.type.is_image and unit.result.type.is_image
-                found = found if found and images and follows else 0
+                if found and not all(_follows(self.graph, n, found, chosen) for n in unit.nodes):
+                    found = 0
             if found > 1:
                 return found
         return 0

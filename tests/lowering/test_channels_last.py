@@ -60,7 +60,8 @@ def run():
         outputs[f"volume {c}"] = cc.conv3d(image(v, 3, 4, 5), whole(4, c, 3, 1, 1))
     graph = cc.graph(outputs)
     inputs = {n.name: whole(*n.type.shape) for n in graph.inputs}
-    return compile(graph, threads=2), inputs, interpret(graph, inputs)
+    # Winograd's products are not exact.
+    return compile(graph, threads=2, algo="direct"), inputs, interpret(graph, inputs)
 
 
 def test_what_is_moved_is_exact(run):
@@ -75,10 +76,22 @@ def test_nothing_passes_through_plain_order(run):
     # The fewest channels fill no block, and are cheaper as they are.
     few = [s for s in steps if any({6, 12} & set(a.shape) for a in s.arguments)]
     moved = {s.symbol.rsplit("_", 1)[0] for s in steps if s not in few and s.node[:4] != "conv"}
-    assert moved == {"channels_last", "resample", "reorder_0_1"}
+    # Some CPUs have layers whose blocks differ, from which no plain order follows.
+    plain = {name for name in moved if "0" in name.split("_")}
+    assert moved >= {"channels_last", "resample"} and plain == {"reorder_0_1"}
     assert sum(s.symbol.startswith("channels_last") for s in steps) >= 7 * 2
 
 
 def test_lanes_beyond_the_last_channel_stay_zero(run):
     model, inputs, _ = run
     assert assert_lanes_stay_zero(model.graph, model.load(threads=2), inputs)
+
+
+def test_what_follows_tokens_is_looked_at_once_for_each_value():
+    # Each of 40 residuals asked twice for all that follows it; a slice was asked for its part of blocks of none.
+    h = cc.input("x", (1, 20, 8)).transpose(0, 2, 1)
+    for _ in range(40):
+        h = cc.minimum(h, cc.max(h, 2, keepdims=True))
+    graph = cc.graph({"y": h[:, 1:5, ::2]})
+    inputs = {"x": whole(1, 20, 8)}
+    assert_exact(compile(graph, threads=1).run(inputs)["y"], interpret(graph, inputs)["y"])

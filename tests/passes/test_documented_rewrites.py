@@ -22,6 +22,7 @@ FREE = {
     "unflatten_transposes": "%x = input : f32[1,3,4,4] %t = input : f32[1,16,3]",
     "drop_unit_axes": "%x = input : f32[2,3,4] %m = input : f32[1,1,1,4]",
     "sink_transposes": "%x = input : f32[1,3,4,4]",
+    "fuse_layer_norm": "%x = input : f32[2,3,4,5]",
     "fuse_group_norm": "%x = input : f32[2,3,4,5]",
     "fuse_activations": "%x = input : f32[2,3]",
     "merge_pads": "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3]",
@@ -79,7 +80,7 @@ def test_documented_rewrite(step, before, after):
 def test_every_pass_has_its_file_and_runs():
     folder = Path(convc.ir.passes.__file__).parent
     files = {f.stem for f in folder.glob("*.py")}
-    tools = {"__init__", "rewrite", "uniform", "channels", "affine"}
+    tools = {"__init__", "rewrite", "uniform", "channels", "affine", "normalised"}
     # What a quantised model means is decided when it is loaded, before its reference is taken.
     assert {p.name for p in PIPELINE} == files - tools - {"quantize_layers", "convert_floats"}
     assert set(PASSES) == set(PIPELINE)

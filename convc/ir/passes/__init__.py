@@ -22,6 +22,7 @@ from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.fuse_activations import fuse_activations
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
 from convc.ir.passes.fuse_group_norm import fuse_group_norm
+from convc.ir.passes.fuse_layer_norm import fuse_layer_norm
 from convc.ir.passes.merge_affine import merge_affine
 from convc.ir.passes.merge_channel_moves import merge_channel_moves
 from convc.ir.passes.merge_pads import merge_pads
@@ -53,6 +54,7 @@ PIPELINE: Final = _named(
     # One spelling for one meaning.
     drop_unit_axes,
     remove_identities,
+    fuse_layer_norm,
     fuse_group_norm,
     merge_channel_moves,
     unflatten_transposes,

@@ -1,0 +1,79 @@
+"""Recognise layer normalisation of the last axis, which exporters up to opset 16 write as nine ops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.ops.layer_norm import LayerNormAttributes
+from convc.ir.passes.channels import is_per_channel
+from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
+from convc.ir.passes.normalised import Norm, absorbed, full, norm_of
+from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.uniform import splat
+from convc.ir.types import numpy_dtype
+
+__all__ = ["fuse_layer_norm"]
+
+
+def _is_row(operand: Node, result: Node) -> bool:
+    shape, last = operand.type.shape, result.type.rank - 1
+    along = is_per_channel(shape, result.type, last) and operand.type.size > 1
+    return operand.op == CONSTANT and along
+
+
+def _is_scaled(graph: Graph, node: Node) -> bool:
+    """Whether a value is multiplied by a row, or a row is added to it, and nothing else."""
+    users = graph.users[node.name]
+    if len(users) != 1 or users[0].op not in ("mul", "add"):
+        return False
+    return any(_is_row(graph[i], node) for i in users[0].inputs if i != node.name)
+
+
+def _written(r: Rewriter, node: Node, norm: Norm) -> bool:
+    """Write a normalisation as one op; return whether it is one of rows."""
+    data, last = norm.data, norm.data.type.rank - 1
+    if norm.axes != (last,) or last < 1 or not data.type.is_float or not data.type.size:
+        return False
+    # Of three axes, the instances of a signal look the same.
+    if last == 2 and not _is_scaled(r.graph, node):
+        return False
+    if node.type != data.type:
+        return False
+    row = (*[1] * last, data.type.shape[last])
+    one = np.ones((), numpy_dtype(data.type.dtype))
+    scale = splat(one, row)
+    if norm.scale is not None:
+        if norm.scale.op != CONSTANT or not is_per_channel(norm.scale.type.shape, data.type, last):
+            return False
+        scale = np.broadcast_to(full(norm.scale, last + 1), row)
+    operands = [data, r.constant(f"{node.name}_scale", scale), r.constant(f"{node.name}_bias", splat(one * 0, row))]  # fmt: skip
+    r.remove(node.name)
+    r.add(node.name, "layer_norm", operands, LayerNormAttributes(last, norm.epsilon))
+    return True
+
+
+def fuse_layer_norm(graph: Graph) -> Graph:
+    """Return the graph with layer_norm for the ops that normalise rows, and for what scales and shifts them behind.
+
+    Rewrite:
+        %m = reduce_mean(%x) {axes = [3]};  %c = sub(%x, %m);  %s = mul(%c, %c);  %v = reduce_mean(%s) {axes = [3]}
+        %e = constant splat(0.5) : f32[];  %a = add(%v, %e);  %r = sqrt(%a);  %y = div(%c, %r)
+        -->
+        %y_scale = constant splat(1.0) : f32[1,1,1,5];  %y_bias = constant splat(0.0) : f32[1,1,1,5]
+        %y = layer_norm(%x, %y_scale, %y_bias) {axis = 3, epsilon = 0.5}
+    Unless:
+        the axis is not the last, or of three axes neither scaled nor shifted along it behind, as an instance of a signal's is not.
+    """
+    if not any(n.op == "sqrt" for n in graph.nodes):
+        return graph
+    r = Rewriter(graph)
+    stands_for: dict[str, str] = {}  # normalisation in the new graph -> the old value that it is
+    for node in graph.nodes:
+        kept = r.keep(node)
+        norm = norm_of(r, kept)
+        if norm is not None and _written(r, kept, norm):
+            stands_for[node.name] = node.name
+        else:
+            absorbed(r, kept, "layer_norm", node.type.rank - 1, stands_for)
+    return eliminate_dead_nodes(r.finish())

@@ -38,7 +38,7 @@ FUSED = {
 LEFT = {
     "instances": ("2,3,7", f"{core(2)} return %y0"),
     "instances, scaled": ("2,3,7", f"{core(2)} %g = constant dense([1.0, 2.0, 3.0]) : f32[3,1] %k = mul(%y0, %g) return %k"),
-    "tokens that somebody else reads": ("2,7,3", f"{core(2)} {ROW} %k = mul(%y0, %g) %l = relu(%y0) return %k, %l"),
+    "tokens that somebody else reads": ("2,7,3", f"{core(2)} {ROW} %k = mul(%y0, %g) %l = add(%y0, %h) return %k, %l"),
     "another axis": ("2,3,4,5", f"{core(1)} return %y0"),
     "a scale of each row": ("2,3,4,5", f"%w = input : f32[2,3,4,1] {core(3, '%f = div(%w, %r) %y0 = mul(%c, %f)')} return %y0"),
 }  # fmt: skip

@@ -235,6 +235,21 @@ CASES = [
         name="runtime parameters",
         wrong_in_onnx=(7, 9),
     ),
+    Case(
+        "BatchNormalization",
+        (IMAGE, (4,), floats(4), (4,), np.abs(floats(4))),
+        {"training_mode": 1, "epsilon": 0.01, "momentum": 0.75},
+        (14, 99),
+        outputs=3,
+        name="its own statistics",
+    ),
+    Case(
+        "BatchNormalization",
+        ((1, 4, 6), floats(4), floats(4), floats(4), np.abs(floats(4))),
+        {"training_mode": 1},
+        (14, 99),
+        name="standardised weights",
+    ),
     # matrix products
     Case("Gemm", ((3, 4), floats(4, 5), floats(5)), name="bias row"),
     Case(

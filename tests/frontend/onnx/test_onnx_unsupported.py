@@ -96,12 +96,6 @@ REASONS = [
         "training_mode=1 (only 0)",
     ),
     (
-        node("BatchNormalization", ["x", "s", "s", "s", "s"], ["y", "m", "v"], training_mode=1),
-        {"s": np.ones(2, np.float32)},
-        ["y"],
-        "attribute training_mode=1 (only 0)",
-    ),
-    (
         node("Reshape", ["x", "x"], ["y"]),
         {},
         ["y"],

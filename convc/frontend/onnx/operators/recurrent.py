@@ -1,5 +1,7 @@
 """RNN, GRU and LSTM, unrolled: the sequence's length is known, so every step is a dense layer and a few elementwise ops.
 
+What the gates sum of the inputs is one product for all steps, which reads W once: a step alone would run at the speed of memory.
+
 X: input, W: weights, R: recurrence, B: bias, H: hidden, C: cell; i o f c: the LSTM's gates in ONNX's order; z r h: the GRU's.
 """
 
@@ -59,6 +61,13 @@ class _Cell:
     P: str | None
     functions: tuple[Callable[[str], str], ...]
     clip: float | None
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a GRU resets the recurrent sum, not the state."""
+        return self.node.op_type == "GRU" and self.node.attributes.flag(
+            "linear_before_reset", False
+        )
 
     def gates(self, values: str, names: tuple[int, ...]) -> list[str]:
         """Return the parts (M, H) of (M, gates * H)."""
@@ -121,10 +130,25 @@ def _functions(node: OperatorNode, directions: int) -> list[tuple[Callable[[str]
 State = dict[str, str]
 
 
+def _sums_of_inputs(cell: _Cell, X: str) -> str:
+    """Return X W and every bias that only adds, (steps, batch, gates * H)."""
+    node = cell.node
+    columns = node.step("transpose", [cell.W], TransposeAttributes((1, 0)))
+    sums = node.step("matmul", [X, columns])
+    if cell.B is None:
+        return sums
+    recurrence = cell.part(cell.B, 1, 2)
+    if cell.is_linear:  # h's is scaled by r
+        none = node.literal(np.zeros((1, cell.hidden)), node.type().dtype, "none")
+        both = [cell.part(cell.B, 3, 6), cell.part(cell.B, 4, 6), none]
+        recurrence = node.step("concat", both, ConcatAttributes(1))
+    bias = cell.add(cell.part(cell.B, 0, 2), recurrence)
+    width = node.step_type(bias).size
+    return cell.add(sums, node.step("reshape", [bias], ReshapeAttributes((width,))))
+
+
 def _rnn_step(cell: _Cell, gates_x: str, state: State) -> State:
     total = cell.add(gates_x, cell.node.step("dense", [state["H"], cell.R]))
-    if cell.B is not None:
-        total = cell.add(total, cell.part(cell.B, 1, 2))
     return {"H": cell.activate(0, total)}
 
 
@@ -132,17 +156,17 @@ def _gru_step(cell: _Cell, gates_x: str, state: State) -> State:
     """Return z r h: H' = (1 - z) h + z H, with h of (r H) R or, with linear_before_reset, of r (H R + b)."""
     node, H, n = cell.node, state["H"], cell.hidden
     xz, xr, xh = cell.gates(gates_x, (0, 1, 2))
-    linear = node.attributes.flag("linear_before_reset", False)
-    Rzr = take(node, cell.R, np.arange(2 * n), 0)
-    Rh = take(node, cell.R, np.arange(2 * n, 3 * n), 0)
-    hz, hr = cell.gates(node.step("dense", [H, Rzr]), (0, 1))
-    biases = [cell.part(cell.B, 3 + i, 6) for i in range(3)] if cell.B is not None else []
-    z = cell.activate(0, cell.add(xz, hz, *biases[:1]))
-    r = cell.activate(0, cell.add(xr, hr, *biases[1:2]))
-    if linear:
-        inner = cell.mul(r, cell.add(node.step("dense", [H, Rh]), *biases[2:]))
+    if cell.is_linear:
+        hz, hr, hh = cell.gates(node.step("dense", [H, cell.R]), (0, 1, 2))
+        r = cell.activate(0, cell.add(xr, hr))
+        inner = cell.mul(r, hh if cell.B is None else cell.add(hh, cell.part(cell.B, 5, 6)))
     else:
-        inner = cell.add(node.step("dense", [cell.mul(r, H), Rh]), *biases[2:])
+        Rzr = take(node, cell.R, np.arange(2 * n), 0)
+        Rh = take(node, cell.R, np.arange(2 * n, 3 * n), 0)
+        hz, hr = cell.gates(node.step("dense", [H, Rzr]), (0, 1))
+        r = cell.activate(0, cell.add(xr, hr))
+        inner = node.step("dense", [cell.mul(r, H), Rh])
+    z = cell.activate(0, cell.add(xz, hz))
     h = cell.activate(1, cell.add(xh, inner))
     one = node.literal(1.0, node.step_type(h).dtype, "one")
     return {"H": cell.add(cell.mul(node.step("sub", [one, z]), h), cell.mul(z, H))}
@@ -152,8 +176,6 @@ def _lstm_step(cell: _Cell, gates_x: str, state: State) -> State:
     """Return i o f c with peepholes P in the order i o f."""
     node, C = cell.node, state["C"]
     total = cell.add(gates_x, node.step("dense", [state["H"], cell.R]))
-    if cell.B is not None:
-        total = cell.add(total, cell.part(cell.B, 1, 2))
     i, o, f, c = cell.gates(total, (0, 1, 2, 3))
     peep = [cell.part(cell.P, k, 3) for k in range(3)] if cell.P is not None else []
     if peep:
@@ -221,13 +243,10 @@ def recurrent(node: OperatorNode) -> tuple[str, ...]:
         if kind == "LSTM":
             state["C"] = _initial(node, 6, d, layout, (batch, hidden), dtype)
         backwards = direction == "reverse" or d == 1
+        sums = _sums_of_inputs(cell, X)
+        row = ReshapeAttributes((batch, _GATES[kind] * hidden))
         for t in reversed(range(steps)) if backwards else range(steps):
-            x = node.step(
-                "reshape", [take(node, X, np.array([t]), 0)], ReshapeAttributes((batch, size))
-            )
-            gates = node.step("dense", [x, cell.W])
-            if bias is not None:
-                gates = cell.add(gates, cell.part(bias, 0, 2))
+            gates = node.step("reshape", [take(node, sums, np.array([t]), 0)], row)
             new = _STEPS[kind](cell, gates, state)
             state, outputs[t][d] = _masked(node, new, state, t, batch)
         last.append(state)

@@ -175,6 +175,13 @@ SUNK = {
     "another operand is no image": ("%v = input : f32[1,4,5,3] %t = transpose(%x) {perm = [0, 2, 3, 1]} %y = mul(%t, %v) return %y", [(1, 4, 5, 3)]),
     "two of them": ("%t = transpose(%x) {perm = [0, 2, 3, 1]} %a = relu(%x) %u = transpose(%a) {perm = [0, 2, 3, 1]} %y = mul(%t, %u) return %y", [(1, 4, 5, 3)]),
     "a mean of more axes": (f"{BLOCK} %y = transpose(%g) {{perm = [0, 3, 1, 2]}} %q = reshape(%x) {{shape = [1, 3, 2, 2, 5, 1]}} %z = reduce_mean(%q) {{axes = [3, 5]}} return %y, %z", []),
+    "a concatenation": (f"{BLOCK} %u = relu(%x) %v = transpose(%u) {{perm = [0, 2, 3, 1]}} %j = concat(%g, %v) {{axis = 3}} %y = transpose(%j) {{perm = [0, 3, 1, 2]}} return %y", []),
+    "a pad and a part": (f"{BLOCK} %p = pad(%g) {{pads = [0, 0, 2, 0, 0, 1, 0, 0]}} %q = slice(%p) {{begins = [0, 1, 0, 0], ends = [1, 5, 7, 2], steps = [1, 1, 2, 1]}} %y = transpose(%q) {{perm = [0, 3, 1, 2]}} return %y", []),
+    "softmax of channels": (f"{BLOCK} %s2 = softmax(%g) {{axis = -1}} %y = transpose(%s2) {{perm = [0, 3, 1, 2]}} return %y", []),
+    "a gate of one point": (f"{BLOCK} %r = reduce_mean(%x) {{axes = [2, 3], keepdims = false}} %q = slice(%r) {{begins = [0, 0], ends = [1, 2], steps = [1, 1]}} %p = reshape(%q) {{shape = [1, 1, 1, 2]}} %e = sigmoid(%p) %z = mul(%e, %g) %y = transpose(%z) {{perm = [0, 3, 1, 2]}} return %y", []),
+    "an input whose pad is larger": ("%p = pad(%x) {pads = [0, 0, 1, 0, 0, 0, 1, 0]} %t = transpose(%p) {perm = [0, 3, 1, 2]} %y = relu(%t) return %y", [(1, 5, 3, 4)]),
+    "an input as it is": ("%a = relu(%x) %t = transpose(%a) {perm = [0, 3, 1, 2]} %y = abs(%t) return %y", [(1, 5, 3, 4)]),
+    "volumes": ("%b = reshape(%x) {shape = [1, 3, 2, 2, 5]} %t = transpose(%b) {perm = [0, 2, 3, 4, 1]} %n = sigmoid(%t) %w = constant dense([1.0, -1.0, 2.0, 3.0, 0.0, 1.0]) : f32[3,2] %m = matmul(%n, %w) %y = transpose(%m) {perm = [0, 4, 1, 2, 3]} return %y", []),
     "one of them has another reader": (f"{BLOCK} %y = transpose(%g) {{perm = [0, 3, 1, 2]}} %z = reshape(%t) {{shape = [60]}} return %y, %z", [(1, 4, 5, 3)]),
 }  # fmt: skip
 

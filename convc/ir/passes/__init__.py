@@ -17,13 +17,16 @@ from convc.ir.passes.deduplicate_nodes import deduplicate_nodes
 from convc.ir.passes.drop_dead_taps import drop_dead_taps
 from convc.ir.passes.drop_unit_axes import drop_unit_axes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
+from convc.ir.passes.expand_powers import expand_powers
 from convc.ir.passes.fold_channel_affine import fold_channel_affine
 from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.fuse_activations import fuse_activations
+from convc.ir.passes.fuse_bounds import fuse_bounds
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
 from convc.ir.passes.fuse_group_norm import fuse_group_norm
 from convc.ir.passes.fuse_layer_norm import fuse_layer_norm
 from convc.ir.passes.merge_affine import merge_affine
+from convc.ir.passes.merge_branches import merge_branches
 from convc.ir.passes.merge_channel_moves import merge_channel_moves
 from convc.ir.passes.merge_pads import merge_pads
 from convc.ir.passes.remove_identities import remove_identities
@@ -54,17 +57,20 @@ PIPELINE: Final = _named(
     # One spelling for one meaning.
     drop_unit_axes,
     remove_identities,
+    expand_powers,
     fuse_layer_norm,
     fuse_group_norm,
     merge_channel_moves,
     unflatten_transposes,
     sink_transposes,
+    fuse_bounds,
     fuse_activations,
     merge_pads,
     drop_dead_taps,
     replace_global_pools,
     absorb_broadcasts,
     # Layers absorb their surroundings: weights first, then the epilogue takes what is left.
+    merge_branches,
     fold_channel_affine,
     merge_affine,
     fuse_epilogue,

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
-from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
 from convc.ir.ops.conv import ConvAttributes
 from convc.ir.ops.layer_norm import LayerNormAttributes
 from convc.ir.ops.linear import ReduceAttributes
-from convc.ir.ops.shape import ReshapeAttributes, TransposeAttributes
+from convc.ir.ops.shape import PadAttributes, ReshapeAttributes, TransposeAttributes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.rewrite import Rewriter
+from convc.ir.types import Shape
 
 __all__ = ["sink_transposes"]
 
-_LAST: Final = (0, 2, 3, 1)
-_FIRST: Final = (0, 3, 1, 2)
+# By rank: planes and volumes. Sequences are left out: (0, 2, 1) is its own inverse, and what attention does to keys.
+_LAST: Final = {4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
+_FIRST: Final = {4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
 
 
 class _Sink:
@@ -34,24 +37,49 @@ class _Sink:
         """Return the image that a value is the channels last form of."""
         return self.first.get(node.name)
 
-    def constant_first(self, node: Node) -> Node | None:
-        """Return a constant operand of channels last values as one of channels first; None if it is no constant."""
-        if node.op != CONSTANT:
+    def operand_first(self, node: Node, rank: int) -> Node | None:
+        """Return an operand of channels last values as one of channels first: a constant, or where that moves nothing; else None."""
+        shape = (*[1] * (rank - node.type.rank), *node.type.shape)
+        first = tuple(shape[axis] for axis in _FIRST[rank])
+        if node.op == CONSTANT:
+            value = node.value.reshape(shape).transpose(_FIRST[rank])
+            return self.r.constant(f"{node.name}_first", value)
+        if not _is_point(first):
             return None
-        shape = (*[1] * (4 - node.type.rank), *node.type.shape)
-        return self.r.constant(f"{node.name}_first", node.value.reshape(shape).transpose(_FIRST))
+        name = self.r.unique(f"{node.name}_first")
+        return self.r.add(name, "reshape", [node], ReshapeAttributes(first))
+
+    def last_of(self, name: str, image: Node) -> Node:
+        """Write the channels last form of an image."""
+        perm = _LAST[image.type.rank]
+        if _is_point(image.type.shape):
+            shape = ReshapeAttributes(tuple(image.type.shape[axis] for axis in perm))
+            last = self.r.add(self.r.unique(name), "reshape", [image], shape)
+        else:
+            last = self.r.add(self.r.unique(name), "transpose", [image], TransposeAttributes(perm))
+        self.first[last.name] = image
+        return last
 
     def transposed(self, node: Node, image: Node) -> None:
         """Let `image` stand under the node's name, and its users read its channels last form."""
-        last = self.r.add(self.r.unique(f"{node.name}_last"), "transpose", [image], TransposeAttributes(_LAST))  # fmt: skip
-        self.first[last.name] = image
-        self.r.forward(node, last.name)
+        self.r.forward(node, self.last_of(f"{node.name}_last", image).name)
+
+    def input_first(self, node: Node) -> None:
+        """Let the users of an input read the channels last form of its transpose."""
+        image = self.r.add(self.r.unique(f"{node.name}_first"), "transpose", [self.r.keep(node)], TransposeAttributes(_FIRST[node.type.rank]))  # fmt: skip
+        self.r.forward(node, self.last_of(f"{node.name}_last", image).name)
+
+
+def _is_point(shape: Shape) -> bool:
+    """Whether an image, channels first, is the same in memory with channels last: it has one point, or one channel."""
+    return shape[1] == 1 or math.prod(shape[2:]) == 1
 
 
 def _elementwise(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
-    if node.type.rank != 4 or not any(map(s.channels_first, operands)):
+    rank = node.type.rank
+    if rank not in _LAST or not any(map(s.channels_first, operands)):
         return False
-    images = [s.channels_first(o) or s.constant_first(o) for o in operands]
+    images = [s.channels_first(o) or s.operand_first(o, rank) for o in operands]
     whole = [i for i in images if i is not None]
     if len(whole) < len(images):
         return False
@@ -63,13 +91,11 @@ def _layer_norm(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     a: Any = node.attributes
     data, *rows = operands
     image = s.channels_first(data)
-    if image is None or a.axis != 3:
+    rank = data.type.rank
+    if image is None or a.axis != rank - 1:
         return False
-    column = ReshapeAttributes((1, data.type.shape[3], 1, 1))
-    columns = [
-        s.constant_first(row) or s.r.add(s.r.unique(f"{row.name}_first"), "reshape", [row], column)
-        for row in rows
-    ]
+    columns = [c for row in rows if (c := s.operand_first(row, rank)) is not None]
+    assert len(columns) == len(rows), "rows of a layer norm vary along channels alone"
     normed = s.r.add(node.name, "layer_norm", [image, *columns], LayerNormAttributes(1, a.epsilon))
     s.transposed(node, normed)
     return True
@@ -81,7 +107,8 @@ def _matmul(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     # Convolutions of integers are another op.
     if image is None or weight.op != CONSTANT or weight.type.rank != 2 or not data.type.is_float:
         return False
-    filters = np.ascontiguousarray(weight.value.T)[:, :, None, None]
+    filters = np.ascontiguousarray(weight.value.T)
+    filters = filters.reshape(*filters.shape, *(1,) * (data.type.rank - 2))
     taps = s.r.constant(f"{weight.name}_first", filters)
     s.transposed(node, s.r.add(node.name, "conv", [image, taps], ConvAttributes()))
     return True
@@ -92,8 +119,9 @@ def _reduce(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     image = s.channels_first(operands[0])
     if image is None:
         return False
-    axes = tuple(sorted(_LAST[axis] for axis in a.axes))
-    if not (a.keepdims or axes == (2, 3)):
+    rank = image.type.rank
+    axes = tuple(sorted(_LAST[rank][axis] for axis in a.axes))
+    if not (a.keepdims or axes == tuple(range(2, rank))):
         return False
     reduced = s.r.add(node.name, node.op, [image], ReduceAttributes(axes, a.keepdims))
     if a.keepdims:
@@ -101,25 +129,73 @@ def _reduce(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     return True
 
 
+def _along_axis(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
+    a: Any = node.attributes
+    images = [i for o in operands if (i := s.channels_first(o)) is not None]
+    if len(images) < len(operands):
+        return False
+    axis = _LAST[node.type.rank][a.axis]
+    s.transposed(node, s.r.add(node.name, node.op, images, replace(a, axis=axis)))
+    return True
+
+
+def _by_axes(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
+    a: Any = node.attributes
+    image = s.channels_first(operands[0])
+    if image is None:
+        return False
+    order = _FIRST[image.type.rank]
+
+    def turned(values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(values[axis] for axis in order)
+
+    if isinstance(a, PadAttributes):
+        begins, ends = a.pads[: len(order)], a.pads[len(order) :]
+        a = replace(a, pads=turned(begins) + turned(ends))
+    else:
+        a = replace(a, begins=turned(a.begins), ends=turned(a.ends), steps=turned(a.steps))
+    s.transposed(node, s.r.add(node.name, node.op, [image], a))
+    return True
+
+
 def _transpose(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     (data,) = operands
     a: Any = node.attributes
-    image = s.channels_first(data)
-    if image is not None and a.perm == _FIRST:
+    image, rank = s.channels_first(data), data.type.rank
+    if image is not None and a.perm == _FIRST[rank]:
         s.r.forward(node, image.name)
         return True
-    if data.type.rank == 4 and a.perm == _LAST:
+    if a.perm == _LAST.get(rank):
         s.first[s.r.keep(node).name] = data
         return True
     return False
+
+
+def _reshape(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
+    """Read what makes one point of a vector, or of a point with channels first, as a transpose: earlier passes write it so."""
+    (data,) = operands
+    image, shape = s.channels_first(data), node.type.shape
+    if image is not None and shape == image.type.shape and _is_point(shape):
+        s.r.forward(node, image.name)
+        return True
+    if len(shape) not in _LAST or math.prod(shape[1:-1]) != 1 or image is not None:
+        return False
+    first = tuple(shape[axis] for axis in _FIRST[len(shape)])
+    if data.type.shape != first:
+        data = s.r.add(s.r.unique(f"{node.name}_first"), "reshape", [data], ReshapeAttributes(first))  # fmt: skip
+    s.first[s.r.keep(node).name] = data
+    return True
 
 
 _Rule = Callable[[_Sink, Node, Sequence[Node]], bool]
 _RULES: Final[dict[str, _Rule]] = {
     **{name: _elementwise for name, op in OPS.items() if op.elementwise},
     **{name: _reduce for name in OPS if name.startswith("reduce_")},
+    **dict.fromkeys(("concat", "softmax", "log_softmax"), _along_axis),
+    **dict.fromkeys(("pad", "slice"), _by_axes),
     "layer_norm": _layer_norm,
     "matmul": _matmul,
+    "reshape": _reshape,
     "transpose": _transpose,
 }
 
@@ -129,11 +205,25 @@ def _moved(graph: Graph) -> int:
     return sum(math.prod(n.type.shape) for n in graph.nodes if n.op == "transpose")
 
 
-def sink_transposes(graph: Graph) -> Graph:
-    """Return the graph with transposes to channels last behind elementwise ops, layer norms, products and reductions; pairs cancel.
+def _sunk(graph: Graph, *, of_inputs: bool) -> Graph:
+    """Return the graph with all transposes moved; with `of_inputs`, as if its inputs were transposes of images."""
+    s = _Sink(graph)
+    for node in graph.nodes:
+        if of_inputs and node.op == INPUT and node.type.rank in _LAST:
+            s.input_first(node)
+            continue
+        rule = _RULES.get(node.op)
+        if rule is None or not rule(s, node, s.r.operands(node)):
+            s.r.keep(node)
+    return eliminate_dead_nodes(s.r.finish())
 
-    Networks trained with channels last are exported with a transpose before and behind whatever is not a convolution. A product with
-    a constant matrix becomes a 1 x 1 convolution.
+
+def sink_transposes(graph: Graph) -> Graph:
+    """Return the graph with transposes to channels last behind what can be computed with channels first; pairs cancel.
+
+    Networks trained with channels last are exported with a transpose before and behind whatever is not a convolution, or, by
+    TensorFlow's exporters, whatever is one. Elementwise ops, pads, slices, concatenations, layer norms, softmax and reductions take place
+    in the other order; a product with a constant matrix becomes a 1 x 1 convolution. Inputs are transposed first where that moves less.
 
     Rewrite:
         %t = transpose(%x) {perm = [0, 2, 3, 1]};  %w = constant dense([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) : f32[3,2]
@@ -145,10 +235,9 @@ def sink_transposes(graph: Graph) -> Graph:
     """
     if not any(n.op == "transpose" for n in graph.nodes):
         return graph
-    s = _Sink(graph)
-    for node in graph.nodes:
-        rule = _RULES.get(node.op)
-        if rule is None or not rule(s, node, s.r.operands(node)):
-            s.r.keep(node)
-    sunk = eliminate_dead_nodes(s.r.finish())
-    return sunk if _moved(sunk) < _moved(eliminate_dead_nodes(graph)) else graph
+    best, least = graph, _moved(eliminate_dead_nodes(graph))
+    for of_inputs in (False, True):
+        sunk = _sunk(graph, of_inputs=of_inputs)
+        if (moved := _moved(sunk)) < least:
+            best, least = sunk, moved
+    return best

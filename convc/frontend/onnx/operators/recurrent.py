@@ -65,9 +65,7 @@ class _Cell:
     @property
     def is_linear(self) -> bool:
         """Whether a GRU resets the recurrent sum, not the state."""
-        return self.node.op_type == "GRU" and self.node.attributes.flag(
-            "linear_before_reset", False
-        )
+        return bool(self.node.attributes.flag("linear_before_reset", False))
 
     def gates(self, values: str, names: tuple[int, ...]) -> list[str]:
         """Return the parts (M, H) of (M, gates * H)."""
@@ -109,9 +107,7 @@ def _functions(node: OperatorNode, directions: int) -> list[tuple[Callable[[str]
     alphas = list(a.reals("activation_alpha", ())) if "activation_alpha" in a else []
     betas = list(a.reals("activation_beta", ())) if "activation_beta" in a else []
     if len(names) != len(default):
-        raise InvalidModelError(
-            f"{node.op_type} must have {len(default)} activations; got {names}."
-        )
+        raise InvalidModelError(f"{node.op_type} must have {len(default)} activations; got {names}.")  # fmt: skip
     made = []
     for name in names:
         key = name.lower()
@@ -140,11 +136,10 @@ def _sums_of_inputs(cell: _Cell, X: str) -> str:
     recurrence = cell.part(cell.B, 1, 2)
     if cell.is_linear:  # h's is scaled by r
         none = node.literal(np.zeros((1, cell.hidden)), node.type().dtype, "none")
-        both = [cell.part(cell.B, 3, 6), cell.part(cell.B, 4, 6), none]
-        recurrence = node.step("concat", both, ConcatAttributes(1))
+        zr = [cell.part(cell.B, 3, 6), cell.part(cell.B, 4, 6)]
+        recurrence = node.step("concat", [*zr, none], ConcatAttributes(1))
     bias = cell.add(cell.part(cell.B, 0, 2), recurrence)
-    width = node.step_type(bias).size
-    return cell.add(sums, node.step("reshape", [bias], ReshapeAttributes((width,))))
+    return cell.add(sums, bias)
 
 
 def _rnn_step(cell: _Cell, gates_x: str, state: State) -> State:
@@ -161,8 +156,7 @@ def _gru_step(cell: _Cell, gates_x: str, state: State) -> State:
         r = cell.activate(0, cell.add(xr, hr))
         inner = cell.mul(r, hh if cell.B is None else cell.add(hh, cell.part(cell.B, 5, 6)))
     else:
-        Rzr = take(node, cell.R, np.arange(2 * n), 0)
-        Rh = take(node, cell.R, np.arange(2 * n, 3 * n), 0)
+        Rzr, Rh = (take(node, cell.R, np.arange(*ends), 0) for ends in ((0, 2 * n), (2 * n, 3 * n)))
         hz, hr = cell.gates(node.step("dense", [H, Rzr]), (0, 1))
         r = cell.activate(0, cell.add(xr, hr))
         inner = node.step("dense", [cell.mul(r, H), Rh])
@@ -227,18 +221,14 @@ def recurrent(node: OperatorNode) -> tuple[str, ...]:
             f"{kind} W must be {(directions, _GATES[kind] * hidden, size)}; got {node.type(1)}."
         )
     if steps * directions > _LIMIT:
-        raise Unsupported(
-            f"{steps} steps in {directions} directions (at most {_LIMIT} are unrolled)"
-        )
+        raise Unsupported(f"{steps} steps in {directions} directions (at most {_LIMIT} are unrolled)")  # fmt: skip
     functions = _functions(node, directions)
     outputs: list[list[str]] = [[""] * directions for _ in range(steps)]
     last: list[State] = []
     for d in range(directions):
-        bias = _flat(node, 3, d) if node.has(3) else None
-        peep = _flat(node, 7, d) if node.has(7) else None
-        cell = _Cell(
-            node, hidden, _flat(node, 1, d), _flat(node, 2, d), bias, peep, functions[d], clip
-        )
+        bias, peep = (_flat(node, i, d) if node.has(i) else None for i in (3, 7))
+        W, R = _flat(node, 1, d), _flat(node, 2, d)
+        cell = _Cell(node, hidden, W, R, bias, peep, functions[d], clip)
         state = {"H": _initial(node, 5, d, layout, (batch, hidden), dtype)}
         if kind == "LSTM":
             state["C"] = _initial(node, 6, d, layout, (batch, hidden), dtype)

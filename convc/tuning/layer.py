@@ -61,16 +61,20 @@ class Layer:
         return Layer(task, search)
 
     @property
+    def choice(self) -> Setting | None:
+        """The model's choice: its fastest setting of those that it expects to be accurate enough."""
+        search = self.search
+        return next((s for s in search.settings if s.error <= search.max_error), None)
+
+    @property
     def estimate(self) -> float:
         """The model's seconds for its choice."""
-        return self.search.settings[0].seconds if self.search.settings else 0.0
+        return self.choice.seconds if self.choice else 0.0
 
     @property
     def baseline(self) -> float | None:
-        """The measured seconds of the analytic choice, once known."""
-        if not self.search.settings:
-            return None
-        trial = self.search.known.get(self.search.settings[0].key)
+        """The measured seconds of the model's choice, once known."""
+        trial = self.search.known.get(self.choice.key) if self.choice else None
         return trial.seconds if trial else None
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -112,6 +114,29 @@ def test_failures_and_inexact_settings_never_win():
     assert search.best[0] == GRID[21]
 
 
+def test_settings_that_are_likely_too_inexact_take_no_others_place():
+    """The twenty fastest of `a` by estimate are expected to be beyond the limit: one of them is measured, and the exact ones."""
+    expected = {s.key: 2e-5 if i < 20 else 1e-6 for i, s in enumerate(s for s in GRID if s.algorithm == "a")}  # fmt: skip
+    settings = [replace(s, error=expected.get(s.key, 1e-6)) for s in GRID]
+    search = Search(settings, max_error=1e-5)
+    first = search.next()
+    assert sum(s.error > 1e-5 for s in first) == 1
+    assert sum(s.algorithm == "a" and s.error == 1e-6 for s in first) >= 4
+    # What the model was wrong about is found out once: those that it expects to err as much are not tried then, by any step.
+    optimistic = [replace(s, error=0.9e-5 if s.error == 2e-5 else s.error) for s in settings]
+    search = Search(optimistic, max_error=1e-5, most=1000)
+    assert sum(s.error == 0.9e-5 for s in search.next()) >= 4
+    tried = 0
+    while batch := search.next():
+        for setting in batch:
+            inexact = setting.error == 0.9e-5
+            tried += inexact
+            search.known[setting.key] = Trial(truth(setting), 1.2e-5 if inexact else 1e-6)
+    assert tried == sum(s.error == 0.9e-5 for s in Search(optimistic, max_error=1e-5).next())
+    assert search.best is not None
+    assert search.best[0].error == 1e-6
+
+
 def test_a_walk_that_gains_nothing_ends_unless_more_is_asked_for():
     def flat(search: Search) -> int:
         while batch := search.next():
@@ -200,9 +225,12 @@ def test_a_layer_knows_what_a_round_is_worth():
     )
     assert 0 < layer.worth < twice.worth
     assert layer.search.roofline > 0
-    first = layer.search.settings[0]
-    layer.search.known[first.key] = Trial(2e-3)
-    layer.search.known[layer.search.settings[1].key] = Trial(1.5e-3)
+    choice, limit = layer.choice, layer.search.max_error
+    assert choice is not None
+    assert choice.error <= limit
+    other = next(s for s in layer.search.settings if s not in (choice, layer.search.settings[0]))
+    layer.search.known[choice.key] = Trial(2e-3)
+    layer.search.known[other.key] = Trial(1.5e-3)
     assert layer.gained == pytest.approx(5e-4)
     layer.done = True
     assert layer.worth == 0

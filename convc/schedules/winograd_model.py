@@ -27,8 +27,6 @@ _FORWARD_SHARE: Final = 0.58
 _CROWDED: Final = 0.65
 _BEYOND: Final = 1.5
 _FETCHED: Final = 1.6
-# Plane by plane U is read in order: 128 channels at 28 x 28 479 -> 446 us, 64 at 56 x 56 490 -> 442, 512 at 7 x 7 1398 -> 1156.
-_BY_PLANES: Final = 0.96
 _EVICTED: Final = 2.4
 
 
@@ -83,5 +81,5 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     if not shared_out(units, target):
         # Every thread reads the others' parts of V.
         moved += v_bytes * (target.cores - 1) * blocks * filters / core.l3
-    work = core.together(product, stream) * (_BY_PLANES if knobs["planes"] else 1)
+    work = core.together(product, stream) * (core.by_planes if knobs["planes"] else 1)
     return spec.data[0] * (work + moved) * evenly

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Microarchitecture", "microarchitecture"]
+__all__ = ["NARROW_TILE", "Microarchitecture", "microarchitecture"]
+
+# Sums that a register tile of one vector may have for `wide_tiles` not to count.
+NARROW_TILE: Final = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +19,9 @@ class Microarchitecture:
         name: what people call it.
         fmas: fused multiply-adds of whole vectors issued a cycle.
         half_fmas: of half vectors (256 bits on AVX-512 machines).
-        loads: whole vectors, or scalars to broadcast, loaded from L1 a cycle.
-        half_loads: half vectors, or scalars.
+        loads: whole vectors loaded from L1 a cycle.
+        half_loads: half vectors, or scalars to broadcast to them.
+        scalars: scalars loaded a cycle and broadcast to whole vectors, as operands of multiply-adds.
         latency: cycles of a fused multiply-add.
         l2: bytes a cycle from the L2 cache.
         l3: bytes a cycle from the L3 cache.
@@ -25,6 +29,8 @@ class Microarchitecture:
         data: bytes a cycle of a layer's data and results, which the layer before has left in L3 or L2.
         crowding: times as long as that takes with two cores reading.
         transforms: times as long as on Zen 4 as Winograd's transforms take, see `schedules.winograd`.
+        by_planes: times as long as Winograd's products take plane by plane, beside group by group of output channels.
+        wide_tiles: times as long as its multiply-adds a register tile of several whole vectors or more than `NARROW_TILE` sums takes.
         uncovered: of two streams, work and loads from memory, the part of the shorter that the longer one does not hide.
         bf16_dots: whole vectors of pairs of bfloat16 products added a cycle, by vdpbf16ps.
         hertz: cycles a second under load; only ratios of estimates decide, this turns them into the seconds that reports show.
@@ -35,6 +41,7 @@ class Microarchitecture:
     half_fmas: float
     loads: float
     half_loads: float
+    scalars: float
     latency: float
     l2: float
     l3: float
@@ -42,8 +49,10 @@ class Microarchitecture:
     data: float
     crowding: float
     transforms: float
+    by_planes: float
     uncovered: float
     hertz: float
+    wide_tiles: float = 1.0
     bf16_dots: float = 1.0
 
     def fmas_of(self, lanes: int, block: int) -> float:
@@ -53,6 +62,15 @@ class Microarchitecture:
     def loads_of(self, lanes: int, block: int) -> float:
         """Return how many vectors of `block` elements are loaded a cycle."""
         return self.half_loads if block < lanes else self.loads
+
+    def scalars_of(self, lanes: int, block: int) -> float:
+        """Return how many scalars are loaded a cycle and broadcast to vectors of `block` elements."""
+        return self.half_loads if block < lanes else self.scalars
+
+    def tile_factor(self, points: int, vectors: int, whole: bool) -> float:
+        """Return how much longer than its multiply-adds a register tile of whole vectors takes."""
+        narrow = vectors == 1 and points <= NARROW_TILE
+        return self.wide_tiles if whole and not narrow else 1.0
 
     def memory_of(self, cores: int) -> float:
         """Return the bytes a cycle of each of `cores` that all read from memory."""
@@ -66,13 +84,15 @@ class Microarchitecture:
 # Two FMAs of 512 bits a cycle. Intel Xeon (Emerald Rapids, virtual machine, 2026-11-26): peak 178 GFLOP/s a core at 2.8 GHz; 141 GB/s
 # from L2; 30 up to 100 MB and 17 from 200 MB on, which is where a ResNet-50's packed weights are; 24 and 14 each with two cores. Hardly
 # any of it is hidden behind FMAs: Winograd F(2, 3), 512 channels at 7 x 7: products 0.75 ms, 16.8 MB of U, together 1.6 ms.
-# Depthwise 3x3 layers of MobileNetV2 move 9 to 11 bytes a cycle.
+# Depthwise 3x3 layers of MobileNetV2 move 9 to 11 bytes a cycle. Winograd plane by plane, where U is read in order: 128 channels at 28 x 28
+# 479 -> 446 us, 64 at 56 x 56 490 -> 442, 512 at 7 x 7 1398 -> 1156.
 _INTEL_SERVER: Final = Microarchitecture(
     "Intel server",
     fmas=2,
     half_fmas=2,
     loads=2,
     half_loads=3,
+    scalars=2,
     latency=4,
     l2=48,
     l3=10.7,
@@ -80,29 +100,37 @@ _INTEL_SERVER: Final = Microarchitecture(
     data=10.0,
     crowding=1.25,
     transforms=0.45,
+    by_planes=0.96,
     uncovered=0.9,
     hertz=2.8e9,
     # Measured 0.48, beside two FMAs of float32: a quarter of the instructions, half of the products. These CPUs' bfloat16 is in AMX.
     bf16_dots=0.5,
 )
 
-# One FMA of 512 bits or two of 256 a cycle. AMD EPYC (Zen 4, virtual machine, 2026-11-21): 117 GFLOP/s a core; 33 GB/s on VGG's dense
-# layers; two cores together 1.5 x as much; 512 channels at 7 x 7 took 1194 us where the stream alone takes 1004.
+# One FMA of 512 bits or two of 256 a cycle; one load of 512 bits, but two of scalars that are broadcast. AMD EPYC (Zen 4, virtual machine):
+# 118 GFLOP/s a core; 33 GB/s on VGG's dense layers; two cores together 1.5 x as much; 512 channels at 7 x 7 took 1194 us where the stream
+# alone takes 1004 (2026-11-21). Data of the layer before come from L3 at 17 to 22 bytes a cycle (depthwise 3x3 stride 2, 96 and 144
+# channels). Since 14 sums cover four cycles of latency and loads do not bind, tiles of one vector are the best: of 37 layers of ResNet-50
+# and MobileNetV2 14 x 1 takes 0.94 to 1.00 of 14 x 2's time, 28 x 1 1.00 to 1.04 (2026-11-27). Winograd's products with them, by groups
+# of channels instead of planes: 512 channels at 7 x 7 1379 -> 1170 us, 256 at 14 x 14 662 -> 583, 128 at 64 x 64 2877 -> 2793.
 _ZEN4: Final = Microarchitecture(
     "Zen 4",
     fmas=1,
     half_fmas=2,
     loads=1,
     half_loads=2,
+    scalars=2,
     latency=4,
     l2=32,
     l3=14,
     memory=9.2,
-    data=8.0,
+    data=18.0,
     crowding=4 / 3,
     transforms=1.0,
+    by_planes=1.03,
     uncovered=0.2,
-    hertz=3.6e9,
+    hertz=3.69e9,
+    wide_tiles=1.02,
 )
 
 # As Zen 4 with vectors of 256 bits as the whole ones; not measured.
@@ -112,6 +140,7 @@ _AVX2: Final = Microarchitecture(
     half_fmas=2,
     loads=2,
     half_loads=2,
+    scalars=2,
     latency=4,
     l2=32,
     l3=14,
@@ -119,6 +148,7 @@ _AVX2: Final = Microarchitecture(
     data=8.0,
     crowding=4 / 3,
     transforms=1.0,
+    by_planes=0.96,
     uncovered=0.2,
     hertz=3.6e9,
 )
@@ -130,6 +160,7 @@ _NARROW: Final = Microarchitecture(
     half_fmas=1,
     loads=2,
     half_loads=2,
+    scalars=2,
     latency=4,
     l2=32,
     l3=14,
@@ -137,6 +168,7 @@ _NARROW: Final = Microarchitecture(
     data=8.0,
     crowding=4 / 3,
     transforms=1.0,
+    by_planes=0.96,
     uncovered=0.2,
     hertz=3.6e9,
 )

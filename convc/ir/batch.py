@@ -47,6 +47,13 @@ def _first(call: _Call) -> str:
     return "" if not any(call.batched[1:]) else "an operand behind the first depends on the batch"
 
 
+def _first_and_added(call: _Call) -> str:
+    """As `_first`, but what is added to the result, behind the fourth operand, is data, too."""
+    if not all(call.batched[4:]):
+        return "what is added has no batch"
+    return _first(_Call(call.node, call.shapes[:4], call.batched[:4]))
+
+
 def _broadcast(call: _Call) -> str:
     rows = call.node.type.shape[:1]
     for shape, batched in zip(call.shapes, call.batched, strict=True):
@@ -96,7 +103,8 @@ def _gather(call: _Call) -> str:
 _along_axis: Final = _off(lambda a: (a.axis,))
 _RULES: Final[dict[str, Rule]] = {
     **{name: _broadcast for name, op in OPS.items() if op.elementwise},
-    **dict.fromkeys(("conv", "conv_transpose", "dense", "conv_local", "conv_local_data_grad", "conv_quantized"), _first),
+    **dict.fromkeys(("conv", "conv_transpose", "dense", "conv_local", "conv_local_data_grad"), _first),
+    "conv_quantized": _first_and_added,
     **dict.fromkeys(("max_pool", "average_pool", "lrn", "sum_pool_grad", "group_norm"), _first),
     **dict.fromkeys(("max_pool_grad", "max_pool_select", "grid_sample", "deform_columns"), _together),
     **dict.fromkeys(("softmax", "log_softmax", "softmax_grad", "log_softmax_grad", "argmax", "topk", "running", "resample", "layer_norm"), _along_axis),

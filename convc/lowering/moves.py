@@ -125,16 +125,16 @@ def cast_kernel(views: Sequence[View], target: Target) -> Kernel:
     return named_kernel("cast", (), views, make)
 
 
-def border_kernel(views: Sequence[View], target: Target) -> Kernel:
-    """Return the kernel that writes zeros into the bands of a halo."""
+def border_kernel(views: Sequence[View], target: Target, fill: int = 0) -> Kernel:
+    """Return the kernel that writes zeros, or another number, into the bands of a halo."""
     views = list(map(moved, views))
 
     def make() -> tirx.PrimFunc:
-        bands = [_zeros(view, f"band{i}") for i, view in enumerate(views)]
+        bands = [_filled(view, fill, f"band{i}") for i, view in enumerate(views)]
         return backend_of(target).schedule_any(te.create_prim_func(bands), target)
 
-    return named_kernel("border", (), views, make)
+    return named_kernel("border", (fill,) if fill else (), views, make)
 
 
-def _zeros(view: View, name: str) -> te.Tensor:
-    return te.compute(view.shape, lambda *i: tirx.const(0, view.dtype), name=name)
+def _filled(view: View, fill: int, name: str) -> te.Tensor:
+    return te.compute(view.shape, lambda *i: tirx.const(fill, view.dtype), name=name)

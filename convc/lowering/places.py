@@ -47,6 +47,7 @@ class Places:
         self._buffers = 0
         self._at: dict[str, dict[int, _Place]] = {}
         self._images: dict[str, Buffer] = {}
+        self._fills: dict[Buffer, int] = {}
         self.outputs = {
             o.value: Buffer(f"output{i}", "output", graph[o.value].type.nbytes, i)
             for i, o in reversed(list(enumerate(graph.outputs)))
@@ -55,14 +56,17 @@ class Places:
             buffer = Buffer(f"input{index}", "input", node.type.nbytes, index)
             self._at[node.name] = {0: _Place(buffer)}
 
-    def read(self, value: str, block: int, border: Halo | None = None) -> Argument:
-        """Return the value in the wanted block, converting it first if nobody did."""
+    def read(self, value: str, block: int, border: Halo | None = None, fill: int = 0) -> Argument:
+        """Return the value in the wanted block, converting it first if nobody did; `fill` is what its border is to hold."""
         node = self.graph[value]
         if node.op == CONSTANT and value not in self._at:
-            return self._constant(node, block, border)
+            return self._constant(node, block, border, fill)
         if block not in self._at[value]:
             self._convert(node, block)
-        return self._seen(node, self._at[value][block], self.layouts.of(value, block), border)
+        place, layout = self._at[value][block], self.layouts.of(value, block)
+        if border and self._fills.get(place.buffer, fill) != fill:
+            self._fill_border(node, layout, place, fill)
+        return self._seen(node, place, layout, border)
 
     def apart(self, value: str, block: int) -> Argument:
         """Return the value in the wanted block, in a copy of its own if it is not there: what may not run leaves nothing to share."""
@@ -120,7 +124,7 @@ class Places:
         if node.name not in self._images:
             layout = self.layouts.primary[node.name]
             buffer = self._arena(node.name, layout.nbytes(node.type.shape, node.type.dtype))
-            self._zero_border(node, layout, buffer)
+            self._fill_border(node, layout, _Place(buffer))
             self._images[node.name] = buffer
         return self._images[node.name]
 
@@ -170,19 +174,21 @@ class Places:
             buffer = self.outputs[node.name]
         else:
             buffer = self._arena(f"{node.name}:{result}", result.nbytes(shape, dtype))
-        self._zero_border(node, result, buffer)
         place = _Place(buffer)
+        self._fill_border(node, result, place)
         arguments = (self._seen(node, written, source), self._seen(node, place, result))
         views = [a.view for a in arguments]
         kernel = reorder_kernel(node.type, source.block, block, self.target, views)
         self._move(kernel, arguments, node, f"{source} -> {result}")
         places[block] = place
 
-    def _zero_border(self, node: Node, layout: Layout, buffer: Buffer) -> None:
-        views = layout.bands(node.type.shape, node.type.dtype)
+    def _fill_border(self, node: Node, layout: Layout, place: _Place, fill: int = 0) -> None:
+        views = layout.bands(place.image or node.type.shape, node.type.dtype)
         if views:
-            arguments = tuple(Argument(buffer, view) for view in views)
-            self._move(border_kernel(views, self.target), arguments, node, f"halo {layout.halo}")
+            arguments = tuple(Argument(place.buffer, view) for view in views)
+            kernel = border_kernel(views, self.target, fill)
+            self._move(kernel, arguments, node, f"halo {layout.halo}")
+            self._fills[place.buffer] = fill
 
     def _move(
         self, kernel: Kernel, arguments: tuple[Argument, ...], node: Node, reason: str
@@ -207,16 +213,18 @@ class Places:
         self.weights.setdefault(name, array)
         return Argument(buffer, PLAIN.view(array.shape, str(array.dtype)))
 
-    def _constant(self, node: Node, block: int, border: Halo | None) -> Argument:
+    def _constant(self, node: Node, block: int, border: Halo | None, fill: int = 0) -> Argument:
         if not block:
             return self.weight(f"{node.name}:plain", node.value)
         layout, type = self.layouts.of(node.name, block), node.type
         n, cb, *spatial, b = layout.physical(type.shape)
         begins, ends = layout.halo.begins(len(spatial)), layout.halo.ends(len(spatial))
         around = [(0, 0), (0, cb * b - type.shape[1]), *zip(begins, ends, strict=True)]
-        padded = np.pad(node.value, around)
+        padded = np.pad(node.value, around, constant_values=fill)
         blocked = np.moveaxis(padded.reshape(n, cb, b, *padded.shape[2:]), 2, -1)
-        stored = self.weight(f"{node.name}:{block}", blocked)
+        stored = self.weight(
+            f"{node.name}:{block}:{fill}" if fill else f"{node.name}:{block}", blocked
+        )
         return Argument(stored.buffer, layout.view(type.shape, type.dtype, border))
 
     def bias(self, value: str, block: int, dtype: str = "") -> Argument:

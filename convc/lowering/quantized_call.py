@@ -30,14 +30,15 @@ def quantized_call(
     least = backend_of(target).parallel_cycles
     if least is not None:
         knobs["parallel"] = int(quantized.cycles(spec, target, knobs) > least)
-    read = places.read(node.inputs[0], wants.data.block, wants.border)
+    read = places.read(node.inputs[0], wants.data.block, wants.border, fill=attributes.pad)
     view = read.view.raised()
     written = places.write(node)
     arguments = (
         Argument(read.buffer, view.quads() if knobs["dot"] else view),
         places.weight(f"{node.name}.weight", packed),
-        *(places.bias(i, knobs["block"]) for i in node.inputs[2:]),
-        Argument(written.buffer, written.view.raised()),
+        *(places.bias(i, knobs["block"]) for i in node.inputs[2:4]),
+        *(_raised(places.read(i, knobs["block"])) for i in node.inputs[4:]),
+        _raised(written),
     )
 
     def make() -> tirx.PrimFunc:
@@ -55,3 +56,7 @@ def quantized_call(
     return Call(
         kernel, arguments, node.name, node.op, "quantized", reason, knobs, spec.key, spec.flops
     )
+
+
+def _raised(argument: Argument) -> Argument:
+    return Argument(argument.buffer, argument.view.raised())

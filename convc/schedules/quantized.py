@@ -3,11 +3,12 @@
 THE ALGORITHM   acc[n, k, p, q] = sum over c, r, s of (x[n, c, ...] - x_zero) w[k, c, r, s] in int32, on x as NCHW[a]c, uint8; the
                 zero point's part, x_zero times the sum of k's weights, is in the bias
                 quads: x and w read as int32 of four channels each: acc += x0 w0 + x1 w1 + x2 w2 + x3 w3, one vpdpbusd
-                y = saturate(round(acc factor[k]) + y_zero), or acc factor[k] as a float
+                q = saturate(round(acc factor[k])); y = q + y_zero, or saturate(round(q own + r other + shift)) + y_zero, r being other
+                bytes; or acc factor[k] as a float
                 depthwise: the sums of `depthwise` in float32, which holds them exactly: 9 products of bytes are below 2^19 of 2^24
 WHEN            constant int8 weights of zero point 0, one scale a channel; 1-D, 2-D, 3-D, any stride, dilation and group
 COST            C/group R S / 4 steps of the register tile an output point; without the instruction as many as `direct`
-ACCURACY        exact sums; one multiplication in float32 and one rounding, ties to even
+ACCURACY        exact sums; one multiplication in float32 and one rounding, ties to even: y + 1.5 2^23 has the rounded y in its last bits
 SOURCE          Jacob et al., CVPR'18, section 2.4; ONNX QLinearConv-10
 """
 
@@ -30,7 +31,7 @@ from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, best_tile, tile_cycles
-from convc.schedules.scalar import rounded, zero_beyond
+from convc.schedules.scalar import zero_beyond
 from convc.schedules.span import Span
 from convc.target import Target
 
@@ -39,6 +40,10 @@ __all__ = ["DOT", "compute", "cycles", "has_dot", "knobs", "operands", "pack"]
 # LLVM's name of vpdpbusd on 512 bits: (sums, four unsigned bytes, four signed bytes) -> sums.
 DOT = "llvm.x86.avx512.vpdpbusd.512"
 _QUAD = 4
+
+# The unit in the last place of floats this large is 1, up to 2^22 on both sides.
+_MAGIC: Final = 1.5 * 2**23
+_MAGIC_BITS: Final = 0x4B400000
 
 # 255 x 128 each: the sum of so many is below 2^24, and every partial one whole.
 _EXACT_PRODUCTS: Final = 512
@@ -128,11 +133,13 @@ def compute(
     if knobs.get("depthwise"):
         x, w, sums = DEPTHWISE.compute(_in_floats(spec), target, knobs)
         blocks, b = int(sums.shape[1]), knobs["block"]
-        bias, factor = _constants(blocks, b)
-        y = _requantized(
-            attributes, sums.shape, lambda n, k, *at: sums(n, k, *at).astype("int32"), bias, factor
+        return _finished(
+            attributes,
+            (x, w),
+            sums.shape,
+            lambda n, k, *at: sums(n, k, *at).astype("int32"),
+            spec.out_channels,
         )
-        return [x, w, bias, factor, zero_beyond(y, spec.out_channels, b)]
     spec = raised(spec)
     a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
     N, K, *points = spec.output
@@ -143,7 +150,6 @@ def compute(
     steps, kinds = (a // _QUAD, ("int32", "int32")) if knobs["dot"] else (a, ("uint8", "int8"))
     x = te.placeholder((N, span.all_blocks, *extents, steps), kinds[0], name="data")
     w = te.placeholder((wide, span.blocks, *spec.kernel, steps, v * b), kinds[1], name="weight")
-    bias, factor = _constants(blocks, b)
     co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, steps), "ci")
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 
@@ -161,39 +167,50 @@ def compute(
 
     acc = te.compute((N, wide, *points, v * b), product, name="acc")
 
-    y = _requantized(
+    return _finished(
         attributes,
+        (x, w),
         (N, blocks, *points, b),
         lambda n, k, *at: acc(n, k // v, *at[:-1], k % v * b + at[-1]),
-        bias,
-        factor,
+        K,
     )
-    return [x, w, bias, factor, zero_beyond(y, K, b)]
 
 
-def _constants(blocks: int, block: int) -> tuple[te.Tensor, te.Tensor]:
-    bias = te.placeholder((blocks, block), "int32", name="bias")
-    return bias, te.placeholder((blocks, block), "float32", name="factor")
-
-
-def _requantized(
+def _finished(
     attributes: QuantizedConvAttributes,
+    operands: tuple[te.Tensor, te.Tensor],
     shape: Sequence[Any],
     sums: Callable[..., Any],
-    bias: te.Tensor,
-    factor: te.Tensor,
-) -> te.Tensor:
-    """Return whole sums, bias added, scaled and rounded to the result's type."""
+    channels: int,
+) -> list[te.Tensor]:
+    """Return data, weight, bias, factor, what is added, result: whole sums, bias added, scaled and rounded to the result's type."""
+    a = attributes
+    blocks, b = int(shape[1]), int(shape[-1])
+    bias = te.placeholder((blocks, b), "int32", name="bias")
+    factor = te.placeholder((blocks, b), "float32", name="factor")
+    residual = [te.placeholder(shape, "uint8", name="added")] if a.added else []
 
     def result(n, k, *at):
-        y = (sums(n, k, *at) + bias[k, at[-1]]).astype("float32") * factor[k, at[-1]]
-        if attributes.dtype == "float32":
-            return y
-        return rounded(
-            y, tirx.const(attributes.zero, "float32"), *attributes.limits, attributes.dtype
-        )
+        y = (sums(n, k, *at) + bias[k, at[-1]]).astype("float32")
+        if a.dtype == "float32":
+            return y * factor[k, at[-1]]
+        y = y * factor[k, at[-1]]
+        if residual:
+            own, other, shift = (tirx.const(value, "float32") for value in a.added)
+            y = tirx.min(y, tirx.const(float(a.own_greatest), "float32"))
+            whole = tirx.nearbyint(tirx.max(y, tirx.const(float(a.own_least), "float32")))
+            r = residual[0](n, k, *at).astype("int32").astype("float32")
+            y = whole * own + (r * other + shift)
+        low, high = (v - a.zero for v in a.limits)
+        # The bound stands between a product and a sum, which else would be one multiply-add: ONNX Runtime rounds both.
+        y = tirx.min(y, tirx.const(float(high), "float32"))
+        bits = tirx.reinterpret("int32", y + tirx.const(_MAGIC, "float32"))
+        # Lesser numbers have lesser bits, also below -2^22. The last byte of _MAGIC is 0.
+        kept = tirx.max(bits, tirx.const(_MAGIC_BITS + low, "int32"))
+        return (kept + tirx.const(a.zero, "int32")).astype(a.dtype)
 
-    return te.compute(shape, result, name="requantized")
+    y = te.compute(shape, result, name="requantized")
+    return [*operands, bias, factor, *residual, zero_beyond(y, channels, b)]
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

@@ -62,6 +62,44 @@ def test_sums_are_exact(mcpu: str) -> None:
             np.testing.assert_allclose(got[name], exact[name], rtol=3 * 2**-24)
 
 
+@pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
+def test_padding_and_what_is_added(mcpu: str) -> None:
+    """What lies around the data is their zero point, of one reader as of another; bytes added to a result are rounded once more."""
+    rng = np.random.default_rng(2)
+    b = GraphBuilder("sums")
+    x = b.input("x", TensorType((2, 20, 9, 9), "uint8"))
+    r = b.input("r", TensorType((2, 20, 9, 9), "uint8"))
+    pads = {"pads": (1, 1, 1, 1)}
+
+    def layer(name: str, data: str, other: str = "", **form: Any) -> str:
+        group = form.get("group", 1)
+        operands = [
+            data,
+            b.constant(
+                rng.integers(-128, 128, (20, 20 // group, 3, 3)).astype(np.int8), f"w{name}"
+            ),
+            b.constant(rng.integers(-9000, 9000, 20).astype(np.int32), f"b{name}"),
+            b.constant(rng.uniform(1e-3, 2e-3, 20).astype(np.float32), f"f{name}"),
+            *([other] if other else []),
+        ]
+        return b.add("conv_quantized", operands, QuantizedConvAttributes(**pads, **form), name)
+
+    bounds = {"own_least": -90, "own_greatest": 100}
+    y = layer("y", x, pad=117, zero=100)
+    # The same data with another border, depthwise, and what is added in three kinds of kernels.
+    z = layer("z", x, y, pad=3, zero=70, least=70, added=(0.75, 0.625, -31.25), **bounds)
+    u = layer("u", z, r, pad=70, zero=80, added=(0.5, 1.25, -160.0), **bounds)
+    v = layer("v", u, z, pad=80, zero=60, group=20, added=(0.5, 0.5, -35.0), **bounds)
+    w = layer("w", u, v, zero=60, added=(0.5, 0.5, -30.0), dtype="int8", least=-100, **bounds)
+    graph = b.finish({"y": y, "z": z, "u": u, "v": v, "w": w})
+    feeds = {n: rng.integers(0, 256, (2, 20, 9, 9)).astype(np.uint8) for n in ("x", "r")}
+    compiled = compile(graph, threads=1, mcpu=mcpu)
+    got, exact = compiled.run(feeds), interpret(graph, feeds)
+    for name, wanted in exact.items():
+        np.testing.assert_array_equal(got[name], wanted, err_msg=name)
+        assert len(np.unique(wanted)) > 50, name
+
+
 def test_quads_are_for_cpus_that_have_the_instruction() -> None:
     assert quantized.has_dot(parse_target("llvm", "cascadelake"))
     assert not quantized.has_dot(parse_target("llvm", "skylake-avx512"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -36,6 +36,10 @@ class QuantizedConvAttributes(Attributes):
         dtype: uint8, int8, or float32 for sums that are not rounded.
         zero: the result's zero point.
         least, greatest: bounds of a rounded result; `least` is the zero point where a ReLU is part of it.
+        pad: what stands around the data, their zero point.
+        added: nothing, or (own, other, shift): an operand r, uint8, is added, y = round(q own + r other + shift) + zero, q being the
+            layer's result by itself, less its zero point.
+        own_least, own_greatest: bounds of q.
     """
 
     strides: tuple[int, ...] = ()
@@ -46,6 +50,10 @@ class QuantizedConvAttributes(Attributes):
     zero: int = 0
     least: int = -128
     greatest: int = 255
+    pad: int = 0
+    added: tuple[float, ...] = ()
+    own_least: int = 0
+    own_greatest: int = 0
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -104,7 +112,7 @@ def _dequantize(arrays: Sequence[Array], a: Attributes) -> Array:
 
 
 def _infer_conv(types: Sequence[TensorType], a: QuantizedConvAttributes) -> TensorType:
-    data, weight, bias, factor = types
+    data, weight, bias, factor, *residual = types
     if data.dtype != "uint8" or weight.dtype != "int8":
         raise DTypeError(f"conv_quantized must take u8 data and i8 weights; got {data}, {weight}.")
     spec = quantized_spec(data, weight, a)
@@ -115,20 +123,36 @@ def _infer_conv(types: Sequence[TensorType], a: QuantizedConvAttributes) -> Tens
         )
     if a.dtype not in (*_BYTES, "float32"):
         raise DTypeError(f"conv_quantized dtype must be uint8, int8 or float32; got {a.dtype}.")
-    return TensorType(spec.output, a.dtype)
+    result = TensorType(spec.output, a.dtype)
+    if len(residual) != bool(a.added) or len(a.added) not in (0, 3):
+        raise ShapeError(
+            f"conv_quantized must have as many added operands as factors of one; got {len(residual)} and {a.added}."
+        )
+    if residual and (residual[0] != TensorType(spec.output, "uint8") or a.dtype == "float32"):
+        raise ShapeError(
+            f"conv_quantized must add u8 of the result's shape to a rounded result; got {residual[0]} and {result}."
+        )
+    return result
 
 
 def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
-    x, w, bias, factor = arrays
+    x, w, bias, factor, *residual = arrays
     spec = quantized_spec(TensorType(x.shape, "uint8"), TensorType(w.shape, "int8"), a)
     column = (-1, *(1,) * spec.rank)
+    around = [(0, 0), (0, 0), *zip(spec.pads[: spec.rank], spec.pads[spec.rank :], strict=True)]
+    padded = np.pad(x.astype(np.float64), around, constant_values=a.pad)
+    spec = replace(spec, data=padded.shape, pads=(0,) * len(spec.pads))
     # Sums of up to 2^31 are exact in float64.
-    sums = convolve(x.astype(np.float64), w.astype(np.float64), spec) + bias.reshape(column)
+    sums = convolve(padded, w.astype(np.float64), spec) + bias.reshape(column)
     if a.dtype == "float32":
         return sums * factor.reshape(column)
-    scaled = sums.astype(np.float32) * factor.astype(np.float32).reshape(column)
+    y = np.rint(sums.astype(np.float32) * factor.astype(np.float32).reshape(column))
+    if residual:
+        own, other, shift = map(np.float32, a.added)
+        q = np.clip(y, a.own_least, a.own_greatest).astype(np.float32)
+        y = np.rint(q * own + (residual[0].astype(np.float32) * other + shift))
     low, high = a.limits
-    return np.clip(np.rint(scaled) + np.float32(a.zero), low, high).astype(a.dtype)
+    return np.clip(y + a.zero, low, high).astype(a.dtype)
 
 
 ROWS: Final = (
@@ -151,6 +175,6 @@ ROWS: Final = (
         floats=Floats.FIXED,
     ),
     OpDef(
-        "conv_quantized", QuantizedConvAttributes, (4, 4), _infer_conv, _conv, floats=Floats.FIXED
+        "conv_quantized", QuantizedConvAttributes, (4, 5), _infer_conv, _conv, floats=Floats.FIXED
     ),
 )

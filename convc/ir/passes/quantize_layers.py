@@ -14,10 +14,11 @@ from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import Attributes
 from convc.ir.ops.conv import ConvAttributes, DenseAttributes
 from convc.ir.ops.definition import Array
-from convc.ir.ops.elementwise import ClipAttributes
 from convc.ir.ops.quantized import QuantizeAttributes, QuantizedConvAttributes
 from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
+from convc.ir.passes.add_quantized import add_residuals
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
+from convc.ir.passes.quantized_ends import Ending, alone, scaled
 from convc.ir.passes.rewrite import Rewriter
 from convc.ir.spec import ConvSpec
 
@@ -25,19 +26,6 @@ __all__ = ["quantize_layers"]
 
 # They move elements, or pick some: the same on integers as on what these stand for.
 _MOVES: Final = ("max_pool", "reshape", "transpose", "slice")
-
-
-def _scalar(node: Node) -> float | None:
-    """Return the value of a constant of one element."""
-    if node.op != CONSTANT or node.type.size != 1:
-        return None
-    return float(np.asarray(node.value).reshape(-1)[0])
-
-
-def _scaled(graph: Graph, node: Node) -> tuple[float, int] | None:
-    """Return scale and zero point of a quantize or dequantize node of one constant scale."""
-    scale, zero = (_scalar(graph[i]) for i in node.inputs[1:])
-    return None if scale is None or zero is None or scale <= 0 else (scale, int(zero))
 
 
 def unsigned(graph: Graph) -> Graph:
@@ -54,9 +42,9 @@ def unsigned(graph: Graph) -> Graph:
         if (
             isinstance(attributes, QuantizeAttributes)
             and attributes.dtype == "int8"
-            and _scaled(graph, node)
+            and scaled(graph, node)
             and node.name not in graph.output_values
-            and all(u.op == "dequantize" and _scaled(graph, u) for u in graph.users[node.name])
+            and all(u.op == "dequantize" and scaled(graph, u) for u in graph.users[node.name])
         ):
             moved.add(node.name)
             shifted = replace(attributes, dtype="uint8")
@@ -88,47 +76,32 @@ class _Layers:
             self.r.keep(node)
         return self.r.finish()
 
-    def _alone(self, node: Node, user: Node) -> bool:
-        """Whether nothing but `user` reads a value, so that it may vanish."""
-        return self.graph.users[node.name] == (user,) and node.name not in self.graph.output_values
-
     def _ends(self, node: Node) -> bool:
         """Write what ends in a quantize node in integers; False if it stays as it is."""
-        out = _scaled(self.graph, node)
         (inner, *_) = self.graph.operands(node)
-        if out is None or not self._alone(inner, node):
-            return False
-        if inner.op in _MOVES:
+        out = scaled(self.graph, node)
+        if inner.op in _MOVES and out is not None and alone(self.graph, inner, node):
             return self._move(node, inner, out)
-        low, high, chain = -np.inf, np.inf, []
-        while inner.op in ("relu", "clip"):
-            a = inner.attributes
-            limits = (a.min, a.max) if isinstance(a, ClipAttributes) else (0.0, np.inf)
-            low, high = max(low, limits[0]), min(high, limits[1])
-            chain.append(inner)
-            (before, *_) = self.graph.operands(inner)
-            if not self._alone(before, inner):
-                return False
-            inner = before
-        info = np.iinfo(node.type.dtype)
-        ends = [
-            int(np.clip(np.rint(np.float32(v) / np.float32(out[0])) + out[1], info.min, info.max))
-            for v in (low, high)
-        ]
+        ending = Ending.of(self.graph, node)
+        if ending is None:
+            return False
         form = QuantizedConvAttributes(
-            dtype=node.type.dtype, zero=out[1], least=ends[0], greatest=ends[1]
+            dtype=node.type.dtype,
+            zero=ending.zero,
+            least=ending.least,
+            greatest=ending.greatest,
         )
-        layer = integer_layer(self.r, self.graph, inner, form, out[0])
+        layer = integer_layer(self.r, self.graph, ending.inner, form, ending.scale)
         if layer is None:
             return False
-        for gone in chain:
+        for gone in ending.chain:
             self.r.remove(gone.name)
         self.r.forward(node, layer.name)
         return True
 
     def _move(self, node: Node, inner: Node, out: tuple[float, int]) -> bool:
         source = self.graph[inner.inputs[0]]
-        if source.op != "dequantize" or _scaled(self.graph, source) != out:
+        if source.op != "dequantize" or scaled(self.graph, source) != out:
             return False
         data = self.r.operands(source)[0]
         if data.type.dtype != node.type.dtype:
@@ -198,7 +171,7 @@ def integer_layer(
     data, weight = graph[layer.inputs[0]], graph[layer.inputs[1]]
     if data.op != "dequantize" or graph[data.inputs[0]].type.dtype != "uint8":
         return None
-    given, found = _scaled(graph, data), _weights(graph, weight)
+    given, found = scaled(graph, data), _weights(graph, weight)
     if given is None or found is None:
         return None
     stored, scales = found
@@ -231,15 +204,17 @@ def integer_layer(
         dilations=a.dilations,
         group=a.group,
     )
-    pads = spec.pads
-    if given[1] and any(pads):  # the kernel pads with zeros, and these stand for something else
-        n = spec.rank
+    pads, n = spec.pads, spec.rank
+    if given[1] and any(
+        taps > extent for taps, extent in zip(spec.effective_kernel, spec.data[2:], strict=True)
+    ):  # a kernel that sums over the data reads nothing around them
         border: Attributes = PadAttributes((0, 0, *pads[:n], 0, 0, *pads[n:]), float(given[1]))
         x = r.add(r.unique(f"{layer.name}_padded"), "pad", [x], border)
         pads = (0,) * len(pads)
+    pad = given[1] if any(pads) else 0
     filters = r.constant(f"{layer.name}_weight", stored)
     geometry = replace(
-        form, strides=spec.strides, pads=pads, dilations=spec.dilations, group=spec.group
+        form, strides=spec.strides, pads=pads, pad=pad, dilations=spec.dilations, group=spec.group
     )
     return r.add(layer.name, "conv_quantized", [x, filters, *constants], geometry)
 
@@ -264,6 +239,7 @@ def quantize_layers(graph: Graph) -> Graph:
         %y = quantize(%d, %sy, %zy)
         -->
         %y = conv_quantized(%x, %w, %bias, %factor)      bias = - zx sum(w), factor = sx sw / sy
+    and then what is added to such a layer's result, see `add_residuals`.
     Unless:
         a scale or zero point of data is not one constant, weights are not constant or do not fit int8, something else reads a
         value in between.
@@ -273,4 +249,5 @@ def quantize_layers(graph: Graph) -> Graph:
     """
     if not any(node.op == "dequantize" for node in graph.nodes):
         return graph
-    return eliminate_dead_nodes(_float_results(_Layers(unsigned(graph)).run()))
+    layers = eliminate_dead_nodes(_Layers(unsigned(graph)).run())
+    return eliminate_dead_nodes(_float_results(add_residuals(layers)))

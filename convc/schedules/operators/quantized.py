@@ -26,7 +26,7 @@ def _dequantize(node: Node, x: Any, scale: Any, zero: Any) -> Any:
 
 
 def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
-    x, w, bias, factor = tensors
+    x, w, bias, factor, *residual = tensors
     a = node.attributes
     assert isinstance(a, QuantizedConvAttributes)
     spec = quantized_spec(types[0], types[1], a)
@@ -49,7 +49,7 @@ def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
         channel = k // outputs * channels + c if spec.group > 1 else c
         value = x(batch, channel, *position).astype("int32")
         if any(spec.pads):
-            value = tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, "int32"))
+            value = tirx.if_then_else(tirx.all(*inside), value, tirx.const(a.pad, "int32"))
         return te.sum(value * w(k, c, *taps).astype("int32"), axis=[c, *taps])
 
     acc = te.compute(spec.output, product, name="acc")
@@ -58,6 +58,11 @@ def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
         y = (acc(batch, k, *at) + bias[k]).astype("float32") * factor[k]
         if a.dtype == "float32":
             return y
+        if residual:
+            own, other, shift = (tirx.const(v, "float32") for v in a.added)
+            q = tirx.min(tirx.nearbyint(y), tirx.const(float(a.own_greatest), "float32"))
+            q = tirx.max(q, tirx.const(float(a.own_least), "float32"))
+            y = q * own + (residual[0](batch, k, *at).astype("float32") * other + shift)
         return rounded(y, tirx.const(a.zero, "float32"), *a.limits, a.dtype)
 
     return te.compute(spec.output, result, name="requantized")

@@ -197,20 +197,27 @@ def _finished(
         y = y * factor[k, at[-1]]
         if residual:
             own, other, shift = (tirx.const(value, "float32") for value in a.added)
-            y = tirx.min(y, tirx.const(float(a.own_greatest), "float32"))
-            whole = tirx.nearbyint(tirx.max(y, tirx.const(float(a.own_least), "float32")))
+            # Not nearbyint: LLVM makes scalar code of it here.
+            bits = _rounded_bits(y, a.own_least, a.own_greatest)
+            whole = tirx.reinterpret("float32", bits) - tirx.const(_MAGIC, "float32")
             r = residual[0](n, k, *at).astype("int32").astype("float32")
             y = whole * own + (r * other + shift)
-        low, high = (v - a.zero for v in a.limits)
-        # The bound stands between a product and a sum, which else would be one multiply-add: ONNX Runtime rounds both.
-        y = tirx.min(y, tirx.const(float(high), "float32"))
-        bits = tirx.reinterpret("int32", y + tirx.const(_MAGIC, "float32"))
-        # Lesser numbers have lesser bits, also below -2^22. The last byte of _MAGIC is 0.
-        kept = tirx.max(bits, tirx.const(_MAGIC_BITS + low, "int32"))
-        return (kept + tirx.const(a.zero, "int32")).astype(a.dtype)
+        bits = _rounded_bits(y, *(v - a.zero for v in a.limits))
+        # The last byte of _MAGIC is 0.
+        return (bits + tirx.const(a.zero, "int32")).astype(a.dtype)
 
     y = te.compute(shape, result, name="requantized")
     return [*operands, bias, factor, *residual, zero_beyond(y, channels, b)]
+
+
+def _rounded_bits(y: Any, least: int, greatest: int) -> Any:
+    """Return the bits of 1.5 2^23 + round(y), within bounds: those of 1.5 2^23 and, added to them, the whole number.
+
+    Lesser floats have lesser bits, so the lower bound may come last. The upper one stands between a product and a sum, which else would
+    be one multiply-add: ONNX Runtime rounds both.
+    """
+    kept = tirx.min(y, tirx.const(float(greatest), "float32")) + tirx.const(_MAGIC, "float32")
+    return tirx.max(tirx.reinterpret("int32", kept), tirx.const(_MAGIC_BITS + least, "int32"))
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

@@ -103,7 +103,7 @@ def _gather(call: _Call) -> str:
 _along_axis: Final = _off(lambda a: (a.axis,))
 _RULES: Final[dict[str, Rule]] = {
     **{name: _broadcast for name, op in OPS.items() if op.elementwise},
-    **dict.fromkeys(("conv", "conv_transpose", "dense", "conv_local", "conv_local_data_grad"), _first),
+    **dict.fromkeys(("conv", "conv_transpose", "dense", "conv_local", "conv_local_data_grad", "lookup"), _first),
     "conv_quantized": _first_and_added,
     **dict.fromkeys(("max_pool", "average_pool", "lrn", "sum_pool_grad", "group_norm"), _first),
     **dict.fromkeys(("max_pool_grad", "max_pool_select", "grid_sample", "deform_columns"), _together),

@@ -141,6 +141,7 @@ CASES = [
     ("max_pool", [i(-100, 100, 1, 2, 6, 6, dtype=np.int8)], None),
     ("matmul", [i(-9, 9, 3, 4, dtype=np.int32), i(-9, 9, 4, 5, dtype=np.int32)], None),
     *(("quantize", [f(3, 4, 5), SCALES, ZEROS], QuantizeAttributes(t)) for t in ("uint8", "int8")),
+    *(("lookup", [i(0, 256, 2, 20, 5, 5, dtype=np.uint8), i(-128, 128, 256, dtype=t)], None) for t in (np.uint8, np.int8)),
     *(("dequantize", [i(0, 100, 3, 4, 5, dtype=t), SCALES, ZEROS], None) for t in (np.uint8, np.int8, np.int32)),
     *(("nms", nms_operands(n, c), NmsAttributes(m, o, t, c)) for n, m, o, t in ((30, 30, 0.3, 0.0), (17, 4, 0.5, float("-inf")), (1, 1, 0.0, -9.0), (9, 0, 0.5, 0.0)) for c in (True, False)),
     *(("nonzero", [a], None) for a in (i(-1, 2, 3, 4, 5), whole(7), b(4, 5), np.zeros((2, 3), np.float32), np.ones((3, 1, 2), np.int8))),

@@ -155,6 +155,18 @@ def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
     return np.clip(y + a.zero, low, high).astype(a.dtype)
 
 
+def _infer_lookup(types: Sequence[TensorType], a: Attributes) -> TensorType:
+    data, table = types
+    if data.dtype != "uint8" or table.shape != (256,) or table.dtype not in _BYTES:
+        raise DTypeError(f"lookup must take u8 data and 256 bytes; got {data} and {table}.")
+    return TensorType(data.shape, table.dtype)
+
+
+def _lookup(arrays: Sequence[Array], a: Attributes) -> Array:
+    data, table = arrays
+    return table[data]
+
+
 ROWS: Final = (
     OpDef(
         "quantize",
@@ -177,4 +189,5 @@ ROWS: Final = (
     OpDef(
         "conv_quantized", QuantizedConvAttributes, (4, 5), _infer_conv, _conv, floats=Floats.FIXED
     ),
+    OpDef("lookup", NoAttributes, (2, 2), _infer_lookup, _lookup, floats=Floats.NEUTRAL),
 )

@@ -20,12 +20,13 @@ from convc.ir.passes.add_quantized import add_residuals
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.quantized_ends import Ending, alone, scaled
 from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.tabulate import tabulate
 from convc.ir.spec import ConvSpec
 
 __all__ = ["quantize_layers"]
 
 # They move elements, or pick some: the same on integers as on what these stand for.
-_MOVES: Final = ("max_pool", "reshape", "transpose", "slice")
+_MOVES: Final = ("max_pool", "reshape", "transpose", "slice", "resize")
 
 
 def unsigned(graph: Graph) -> Graph:
@@ -250,4 +251,4 @@ def quantize_layers(graph: Graph) -> Graph:
     if not any(node.op == "dequantize" for node in graph.nodes):
         return graph
     layers = eliminate_dead_nodes(_Layers(unsigned(graph)).run())
-    return eliminate_dead_nodes(_float_results(add_residuals(layers)))
+    return eliminate_dead_nodes(_float_results(tabulate(add_residuals(layers))))

@@ -15,7 +15,7 @@ from tvm import s_tir, tirx
 
 from convc.schedules.divisors import greatest_divisor
 from convc.schedules.llvm.tiling import blocks_of, extent, fused, split_tail
-from convc.schedules.scalar import is_once
+from convc.schedules.scalar import is_looked_up, is_once
 from convc.target import Target
 
 __all__ = ["PARALLEL_ELEMENTS", "schedule", "schedule_transpose"]
@@ -105,7 +105,10 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> None:
     outer = spatial[:inner]
     if total >= target.lanes:
         rest, lane = sch.split(last, [None, target.lanes])
-        sch.vectorize(lane)
+        if is_looked_up(info):
+            sch.unroll(lane)
+        else:
+            sch.vectorize(lane)
         outer = [*outer, rest]
     if total >= PARALLEL_ELEMENTS and outer:
         sch.parallel(fused(sch, _enough(sch, outer, target)))

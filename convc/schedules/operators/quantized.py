@@ -11,7 +11,7 @@ from tvm import te, tirx
 from convc.ir.graph import Node
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
-from convc.schedules.scalar import rounded
+from convc.schedules.scalar import looked_up, rounded
 
 __all__ = ["ROWS"]
 
@@ -93,8 +93,14 @@ def _elements(function: Callable[..., Any]) -> Operator:
     return Operator(compute, follows)
 
 
+def _lookup(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    x, table = tensors
+    return looked_up(x, table, node.type.shape[1] if block else 0, block)
+
+
 ROWS: Final[dict[str, Operator]] = {
     "quantize": _elements(_quantize),
     "dequantize": _elements(_dequantize),
     "conv_quantized": Operator(_conv),
+    "lookup": Operator(_lookup, lambda node, types, block: is_image(types[:1]), tables=1),
 }

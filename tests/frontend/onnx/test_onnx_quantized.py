@@ -169,3 +169,39 @@ def test_where_quantised_layers_run_in_floats_it_is_said() -> None:
     said = notes(text, "sapphirerapids")
     assert "run in float32: the data of" in said
     assert "are int8, and not quantised by the model itself" in said
+
+
+def _silu_net() -> onnx.ModelProto:
+    n = _Net("uint8")
+
+    def silu(x: str, zero: int) -> str:
+        x = n.pair(x, 0.05, 128)
+        return n.pair(n.node("Mul", x, n.pair(n.node("Sigmoid", x), 1 / 255, 0)), 0.03, zero)
+
+    x = n.pair("x", 0.02, 114)
+    a = silu(n.layer("Conv", x, 16, 3, 3, 3, pads=[1, 1, 1, 1]), 10)
+    b = silu(n.layer("Conv", a, 20, 16, 1, 1), 9)
+    c = n.pair(n.node("Concat", a, b, axis=1), 0.04, 8)
+    d = silu(n.layer("Conv", c, 12, 36, 3, 3, pads=[1, 1, 1, 1]), 12)
+    up = n.constant(np.array([1, 1, 2, 2], np.float32))
+    d = n.pair(n.node("Resize", d, "", up, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"), 0.03, 12)  # fmt: skip
+    return n.model(n.pair(n.layer("Conv", d, 8, 12, 1, 1), 0.02, 128), (1, 3, 8, 8))
+
+
+def test_functions_of_a_byte_are_tables() -> None:
+    """SiLU between roundings, and other scales behind a concatenation."""
+    model = _silu_net()
+    graph = load_graph(model)
+    ops = Counter(node.op for node in graph.nodes)
+    # Of a, of d, and both parts of the concatenation, straight from the layers.
+    assert ops["lookup"] == 4
+    assert ops["sigmoid"] == ops["mul"] == 0
+    assert ops["quantize"] == ops["dequantize"] == 1
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    (wanted,) = session.run(None, {"x": x})
+    (got,) = compile(graph, threads=1).run({"x": x}).values()
+    assert len(np.unique(wanted)) > 50
+    assert np.abs(got - wanted).max() <= 0.02 * 1.001
+    (exact,) = interpret(graph, {"x": x}).values()
+    assert np.mean(got == exact.astype(np.float32)) > 0.99

@@ -21,9 +21,7 @@ __all__ = [
     "UNARY",
     "apply_steps",
     "cast",
-    "is_looked_up",
     "is_once",
-    "looked_up",
     "map_elements",
     "once",
     "rounded",
@@ -31,7 +29,6 @@ __all__ = [
 ]
 
 ONCE: Final = "computed_once"
-_LOOKED_UP: Final = "looked_up"
 
 Tensor = te.Tensor
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
@@ -45,27 +42,6 @@ def map_elements(x: Tensor, function: Callable[[Expr], Expr]) -> Tensor:
 def once(shape: Sequence[int], function: Callable[..., Expr], name: str) -> Tensor:
     """Return a tensor that the schedules which take anything compute before its readers, and not anew for each of them."""
     return te.compute(tuple(shape), function, name=name, attrs={ONCE: 1})
-
-
-def looked_up(x: Tensor, table: Tensor, channels: int, block: int) -> Tensor:
-    """Return what a table has for each byte; in blocks, zeros beyond the last channel.
-
-    Schedules leave it in scalars: vectors of places would be gathers of single bytes.
-    """
-
-    def value(*i: Expr) -> Expr:
-        found = table(x(*i).astype("int32"))
-        if not block or channels % block == 0:
-            return found
-        inside = i[1] * block + i[-1] < channels
-        return tirx.Select(inside, found, tirx.const(0, table.dtype))
-
-    return te.compute(x.shape, value, name="lookup", attrs={_LOOKED_UP: 1})
-
-
-def is_looked_up(block: Any) -> bool:
-    """Return whether a TensorIR block looks up bytes."""
-    return _LOOKED_UP in block.annotations
 
 
 def is_once(block: Any) -> bool:

@@ -15,7 +15,8 @@ from tvm import s_tir, tirx
 
 from convc.schedules.divisors import greatest_divisor
 from convc.schedules.llvm.tiling import blocks_of, extent, fused, split_tail
-from convc.schedules.scalar import is_looked_up, is_once
+from convc.schedules.lookup import is_looked_up
+from convc.schedules.scalar import is_once
 from convc.target import Target
 
 __all__ = ["PARALLEL_ELEMENTS", "schedule", "schedule_transpose"]

@@ -10,8 +10,9 @@ from tvm import te, tirx
 
 from convc.ir.graph import Node
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
+from convc.schedules.lookup import looked_up
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
-from convc.schedules.scalar import looked_up, rounded
+from convc.schedules.scalar import rounded
 
 __all__ = ["ROWS"]
 

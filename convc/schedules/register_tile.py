@@ -79,10 +79,11 @@ def best_tile(
     *,
     block: int = 0,
     max_vectors: int = 4,
+    max_width: int = 0,
 ) -> Tile:
     """Return the tile with the fewest cycles for a plane; on ties the one with fewer weight vectors, then wider.
 
-    `block` is the elements of a vector, a whole register if left out.
+    `block` is the elements of a vector, a whole register if left out; `max_width` bounds the tile's columns.
 
     Example:
         >>> from convc.target import Target
@@ -96,7 +97,7 @@ def best_tile(
     best: tuple[tuple[float, int, int, int], Tile] | None = None
     for vectors in range(1, min(max_vectors, channel_vectors) + 1):
         points = (target.registers - 1 - vectors) // vectors
-        for width in range(1, min(cols, points) + 1):
+        for width in range(1, min(cols, points, max_width or points) + 1):
             for height in range(1, min(rows, points // width) + 1):
                 tile = Tile(height, width, vectors)
                 # 2 vectors measured best at equal cycles (6 x 4: same speed, four times the code in the tails).

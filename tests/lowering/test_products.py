@@ -11,7 +11,8 @@ from convc.ir.reference import interpret
 from tests.tolerance import assert_exact
 
 # (rows, depth, outputs): one row, tails of every tile, whole vectors, a sum shorter than a tile of the packing.
-SIZES = [(1, 7, 5), (8, 33, 10), (5, 20, 48), (20, 30, 100), (3, 40, 32), (1, 9, 64), (9, 12, 64)]
+# The second: rows 4096 bytes apart.
+SIZES = [(1, 7, 5), (19, 1024, 20), (8, 33, 10), (5, 20, 48), (20, 30, 100), (3, 40, 32), (1, 9, 64), (9, 12, 64)]  # fmt: skip
 
 # Outputs of a stack of products: less than a vector, whole tiles, a tail.
 BOTH = (4, 64, 100)

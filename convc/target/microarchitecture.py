@@ -130,6 +130,8 @@ _ZEN4: Final = Microarchitecture(
     by_planes=1.03,
     uncovered=0.2,
     hertz=3.69e9,
+    # As many as float32's multiply-adds, each of twice the products: 3.66e9 a second of either (2026-11-27).
+    bf16_dots=1.0,
     wide_tiles=1.02,
 )
 

@@ -31,6 +31,7 @@ from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.rounded import rounded, rounded_bits, whole
 from convc.schedules.scalar import zero_beyond
 from convc.schedules.span import Span
 from convc.target import Target
@@ -40,10 +41,6 @@ __all__ = ["DOT", "compute", "cycles", "has_dot", "knobs", "operands", "pack"]
 # LLVM's name of vpdpbusd on 512 bits: (sums, four unsigned bytes, four signed bytes) -> sums.
 DOT = "llvm.x86.avx512.vpdpbusd.512"
 _QUAD = 4
-
-# The unit in the last place of floats this large is 1, up to 2^22 on both sides.
-_MAGIC: Final = 1.5 * 2**23
-_MAGIC_BITS: Final = 0x4B400000
 
 # 255 x 128 each: the sum of so many is below 2^24, and every partial one whole.
 _EXACT_PRODUCTS: Final = 512
@@ -197,27 +194,14 @@ def _finished(
         y = y * factor[k, at[-1]]
         if residual:
             own, other, shift = (tirx.const(value, "float32") for value in a.added)
-            # Not nearbyint: LLVM makes scalar code of it here.
-            bits = _rounded_bits(y, a.own_least, a.own_greatest)
-            whole = tirx.reinterpret("float32", bits) - tirx.const(_MAGIC, "float32")
+            ends = (tirx.const(float(v), "float32") for v in (a.own_least, a.own_greatest))
+            q = whole(rounded_bits(y, *ends))
             r = residual[0](n, k, *at).astype("int32").astype("float32")
-            y = whole * own + (r * other + shift)
-        bits = _rounded_bits(y, *(v - a.zero for v in a.limits))
-        # The last byte of _MAGIC is 0.
-        return (bits + tirx.const(a.zero, "int32")).astype(a.dtype)
+            y = q * own + (r * other + shift)
+        return rounded(y, tirx.const(float(a.zero), "float32"), *a.limits, a.dtype)
 
     y = te.compute(shape, result, name="requantized")
     return [*operands, bias, factor, *residual, zero_beyond(y, channels, b)]
-
-
-def _rounded_bits(y: Any, least: int, greatest: int) -> Any:
-    """Return the bits of 1.5 2^23 + round(y), within bounds: those of 1.5 2^23 and, added to them, the whole number.
-
-    Lesser floats have lesser bits, so the lower bound may come last. The upper one stands between a product and a sum, which else would
-    be one multiply-add: ONNX Runtime rounds both.
-    """
-    kept = tirx.min(y, tirx.const(float(greatest), "float32")) + tirx.const(_MAGIC, "float32")
-    return tirx.max(tirx.reinterpret("int32", kept), tirx.const(_MAGIC_BITS + least, "int32"))
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

@@ -24,7 +24,6 @@ __all__ = [
     "is_once",
     "map_elements",
     "once",
-    "rounded",
     "zero_beyond",
 ]
 
@@ -54,13 +53,6 @@ def cast(x: Tensor, dtype: str) -> Tensor:
     if x.dtype == dtype:
         return x
     return te.compute(x.shape, lambda *i: x(*i).astype(dtype), name="cast")
-
-
-def rounded(y: Expr, zero: Expr, least: int, greatest: int, dtype: str) -> Expr:
-    """Return a float as a whole number of an integer type: to nearest, ties to even, saturated."""
-    whole = tirx.nearbyint(y) + zero
-    kept = tirx.min(whole, tirx.const(float(greatest), "float32"))
-    return tirx.max(kept, tirx.const(float(least), "float32")).astype("int32").astype(dtype)
 
 
 def zero_beyond(x: Tensor, channels: int, block: int) -> Tensor:

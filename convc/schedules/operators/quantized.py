@@ -12,7 +12,7 @@ from convc.ir.graph import Node
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.schedules.lookup import looked_up
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
-from convc.schedules.scalar import rounded
+from convc.schedules.rounded import rounded, rounded_bits, whole
 
 __all__ = ["ROWS"]
 
@@ -61,8 +61,8 @@ def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
             return y
         if residual:
             own, other, shift = (tirx.const(v, "float32") for v in a.added)
-            q = tirx.min(tirx.nearbyint(y), tirx.const(float(a.own_greatest), "float32"))
-            q = tirx.max(q, tirx.const(float(a.own_least), "float32"))
+            ends = (tirx.const(float(v), "float32") for v in (a.own_least, a.own_greatest))
+            q = whole(rounded_bits(y, *ends))
             y = q * own + (residual[0](batch, k, *at).astype("float32") * other + shift)
         return rounded(y, tirx.const(a.zero, "float32"), *a.limits, a.dtype)
 

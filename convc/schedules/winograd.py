@@ -276,7 +276,7 @@ class Winograd:
             return x(n, c % c_blocks, *slices, row, col, lane)
 
         # Tiles have one flat index t = row * cols + column, so that a register tile may straddle two rows of tiles. Slices are named by
-        # their block, and filters on two axes: TVM 0.27 gets the region of a sum of two loops wrong.
+        # their block, filters on two axes, and results' tiles by block and image: TVM 0.27 gets the region of a sum of two loops wrong.
         all_c, slabs = tiles.parts * c_blocks, depth.slices // depth.together
         T = tiles.rows * cols
         tile = (N, *filters, all_c, slabs, depth.read, T, alpha_h, alpha_w, a)
@@ -316,29 +316,33 @@ class Winograd:
         )
         geometry = [high.transform.m, high.images, wide.transform.m, wide.images]
         M = te.compute(acc.shape, lambda *i: acc(*i), name="M", attrs={"convc.tiles": geometry})
-        half = (N, blocks, *filters, depth.slices, T)
+        places = (high.blocks, high.images, wide.blocks, wide.images)
+        half = (N, blocks, *filters, depth.slices, *places, alpha_h, alpha_w, b)
+
+        def products(e: Any, f: Any, *i: Any) -> Any:
+            n, k, zh, zw, d, *at, lane = i
+            t = (at[0] * high.images + at[1]) * cols + at[2] * wide.images + at[3]
+            return M(e, f, n, zh, zw, k // v, d, t, k % v * b + lane)
+
         y0 = te.compute(
-            (*half, alpha_h, alpha_w, b),
-            lambda n, k, zh, zw, d, t, e, f, lane: combine(
-                A_h.inner, e, lambda i: M(i, f, n, zh, zw, k // v, d, t, k % v * b + lane)
-            ),
+            half,
+            lambda *i: combine(A_h.inner, i[9], lambda e: products(e, i[10], *i[:9], i[11])),
             name="y0",
         )
-        half = (*half, high.transform.m, alpha_w, b)
+        half = (*half[:9], high.transform.m, alpha_w, b)
         y1 = te.compute(
-            half, lambda *i: combine(A_h.outer, i[6], lambda e: y0(*i[:6], e, *i[7:])), name="y1"
+            half, lambda *i: combine(A_h.outer, i[9], lambda e: y0(*i[:9], e, *i[10:])), name="y1"
         )
         y2 = te.compute(
-            half, lambda *i: combine(A_w.inner, i[7], lambda f: y1(*i[:7], f, i[8])), name="y2"
+            half, lambda *i: combine(A_w.inner, i[10], lambda f: y1(*i[:10], f, i[11])), name="y2"
         )
 
         def result(n: Any, k: Any, *at: Any) -> Any:
             *slices, p, zh, q, zw, lane = (
                 at if spec.transposed else (*at[:-2], 0, at[-2], 0, at[-1])
             )
-            (row, i), (col, j) = high.tile_of(p), wide.tile_of(q)
-            d = slices[0] if slices else 0
-            at = (n, k, zh, zw, d, row * cols + col, i)
+            (*row, i), (*col, j) = high.place_of(p), wide.place_of(q)
+            at = (n, k, zh, zw, slices[0] if slices else 0, *row, *col, i)
             return combine(A_w.outer, j, lambda f: y2(*at, f, lane))
 
         y = te.compute((N, blocks, *points, b), result, name="unpack")

@@ -88,15 +88,16 @@ class Axis:
         first = (tile * self.transform.m + i) * self.step + part
         return first + (phase + self.pad) // self.filters if self.transposed else first
 
-    def tile_of(self, p: Any) -> tuple[Any, Any]:
-        """Return (tile, place in the tile) of a result; of its place among those of one filter, when transposed."""
-        tile = p // (self.transform.m * self.images)
-        if self.images > 1:
-            tile = tile * self.images + p % self.images
-        return tile, p // self.images % self.transform.m
+    def place_of(self, p: Any) -> tuple[Any, Any, Any]:
+        """Return (block, image, place in the tile) of a result; of its place among those of one filter, when transposed."""
+        return (
+            p // (self.transform.m * self.images),
+            p % self.images,
+            p // self.images % self.transform.m,
+        )
 
     def result(self, tile: int, place: int, filter: int) -> int:
-        """Return which result this is: the inverse of `tile_of`."""
+        """Return which result this is: the inverse of `place_of`."""
         block, image = divmod(tile, self.images)
         return ((block * self.transform.m + place) * self.images + image) * self.filters + filter
 

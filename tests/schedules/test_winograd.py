@@ -6,8 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+import tvm_ffi
+from tvm import tirx
 
 from convc.ir.spec import ConvSpec
+from convc.lowering.kernels import scheduled
 from convc.schedules.algorithm import Problem
 from convc.schedules.cook_toom import cook_toom
 from convc.schedules.rank import raised
@@ -146,3 +149,16 @@ def test_refusals_have_reasons(spec, reason):
     refusal = ALGORITHM.supports(Problem(spec), TARGET)
     assert refusal is not None
     assert refusal.reason == reason
+
+
+@pytest.mark.parametrize("name", ["dilations", "dilation of one axis, stride of the other"])
+def test_a_tile_is_transformed_back_once(name):
+    """No loop over the phase images before one's own: its length would depend on the image."""
+    problem = Problem(raised(SPECS[name]))
+    knobs = ALGORITHM.knobs(problem, TARGET)
+    tensors = ALGORITHM.compute(problem, TARGET, knobs)
+    lengths = []
+    func = scheduled(ALGORITHM, problem, tensors, TARGET, knobs)
+    tvm_ffi.structural_walk(func.body, (tirx.For, lambda loop: lengths.append(loop.extent)))
+    assert lengths
+    assert all(isinstance(length, tirx.IntImm) for length in lengths)

@@ -16,12 +16,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import tvm_ffi
 from tvm import s_tir, tirx
+from tvm.sym.analyzer import Analyzer
 
 from convc.schedules.algorithm import shared_out
 from convc.schedules.llvm import pooled
 from convc.schedules.llvm.prefetch import fetch_ahead
 from convc.schedules.llvm.tiling import inline_between, own_loops, tile_product
+from convc.schedules.llvm.update import replaced
 from convc.schedules.plan import Knobs
 from convc.schedules.tracing import begin
 from convc.target import Target
@@ -105,7 +108,24 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     *_, tiles, _, _, _ = (int(sch.get(loop).extent) for loop in own_loops(sch, V))
     points, slices = knobs["points"], knobs.get("slices", 1)
     passes = {6: (1, slices), 7: (points, -(-tiles // points))}
-    return fetch_ahead(sch.mod["main"], "U", passes, target)
+    return fetch_ahead(_own_image_alone(sch.mod["main"]), "U", passes, target)
+
+
+def _own_image_alone(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Return the function with the inverse transform of a phase image's tile in its place, without those of all images before it.
+
+    Results read the tile of their own image; TVM 0.27, which bounds q % images from above only, transforms images 0 to `image`: 64 -> 128
+    channels, 2 taps, at 4000 points, dilation 512, took 24.9 ms on one Zen 4 core, and takes 0.9.
+    """
+
+    def last(loop: Any) -> Any:
+        if isinstance(loop.extent, tirx.IntImm):
+            return loop
+        image = Analyzer().simplify(loop.extent - 1)
+        assert isinstance(image, tirx.Var), f"of the images before one's own; got {loop.extent}"
+        return replaced(loop.body, {loop.loop_var: image})
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, last)))
 
 
 @dataclass(frozen=True, slots=True)

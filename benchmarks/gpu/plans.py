@@ -90,6 +90,16 @@ def _spec(row: Layer, batch: int, dtype: str) -> ConvSpec:
 # Of ResNet-50: 3x3 and 1x1 on maps of every size, strided, the first layer; of MobileNetV2: depthwise.
 _RESNET: Final = ("r50_*",)
 _DEPTHWISE: Final = ("mb2_dw*",)
+# Weight gradients: of ResNet-50, then depthwise ones and groups of four.
+_GRADIENTS: Final = (
+    "r50_2_3x3",
+    "r50_4_3x3",
+    "r50_4_1x1b",
+    "r50_5_3x3",
+    "mb2_dw144",
+    "cx_dw96",
+    "rx_128",
+)
 
 # In this order: what is younger than the last run on a device, by how much hangs on it, then whole networks, then the peers that compile
 # for minutes. Run on 2026-11-27 and not in it: the grid by `tensor_core_blocked` with operands by ldmatrix, `cutlass`, `fft`, half types.
@@ -99,7 +109,7 @@ _FIRST: Final = (
     Asked(("layers",), _RESNET, (32, 1), types=("float16",), settings=16, algos="tensor_core_blocked"),
     Asked(("layers",), _DEPTHWISE, (32,), types=("float16",), settings=12, algos="depthwise_blocked"),
     Asked(("layers",), _RESNET, (32,), types=("float16",), algos="cu*"),
-    Asked(("gradients",), ("r50_2_3x3", "r50_4_3x3", "r50_4_1x1b"), (32,), types=("float16", "bfloat16", "float32"), every=9, settings=12),
+    Asked(("gradients",), _GRADIENTS, (32,), types=("float16", "bfloat16", "float32"), every=9, settings=12),
     *(Asked(("grid",), algos=a, types=("float32", "float16"), every=9, fed=True) for a in ("fft", "cutlass")),
     Asked(("models",), batches=(1, 32), types=("float16",), models=("resnet50", "mobilenet_v2")),
     Asked(("models",), batches=(1, 32), models=("resnet50",)),

@@ -95,7 +95,7 @@ def gradient_seconds(name: str, spec: ConvSpec, knobs: Knobs, target: Target) ->
     """Return the cost model's seconds of a setting of a row, or of plain loops."""
     backend = backend_of(target)
     if name == PLAIN_LOOPS:
-        cycles = backend.sum_cycles(math.prod(spec.weight), _terms(spec), target)
+        cycles = backend.sum_cycles(math.prod(spec.weight), _terms(spec), spec.nbytes, target)
     else:
         cycles = weight_gradient_named(name, target).cycles(spec, target, knobs)
     return backend.seconds(cycles, target)

@@ -32,6 +32,7 @@ from convc.schedules.cuda import (  # fmt: skip
     warps,
     weight_gradient,
     weight_gradient_blocked,
+    weight_gradient_grouped,
     weight_gradient_tensor_core,
     winograd,
 )
@@ -75,6 +76,7 @@ SCHEDULES: Final[dict[str, Schedule]] = {
     "weight_gradient_tensor_core": weight_gradient_tensor_core.schedule,
     "weight_gradient_direct": weight_gradient.schedule,
     "weight_gradient_tensor_core_blocked": weight_gradient_blocked.schedule,
+    "weight_gradient_grouped": weight_gradient_grouped.schedule,
     "weight_gradient_cudnn": cudnn_weight_gradient.schedule,
 }
 
@@ -95,6 +97,7 @@ BACKEND: Final = Backend(
         weight_gradient_blocked,
         weight_gradient_tensor_core,
         weight_gradient,
+        weight_gradient_grouped,
         cudnn_weight_gradient,
     ),
     schedules=SCHEDULES,

@@ -77,13 +77,14 @@ def test_every_overlap_and_parts_of_the_sum_change_nothing():
     check(trials, exact=True)
 
 
-def test_large_groups_are_products_and_depthwise_ones_are_plain_sums():
+def test_large_groups_are_products_and_depthwise_ones_are_sums_of_a_thread():
     dense = ConvSpec.of((32, 64, 56, 56), (64, 64, 3, 3), pads=(1, 1, 1, 1))
     chosen = choose_weight_gradient(dense, TARGET)
     assert [c.algorithm for c in chosen.candidates] == [
         "tensor_core_blocked",
         "tensor_core",
         "direct",
+        "grouped",
         "cudnn",
         "plain",
     ]
@@ -92,7 +93,7 @@ def test_large_groups_are_products_and_depthwise_ones_are_plain_sums():
     assert double.algorithm == "direct"
     assert double.candidates[1].reason.startswith("element type must be float32, float16, bfloat16")
     depthwise = replace(dense, weight=(64, 1, 3, 3), group=64)
-    assert choose_weight_gradient(depthwise, TARGET).algorithm == "plain"
+    assert choose_weight_gradient(depthwise, TARGET).algorithm == "grouped"
     wide = choose_weight_gradient(replace(dense, dtype="float16"), TARGET, accumulate="float16")
     assert wide.algorithm == "plain"
     assert wide.candidates[0].reason == "accumulate must be float32; got float16"

@@ -12,7 +12,7 @@ import math
 from convc.schedules.plan import Knobs
 from convc.target import Gpu
 
-__all__ = ["LAUNCH_SECONDS", "launched_cycles", "memory_cycles", "point_cycles", "product_cycles", "resident_blocks", "rounds_cycles", "tile_registers", "tile_shared_bytes"]  # fmt: skip
+__all__ = ["ADDING", "LAUNCH_SECONDS", "launched_cycles", "memory_cycles", "point_cycles", "product_cycles", "resident_blocks", "rounds_cycles", "tile_registers", "tile_shared_bytes"]  # fmt: skip
 
 # From the end of one kernel to the first instruction of the next in a stream or graph, and until its blocks are under way.
 LAUNCH_SECONDS = 1.5e-6
@@ -49,7 +49,7 @@ _LOAD_CLOCKS = 6.0
 _STREAM = 0.58
 
 # A kernel that adds up parts of sums reads each of them from where another one left it, a part after the other.
-_ADDING = 3.8
+ADDING = 3.8
 
 
 def tile_registers(knobs: Knobs) -> int:
@@ -91,11 +91,21 @@ def memory_cycles(gpu: Gpu, nbytes: float) -> float:
     return nbytes / (_STREAM * gpu.bytes_per_second) * gpu.clock_hz
 
 
-def launched_cycles(gpu: Gpu, work: float, nbytes: float, partial: float) -> float:
-    """Return clocks of one launch, and of a second that adds up `partial` bytes of sums which the first one stores, if there are any."""
+def launched_cycles(
+    gpu: Gpu, work: float, nbytes: float, partial: float, adding: float = ADDING
+) -> float:
+    """Return clocks of one launch, and of a second that adds up `partial` bytes of sums which the first one stores, if there are any.
+
+    Args:
+        gpu: the device.
+        work: clocks of the first.
+        nbytes: that the first one reads and writes besides.
+        partial: bytes of sums.
+        adding: times as long as memory takes for them.
+    """
     first = max(work, memory_cycles(gpu, nbytes + partial))
     launch = LAUNCH_SECONDS * gpu.clock_hz
-    return first + launch + (_ADDING * memory_cycles(gpu, partial) + launch if partial else 0.0)
+    return first + launch + (adding * memory_cycles(gpu, partial) + launch if partial else 0.0)
 
 
 def product_cycles(

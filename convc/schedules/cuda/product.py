@@ -69,6 +69,7 @@ def schedule_with(
     func: tirx.PrimFunc,
     knobs: Knobs,
     target: Target,
+    adding: Callable[[s_tir.Schedule, Block, Block], None] | None = None,
 ) -> tirx.PrimFunc:
     """Return a PrimFunc whose product is scheduled by `product`: one kernel, and where sums are in parts a second one, `total`.
 
@@ -78,6 +79,7 @@ def schedule_with(
         func: of `schedules.implicit_gemm`.
         knobs: the product's.
         target: a device's.
+        adding: schedules `total` where it has a consumer; by default each thread has a result.
     """
     sch = begin(func)
     out = inline_all_but(sch, (*blocks, "total"))
@@ -88,6 +90,8 @@ def schedule_with(
     total = sch.get_sblock("total")
     if sch.get(total).same_as(sch.get(out)):
         schedule_block(sch, total, target)
+    elif adding is not None:
+        adding(sch, total, out)
     else:
         sch.set_scope(total, 0, "local")
         sch.compute_at(total, schedule_block(sch, out, target), preserve_unit_loops=True)

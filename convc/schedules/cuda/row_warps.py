@@ -14,6 +14,7 @@ from __future__ import annotations
 from tvm import s_tir, tirx
 from tvm.ir import Range
 
+from convc.schedules.cuda.adding import add_blocks
 from convc.schedules.cuda.ldmatrix import RowProduct
 from convc.schedules.cuda.product import Block, Loop, blocks_of, overlap, pipeline, schedule_with
 from convc.schedules.cuda.row_tiles import group_of
@@ -32,7 +33,8 @@ _SCOPE = "shared.dyn"
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `vector_gemm.compute` with `rows.product` scheduled."""
-    return schedule_with(row_product, ("patch", "acc", "own_add", "own", "flat"), func, knobs, target)  # fmt: skip
+    blocks = ("patch", "acc", "own_add", "own", "flat")
+    return schedule_with(row_product, blocks, func, knobs, target, add_blocks)
 
 
 def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:

@@ -17,7 +17,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
 from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
-from convc.schedules.cuda.row_tiles import fills_stages, row_cycles, row_tiles
+from convc.schedules.cuda.row_tiles import ROWS_ADDING, fills_stages, row_cycles, row_tiles
 from convc.schedules.cuda.wgmma import HOPPER
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
@@ -31,7 +31,7 @@ __all__ = ["ALGORITHM", "TensorCoreBlocked"]
 _TYPES: Final = ("float16", "bfloat16")
 # Of the weights, which one ldmatrix reads for two instructions.
 _CHANNELS: Final = 16
-_SPLITS: Final = (1, 2, 4, 8, 16)
+_SPLITS: Final = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 
 
 class TensorCoreBlocked:
@@ -78,7 +78,9 @@ class TensorCoreBlocked:
         m = vector_gemm.matrices(spec, knobs)
         depth = m.padded_depth * lanes(spec.dtype)
         work = row_cycles(gpu, m.products, m.padded_channels, m.padded_pixels, depth, knobs, spec.dtype)  # fmt: skip
-        return launched_cycles(gpu, work, spec.nbytes, m.partial_bytes(problem.accumulator))
+        return launched_cycles(
+            gpu, work, spec.nbytes, m.partial_bytes(problem.accumulator), ROWS_ADDING
+        )
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return the direct method's, and the bytes of split sums and of weights packed at run time."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from tvm import te, tirx
@@ -20,6 +21,7 @@ from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Operands
 from convc.schedules.cuda import term_rows
+from convc.schedules.cuda.adding import EIGHT, add_eights
 from convc.schedules.cuda.indices import INDICES
 from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.model import launched_cycles
@@ -177,4 +179,9 @@ def compute(spec: ConvSpec, knobs: Knobs) -> list[te.Tensor]:
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `compute` scheduled: the products' kernel, and one that brings sums to their places."""
-    return schedule_with(row_product, ("weight", "patch", "acc", "flat"), func, knobs, target)
+    _, channels, *_ = func.params[-1].ty.shape
+    # Eight neighbouring channels of x are neighbouring sums.
+    adding = partial(add_eights, axis=1) if int(channels) % EIGHT == 0 else None
+    return schedule_with(
+        row_product, ("weight", "patch", "acc", "flat"), func, knobs, target, adding
+    )

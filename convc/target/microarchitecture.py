@@ -110,8 +110,8 @@ _INTEL_SERVER: Final = Microarchitecture(
 # One FMA of 512 bits or two of 256 a cycle; one load of 512 bits, but two of scalars that are broadcast. AMD EPYC (Zen 4, virtual machine):
 # 118 GFLOP/s a core; 33 GB/s on VGG's dense layers; two cores together 1.5 x as much; 512 channels at 7 x 7 took 1194 us where the stream
 # alone takes 1004 (2026-11-21). Data of the layer before come from L3 at 17 to 22 bytes a cycle (depthwise 3x3 stride 2, 96 and 144
-# channels). Since 14 sums cover four cycles of latency and loads do not bind, tiles of one vector are the best: of 37 layers of ResNet-50
-# and MobileNetV2 14 x 1 takes 0.94 to 1.00 of 14 x 2's time, 28 x 1 1.00 to 1.04 (2026-11-27). Winograd's products with them, by groups
+# channels). Since 14 sums cover four cycles of latency and loads do not bind, tiles of one vector are the best: of 32 layers of ResNet-50
+# and MobileNetV2 14 x 1 takes 0.94 to 1.01 of 14 x 2's time, 28 x 1 0.99 to 1.06 (2026-11-27). Winograd's products with them, by groups
 # of channels instead of planes: 512 channels at 7 x 7 1379 -> 1170 us, 256 at 14 x 14 662 -> 583, 128 at 64 x 64 2877 -> 2793.
 _ZEN4: Final = Microarchitecture(
     "Zen 4",

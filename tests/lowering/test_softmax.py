@@ -22,8 +22,10 @@ CASES = [
     ((40, 17, 33), 2),
     ((2, 12, 31, 32), 1),
     ((2, 4096), 1),
+    ((3, 20001), 1),
 ]
-# Relative to 1: the polynomial, the sum of 256 vectors, the roundings of x - m where it is 20 and of log's result.
+# Relative to 1: the polynomial, the sum of 256 vectors, the roundings of x - m where it is 20 and of log's result;
+# longer sums are as much worse as they are longer.
 TOLERANCE = {"softmax": 1e-6, "log_softmax": 4e-6}
 
 
@@ -54,7 +56,8 @@ def test_within_tolerance_of_float64(run, at):
     case = CASES[at]
     for name, tolerance in TOLERANCE.items():
         reference = expected(inputs[f"x{at}"], case[1], name)
-        assert np.max(np.abs(actual[f"{name} {case}"] - reference)) <= tolerance
+        vectors = max(1, case[0][case[1]] / 16 / 256)
+        assert np.max(np.abs(actual[f"{name} {case}"] - reference)) <= tolerance * vectors
 
 
 def test_all_are_computed_by_rows(run):
@@ -85,7 +88,7 @@ def test_infinities_and_nans_as_by_definition():
 
 
 def test_long_rows_and_float64_go_the_plain_way():
-    for shape, dtype in (((2, 4097), "float32"), ((2, 30), "float64")):
+    for shape, dtype in (((2, 65537), "float32"), ((2, 30), "float64")):
         model = compile(cc.graph({"y": cc.softmax(cc.input("x", shape, dtype), 1)}))
         assert [s.algorithm for s in model.manifest.steps] == [""]
         x = np.random.default_rng(0).normal(size=shape).astype(dtype)

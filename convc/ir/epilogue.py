@@ -43,20 +43,23 @@ OPERAND_STEPS: Final = ("bias", "add")
 PRODUCT_STEPS: Final = ("mul",)
 _TAKING: Final = (*OPERAND_STEPS, *PRODUCT_STEPS)
 
-# Functions that a compiler writes out as a polynomial, which reads its argument about 20 times; other functions at most 3 times.
+# Functions that a compiler writes out as a polynomial, which reads its argument about 20 times; two comparisons read it 4 times; other
+# functions at most 3 times.
 POLYNOMIALS: Final = frozenset({"elu", "erf", "exp", "gelu", "sigmoid", "silu", "softplus", "tanh"})
-# softplus, then tanh in one kernel: 400 copies of the argument, and 7 s to compile it; one more function: minutes.
-_COPIES: Final = 64
+_CLIPS: Final = frozenset({"clip", "hard_sigmoid", "hard_swish"})
+# softplus, then tanh in one kernel: 400 copies of the argument, and 7 s to compile it; one more function: minutes. Three clips: 64, 25 s.
+_COPIES: Final = 63
 
 
 def is_small(functions: Iterable[str]) -> bool:
     """Whether a chain of scalar functions, each written out inside the next, stays small enough for one kernel.
 
     Example:
-        >>> is_small(["relu", "silu"]), is_small(["softplus", "tanh"])
-        (True, False)
+        >>> is_small(["relu", "silu"]), is_small(["softplus", "tanh"]), is_small(["clip"] * 3)
+        (True, False, False)
     """
-    return math.prod(20 if name in POLYNOMIALS else 3 for name in functions) <= _COPIES
+    copies = (20 if name in POLYNOMIALS else 4 if name in _CLIPS else 3 for name in functions)
+    return math.prod(copies) <= _COPIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ SCALED = f"{ROW} %k = mul(%g, %y0) %y = add(%k, %h) return %y"
 FUSED = {
     "tokens": ("2,7,3", f"{core(2)} {SCALED}", ["layer_norm"]),
     "tokens, only shifted": ("2,7,3", f"{core(2)} {ROW} %y = add(%y0, %h) return %y", ["layer_norm"]),
+    "tokens that are read twice": ("2,7,3", f"{core(2)} {ROW} %k = mul(%y0, %g) %l = add(%y0, %h) return %k, %l", ["layer_norm", "mul", "add"]),
+    "tokens by a row of run time": ("2,7,3", f"%w = input : f32[2,1,3] {core(2)} %y = mul(%w, %y0) return %y", ["layer_norm", "mul"]),
+    "tokens that a product reads": ("2,7,3", f"%w = input : f32[3,4] {core(2)} %y = matmul(%y0, %w) return %y", ["layer_norm", "matmul"]),
     "rows": ("7,3", f"{core(1)} {SCALED}", ["layer_norm"]),
     "channels last": ("2,4,5,3", f"{core(3)} {SCALED}", ["layer_norm"]),
     "volumes": ("2,4,1,5,3", f"{core(4)} {SCALED}", ["layer_norm"]),
@@ -38,7 +41,6 @@ FUSED = {
 LEFT = {
     "instances": ("2,3,7", f"{core(2)} return %y0"),
     "instances, scaled": ("2,3,7", f"{core(2)} %g = constant dense([1.0, 2.0, 3.0]) : f32[3,1] %k = mul(%y0, %g) return %k"),
-    "tokens that somebody else reads": ("2,7,3", f"{core(2)} {ROW} %k = mul(%y0, %g) %l = add(%y0, %h) return %k, %l"),
     "another axis": ("2,3,4,5", f"{core(1)} return %y0"),
     "a scale of each row": ("2,3,4,5", f"%w = input : f32[2,3,4,1] {core(3, '%f = div(%w, %r) %y0 = mul(%c, %f)')} return %y0"),
 }  # fmt: skip

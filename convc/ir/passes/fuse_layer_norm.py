@@ -17,17 +17,20 @@ __all__ = ["fuse_layer_norm"]
 
 
 def _is_row(operand: Node, result: Node) -> bool:
-    shape, last = operand.type.shape, result.type.rank - 1
-    along = is_per_channel(shape, result.type, last) and operand.type.size > 1
-    return operand.op == CONSTANT and along
+    """Whether an operand differs along the last axis and not along the one before."""
+    *lead, last = operand.type.shape or (1,)
+    return last == result.type.shape[-1] > 1 and lead[-1:] in ([], [1])
 
 
-def _is_scaled(graph: Graph, node: Node) -> bool:
-    """Whether a value is multiplied by a row, or a row is added to it, and nothing else."""
-    users = graph.users[node.name]
-    if len(users) != 1 or users[0].op not in ("mul", "add"):
-        return False
-    return any(_is_row(graph[i], node) for i in users[0].inputs if i != node.name)
+def _is_read_by_rows(graph: Graph, node: Node) -> bool:
+    """Whether a product sums along a value's last axis, or a row scales it or is added to it."""
+    for user in graph.users[node.name]:
+        if user.op == "matmul" and user.inputs[0] == node.name:
+            return True
+        others = [graph[i] for i in user.inputs if i != node.name]
+        if user.op in ("mul", "add") and any(_is_row(o, node) for o in others):
+            return True
+    return False
 
 
 def _written(r: Rewriter, node: Node, norm: Norm) -> bool:
@@ -36,7 +39,7 @@ def _written(r: Rewriter, node: Node, norm: Norm) -> bool:
     if norm.axes != (last,) or last < 1 or not data.type.is_float or not data.type.size:
         return False
     # Of three axes, the instances of a signal look the same.
-    if last == 2 and not _is_scaled(r.graph, node):
+    if last == 2 and not _is_read_by_rows(r.graph, node):
         return False
     if node.type != data.type:
         return False
@@ -63,7 +66,7 @@ def fuse_layer_norm(graph: Graph) -> Graph:
         %y_scale = constant splat(1.0) : f32[1,1,1,5];  %y_bias = constant splat(0.0) : f32[1,1,1,5]
         %y = layer_norm(%x, %y_scale, %y_bias) {axis = 3, epsilon = 0.5}
     Unless:
-        the axis is not the last, or of three axes neither scaled nor shifted along it behind, as an instance of a signal's is not.
+        the axis is not the last, or of three axes no row scales or shifts it and no product reads it, as an instance of a signal.
     """
     if not any(n.op == "sqrt" for n in graph.nodes):
         return graph

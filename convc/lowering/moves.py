@@ -109,6 +109,8 @@ def channel_kernel(picks: Picks, block: int, target: Target, views: Sequence[Vie
     def make() -> tirx.PrimFunc:
         x = [te.placeholder(v.shape, v.dtype, name=f"x{i}") for i, v in enumerate(views[:-1])]
         func = te.create_prim_func([*x, channel_moves.compute(x, picks, block)])
+        if block == 1:  # whole planes, no vectors of channels
+            return backend_of(target).schedule_any(func, target)
         return backend_of(target).schedule_channels(func, picks, target)
 
     return named_kernel("channels", (block, picks), views, make)

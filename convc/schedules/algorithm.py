@@ -33,8 +33,6 @@ __all__ = [
     "knob_space",
     "row_chunks",
     "row_shares",
-    "shared_out",
-    "turns",
     "two_panels_fit",
 ]
 
@@ -230,25 +228,9 @@ def row_chunks(spec: ConvSpec, target: Target, tile_rows: int, rows: int) -> int
     return target.cores if weights < data + (result if stay else 0) else 1
 
 
-def turns(units: int, target: Target) -> float:
-    """Return how many times as long as evenly shared work threads take for so many equal units of it.
-
-    Example:
-        >>> from convc.target import parse_target
-        >>> [turns(n, parse_target("llvm", "x86-64-v3", 2)) for n in (1, 2, 3, 7)]
-        [2.0, 1.0, 1.3333333333333333, 1.1428571428571428]
-    """
-    return -(-units // target.cores) * target.cores / units if units else 1.0
-
-
 def two_panels_fit(nbytes: int, target: Target) -> bool:
     """Whether L2 holds two panels of weights of so many bytes beside the data: one that is read, and the next one on its way."""
     return nbytes <= target.l2_bytes / 3
-
-
-def shared_out(units: int, target: Target) -> bool:
-    """Whether so many equal units are worth sharing out among the threads: evenly, or enough that the last turn does not matter."""
-    return units >= 2 * target.cores or (units > 1 and units % target.cores == 0)
 
 
 def gathered_halo(spec: ConvSpec) -> Halo:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from convc.ir.epilogue import POLYNOMIALS
-from convc.schedules.algorithm import Problem, channel_block, shared_out, turns
+from convc.schedules.algorithm import Problem, channel_block
 from convc.schedules.bottleneck import Bottleneck, expanded_rows
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import float32_throughout
+from convc.schedules.sharing import shared_out, turns
 from convc.target import Target
 
 __all__ = ["cycles", "cycles_apart", "knobs", "space", "supports", "workspace"]

@@ -26,11 +26,11 @@ from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.plan import Chain, Knobs, Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.sharing import LAUNCH
 from convc.schedules.tuned import Records
 from convc.target import Target
 
 __all__ = [
-    "LAUNCH",
     "NAME",
     "Alone",
     "PossibleChain",
@@ -41,9 +41,8 @@ __all__ = [
 
 NAME: Final = "bottleneck"
 
-# What a kernel costs beside its work, in seconds: the launch on several threads; zeros around the data of a padded layer, a kernel
-# of their own, on one thread and on several. Measured on an Intel Xeon: 3 us, and 85 and 169 us for the 18 of a MobileNetV2.
-LAUNCH: Final = 3e-6
+# What a kernel costs beside its work and launch, in seconds: zeros around the data of a padded layer, a kernel of their own, on one
+# thread and on several. Measured on an Intel Xeon: 85 and 169 us for the 18 of a MobileNetV2.
 _BORDER: Final = (5e-6, 9e-6)
 
 # Of a value that threads share out otherwise than its reader's, part comes from another core's cache, at so many bytes a second: on

@@ -29,13 +29,13 @@ from convc.schedules.algorithm import (
     gathered_halo,
     row_chunks,
     row_shares,
-    turns,
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.requirements import packed_images
+from convc.schedules.sharing import turns
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Depthwise", "sums_over_data"]

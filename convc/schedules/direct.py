@@ -34,7 +34,6 @@ from convc.schedules.algorithm import (
     gathered_halo,
     row_chunks,
     row_shares,
-    turns,
     two_panels_fit,
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
@@ -46,6 +45,7 @@ from convc.schedules.properties import Properties, direct_error
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
+from convc.schedules.sharing import turns
 from convc.schedules.span import Span
 from convc.target import Target
 

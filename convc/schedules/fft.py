@@ -28,8 +28,8 @@ from convc.schedules import packing
 from convc.schedules.algorithm import Operands, Problem, channel_block
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.divisors import divisors
+from convc.schedules.fft_model import cycles, filter_cycles, span_of, tiling_of
 from convc.schedules.fft_stages import dense, depthwise, planes_of, wave
-from convc.schedules.fft_transform import column_filter, column_forward, row_forward
 from convc.schedules.layout import Layout
 from convc.schedules.overlap_save import LENGTHS, Tiling, lengths
 from convc.schedules.plan import Knobs, Unsupported
@@ -37,38 +37,13 @@ from convc.schedules.properties import Properties
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
-from convc.schedules.span import Span
 from convc.schedules.spectrum import filter_parts, is_depthwise, spectrum
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Fft", "filter_cycles"]
-
-# Cycles of one step of a transform's program, by the longer axis: beyond 24 points values spill and tiles leave L1.
-# Measured on Zen 4 as whole depthwise kernels at 128 channels, 56 x 56.
-_CYCLES_PER_STEP: Final = {
-    1: 0.5, 2: 0.5, 8: 0.5, 12: 0.5, 16: 0.65, 20: 0.62, 24: 0.7, 32: 0.95, 40: 0.9, 48: 1.15, 64: 1.3,
-}  # fmt: skip
-
-# Dense transforms scatter their results over planes: times this. Measured on Zen 4 at 64 channels, 56 x 56.
-_STORED: Final = 1.5
-
-# Filters' transforms at run time, beyond those of data and U's way to memory. Measured on a core of Emerald Rapids, 64 to 256 channels,
-# 5 to 15 taps: 1.4 to 1.8.
-_FILTERS: Final = 1.6
+__all__ = ["ALGORITHM", "Fft"]
 
 # Greatest |error| / greatest |result|, normal data: 1.5 to 4e-7 for 16 to 64 points, C = 8 to 256, 3 and 7 taps.
 _ERROR: Final = 4e-7
-
-# U is many times the weights: in a network it comes from memory, not from L3 as in the measurements. Others are preferred when close.
-_CAUTION: Final = 1.1
-
-
-def _tiling(problem: Problem, knobs: Knobs) -> Tiling:
-    return Tiling.of(raised(problem.spec), knobs["t_h"], knobs["t_w"])
-
-
-def _span(spec: ConvSpec, knobs: Knobs) -> Span:
-    return Span.of(spec, knobs["data_block"], knobs["vectors"] * knobs["block"])
 
 
 class Fft:
@@ -141,42 +116,11 @@ class Fft:
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return the cycles of products and transforms, and of what the caches cannot hide."""
-        spec, tiling = raised(problem.spec), _tiling(problem, knobs)
-        c_blocks = -(-spec.in_channels // knobs["data_block"]) * tiling.parts
-        k_blocks = -(-spec.out_channels // knobs["block"])
-        t_h, t_w, m_h = tiling.high.t, tiling.wide.t, tiling.high.m
-        rows, column = len(row_forward(t_w).steps), len(column_forward(t_h, 4).steps)
-        forward = t_h * rows + tiling.bins * column
-        inverse = m_h * rows + tiling.bins * column
-        step = max(_CYCLES_PER_STEP[t] for t in (t_h, t_w))
-        bins = tiling.bins * t_h
-        if is_depthwise(spec):
-            per_tile = (forward + inverse + 6 * bins) * step
-            moved = spec.data[0] * k_blocks * tiling.tiles * per_tile
-            return max(moved, spec.nbytes / target.core.data) * _CAUTION
-        tiles, blocks = knobs["rows"] * tiling.wide.tiles, tiling.high.tiles // knobs["rows"]
-        C, K = c_blocks * knobs["data_block"], k_blocks * knobs["block"]
-        summed = tiling.parts * _span(spec, knobs).blocks * knobs["data_block"]
-        core, memory = target.core, target.memory_bytes
-        tile = Tile(1, knobs["points"], knobs["vectors"])
-        products = knobs["products"] * bins * summed
-        products *= tile_cycles(target, tile, 1, tiles, k_blocks, knobs["block"])
-        # Each block of tiles streams all of U: from memory the first time, then from where it fits.
-        u_bytes = 4 * bins * planes_of(knobs) * summed * K
-        beyond = core.l3 if u_bytes < target.l3_bytes / 2 else memory * 2 / 3
-        again = core.l2 if u_bytes < target.l2_bytes / 2 else beyond
-        stream = u_bytes / min(memory, again) + u_bytes * (blocks - 1) / again
-        moved = tiling.tiles * step * _STORED * (forward * c_blocks + inverse * k_blocks)
-        # S and Z of a block are written and read again; beyond L2 that costs time of its own.
-        passed = 4 * tiles * t_w * (t_h * C + m_h * K)
-        if passed > target.l2_bytes / 2:
-            moved += 2 * blocks * passed / (core.l3 if passed < target.l3_bytes / 2 else memory)
-        products *= blocks
-        return spec.data[0] * (core.together(products, stream) + moved) * _CAUTION
+        return cycles(problem, target, knobs)
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return products and transforms; U's growth and what one block of tiles keeps."""
-        spec, tiling = problem.spec, _tiling(problem, knobs)
+        spec, tiling = problem.spec, tiling_of(problem, knobs)
         C, K, bins = spec.in_channels, spec.out_channels, tiling.bins * tiling.high.t
         C *= tiling.parts
         transforms = 5 * bins * math.log2(max(2, tiling.high.t * tiling.wide.t)) * (C + K)
@@ -194,7 +138,7 @@ class Fft:
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return the layouts."""
-        border = _tiling(problem, knobs).border(raised(problem.spec))
+        border = tiling_of(problem, knobs).border(raised(problem.spec))
         return Operands(Layout(knobs["data_block"], border), border, Layout(knobs["block"]))
 
     def pack(self, weight: np.ndarray, problem: Problem, knobs: Knobs) -> np.ndarray:
@@ -204,7 +148,7 @@ class Fft:
         (Ui - Ur, Ui + Ur, Ur) or two (Ur, Ui).
         Depthwise: [C/b][t_w/2][t_h][Ur, Ui][b].
         """
-        spec, tiling, b = raised(problem.spec), _tiling(problem, knobs), knobs["block"]
+        spec, tiling, b = raised(problem.spec), tiling_of(problem, knobs), knobs["block"]
         weight = raised_weight(weight)
         k = weight.shape[0]
         bins = (tiling.bins, tiling.high.t)
@@ -212,7 +156,7 @@ class Fft:
             U = np.zeros((-(-k // b) * b, *bins, 2), weight.dtype)
             U[:k] = np.stack(spectrum(weight[:, 0], tiling), -1)
             return np.ascontiguousarray(U.reshape(-1, b, *bins, 2).transpose(0, 2, 3, 4, 1))
-        spread, planes = _span(spec, knobs).spread(weight), planes_of(knobs)
+        spread, planes = span_of(spec, knobs).spread(weight), planes_of(knobs)
         vectors, lanes, channels = spread.shape[:3]
         U = np.zeros((vectors, *bins, planes, tiling.parts * channels, lanes), weight.dtype)
         for channel in range(k):  # one at a time: all in float64 would be several times the result
@@ -230,7 +174,7 @@ class Fft:
         Transforms are the sums that define them, see `fft_stages`.
         """
         spec = raised(problem.spec)
-        tiling, a, b = _tiling(problem, knobs), knobs["data_block"], knobs["block"]
+        tiling, a, b = tiling_of(problem, knobs), knobs["data_block"], knobs["block"]
         N, K, P, Q = spec.output
         high, wide = tiling.high, tiling.wide
         c_blocks, blocks = -(-spec.in_channels // a), -(-K // b)
@@ -253,7 +197,7 @@ class Fft:
         if is_depthwise(spec):
             U, Z = depthwise(S, tiling, blocks, knobs)
         else:
-            U, Z = dense(S, tiling, blocks, _span(spec, knobs), knobs)
+            U, Z = dense(S, tiling, blocks, span_of(spec, knobs), knobs)
         h, s = te.reduce_axis((0, tiling.bins), "h"), te.reduce_axis((0, 2), "s")
         Y = te.compute(
             (N, blocks, high.tiles, wide.tiles, high.m, wide.m, b),
@@ -272,22 +216,6 @@ class Fft:
 
         y = te.compute((N, blocks, P, Q, b), placed, name="unpack")
         return [x, U, *extras, blocked_result(y, problem, extras)]
-
-
-def filter_cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
-    """Return the cycles of the kernel that transforms filters known at run time: programs, and U written."""
-    spec, tiling = raised(problem.spec), _tiling(problem, knobs)
-    t_h, t_w, alone = tiling.high.t, tiling.wide.t, is_depthwise(spec)
-    form = 3 if not alone and planes_of(knobs) == 3 else 2
-    row = len(row_forward(t_w, tiling.wide.taps).steps)
-    column = len(column_filter(t_h, tiling.high.taps, form).steps)
-    summed = 1 if alone else tiling.parts * _span(spec, knobs).blocks * knobs["data_block"]
-    filters = -(-spec.out_channels // knobs["block"]) * summed
-    step = max(_CYCLES_PER_STEP[t] for t in (t_h, t_w))
-    work = filters * (tiling.high.taps * row + tiling.bins * column) * step
-    work *= 1.0 if alone else _STORED
-    moved = 4 * filters * knobs["block"] * tiling.bins * t_h * form / target.memory_bytes
-    return (1.0 if alone else _FILTERS) * (work + moved)
 
 
 def _register_tile(target: Target, points: int, vectors: int, block: int) -> Tile:

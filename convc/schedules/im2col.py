@@ -23,12 +23,13 @@ import numpy as np
 from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
-from convc.schedules.algorithm import Operands, Problem, shared_out, turns
+from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.generic import reorder_cycles
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.requirements import float32_throughout
 from convc.schedules.scalar import apply_steps
+from convc.schedules.sharing import shared_out, turns
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Blocks", "Im2col"]

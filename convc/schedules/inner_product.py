@@ -28,7 +28,6 @@ from convc.schedules.algorithm import (
     gathered_halo,
     row_chunks,
     row_shares,
-    turns,
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
@@ -37,6 +36,7 @@ from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.register_tile import Tile, good_tiles, tile_cycles
 from convc.schedules.requirements import packed_images
+from convc.schedules.sharing import turns
 from convc.schedules.span import swapped
 from convc.target import Target
 

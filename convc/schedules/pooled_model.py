@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Final
 
 from convc.ir.ops.pool import AveragePoolAttributes
-from convc.schedules.algorithm import Algorithm, turns
+from convc.schedules.algorithm import Algorithm
 from convc.schedules.direct import shared_units
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.pooled import Pooled, computed_rows, padded, strips, taps
 from convc.schedules.properties import Properties, properties_of
 from convc.schedules.requirements import float32_throughout
+from convc.schedules.sharing import turns
 from convc.schedules.winograd import ALGORITHM as WINOGRAD
 from convc.target import Target
 

@@ -6,10 +6,11 @@ import math
 from typing import Final
 
 from convc.ir.spec import ConvSpec
-from convc.schedules.algorithm import Problem, shared_out, turns
+from convc.schedules.algorithm import Problem
 from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, tile_cycles
+from convc.schedules.sharing import launches, shared_out, shares, turns
 from convc.schedules.span import Span
 from convc.schedules.winograd_tiles import Depth, Tiles
 from convc.target import Target
@@ -52,18 +53,22 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     # Each block of tiles streams all of U: from memory the first time, then from where it fits.
     u_bytes, v_bytes = 4 * alphas * C * K * filters, 4 * alphas * moved_c * depth.read * points
     core, memory = target.core, target.memory_bytes
-    again = core.l2 if u_bytes < target.l2_bytes / 2 else _FETCHED * core.l3
+    units, images = spec.data[0] * blocks, spec.data[0]
+    whole = target.cores == 1 or shared_out(units, target)
+    # Plane by plane, threads that share out a block have a part of U, V and M each.
+    l2_bytes = target.l2_bytes * (target.cores if knobs["planes"] and not whole else 1)
+    again = core.l2 if u_bytes < l2_bytes / 2 else _FETCHED * core.l3
     if u_bytes > target.l3_bytes / 2:
         again = memory * 2 / 3
     stream = u_bytes / memory + u_bytes * (blocks - 1) / again
     # Beyond all of L2, V is written to L3 and read from there: once for every group of output channels, M staying in L2; or, plane
     # by plane, once, but so is M (512 -> 256 channels at 32 x 32 on an Intel Xeon: 7.6 ms the one way, 6.3 the other).
     groups, m_bytes = -(-vectors // knobs["vectors"]), 4 * alphas * K * points * depth.together
-    if v_bytes + m_bytes > _CROWDED * target.l2_bytes:
+    if v_bytes + m_bytes > _CROWDED * l2_bytes:
         product += (v_bytes + m_bytes) * blocks * filters / (_EVICTED * core.l3)
-    if knobs["planes"] and (v_bytes + m_bytes) / 2 > _BEYOND * target.l2_bytes:
+    if knobs["planes"] and (v_bytes + m_bytes) / 2 > _BEYOND * l2_bytes:
         product += 2 * (v_bytes + m_bytes) * blocks * filters / core.l3
-    elif not knobs["planes"] and v_bytes > _BEYOND * target.l2_bytes:
+    elif not knobs["planes"] and v_bytes > _BEYOND * l2_bytes:
         product += v_bytes * (1 + groups) * blocks * filters / core.l3
     per_pair = (
         alphas * _TRANSFORM_CYCLES[max(tiles.high.transform.alpha, tiles.wide.transform.alpha)]
@@ -75,11 +80,20 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     image = 4 * (math.prod(spec.data[1:]) + math.prod(spec.output[1:]))
     if image > target.l2_bytes:
         moved += image / core.l3
-    # Few blocks are computed one after another, their channels shared out.
-    units = spec.data[0] * blocks
-    evenly = turns(units if shared_out(units, target) else groups, target)
-    if not shared_out(units, target):
-        # Every thread reads the others' parts of V.
-        moved += v_bytes * (target.cores - 1) * blocks * filters / core.l3
     work = core.together(product, stream) * (core.by_planes if knobs["planes"] else 1)
-    return spec.data[0] * (work + moved) * evenly
+    if whole:
+        return images * (work + moved) * turns(units, target)
+    # Few blocks are computed one after another, their parts shared out: each thread reads the others' parts of V, and of M.
+    forward, inverse = moved * _FORWARD_SHARE, moved * (1 - _FORWARD_SHARE)
+    forward *= shares([moved_c // knobs["data_block"], depth.read, points], target)
+    if knobs["planes"]:
+        work *= shares([alphas, groups], target)
+        inverse *= shares([groups, knobs["vectors"], depth.together, knobs["rows"]], target)
+        handed = v_bytes + m_bytes
+    else:
+        work *= turns(groups, target)
+        inverse *= turns(groups, target)
+        handed = v_bytes * (target.cores - 1)
+    handed *= blocks * filters / core.l3
+    parts = (3 if knobs["planes"] else 2) * units * filters
+    return images * (work + forward + inverse + handed) + launches(parts - 1, target)

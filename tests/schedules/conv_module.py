@@ -77,9 +77,11 @@ def whole_numbers(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
 
 
 class ConvModule:
-    """The compiled convolutions; weights and biases are whole numbers."""
+    """The compiled convolutions, run on one thread or more; weights and biases are whole numbers."""
 
-    def __init__(self, cases: Sequence[Case], target: Target, seed: int = 0) -> None:
+    def __init__(
+        self, cases: Sequence[Case], target: Target, seed: int = 0, threads: int = 1
+    ) -> None:
         self.cases = tuple(cases)
         self.knobs = [case.resolved_knobs(target) for case in self.cases]
         rng = np.random.default_rng(seed)
@@ -92,7 +94,7 @@ class ConvModule:
         self.manifest = built.manifest
         with tempfile.TemporaryDirectory() as folder:
             built.export(Path(folder) / "convolutions.so")
-            self.module = load(Path(folder) / "convolutions.so", threads=1)
+            self.module = load(Path(folder) / "convolutions.so", threads=threads)
 
     def _graph(self, rng: np.random.Generator) -> Graph:
         b = GraphBuilder("convolutions")

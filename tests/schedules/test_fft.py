@@ -22,6 +22,7 @@ from tvm.runtime import tensor
 
 from convc.ir import ConvSpec, Step
 from convc.ir.ops.conv import convolve
+from convc.runtime.host import usable_threads
 from convc.schedules.algorithm import Problem
 from convc.schedules.error_bound import error_bound
 from convc.schedules.fft import ALGORITHM
@@ -201,14 +202,15 @@ def test_epilogues(group):
         assert_bounded(result.actual, result.expected, bound)
 
 
-def test_two_cores_give_the_same_bits_as_one():
+@pytest.mark.parametrize("cores", [2, 8])
+def test_several_cores_give_the_same_bits_as_one(cores):
     spec = conv(32, 40, (30, 30), (7, 7))
-    target = TARGET.with_cores(2)
+    target = TARGET.with_cores(cores)
     cases = [case(spec, (16, 16), whole=whole) for whole in (True, False)]
     cases.append(case(conv(32, 32, (30, 30), (7, 7), g=32), (16, 16)))
     for one, many in zip(
         ConvModule(cases, TARGET).run(exact=False),
-        ConvModule(cases, target).run(exact=False),
+        ConvModule(cases, target, threads=usable_threads()).run(exact=False),
         strict=True,
     ):
         np.testing.assert_array_equal(one.actual, many.actual)

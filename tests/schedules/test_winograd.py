@@ -11,6 +11,7 @@ from tvm import tirx
 
 from convc.ir.spec import ConvSpec
 from convc.lowering.kernels import scheduled
+from convc.runtime.host import usable_threads
 from convc.schedules.algorithm import Problem
 from convc.schedules.cook_toom import cook_toom
 from convc.schedules.rank import raised
@@ -114,6 +115,20 @@ def test_the_bound_is_never_below_the_direct_one_and_grows_with_m():
         ]
         assert all((bound >= 0.99 * direct).all() for bound in bounds)
         assert all(a.mean() < b.mean() for a, b in itertools.pairwise(bounds))
+
+
+def test_eight_threads_share_out_the_parts_of_a_block():
+    """A block is too few to share out for 8 threads: tiles, planes and rows are, in both orders, and give the same bits."""
+    cases = []
+    for index, spec in enumerate(SPECS.values()):
+        whole = Tiles.of(raised(spec), 2).high.blocks
+        cases.append(case(spec, 2, whole, planes=index % 2))
+    one, many = (
+        ConvModule(cases, TARGET.with_cores(cores), threads=threads).run(exact=False)
+        for cores, threads in ((1, 1), (8, usable_threads()))
+    )
+    for alone, shared in zip(one, many, strict=True):
+        np.testing.assert_array_equal(alone.actual, shared.actual)
 
 
 def test_f2_is_exact_on_whole_numbers():

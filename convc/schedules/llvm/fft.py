@@ -12,6 +12,7 @@ for batch, block of tile rows (parallel when there are enough):
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -29,9 +30,11 @@ from convc.schedules.llvm.tiling import (
     inline_between,
     own_loops,
     parallelize,
+    share_evenly,
     tile_product,
 )
 from convc.schedules.plan import Knobs
+from convc.schedules.sharing import shared_out
 from convc.schedules.straight_line import Program
 from convc.schedules.tracing import begin
 from convc.schedules.written_out import as_program, with_programs
@@ -68,7 +71,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.set_scope(Y, 0, "local")
     dense = any(sch.get(stage).name_hint == "acc" for stage in blocks_of(sch))
     if dense:
-        programs = _dense(sch, n, block, k, knobs, target, m_h)
+        programs = _dense(sch, [n, block, k, row], knobs, target, m_h)
     else:
         sch.reorder(n, k, block)
         programs = _depthwise(sch, [n, k, block], qo, knobs, m_h)
@@ -84,9 +87,10 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
 
 
 def _dense(
-    sch: s_tir.Schedule, n: Loop, block: Loop, k: Loop, knobs: Knobs, target: Target, m_h: int
+    sch: s_tir.Schedule, loops: list[Loop], knobs: Knobs, target: Target, m_h: int
 ) -> dict[str, Program]:
-    """Schedule everything before `Y` for group 1, and return the programs of its transforms."""
+    """Schedule everything before `Y` for group 1, and return the programs of its transforms; `loops`: of images to tile rows."""
+    n, block, k, row = loops
     S, V, acc, M, Z = (sch.get_sblock(name) for name in _STAGES[:-1])
     sch.compute_at(Z, block, preserve_unit_loops=True)
     h, zn, zk, *inner = own_loops(sch, Z)
@@ -99,17 +103,18 @@ def _dense(
     for stage in (V, M):
         # A tile touches all planes of a column at once: an odd number of cache lines from plane to plane spreads them over L1.
         sch.storage_align(stage, 0, axis=2, factor=2 * _LINE, offset=_LINE)
+    whole = shared_out(math.prod(int(sch.get(loop).extent) for loop in (n, block)), target)
     if knobs.get("parallel", 1):
-        blocks = int(sch.get(block).extent)
-        if blocks >= 2 * target.cores:
+        if whole:
             sch.parallel(sch.fuse(n, block))
         else:
             # Too few blocks to share out: the three parts of a block are shared out instead.
-            sch.parallel(own_loops(sch, S)[2])
             sch.parallel(h)
-            sch.parallel(k)
+            share_evenly(sch, [k, row], target)
     sch.decompose_reduction(acc, first)
-    as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
+    _, channels, tile, _ = as_program(sch, S, (1, 2, 3, 4), (0, 5, 6, 7))
+    if knobs.get("parallel", 1) and not whole:
+        share_evenly(sch, [channels, tile], target)
     as_program(sch, V, (0, 3, 4, 5), (1, 2, 6, 7, 8))
     as_program(sch, Z, (), (4, 5, 6, 7, 8))
     t_h, products = knobs["t_h"], knobs["products"]

@@ -14,9 +14,9 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from convc.schedules.algorithm import shared_out
 from convc.schedules.llvm.tiling import accumulate, blocks_of, extent, inline_between, parallelize
 from convc.schedules.plan import Knobs
+from convc.schedules.sharing import shared_out
 from convc.schedules.tracing import begin
 from convc.target import Target
 

@@ -19,7 +19,7 @@ from convc.ir.types import Shape
 from convc.schedules.algorithm import Problem
 from convc.schedules.combine import combine
 from convc.schedules.depthwise import sums_over_data
-from convc.schedules.fft import filter_cycles
+from convc.schedules.fft_model import filter_cycles
 from convc.schedules.llvm import fft_filters
 from convc.schedules.packing import PLAIN, Packing, Read, named, within
 from convc.schedules.phases import phased

@@ -8,6 +8,8 @@ from typing import Any
 from tvm import s_tir, tirx
 
 from convc.schedules.plan import Knobs
+from convc.schedules.sharing import to_share
+from convc.target import Target
 
 __all__ = [
     "Block",
@@ -20,6 +22,7 @@ __all__ = [
     "own_loops",
     "parallelize",
     "reductions",
+    "share_evenly",
     "share_rows",
     "split_tail",
     "tile_product",
@@ -154,6 +157,12 @@ def share_rows(sch: s_tir.Schedule, row: Loop, knobs: Knobs) -> tuple[list[Loop]
         return [], row
     part, rest = sch.split(row, [knobs["chunks"], None])
     return [part], rest
+
+
+def share_evenly(sch: s_tir.Schedule, loops: Sequence[Loop], target: Target) -> None:
+    """Run the fewest outermost loops that share the work evenly, fused, on all threads; see `parallelize` for when."""
+    count = to_share([extent(sch, loop) for loop in loops], target)
+    sch.parallel(fused(sch, loops[:count]))
 
 
 def parallelize(sch: s_tir.Schedule, loops: Sequence[Loop], knobs: Knobs) -> None:

@@ -20,12 +20,18 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.sym.analyzer import Analyzer
 
-from convc.schedules.algorithm import shared_out
 from convc.schedules.llvm import pooled
 from convc.schedules.llvm.prefetch import fetch_ahead
-from convc.schedules.llvm.tiling import inline_between, own_loops, tile_product
+from convc.schedules.llvm.tiling import (
+    extent,
+    inline_between,
+    own_loops,
+    share_evenly,
+    tile_product,
+)
 from convc.schedules.llvm.update import replaced
 from convc.schedules.plan import Knobs
+from convc.schedules.sharing import shared_out
 from convc.schedules.tracing import begin
 from convc.target import Target
 
@@ -83,10 +89,11 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     # Batch, filters; then output channels and planes of a group, or all output channels plane by plane; then slices.
     order = (2, 3, 4, 0, 1, 5, 6) if knobs["planes"] else (2, 3, 4, 5, 0, 1, 6)
     sch.compute_at(M, at_block if knobs["planes"] else ko, preserve_unit_loops=True)
-    e, f, *_ = own_loops(sch, M)
+    e, f, _, *_, groups, _, _, _ = own_loops(sch, M)
     zeroed = tile_product(sch, acc, M, knobs, order)
     sch.compute_at(V, at_block, preserve_unit_loops=True)
     split = _forward(sch, d0, d1, d2, V)
+    tiles = extent(sch, split[-1])
     for stage in (V, M):
         # A tile touches alpha^2 planes at once. An odd number of cache lines from plane to plane spreads them over all 64 sets
         # of L1; whole multiples of 4096 bytes would put 36 lines into 8 ways (64 channels at 224: 326 -> 355 GFLOP/s).
@@ -97,15 +104,13 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
             sch.parallel(sch.fuse(*shared))
         else:
             # Too few blocks to share out: the parts of a block are shared out instead.
-            sch.parallel(split)
-            sch.parallel(ko)
+            share_evenly(sch, split, target)
             if knobs["planes"]:
-                sch.parallel(sch.fuse(e, f))
+                share_evenly(sch, [e, f, groups], target)
+            share_evenly(sch, [ko, ki, *slices, row] if knobs["planes"] and not strips else [ko], target)
     sch.decompose_reduction(acc, zeroed)
     if strips:
         strips.finish(sch)
-    # The loops of V around its tile: batch, filters, channels, slices.
-    *_, tiles, _, _, _ = (int(sch.get(loop).extent) for loop in own_loops(sch, V))
     points, slices = knobs["points"], knobs.get("slices", 1)
     passes = {6: (1, slices), 7: (points, -(-tiles // points))}
     return fetch_ahead(_own_image_alone(sch.mod["main"]), "U", passes, target)
@@ -155,8 +160,8 @@ def _unroll_in_registers(sch: s_tir.Schedule, stage: Block, order: tuple[int, in
     return axes[0]
 
 
-def _forward(sch: s_tir.Schedule, d0: Block, d1: Block, d2: Block, V: Block) -> Loop:
-    """Schedule the forward transform tile by tile, and return the loop over channel blocks."""
+def _forward(sch: s_tir.Schedule, d0: Block, d1: Block, d2: Block, V: Block) -> list[Loop]:
+    """Schedule the forward transform tile by tile, and return the loops over channel blocks, slices and tiles."""
     e, f, n, *filters, c, slab, slice, tile, lane = own_loops(sch, V)
     sch.reorder(n, *filters, c, slab, slice, tile, e, f, lane)
     sch.unroll(e)
@@ -168,4 +173,4 @@ def _forward(sch: s_tir.Schedule, d0: Block, d1: Block, d2: Block, V: Block) -> 
     column = _unroll_in_registers(sch, d1, order=(1, 0))
     sch.compute_at(d0, column, preserve_unit_loops=True)
     _unroll_in_registers(sch, d0, order=(1, 0))
-    return c
+    return [c, slab, slice, tile]

@@ -29,7 +29,7 @@ from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.requirements import float32_throughout
 from convc.schedules.scalar import apply_steps
-from convc.schedules.sharing import shared_out, turns
+from convc.schedules.sharing import launches, shared_out, turns
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Blocks", "Im2col"]
@@ -148,10 +148,13 @@ class Im2col:
         weights = 4 * math.prod(spec.weight) / target.memory_bytes
         work = target.core.together(sum(_cycles(spec, blocks, target, knobs)), weights)
         cycles = max(work, spec.nbytes / target.core.data)
-        # Threads wait for the one with the most blocks; where there are few, the channels of each are shared out.
-        return cycles * (turns(units, target) if shared_out(units, target) else 1) + reorder_cycles(
-            spec
-        )
+        # Threads wait for the one with the most blocks; where there are few, the channels of each are shared out, block by block.
+        if target.cores == 1 or shared_out(units, target):
+            cycles *= turns(units, target)
+        else:
+            groups = -(-spec.out_channels // spec.group // knobs["channels"])
+            cycles = cycles * turns(groups, target) + launches((2 if knobs["panel"] else 1) * units, target)  # fmt: skip
+        return cycles + reorder_cycles(spec)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""

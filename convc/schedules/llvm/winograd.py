@@ -107,7 +107,9 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
             share_evenly(sch, split, target)
             if knobs["planes"]:
                 share_evenly(sch, [e, f, groups], target)
-            share_evenly(sch, [ko, ki, *slices, row] if knobs["planes"] and not strips else [ko], target)
+            share_evenly(
+                sch, [ko, ki, *slices, row] if knobs["planes"] and not strips else [ko], target
+            )
     sch.decompose_reduction(acc, zeroed)
     if strips:
         strips.finish(sch)

@@ -182,6 +182,7 @@ SUNK = {
     "an input whose pad is larger": ("%p = pad(%x) {pads = [0, 0, 1, 0, 0, 0, 1, 0]} %t = transpose(%p) {perm = [0, 3, 1, 2]} %y = relu(%t) return %y", [(1, 5, 3, 4)]),
     "an input as it is": ("%a = relu(%x) %t = transpose(%a) {perm = [0, 3, 1, 2]} %y = abs(%t) return %y", [(1, 5, 3, 4)]),
     "volumes": ("%b = reshape(%x) {shape = [1, 3, 2, 2, 5]} %t = transpose(%b) {perm = [0, 2, 3, 4, 1]} %n = sigmoid(%t) %w = constant dense([1.0, -1.0, 2.0, 3.0, 0.0, 1.0]) : f32[3,2] %m = matmul(%n, %w) %y = transpose(%m) {perm = [0, 4, 1, 2, 3]} return %y", []),
+    "an image beside a volume": ("%b = reshape(%x) {shape = [5, 4, 3, 1]} %u = transpose(%b) {perm = [0, 2, 3, 1]} %v = input : f32[2,4,5,3,1] %w = transpose(%v) {perm = [0, 2, 3, 4, 1]} %a = add(%u, %w) %y = transpose(%a) {perm = [0, 4, 1, 2, 3]} return %y", [(5, 3, 1, 4), (2, 5, 3, 1, 4), (2, 4, 5, 3, 1)]),
     "one of them has another reader": (f"{BLOCK} %y = transpose(%g) {{perm = [0, 3, 1, 2]}} %z = reshape(%t) {{shape = [60]}} return %y, %z", [(1, 4, 5, 3)]),
 }  # fmt: skip
 

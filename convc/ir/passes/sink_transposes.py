@@ -77,9 +77,10 @@ def _is_point(shape: Shape) -> bool:
 
 def _elementwise(s: _Sink, node: Node, operands: Sequence[Node]) -> bool:
     rank = node.type.rank
-    if rank not in _LAST or not any(map(s.channels_first, operands)):
+    alike = [s.channels_first(o) if o.type.rank == rank else None for o in operands]
+    if rank not in _LAST or not any(alike):
         return False
-    images = [s.channels_first(o) or s.operand_first(o, rank) for o in operands]
+    images = [image or s.operand_first(o, rank) for image, o in zip(alike, operands, strict=True)]
     whole = [i for i in images if i is not None]
     if len(whole) < len(images):
         return False

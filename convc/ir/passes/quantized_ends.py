@@ -54,7 +54,8 @@ class Ending:
         while inner.op in ("relu", "clip"):
             a = inner.attributes
             limits = (a.min, a.max) if isinstance(a, ClipAttributes) else (0.0, np.inf)
-            low, high = max(low, limits[0]), min(high, limits[1])
+            # The outer bounds hold, also where the inner ones lie beyond them.
+            low, high = (min(max(v, low), high) for v in limits)
             chain.append(inner)
             (before, *_) = graph.operands(inner)
             if not alone(graph, before, inner):

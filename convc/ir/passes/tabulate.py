@@ -29,6 +29,7 @@ class _Function:
         self.r = r
         self.source: Node | None = None
         self._values: dict[str, Array] = {}
+        self._walked = 0
 
     def of(self, node: Node) -> Array | None:
         """Return the value for each of the 256 bytes that the source may be; None if it depends on more, or on none."""
@@ -42,7 +43,9 @@ class _Function:
     def _computed(self, node: Node) -> Array | None:
         if node.op == CONSTANT:
             return np.asarray(node.value).reshape(()) if node.type.size == 1 else None
-        if len(self._values) > _MOST_NODES:
+        # On the way down, where no value is known yet: a chain without an end is not followed either.
+        self._walked += 1
+        if self._walked > _MOST_NODES:
             return None
         operands = [self.r.written[name] for name in node.inputs]
         if node.op == "lookup":

@@ -116,7 +116,8 @@ class Search:
         least: dict[str, float] = {}
         for key, trial in self.known.items():
             setting = self._by_key.get(key)
-            if setting is not None and trial.error > self.max_error:
+            # One that was wrong says nothing of the others.
+            if setting is not None and trial.seconds is not None and trial.error > self.max_error:
                 least[setting.algorithm] = min(
                     setting.error, least.get(setting.algorithm, float("inf"))
                 )
@@ -150,12 +151,14 @@ class Search:
         if not settings:
             return []
         chosen = [self._by_key[key] for key in self.seeds if key in self._by_key]
-        least, first = settings[0].seconds, max(_FIRST, self.width)
-        seen: set[str] = set()
+        exact = [s for s in settings if s.error <= self.max_error] or settings
+        least, first = exact[0].seconds, max(_FIRST, self.width)
+        seen: set[tuple[str, bool]] = set()
         for setting in settings:
-            if setting.algorithm not in seen and setting.seconds <= _HOPELESS * least:
+            kind = (setting.algorithm, setting.error <= self.max_error)
+            if kind not in seen and setting.seconds <= _HOPELESS * least:
                 chosen.append(setting)
-            seen.add(setting.algorithm)
+            seen.add(kind)
         per: dict[str, int] = {}
         distinct = {s.key for s in chosen}
         for setting in settings:

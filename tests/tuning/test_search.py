@@ -137,6 +137,22 @@ def test_settings_that_are_likely_too_inexact_take_no_others_place():
     assert search.best[0].error == 1e-6
 
 
+def test_a_wrong_setting_says_nothing_of_the_others():
+    """Its error is no rounding: those that are expected to round as it was are tried all the same."""
+    search = Search([replace(s, error=1e-7) for s in GRID], max_error=1e-5, most=1000)
+    while batch := search.next():
+        for setting in batch:
+            search.known[setting.key] = Trial(truth(setting), 1e-7)
+        search.known[batch[0].key] = Trial(None, 0.7)
+    assert search.measured == len(GRID)
+
+
+def test_the_choice_is_measured_first_beside_a_much_faster_inexact_setting():
+    rows = [("a", 6, 1.0, 1.5e-5), ("a", 4, 1.5, 3e-6), ("a", 2, 3.0, 1e-6), ("b", 1, 2.0, 1e-7)]
+    settings = [Setting(name, {"m": m}, seconds, error=error) for name, m, seconds, error in rows]
+    assert Search(settings, max_error=1e-5).next()[:2] == settings[:2]
+
+
 def test_a_walk_that_gains_nothing_ends_unless_more_is_asked_for():
     def flat(search: Search) -> int:
         while batch := search.next():

@@ -12,7 +12,7 @@ from convc.schedules.overlap_save import Tiling
 from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, tile_cycles
-from convc.schedules.sharing import launches, shared_out, shares, turns
+from convc.schedules.sharing import PARALLEL, launches, shared_out, shares, turns
 from convc.schedules.span import Span
 from convc.schedules.spectrum import is_depthwise
 from convc.target import Target
@@ -73,6 +73,9 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     again = core.l2 if u_bytes < target.l2_bytes / 2 else beyond
     stream = u_bytes / min(memory, again) + u_bytes * (blocks - 1) / again
     share = _shares(tiling, knobs, (spec.data[0], c_blocks, k_blocks), target)
+    # What sharing costs would make a kernel of little work seem worth sharing.
+    if share.launches > 1 and (alone := cycles(problem, target.with_cores(1), knobs)) <= PARALLEL:
+        return alone
     moved = t_h * rows * c_blocks * share.data + m_h * rows * k_blocks * share.results
     moved += tiling.bins * column * (c_blocks + k_blocks) * share.bins
     moved *= tiling.tiles * step * _STORED

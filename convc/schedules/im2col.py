@@ -29,7 +29,7 @@ from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.requirements import float32_throughout
 from convc.schedules.scalar import apply_steps
-from convc.schedules.sharing import launches, shared_out, turns
+from convc.schedules.sharing import PARALLEL, launches, shared_out, turns
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "Blocks", "Im2col"]
@@ -151,6 +151,9 @@ class Im2col:
         # Threads wait for the one with the most blocks; where there are few, the channels of each are shared out, block by block.
         if target.cores == 1 or shared_out(units, target):
             cycles *= turns(units, target)
+        # What sharing costs would make a kernel of little work seem worth sharing.
+        elif (alone := self.cycles(problem, target.with_cores(1), knobs)) <= PARALLEL:
+            return alone
         else:
             groups = -(-spec.out_channels // spec.group // knobs["channels"])
             cycles = cycles * turns(groups, target) + launches((2 if knobs["panel"] else 1) * units, target)  # fmt: skip

@@ -8,10 +8,13 @@ from typing import Final
 
 from convc.target import Target
 
-__all__ = ["LAUNCH", "launches", "shared_out", "shares", "to_share", "turns"]
+__all__ = ["LAUNCH", "PARALLEL", "launches", "shared_out", "shares", "to_share", "turns"]
 
 # Seconds of a launch on several threads, measured with two on an Intel Xeon.
 LAUNCH: Final = 3e-6
+
+# Cycles of a kernel up to which one thread does it: 8 us, beside launches of 3 with two threads.
+PARALLEL: Final = 30_000
 
 # So many times as long as evenly shared work is not worth loops that are shorter, and indices that are divided out of one.
 _UNEVEN: Final = 1.06

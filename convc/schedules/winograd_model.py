@@ -10,7 +10,7 @@ from convc.schedules.algorithm import Problem
 from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, tile_cycles
-from convc.schedules.sharing import launches, shared_out, shares, turns
+from convc.schedules.sharing import PARALLEL, launches, shared_out, shares, turns
 from convc.schedules.span import Span
 from convc.schedules.winograd_tiles import Depth, Tiles
 from convc.target import Target
@@ -83,6 +83,9 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     work = core.together(product, stream) * (core.by_planes if knobs["planes"] else 1)
     if whole:
         return images * (work + moved) * turns(units, target)
+    # What sharing costs would make a kernel of little work seem worth sharing.
+    if (alone := cycles(problem, target.with_cores(1), knobs)) <= PARALLEL:
+        return alone
     # Few blocks are computed one after another, their parts shared out: each thread reads the others' parts of V, and of M.
     forward, inverse = moved * _FORWARD_SHARE, moved * (1 - _FORWARD_SHARE)
     forward *= shares([moved_c // knobs["data_block"], depth.read, points], target)

@@ -22,14 +22,11 @@ from convc.schedules.llvm import (
 )
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.llvm.packings import PACKINGS
+from convc.schedules.sharing import PARALLEL
 from convc.schedules.table import ALGORITHMS
 from convc.target import Target
 
 __all__ = ["BACKEND"]
-
-# A parallel launch costs 3 us with two threads (measured): below 30 000 cycles, 8 us, one thread is done sooner.
-_PARALLEL_CYCLES = 30_000
-
 
 # Cycles of a multiply-add whose sum is one chain of scalars.
 _SCALAR: Final = 4.0
@@ -77,7 +74,7 @@ BACKEND: Final = Backend(
     copy_seconds=_copy_seconds,
     plain_seconds=_plain_seconds,
     compile=compiler.compile_objects,
-    parallel_cycles=_PARALLEL_CYCLES,
+    parallel_cycles=PARALLEL,
     chains=True,
     widens=True,
 )

@@ -18,7 +18,9 @@ __all__ = ["RULES"]
 
 # What an op's windows read beyond the valid part.
 _ZERO, _LOWEST = 0.0, float("-inf")
-_SAME: Final = frozenset({"lrn", "softmax", "log_softmax", "topk", "argmax", "layer_norm"})
+_SAME: Final = frozenset(
+    {"lrn", "softmax", "log_softmax", "topk", "argmax", "layer_norm", "lookup"}
+)
 
 
 def _elementwise(walk: Walk, node: Node) -> None:

@@ -38,6 +38,8 @@ BODIES = {
     " %y = lrn(%c) {size = 3}",
     "padding with a value": "%q = pad(%b) {pads = [0, 0, 1, 1, 0, 0, 2, 1], value = 0.5} %y = conv(%q, %w)",
     "some channels": "%q = slice(%b) {begins = [0, 1, 0, 0], ends = [1, 4, 13, 11], steps = [1, 1, 1, 1]} %y = max_pool(%q) {kernel = [2, 2], pads = [0, 0, 1, 1]}",
+    "a table of bytes": f"%t = constant dense({[255 - i for i in range(256)]}) : u8[256] %q = quantize(%b, %o, %o) %l = lookup(%q, %t)"
+    " %d = dequantize(%l, %o, %o) %y = conv(%d, %w) {pads = [1, 1, 1, 1]}",
     "logarithms of nothing": "%k = log(%x) %l = relu(%k) %y = conv(%l, %w) {pads = [1, 1, 1, 1]}",
 }  # fmt: skip
 

@@ -273,3 +273,13 @@ def test_a_lock_has_a_layer_in_one_chain(planned: Plan):
     lock = msgspec.structs.replace(lock, chains=lock.chains * 2)
     with pytest.raises(TuningError, match="a layer must be in one chain; got 'y' in two"):
         lock.plan(graph, XEON, "hash")
+
+
+def test_no_number_of_threads_takes_less_than_no_time():
+    spec = ConvSpec.of((1, 16, 112, 112), (64, 16, 3, 3), pads=(1,) * 4)
+    posed = Pooled(Problem(spec), MaxPoolAttributes((2, 2), (2, 2), (0,) * 4, (1, 1)))
+    for cores in (1, 8, 64):
+        target = XEON.with_cores(cores)
+        for rows in (1, 7, 14):
+            knobs = {**WINOGRAD.with_tile(spec, target, 4, rows, planes=1), "strip": 2 * rows}
+            assert model.cycles(posed, WINOGRAD, target, knobs) > 0

@@ -10,6 +10,7 @@ from convc.errors import AccuracyError, InputError, UnknownNameError
 from convc.ir.passes.convert_floats import convert_floats
 from convc.ir.reference import interpret
 from convc.ir.text import parse
+from convc.ir.types import HALVES
 from convc.npz import load_npz
 from convc.runtime.manifest import Tensor
 from convc.verify import compare, verify, verify_areas
@@ -158,7 +159,7 @@ def test_half_types_may_be_as_wrong_as_their_rounding(monkeypatch: pytest.Monkey
             return (Tensor("x", (4, 8), "float32"),)
 
         def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-            y = interpret(narrow, inputs, rounded=True)["y"]
+            y = interpret(narrow, inputs, rounded=HALVES)["y"]
             return {"y": (y * self.factor).astype(np.float32)}
 
     report = verify(Rounded(1.0), graph, dtype="bf16")
@@ -172,3 +173,29 @@ def test_half_types_may_be_as_wrong_as_their_rounding(monkeypatch: pytest.Monkey
     # Without the type, and where a tolerance is given, it is as for float32.
     assert not verify(Rounded(1.0), graph).ok
     assert not verify(Rounded(1.0), graph, dtype="bf16", tolerance=1e-4).ok
+
+
+def test_bytes_may_fall_to_the_other_step() -> None:
+    graph = parse("""graph @g { %x = input : f32[4,8]  %s = constant splat(0.1) : f32[]  %z = constant splat(7.0) : f32[]
+        %q = quantize(%x, %s, %z) {dtype = "uint8"}  %y = dequantize(%q, %s, %z)  return %y }""")
+
+    class Steps:
+        """A module whose greatest result is so many steps of its range off."""
+
+        def __init__(self, count: float) -> None:
+            self.count = count
+
+        @property
+        def inputs(self) -> tuple[Tensor, ...]:
+            return (Tensor("x", (4, 8), "float32"),)
+
+        def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            y = interpret(graph, inputs)["y"]
+            y.flat[y.argmax()] += self.count / 255 * np.abs(y).max()
+            return {"y": y.astype(np.float32)}
+
+    assert verify(Steps(0), graph).ok
+    assert verify(Steps(1), graph).ok
+    # Nothing here lies so near to the middle of two steps that float32 would round it to the other one.
+    assert not verify(Steps(2.1), graph).ok
+    assert not verify(Steps(1), graph, tolerance=1e-4).ok

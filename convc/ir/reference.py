@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from convc.ir.batch import with_batch
 from convc.ir.graph import CONSTANT, INPUT, Graph
 from convc.ir.ops import OPS
 from convc.ir.ops.definition import Array
-from convc.ir.types import FLOATS, HALVES, numpy_dtype
+from convc.ir.types import FLOATS, numpy_dtype
 
 __all__ = ["interpret"]
 
@@ -32,11 +32,15 @@ def _samples(graph: Graph, inputs: Mapping[str, Array]) -> int:
 
 
 def interpret(
-    graph: Graph, inputs: Mapping[str, Array], *, keep: bool = False, rounded: bool = False
+    graph: Graph,
+    inputs: Mapping[str, Array],
+    *,
+    keep: bool = False,
+    rounded: Collection[str] = (),
 ) -> dict[str, Array]:
     """Return the graph's outputs by name, floats as float64; with `keep`, every value by its value name instead.
 
-    With `rounded` each value of a half-width type is rounded to it: what the types alone cost, computed without another error.
+    Each value of a float type in `rounded` is rounded to it: what these types alone cost, computed without another error.
 
     Raises:
         InputError: if an input is missing or has another shape than the graph says; a symbolic batch may have any number of samples.
@@ -66,7 +70,7 @@ def interpret(
         else:
             operands = [values[i] for i in node.inputs]
             values[node.name] = OPS[node.op].reference(operands, node.attributes)
-            if rounded and node.type.dtype in HALVES:
+            if node.type.dtype in rounded:
                 with np.errstate(over="ignore"):
                     narrow = values[node.name].astype(numpy_dtype(node.type.dtype))
                 values[node.name] = narrow.astype(np.float64)

@@ -195,10 +195,11 @@ def test_networks_are_right_and_timed(rehearsed):
 
 def test_weight_gradients_are_timed_by_every_row(rehearsed):
     cases = rehearsed.cases("gradients")
-    assert [c["algorithm"] for c in cases] == ["tensor_core", "direct", "plain"] * 2
+    dense, groups = ["tensor_core", "direct", "plain"], ["tensor_core", "direct", "grouped", "plain"]  # fmt: skip
+    assert [c["algorithm"] for c in cases] == [*dense, *groups]
     assert all(c["seconds"] > 0 for c in cases)
     text = table(list(rehearsed.results.values()), {}, 0)
-    assert "| convolution | default | tensor_core | direct | plain | wrong |" in text
+    assert "| convolution | default | tensor_core | direct | plain | grouped | wrong |" in text
 
 
 def test_a_report_goes_to_another_machine_and_nothing_runs_twice(rehearsed, tmp_path, capsys):

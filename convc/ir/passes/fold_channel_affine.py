@@ -11,7 +11,7 @@ from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.definition import Array
 from convc.ir.passes.affine import Affine, follow, is_finite
 from convc.ir.passes.channels import LAYERS, is_layer_attributes, scaled
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.passes.uniform import splat, uniform_element
 from convc.ir.types import numpy_dtype
 
@@ -49,7 +49,7 @@ def _fold(graph: Graph, layer: Node) -> _Fold | None:
     channels = layer.type.shape[1]
     shift = biases[0].value.astype(np.float64) if biases else np.zeros(channels)
     affine, absorbed, value = Affine(np.ones(channels), shift), [], layer
-    while len(graph.users[value.name]) == 1 and value.name not in graph.output_values:
+    while read_once(graph, value.name):
         node = graph.users[value.name][0]
         longer = follow(graph, affine, value, node)
         if longer is None:

@@ -12,7 +12,7 @@ import numpy as np
 from convc.ir.graph import Graph, Node
 from convc.ir.ops import Attributes
 from convc.ir.ops.elementwise import ClipAttributes, HardSigmoidAttributes
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.passes.uniform import is_uniform, uniform_element
 from convc.ir.types import numpy_dtype
 
@@ -189,7 +189,7 @@ def fuse_activations(graph: Graph) -> Graph:
         if found is None or found.data.type != kept.type:
             continue
         between = [n.name for n in found.between]
-        if any(len(graph.users[n]) != 1 or n in graph.output_values for n in between):
+        if not all(read_once(graph, n) for n in between):
             continue
         for name in (*between, node.name):
             r.remove(name)

@@ -7,7 +7,7 @@ from typing import Final
 
 from convc.ir.graph import Graph, Node
 from convc.ir.ops.elementwise import ClipAttributes, LeakyAttributes, NoAttributes
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.passes.uniform import uniform_element
 
 __all__ = ["fuse_bounds"]
@@ -22,11 +22,6 @@ def _clip(node: Node) -> ClipAttributes | None:
     if isinstance(a, ClipAttributes):
         return a
     return _RELU if node.op == "relu" else None
-
-
-def _read_once(graph: Graph, value: Node) -> bool:
-    """Whether one node alone reads a value of the old graph."""
-    return len(graph.users[value.name]) == 1 and value.name not in graph.output_values
 
 
 def _bounded(r: Rewriter, node: Node) -> tuple[Node, ClipAttributes] | None:
@@ -85,7 +80,7 @@ def fuse_bounds(graph: Graph) -> Graph:
         sloped = _slope(r, kept)
         if sloped is not None:
             data, scaled, alpha = sloped
-            if _read_once(graph, scaled):
+            if read_once(graph, scaled.name):
                 r.remove(scaled.name)
             r.add(node.name, "leaky_relu", [data], LeakyAttributes(alpha))
             continue
@@ -94,7 +89,7 @@ def fuse_bounds(graph: Graph) -> Graph:
             continue
         data, bounds = found
         inner = _clip(data)
-        if inner is not None and _read_once(graph, data):
+        if inner is not None and read_once(graph, data.name):
             both = ClipAttributes(max(inner.min, bounds.min), min(inner.max, bounds.max))
             if both.min <= both.max:
                 r.remove(data.name)

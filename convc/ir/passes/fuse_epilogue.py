@@ -14,7 +14,7 @@ from convc.ir.ops.group_norm import GroupNormAttributes
 from convc.ir.ops.linear import MatmulAttributes
 from convc.ir.ops.shape import ReshapeAttributes
 from convc.ir.passes.channels import LAYERS, LayerAttributes, is_layer_attributes, is_per_channel
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.passes.uniform import splat, uniform_element
 
 __all__ = ["fuse_epilogue"]
@@ -101,8 +101,7 @@ def _fusion(r: Rewriter, node: Node, ends: dict[str, _End]) -> _Fusion | None:
         """Whether a value is a layer's that nothing but `node` reads, so that it may vanish."""
         if value.op not in hosts or value.type != node.type:
             return False
-        end = ends[value.name].node.name
-        return len(r.graph.users[end]) == 1 and end not in r.graph.output_values
+        return read_once(r.graph, ends[value.name].node.name)
 
     if node.op in UNARY and is_open(operands[0], _HOSTS):
         row = UNARY[node.op].attributes

@@ -11,8 +11,8 @@ from convc.ir.ops.group_norm import GroupNormAttributes
 from convc.ir.ops.shape import ReshapeAttributes
 from convc.ir.passes.channels import is_per_channel
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
-from convc.ir.passes.normalised import Norm, absorbed, full, norm_of, read_once
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.normalised import Norm, absorbed, full, norm_of
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.passes.uniform import splat
 from convc.ir.types import numpy_dtype
 

@@ -10,7 +10,7 @@ import numpy as np
 from convc.ir.graph import Graph, Node
 from convc.ir.ops.definition import Array
 from convc.ir.passes.affine import IDENTITY, Affine, follow, is_finite
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.passes.uniform import splat
 from convc.ir.types import TensorType, numpy_dtype
 
@@ -62,7 +62,7 @@ def _chain_on(graph: Graph, data: Node, first: Node) -> _Chain | None:
         rounded = _rounded(longer, node.type)
         if rounded is not None:
             held, length = rounded, len(steps)
-        if len(graph.users[node.name]) != 1 or node.name in graph.output_values:
+        if not read_once(graph, node.name):
             break
         affine, value, node = longer, node, graph.users[node.name][0]
     return None if held is None else _Chain(data, tuple(steps[:length]), *held)

@@ -17,7 +17,7 @@ from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes
 from convc.ir.ops.definition import Array
 from convc.ir.passes.affine import IDENTITY, follow, is_finite
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.types import Shape, numpy_dtype
 
 __all__ = ["merge_branches"]
@@ -165,8 +165,7 @@ class _Forms:
     def of(self, value: Node) -> _Form:
         """Return a value's form; of one that has other readers, itself."""
         form = self.known.get(value.name)
-        is_inner = len(self.graph.users[value.name]) == 1 and value.name not in self.graph.output_values  # fmt: skip
-        if form is not None and is_inner:
+        if form is not None and read_once(self.graph, value.name):
             return replace(form, inner=(*form.inner, value.name))
         return _Form(value, (_Branch(None, np.ones(1)),), np.zeros(1))
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.graph import CONSTANT, Node
 from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.passes.channels import is_per_channel
-from convc.ir.passes.rewrite import Rewriter
+from convc.ir.passes.rewrite import Rewriter, read_once
 from convc.ir.passes.uniform import is_uniform, uniform_element
 
-__all__ = ["Norm", "absorbed", "full", "norm_of", "read_once"]
+__all__ = ["Norm", "absorbed", "full", "norm_of"]
 
 _SCALE: Final = 1
 _BIAS: Final = 2
@@ -142,8 +142,3 @@ def absorbed(r: Rewriter, node: Node, op: str, axis: int, stands_for: dict[str, 
         stands_for[node.name] = node.name
         return True
     return False
-
-
-def read_once(graph: Graph, value: str) -> bool:
-    """Whether a value has one reader and is no output, so that it may vanish."""
-    return len(graph.users[value]) == 1 and value not in graph.output_values

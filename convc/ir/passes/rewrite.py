@@ -13,7 +13,12 @@ from convc.ir.graph import Graph, Node, constant
 from convc.ir.ops import Attributes
 from convc.ir.ops.definition import Array
 
-__all__ = ["Rewriter"]
+__all__ = ["Rewriter", "read_once"]
+
+
+def read_once(graph: Graph, value: str) -> bool:
+    """Return whether a value has one reader and is no output, so that it may vanish."""
+    return len(graph.users[value]) == 1 and value not in graph.output_values
 
 
 class Rewriter:

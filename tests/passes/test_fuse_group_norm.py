@@ -7,6 +7,7 @@ import pytest
 
 from convc.ir.ops.group_norm import GroupNormAttributes
 from convc.ir.passes import run_passes
+from convc.ir.passes.expand_powers import expand_powers
 from convc.ir.passes.fuse_group_norm import fuse_group_norm
 from convc.ir.reference import interpret
 from convc.ir.text import parse
@@ -49,7 +50,7 @@ LEFT = {
 
 
 def graph_of(body: str):
-    return parse(f"graph @g {{ %x = input : f32[2,4,5,6] {body} }}")
+    return expand_powers(parse(f"graph @g {{ %x = input : f32[2,4,5,6] {body} }}"))
 
 
 def same(graph, other) -> None:

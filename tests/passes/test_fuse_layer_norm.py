@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from convc.compiler import compile
+from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
+from convc.ir.passes.expand_powers import expand_powers
 from convc.ir.passes.fuse_layer_norm import fuse_layer_norm
 from convc.ir.reference import interpret
 from convc.ir.text import parse
@@ -47,7 +49,8 @@ LEFT = {
 
 
 def graph_of(shape: str, body: str):
-    return parse(f"graph @g {{ %x = input : f32[{shape}] {body} }}")
+    graph = parse(f"graph @g {{ %x = input : f32[{shape}] {body} }}")
+    return eliminate_dead_nodes(expand_powers(graph))
 
 
 def assert_close(got, wanted) -> None:

@@ -40,10 +40,9 @@ def _mean(r: Rewriter, node: Node) -> tuple[Node, tuple[int, ...]] | None:
 
 
 def _squared(r: Rewriter, node: Node) -> Node | None:
+    """Return what is multiplied by itself, as `expand_powers` writes a square, too."""
     a, *b = r.operands(node)
-    if node.op == "mul" and b == [a]:
-        return a
-    return a if node.op == "pow" and is_uniform(b[0], 2.0) else None
+    return a if node.op == "mul" and b == [a] else None
 
 
 def _deviation(r: Rewriter, root: Node) -> tuple[Node, tuple[int, ...], float] | None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from convc.ir import ConvSpec, GraphBuilder, TensorType
-from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
+from convc.ir import ConvSpec
 from convc.schedules.cuda import nvcc, weight_gradient_blocked
 from convc.target import parse_target
-from tests.cuda_emulation.emulation import compile_and_run
 from tests.schedules.cuda.weight_gradients import (
     DEEP,
     LONG,
@@ -21,12 +18,12 @@ from tests.schedules.cuda.weight_gradients import (
     Trial,
     by_default,
     check,
+    check_compiled,
     grid,
     ptxas_words,
     resources,
     sample,
 )
-from tests.tolerance import assert_exact
 
 TYPES = ("float16", "bfloat16")
 # Two groups of two and three blocks.
@@ -103,18 +100,7 @@ def test_what_it_does_not_take_has_a_reason():
 
 
 def test_a_compiled_module_has_it_whatever_the_order_of_its_operands():
-    """Plain inputs are brought into blocks before it."""
-    half = replace(LONG, dtype="float16")
-    b = GraphBuilder("gradients")
-    x, dy = (b.input(n, TensorType(s, "float16")) for n, s in (("x", half.data), ("dy", half.output)))  # fmt: skip
-    attributes = ConvWeightGradAttributes(half.kernel, half.strides, half.pads)
-    graph = b.finish({"dw": b.add("conv_weight_grad", [x, dy], attributes, "dw")})
-    rng = np.random.default_rng(0)
-    data = {n: rng.integers(-1, 2, s).astype(np.float16) for n, s in (("x", half.data), ("dy", half.output))}  # fmt: skip
-    options = {"target": "cuda -arch=sm_90", "algo_for": {"dw": "tensor_core_blocked"}}
-    outputs, _ = compile_and_run(graph, data, **options)
-    wide = (data[n].astype(np.float64) for n in ("x", "dy"))
-    assert_exact(outputs["dw"], convolve_weight_grad(*wide, half))
+    check_compiled(LONG, "tensor_core_blocked")
 
 
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")

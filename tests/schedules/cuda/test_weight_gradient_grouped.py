@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from convc.ir import ConvSpec, GraphBuilder, TensorType
-from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
+from convc.ir import ConvSpec
 from convc.schedules.cuda import nvcc, weight_gradient_grouped
 from convc.schedules.policy import Policy
 from convc.schedules.weight_gradient_choice import choose_weight_gradient
-from tests.cuda_emulation.emulation import compile_and_run
 from tests.schedules.cuda.weight_gradients import (
     PARTS,
     TARGET,
     Trial,
     by_default,
     check,
+    check_compiled,
     grid,
     resources,
 )
-from tests.tolerance import assert_exact
 
 TYPES = ("float32", "float16", "bfloat16", "float64")
 # Of mobile networks, more columns than a block has threads.
@@ -101,18 +98,7 @@ def test_depthwise_gradients_are_taken_from_it(dtype):
 
 
 def test_a_compiled_module_has_it_whatever_the_order_of_its_operands():
-    """Plain inputs are brought into blocks before it."""
-    half = replace(QUADS, dtype="float16")
-    b = GraphBuilder("gradients")
-    x, dy = (b.input(n, TensorType(s, "float16")) for n, s in (("x", half.data), ("dy", half.output)))  # fmt: skip
-    attributes = ConvWeightGradAttributes(half.kernel, half.strides, half.pads, group=half.group)
-    graph = b.finish({"dw": b.add("conv_weight_grad", [x, dy], attributes, "dw")})
-    rng = np.random.default_rng(0)
-    data = {n: rng.integers(-1, 2, s).astype(np.float16) for n, s in (("x", half.data), ("dy", half.output))}  # fmt: skip
-    options = {"target": "cuda -arch=sm_90", "algo_for": {"dw": "grouped"}}
-    outputs, _ = compile_and_run(graph, data, **options)
-    wide = (data[n].astype(np.float64) for n in ("x", "dy"))
-    assert_exact(outputs["dw"], convolve_weight_grad(*wide, half))
+    check_compiled(QUADS, "grouped")
 
 
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")

@@ -12,8 +12,8 @@ import numpy as np
 import tvm
 from tvm import te
 
-from convc.ir import ConvSpec
-from convc.ir.ops.conv_weight_grad import convolve_weight_grad
+from convc.ir import ConvSpec, GraphBuilder, TensorType
+from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
 from convc.ir.types import numpy_dtype
 from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.wgmma import ARCHITECTURE
@@ -21,7 +21,7 @@ from convc.schedules.error_bound import product_error, result_rounding
 from convc.target import parse_target
 from convc.tuning.subjects.subject import in_blocks, shaped
 from tests.conv_grid import CONV_GRID
-from tests.cuda_emulation.emulation import Case, run_cases
+from tests.cuda_emulation.emulation import Case, compile_and_run, run_cases
 from tests.tolerance import assert_bounded, assert_exact
 
 TARGET = parse_target("cuda -arch=sm_90")
@@ -132,3 +132,18 @@ def check(trials: Sequence[Trial], *, exact: bool) -> None:
         except AssertionError as error:
             wrong.append(f"{row.NAME} {spec.key} {dict(knobs)}: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def check_compiled(spec: ConvSpec, algorithm: str) -> None:
+    """Compile a graph of one float16 gradient by an algorithm, whose plain inputs are brought into blocks first, and run it."""
+    half = replace(spec, dtype="float16")
+    b = GraphBuilder("gradients")
+    shapes = {"x": half.data, "dy": half.output}
+    x, dy = (b.input(name, TensorType(shape, "float16")) for name, shape in shapes.items())
+    attributes = ConvWeightGradAttributes(half.kernel, half.strides, half.pads, group=half.group)
+    graph = b.finish({"dw": b.add("conv_weight_grad", [x, dy], attributes, "dw")})
+    rng = np.random.default_rng(0)
+    data = {name: rng.integers(-1, 2, shape).astype(np.float16) for name, shape in shapes.items()}
+    outputs, _ = compile_and_run(graph, data, target="cuda -arch=sm_90", algo_for={"dw": algorithm})  # fmt: skip
+    wide = (data[name].astype(np.float64) for name in shapes)
+    assert_exact(outputs["dw"], convolve_weight_grad(*wide, half))

@@ -109,13 +109,19 @@ def _run(given: argparse.Namespace) -> int:
         say("running it on one")
         words = [sys.executable, "-m", "benchmarks.thread_shares", str(path), "--child"]
         words += ["--threads", str(given.threads), "--rounds", str(rounds)]
-        preload = {"LD_PRELOAD": str(launch)}
-        done = subprocess.run(words, env=os.environ | preload, stdout=subprocess.PIPE, check=True)
+        preload = " ".join([str(launch), *os.environ.get("LD_PRELOAD", "").split()])
+        done = subprocess.run(words, env=os.environ | {"LD_PRELOAD": preload}, stdout=subprocess.PIPE, check=False)  # fmt: skip
+    if done.returncode:
+        # It has said why.
+        return done.returncode
     _print(msgspec.json.decode(done.stdout, type=list[Share]), given.threads, given.top)
     return 0
 
 
 def _print(shares: Sequence[Share], threads: int, top: int) -> None:
+    if not shares:
+        say("no steps: nothing is shared.")
+        return
     alone, shared = sum(s.alone for s in shares), sum(s.shared for s in shares)
     columns = (Column("step"), Column("by"), Column("work", True), Column("shared", True), Column("times faster", True), Column("lost", True))  # fmt: skip
     worst = sorted(shares, key=lambda s: -s.lost(threads))[:top]

@@ -28,6 +28,7 @@ from benchmarks.gpu.command_line import PARTS, parser_of
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import keep, waiting
+from benchmarks.gpu.share import device_turn, share_of
 from benchmarks.gpu.supervise import unfinished
 from convc.cli.exits import INTERRUPTED
 from convc.errors import ToolchainError, unknown_name
@@ -90,11 +91,15 @@ def _run(given: argparse.Namespace) -> int:
         )
     command = [sys.executable, "-m", "benchmarks.gpu_check", "run", "--folder", str(given.folder)]
     command += ["--no-peer"] if given.no_peer else []
+    command += ["--share", given.share]
+    share = share_of(given.share)
     limits = Limits(given.seconds, given.job_seconds, given.compile_seconds, idle=given.job_seconds)
-    compiled = sum(j.part == "compiled" for j in waiting(given.folder, given.folder / "results"))
+    left_to_run = waiting(given.folder, given.folder / "results", share)
+    compiled = sum(j.part == "compiled" for j in left_to_run)
     if given.no_peer and compiled:
         _say(f"{compiled} jobs by torch.compile are left out: --no-peer.")
-    left = supervise([*command, "--child"], given.folder, limits, _say, peer=not given.no_peer)
+    command += ["--child"]
+    left = supervise(command, given.folder, limits, _say, peer=not given.no_peer, share=share)
     if left:
         _say(f"{left} jobs are left: run the same command again.")
     return 0
@@ -139,10 +144,11 @@ def _run_here(given: argparse.Namespace) -> int:
         from benchmarks.gpu.peer import Peer
 
         peer = Peer()
-    if not facts.is_file():
-        plain = {"name": device.name, "sm": device.sm, "driver": device.facts}
-        facts.write_text(json.dumps(peer.facts() if peer else plain, indent=1))
-    left = waiting(given.folder, results)
+    with device_turn(given.folder):
+        if not facts.is_file():
+            plain = {"name": device.name, "sm": device.sm, "driver": device.facts}
+            facts.write_text(json.dumps(peer.facts() if peer else plain, indent=1))
+    left = waiting(given.folder, results, share_of(given.share))
     mine = [j for j in left if (j.name in only if only else j.part != "compiled")]
     try:
         run_jobs(mine, given.folder, results, float(seconds), peer, _say)

@@ -72,6 +72,7 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
             add("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
             add("--job-seconds", type=float, default=120, help="a job that takes longer has failed, and a process that begins none for so long is stopped; default 120")  # fmt: skip
             add("--compile-seconds", type=float, default=240, help="for a network by torch.compile, which the next call goes on with; default 240")  # fmt: skip
+            add("--share", default="1/1", metavar="I/N", help="every N-th job from the I-th on: N such runs beside each other compute their references at the same time and use the device by turns; default 1/1")  # fmt: skip
             add("--no-peer", action="store_true", help="without torch's times")
             # What a child is told: the seconds for which it may begin jobs, and which job it is for.
             add("--child", nargs="+", metavar="SECONDS [JOB]", help=argparse.SUPPRESS)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benchmarks.gpu.job import Case, Job, arrays
+from benchmarks.gpu.share import device_turn
 from convc.ir import ConvSpec
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import numpy_dtype
@@ -37,9 +38,10 @@ _KEPT: Final = 2
 
 def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
     """Return a row for each case: its errors, and for layers its time on the device and torch's."""
-    began = time.perf_counter()
-    module = load(job.module(folder))
-    loaded = time.perf_counter()
+    with device_turn(folder):
+        began = time.perf_counter()
+        module = load(job.module(folder))
+        loaded = time.perf_counter()
     layer = job.part == "layers"
     # All settings of a layer compute the same.
     seeds = [0 if layer else i for i in range(len(job.cases))]
@@ -55,9 +57,10 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
                 known[case.key, seed] = _reference(case.key, seed, exact, layer)
         references = [known[c.key, s] for c, s in zip(job.cases, seeds, strict=True)]
         inputs = {p.name: references[int(p.name[1:])].operand(p.name[0]) for p in module.inputs}
-        before = time.perf_counter()
-        outputs = module.run(inputs)
-        first = first or time.perf_counter() - before
+        with device_turn(folder):
+            before = time.perf_counter()
+            outputs = module.run(inputs)
+            first = first or time.perf_counter() - before
         limits: dict[tuple[Any, ...], np.ndarray] = {}
         for index, (case, reference) in enumerate(zip(job.cases, references, strict=True)):
             knobs = case.knobs
@@ -87,7 +90,8 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
     if layer:
         # A node's other steps bring data into the algorithm's memory order and back, which a network does once for many layers.
         # A slow engine of a library among the settings would cost a minute: each is run 50 times.
-        timed = module.profile(inputs, repeats=5 if first < _SLOW else 1)
+        with device_turn(folder):
+            timed = module.profile(inputs, repeats=5 if first < _SLOW else 1)
         times = {t.step.node: t for t in timed if t.step.algorithm}
         for index, case in enumerate(job.cases):
             measured = times[f"y{index}"]
@@ -102,7 +106,8 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
         answer["prepared_seconds"] = module.preparation.seconds
         answer["plans"] = [f"{p.spec} engine {p.engine} {p.knobs} in {p.seconds * 1e3:.1f} ms" for p in module.preparation.plans]  # fmt: skip
     if layer and peer is not None and any(c.default for c in job.cases):
-        answer["peer"] = peer.layer(job.cases[0].spec)
+        with device_turn(folder):
+            answer["peer"] = peer.layer(job.cases[0].spec)
     return answer
 
 

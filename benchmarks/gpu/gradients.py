@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.gpu.job import Case, Job
+from benchmarks.gpu.share import device_turn
 from convc.ir import ConvSpec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
 from convc.ir.types import Shape, numpy_dtype
@@ -131,7 +132,8 @@ def build_gradients(job: Job, target: Target) -> tuple[Built, tuple[Case, ...]]:
 
 def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
     """Return a row for each gradient: its errors on whole numbers and of its bound, and its time on the device."""
-    module = load(job.module(folder))
+    with device_turn(folder):
+        module = load(job.module(folder))
     rows: list[dict[str, Any]] = [
         {"algorithm": c.algorithm, "knobs": c.knobs, "key": c.key, "ok": True, "estimate": c.estimate, "default": c.default}
         for c in job.cases
@@ -147,7 +149,8 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
             for index, case in enumerate(job.cases)
             for letter, operand in zip("xg", references[case.key].operands, strict=True)
         }
-        outputs = module.run(inputs)
+        with device_turn(folder):
+            outputs = module.run(inputs)
         for index, case in enumerate(job.cases):
             expected, limit = references[case.key].expected, references[case.key].limit(case)
             error = np.abs(outputs[f"y{index}"].astype(np.float64) - expected)
@@ -156,7 +159,9 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
                 rows[index]["exact_error"] = float(error.max(initial=0))
             else:
                 rows[index]["error_of_bound"] = float(np.max(error / np.maximum(limit, 1e-30)))
-    for timed in module.profile(inputs, repeats=3):
+    with device_turn(folder):
+        steps = module.profile(inputs, repeats=3)
+    for timed in steps:
         # What brings operands into the row's memory order is not its time.
         if not timed.step.algorithm:
             continue

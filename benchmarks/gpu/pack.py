@@ -30,7 +30,7 @@ __all__ = ["pack"]
 _ROOT: Final = Path(__file__).parents[2]
 _LIBRARIES: Final = ("libtvm_runtime.so", "libtvm_runtime_cuda.so")
 # What convc's runtime imports and a machine with torch may lack; compiled for the other machine's Python.
-_WHEELS: Final = ("msgspec", "ml_dtypes", "networkx")
+_WHEELS: Final = ("msgspec", "ml_dtypes", "networkx", "filelock")
 _ENVIRONMENT: Final = """\
 export PYTHONPATH="$PWD/packages:$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export CONVC_TVM_RUNTIME="$PWD/lib/libtvm_runtime.so"

@@ -19,6 +19,7 @@ from benchmarks.gpu.job import Job, jobs_in
 from benchmarks.gpu.library_calls import run_calls
 from benchmarks.gpu.networks import run_network
 from benchmarks.gpu.refusals import run_refusal
+from benchmarks.gpu.share import WHOLE, Share, device_turn
 from convc.errors import ConvcError, DeviceError, ToolchainError
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class DeviceLostError(Exception):
     """A job failed in a way after which this process must not use the device."""
 
 
-def waiting(folder: Path, results: Path) -> list[Job]:
-    """Return the jobs without a result, in their turn."""
-    return [j for j in jobs_in(folder) if not (results / f"{j.name}{RESULT}").is_file()]
+def waiting(folder: Path, results: Path, share: Share = WHOLE) -> list[Job]:
+    """Return a share's jobs without a result, in their turn."""
+    jobs = share.jobs(list(jobs_in(folder)))
+    return [j for j in jobs if not (results / f"{j.name}{RESULT}").is_file()]
 
 
 def run_jobs(
@@ -103,16 +105,22 @@ def _result(job: Job, folder: Path, peer: Peer | None) -> tuple[dict[str, Any], 
 
 
 def _found(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
+    if job.part == "gradients":
+        return run_gradients(job, folder)
+    if job.part in ("grid", "layers"):
+        return run_convolutions(job, folder, peer)
+    with device_turn(folder):
+        return _found_alone(job, folder, peer)
+
+
+def _found_alone(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
+    """Run a job that has the device from its beginning to its end."""
     if job.part == "calls":
         return run_calls(job.module(folder))
     if job.part == "refusals":
         return run_refusal(job, folder)
-    if job.part == "gradients":
-        return run_gradients(job, folder)
-    if job.part == "models":
-        return run_network(job, folder, peer)
     if job.part == "compiled":
         if peer is None:
             raise ToolchainError("a network by torch.compile must have torch; got --no-peer.")
         return {"compiled": peer.compiled(job.model, job.batch, job.dtype, job.library == "tf32")}
-    return run_convolutions(job, folder, peer)
+    return run_network(job, folder, peer)

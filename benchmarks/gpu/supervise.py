@@ -23,8 +23,9 @@ from typing import IO, Final
 
 import msgspec
 
-from benchmarks.gpu.job import Job
+from benchmarks.gpu.job import Job, jobs_in
 from benchmarks.gpu.run import STARTED, keep, waiting
+from benchmarks.gpu.share import WHOLE, Share
 from convc.errors import ToolchainError
 
 __all__ = ["LOST", "Limits", "Unfinished", "supervise", "unfinished"]
@@ -84,6 +85,7 @@ def supervise(
     say: Callable[[str], None],
     *,
     peer: bool = True,
+    share: Share = WHOLE,
 ) -> int:
     """Run the jobs without a result until the time is over; return how many are left.
 
@@ -93,62 +95,57 @@ def supervise(
         limits: of time.
         say: is told of what the children cannot tell.
         peer: whether there is torch; without it networks by torch.compile stay as they are and are not counted.
+        share: of the jobs; others are another run's.
 
     Raises:
         ToolchainError: if a child ends, or hangs, before it has begun a job.
     """
-    results = folder / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    _close_left_over(folder, results, say)
+    book = _Book(folder, share, say)
+    book.close_left_over()
     try:
-        return _run(command, folder, limits, say, peer)
+        return _run(command, book, limits, peer)
     except KeyboardInterrupt:
         # The job that ran has neither failed nor been cut off.
-        _unmark(results)
+        book.unmark()
         raise
 
 
-def _run(
-    command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None], peer: bool
-) -> int:
-    results, until = folder / "results", time.monotonic() + limits.total
+def _run(command: Sequence[str], book: _Book, limits: Limits, peer: bool) -> int:
+    until = time.monotonic() + limits.total
     tried: set[str] = set()
     while True:
-        left = [j for j in waiting(folder, results) if peer or j.part != "compiled"]
+        left = [j for j in book.waiting() if peer or j.part != "compiled"]
         seconds = until - time.monotonic()
         ordinary = any(j.part != "compiled" for j in left)
         if ordinary and seconds > 0:
-            _ordinary([*command, f"{seconds:.1f}"], folder, limits, say)
+            _ordinary([*command, f"{seconds:.1f}"], book, limits)
             continue
         compiled = [j for j in left if j.part == "compiled" and j.name not in tried]
         # What has been cut off most often comes last: it may never finish.
-        compiled.sort(key=lambda job: _before(results, job).tries)
+        compiled.sort(key=lambda job: book.before(job).tries)
         if ordinary or not compiled or seconds < _LEAST:
             return len(left)
         job, limit = compiled[0], min(limits.compiled, seconds)
         tried.add(job.name)
-        _compiled([*command, f"{seconds:.1f}", job.name], folder, job, limit, say)
+        _compiled([*command, f"{seconds:.1f}", job.name], book, job, limit)
 
 
-def _ordinary(
-    command: Sequence[str], folder: Path, limits: Limits, say: Callable[[str], None]
-) -> None:
+def _ordinary(command: Sequence[str], book: _Book, limits: Limits) -> None:
     """Run jobs until the child ends, or neither begins nor ends one for too long; what it did not finish has failed."""
-    results = folder / "results"
     late: set[str] = set()
-    before, seen, since = len(waiting(folder, results)), _files(results), time.monotonic()
+    before, seen, since = len(book.waiting()), book.files(), time.monotonic()
 
     def too_long() -> bool:
         nonlocal seen, since
-        late.update(name for name, age in _ages(results).items() if age > limits.job)
-        if (now := _files(results)) != seen:
+        late.update(name for name, age in book.ages().items() if age > limits.job)
+        if (now := book.files()) != seen:
             seen, since = now, time.monotonic()
         return bool(late) or time.monotonic() - since > limits.idle
 
-    with _child(command, folder) as child:
+    with _child(command, book.folder) as child:
         ended = child.wait(too_long)
         words = "" if ended is None else child.epitaph(ended)
-    running = _started(folder, results)
+    running = book.started()
     if ended is None:
         # A job that began while the child was being stopped for another's sake is not to blame.
         running = [j for j in running if j.name in late]
@@ -156,84 +153,94 @@ def _ordinary(
         if late:
             words = f"it took more than {limits.job:g} s"
     for job in running:
-        _fail(results, job, f"the process ended while this job ran: {words}", say)
-    _unmark(results)
+        book.fail(job, f"the process ended while this job ran: {words}")
+    book.unmark()
     if running or ended in (0, LOST):
         return
-    if ended is None and len(waiting(folder, results)) < before:
-        say(f"a process was stopped between its jobs: {words}; the next goes on")
+    if ended is None and len(book.waiting()) < before:
+        book.say(f"a process was stopped between its jobs: {words}; the next goes on")
         return
     # No job's fault: it would be the same the next time.
     raise ToolchainError(f"a process of gpu_check must run its jobs; got: {words}")
 
 
-def _compiled(
-    command: Sequence[str], folder: Path, job: Job, limit: float, say: Callable[[str], None]
-) -> None:
-    results, began = folder / "results", time.monotonic()
-    with _child(command, folder) as child:
+def _compiled(command: Sequence[str], book: _Book, job: Job, limit: float) -> None:
+    began = time.monotonic()
+    with _child(command, book.folder) as child:
         ended = child.wait(lambda: time.monotonic() - began > limit)
         words = "" if ended is None else child.epitaph(ended)
-    note = results / f"{job.name}{_UNFINISHED}"
+    note = book.results / f"{job.name}{_UNFINISHED}"
     if ended is None:
-        (results / f"{job.name}{STARTED}").unlink(missing_ok=True)
-        before = _before(results, job)
+        (book.results / f"{job.name}{STARTED}").unlink(missing_ok=True)
+        before = book.before(job)
         seconds = before.seconds + time.monotonic() - began
         after = Unfinished(job=job, tries=before.tries + 1, seconds=round(seconds, 1))
         note.write_bytes(msgspec.json.encode(after))
-        say(f"{job.name}: not finished after {seconds:.0f} s; the next call goes on with what torch keeps")  # fmt: skip
+        book.say(f"{job.name}: not finished after {seconds:.0f} s; the next call goes on with what torch keeps")  # fmt: skip
         return
-    if any(j.name == job.name for j in waiting(folder, results)):
-        _fail(results, job, f"the process ended while this job ran: {words}", say)
+    if any(j.name == job.name for j in book.waiting()):
+        book.fail(job, f"the process ended while this job ran: {words}")
     note.unlink(missing_ok=True)
 
 
-def _before(results: Path, job: Job) -> Unfinished:
-    note = results / f"{job.name}{_UNFINISHED}"
-    if not note.is_file():
-        return Unfinished(job=job)
-    return msgspec.json.decode(note.read_bytes(), type=Unfinished)
+class _Book:
+    """A share's jobs and what has become of them, kept as files beside those of other shares."""
 
+    def __init__(self, folder: Path, share: Share, say: Callable[[str], None]) -> None:
+        self.folder, self.results, self.say, self._share = folder, folder / "results", say, share
+        self.results.mkdir(parents=True, exist_ok=True)
+        self._names = {j.name for j in share.jobs(list(jobs_in(folder)))}
 
-def _files(results: Path) -> frozenset[str]:
-    """Return the names of what is there, which change as a job begins or ends."""
-    return frozenset(p.name for p in results.iterdir())
+    def waiting(self) -> list[Job]:
+        """Return the jobs without a result, in their turn."""
+        return waiting(self.folder, self.results, self._share)
 
+    def files(self) -> frozenset[str]:
+        """Return the names of what is there, which change as a job begins or ends."""
+        found = frozenset(p.name for p in self.results.iterdir())
+        return frozenset(f for f in found if f.partition(".")[0] in self._names)
 
-def _ages(results: Path) -> dict[str, float]:
-    """Return for how many seconds each job runs that has begun."""
-    ages = {}
-    for mark in results.glob(f"*{STARTED}"):
-        with contextlib.suppress(FileNotFoundError):
-            ages[mark.name.removesuffix(STARTED)] = time.time() - mark.stat().st_mtime
-    return ages
+    def ages(self) -> dict[str, float]:
+        """Return for how many seconds each job runs that has begun."""
+        ages = {}
+        for mark in self._marks():
+            with contextlib.suppress(FileNotFoundError):
+                ages[mark.name.removesuffix(STARTED)] = time.time() - mark.stat().st_mtime
+        return ages
 
+    def started(self) -> list[Job]:
+        names = {m.name.removesuffix(STARTED) for m in self._marks()}
+        return [j for j in self.waiting() if j.name in names]
 
-def _started(folder: Path, results: Path) -> list[Job]:
-    names = {m.name.removesuffix(STARTED) for m in results.glob(f"*{STARTED}")}
-    return [j for j in waiting(folder, results) if j.name in names]
+    def before(self, job: Job) -> Unfinished:
+        """Return what is noted of a job that was cut off by its limit."""
+        note = self.results / f"{job.name}{_UNFINISHED}"
+        if not note.is_file():
+            return Unfinished(job=job)
+        return msgspec.json.decode(note.read_bytes(), type=Unfinished)
 
+    def fail(self, job: Job, words: str) -> None:
+        keep(self.results, job, {"failed": words})
+        (self.results / f"{job.name}{STARTED}").unlink(missing_ok=True)
+        self.say(f"{job.name}: FAILED {words}")
 
-def _fail(results: Path, job: Job, words: str, say: Callable[[str], None]) -> None:
-    keep(results, job, {"failed": words})
-    (results / f"{job.name}{STARTED}").unlink(missing_ok=True)
-    say(f"{job.name}: FAILED {words}")
+    def close_left_over(self) -> None:
+        """See to jobs during which an earlier check ended as a whole: by its machine's limit, for instance."""
+        for job in self.started():
+            cut = self.results / f"{job.name}{_CUT}"
+            if cut.is_file():
+                self.fail(job, "twice the check ended while this job ran")
+            elif job.part != "compiled":
+                cut.touch()
+        self.unmark()
 
+    def unmark(self) -> None:
+        for mark in self._marks():
+            mark.unlink(missing_ok=True)
 
-def _close_left_over(folder: Path, results: Path, say: Callable[[str], None]) -> None:
-    """See to jobs during which an earlier check ended as a whole: by its machine's limit, for instance."""
-    for job in _started(folder, results):
-        cut = results / f"{job.name}{_CUT}"
-        if cut.is_file():
-            _fail(results, job, "twice the check ended while this job ran", say)
-        elif job.part != "compiled":
-            cut.touch()
-    _unmark(results)
-
-
-def _unmark(results: Path) -> None:
-    for mark in results.glob(f"*{STARTED}"):
-        mark.unlink(missing_ok=True)
+    def _marks(self) -> list[Path]:
+        found = self.results.glob(f"*{STARTED}")
+        return [m for m in found if m.name.removesuffix(STARTED) in self._names]
 
 
 class _Child:

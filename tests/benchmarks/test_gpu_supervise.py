@@ -20,8 +20,9 @@ from benchmarks.gpu import supervise as parent
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import RESULT, STARTED
+from benchmarks.gpu.share import WHOLE, Share, device_turn, share_of
 from benchmarks.gpu.supervise import Limits, supervise, unfinished
-from convc.errors import ToolchainError
+from convc.errors import InputError, ToolchainError
 
 # A child that has no device and imports nothing of ours: each job's file says in Python what happens while it "runs".
 CHILD = """
@@ -29,9 +30,11 @@ import json, os, signal, sys, time
 from pathlib import Path
 from typing import Any
 folder = Path(sys.argv[1]); results = folder / "results"
-seconds, *only = sys.argv[2:]
-for file in sorted(folder.glob("*.job.json")):
-    job = json.loads(file.read_text())
+seconds, *only = sys.argv[3:]
+number, of = map(int, sys.argv[2].split("/"))
+jobs = [json.loads(file.read_text()) for file in sorted(folder.glob("*.job.json"))]
+ordinary = [job for job in jobs if job["part"] != "compiled"][number - 1 :: of]
+for job in [job for job in jobs if job["part"] == "compiled"] if only else ordinary:
     name, result = job["name"], results / (job["name"] + RESULT)
     if not result.exists() and (name in only if only else job["part"] != "compiled"):
         (results / (name + STARTED)).touch()
@@ -40,11 +43,22 @@ for file in sorted(folder.glob("*.job.json")):
         (results / (name + STARTED)).unlink()
 """.replace("RESULT", repr(RESULT)).replace("STARTED", repr(STARTED))
 
+# A process that waits for the device.
+WAITER = """
+import sys
+from pathlib import Path
+from benchmarks.gpu.share import device_turn
+folder = Path(sys.argv[1])
+print("asks", flush=True)
+with device_turn(folder):
+    print((folder / "mine").read_text())
+"""
 
-def check(folder: Path, said: list[str], **limits: float) -> int:
-    command = [sys.executable, "-c", CHILD, str(folder)]
+
+def check(folder: Path, said: list[str], share: Share = WHOLE, **limits: float) -> int:
+    command = [sys.executable, "-c", CHILD, str(folder), str(share)]
     every = {"total": 1e4, "job": 1e4, "compiled": 1e4, "idle": 1e4, **limits}
-    return supervise(command, folder, Limits(**every), said.append)
+    return supervise(command, folder, Limits(**every), said.append, share=share)
 
 
 def put(folder: Path, what: str, name: str, **fields: Any) -> None:
@@ -72,6 +86,41 @@ def test_jobs_that_die_or_hang_have_failed_and_the_others_go_on(tmp_path):
         "d": "",
     }
     assert [line.split(":")[0] for line in said] == ["a", "c"]
+
+
+def test_shares_run_each_job_once_whatever_becomes_of_the_others_marks(tmp_path):
+    for name in "abcde":
+        put(tmp_path, f"(folder / 'ran').open('a').write({name!r})", name)
+    put(tmp_path, "", "f", part="compiled", model="resnet18")
+    results = tmp_path / "results"
+    results.mkdir()
+    # The other share is at work on it.
+    (results / f"b{STARTED}").touch()
+    said: list[str] = []
+    assert check(tmp_path, said, share=Share(1, 2)) == 0
+    assert (tmp_path / "ran").read_text() == "ace"
+    assert sorted(failures(tmp_path)) == ["a", "c", "e", "f"]
+    assert (results / f"b{STARTED}").exists()
+    assert check(tmp_path, said, share=Share(2, 2)) == 0
+    assert (tmp_path / "ran").read_text() == "acebd"
+    assert said == []
+
+
+def test_a_share_is_a_number_of_a_number():
+    assert share_of("2/3") == Share(2, 3)
+    for wrong in ("3/2", "0/2", "2", "a/b", ""):
+        with pytest.raises(InputError, match="must be a number of a number, from 1/1 on; got"):
+            share_of(wrong)
+
+
+def test_the_device_is_one_process_s_at_a_time(tmp_path):
+    command = [sys.executable, "-c", WAITER, str(tmp_path)]
+    waiter = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert waiter.stdout is not None
+    with device_turn(tmp_path):
+        assert waiter.stdout.readline() == "asks\n"
+        (tmp_path / "mine").write_text("written by whom it waited for")
+    assert waiter.communicate()[0] == "written by whom it waited for\n"
 
 
 def test_a_child_that_cannot_begin_is_an_error_and_nobody_tries_for_ever(tmp_path):
@@ -130,7 +179,7 @@ def test_a_process_that_hangs_outside_its_jobs_is_stopped(tmp_path, monkeypatch)
     clock = SimpleNamespace(monotonic=lambda: next(ticks) if failures(tmp_path) else 0, time=time.time)  # fmt: skip
     monkeypatch.setattr(parent, "time", clock)
     said: list[str] = []
-    command = [sys.executable, "-c", f"{CHILD}\ntime.sleep(1e6)", str(tmp_path)]
+    command = [sys.executable, "-c", f"{CHILD}\ntime.sleep(1e6)", str(tmp_path), "1/1"]
     assert supervise(command, tmp_path, Limits(1e4, 1e4, idle=2), said.append) == 0
     words = (
         "a process was stopped between its jobs: no job began or ended for 2 s; the next goes on"
@@ -157,7 +206,7 @@ def test_a_job_that_began_while_another_was_stopped_is_not_to_blame(tmp_path):
 def test_without_torch_what_torch_compiles_is_left_out(tmp_path):
     put(tmp_path, "", "a")
     put(tmp_path, "os.abort()", "compiled-a", part="compiled", model="a")
-    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    command = [sys.executable, "-c", CHILD, str(tmp_path), "1/1"]
     assert supervise(command, tmp_path, Limits(1e4, 1e4, idle=1e4), print, peer=False) == 0
     assert failures(tmp_path) == {"a": ""}
 
@@ -170,7 +219,7 @@ from benchmarks.gpu_check import end_as_by_ctrl_c
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, tests would hand on that it is ignored
 end_as_by_ctrl_c()
 folder = Path(sys.argv[2])
-supervise([sys.executable, "-c", sys.argv[1], str(folder)], folder, Limits(1e4, 1e4, 1e4, 1e4), print)
+supervise([sys.executable, "-c", sys.argv[1], str(folder), "1/1"], folder, Limits(1e4, 1e4, 1e4, 1e4), print)
 """
 
 

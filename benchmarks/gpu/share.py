@@ -1,0 +1,64 @@
+"""Several runs over one folder: each has a share of the jobs, and the device is one's at a time.
+
+A job's float64 reference, random operands and comparisons are the processor's work, its kernels and their times the device's. One run
+leaves the device idle most of the time; three share it without disturbing each other's times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+
+from benchmarks.gpu.job import Job
+from convc.errors import InputError
+
+__all__ = ["WHOLE", "Share", "device_turn", "share_of"]
+
+_LOCK: Final = "device.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The `number`-th of `of` shares, from 1."""
+
+    number: int = 1
+    of: int = 1
+
+    def jobs(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the share's, dealt by turns; networks by torch.compile, which take the device for minutes, are all the first's."""
+        dealt = [j for j in jobs if j.part != "compiled"][self.number - 1 :: self.of]
+        return dealt + [j for j in jobs if j.part == "compiled" and self.number == 1]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+WHOLE: Final = Share()
+
+
+def share_of(text: str) -> Share:
+    """Return what "2/3" says.
+
+    Raises:
+        InputError: if it does not name one of one or more shares.
+
+    Example:
+        >>> share_of("2/3")
+        Share(number=2, of=3)
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise InputError(f"a share must be a number of a number, from 1/1 on; got '{text}'. The second of three is 2/3.")  # fmt: skip
+    return Share(int(number), int(of))
+
+
+@contextlib.contextmanager
+def device_turn(folder: Path) -> Iterator[None]:
+    """Wait for the device and keep it: who else uses this folder waits. The system gives it back when a process ends."""
+    with FileLock(folder / _LOCK):
+        yield

@@ -94,10 +94,11 @@ def _run(given: argparse.Namespace) -> int:
     command += ["--share", given.share]
     share = share_of(given.share)
     limits = Limits(given.seconds, given.job_seconds, given.compile_seconds, idle=given.job_seconds)
-    left_to_run = waiting(given.folder, given.folder / "results", share)
+    left_to_run = waiting(given.folder, given.folder / "results")
     compiled = sum(j.part == "compiled" for j in left_to_run)
-    if given.no_peer and compiled:
-        _say(f"{compiled} jobs by torch.compile are left out: --no-peer.")
+    if compiled and (given.no_peer or share.of > 1):
+        why = "--no-peer" if given.no_peer else f"--share {share}; a run without it takes them"
+        _say(f"{compiled} jobs by torch.compile are left out: {why}.")
     command += ["--child"]
     left = supervise(command, given.folder, limits, _say, peer=not given.no_peer, share=share)
     if left:

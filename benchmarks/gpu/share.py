@@ -30,9 +30,10 @@ class Share:
     of: int = 1
 
     def jobs(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the share's, dealt by turns; networks by torch.compile, which take the device for minutes, are all the first's."""
-        dealt = [j for j in jobs if j.part != "compiled"][self.number - 1 :: self.of]
-        return dealt + [j for j in jobs if j.part == "compiled" and self.number == 1]
+        """Return the share's, dealt by turns. Networks by torch.compile take the device for minutes: they are of no share but the whole."""
+        if self.of == 1:
+            return list(jobs)
+        return [j for j in jobs if j.part != "compiled"][self.number - 1 :: self.of]
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"

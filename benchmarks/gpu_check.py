@@ -5,7 +5,7 @@ python -m benchmarks.gpu_check pack --folder gpu -o gpu.tar.xz   for a machine w
 python -m benchmarks.gpu_check run --folder gpu                on the device; again after an interruption
 python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/report.json, gpu/report.md
 python -m benchmarks.gpu_check restore report.json --folder gpu  the results of an earlier machine: run goes on behind them
-python -m benchmarks.gpu_check records report.json             times of layers, our kernels' alone, as tuning records
+python -m benchmarks.gpu_check records report.json             times of layers and gradients, our kernels' alone, as records
 python -m benchmarks.gpu_check tasks -o tasks.jsonl            where the networks are: their layers, to be tuned
 python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, with TVM and nvcc: tuning_logs/cuda/<device>.jsonl
 """

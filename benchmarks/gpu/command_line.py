@@ -24,7 +24,7 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         ("restore", "take the results of an earlier report into a folder"),
         (
             "records",
-            "write the times of an earlier report's layers, our kernels' alone, as tuning records",
+            "write the times of an earlier report's layers and gradients, our kernels' alone, as tuning records",
         ),
         ("pack", "put all that the device's machine needs into one archive"),
         ("tasks", "write the zoo's distinct layers to a file"),

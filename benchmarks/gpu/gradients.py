@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from convc.lowering.build import Built
     from convc.target import Target
 
-__all__ = ["build_gradients", "gradient_jobs", "run_gradients"]
+__all__ = ["GRID", "build_gradients", "gradient_jobs", "run_gradients"]
 
 # A way estimated so many times slower than the best is measured once.
 _HOPELESS: Final = 3
+
+# How the names of jobs with the grid's begin.
+GRID: Final = "gradients-grid-"
 
 # Gradients of one module.
 _CHUNK: Final = 24
@@ -159,6 +162,7 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
                 rows[index]["exact_error"] = float(error.max(initial=0))
             else:
                 rows[index]["error_of_bound"] = float(np.max(error / np.maximum(limit, 1e-30)))
+                rows[index]["error"] = float(error.max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30))  # fmt: skip
     with device_turn(folder):
         steps = module.profile(inputs, repeats=3)
     for timed in steps:

@@ -53,7 +53,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         cases: in the order of the module's outputs y0, y1, ...; none for a network.
         model: the zoo's name of a network.
         batch, dtype: of the network; "float32" or "float16".
-        library: of a network, that computes what it applies to; of a refusal, what convc does about it; "" otherwise.
+        library: of a network, that computes what it applies to; of a refusal, what convc does about it; of
+            a network by torch.compile, what that may do; "" otherwise.
         tolerance: of a network's greatest error, by its greatest result.
         sm: what the module was built for.
         turn: jobs with less run first.

@@ -15,6 +15,9 @@ Result = Mapping[str, Any]
 # Columns of torch's times: what they are called, by which element type and math.
 _EAGER: Final = (("float32", "", "eager_fp32"), ("float32", "tf32", "eager_tf32"), ("float16", "", "eager_fp16"))  # fmt: skip
 
+# torch's columns behind ours.
+_TORCH: Final = ("eager", "compiled", "compiled_cudnn")
+
 # Who computed a network's convolutions.
 _COLUMNS: Final = {"": "convc", "own": "own kernels", "cudnn": "with cuDNN"}
 
@@ -34,15 +37,17 @@ def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
     lines = [
         "## Networks, milliseconds", "",
         "`convc` is its own choice among all, `own kernels` without cuDNN, `with cuDNN` by cuDNN wherever it applies. Rows `tf32` are torch's alone: convc's float32 is float32.", "",
-        "torch in channels last: eager in a CUDA graph, which is cuDNN's time, and `torch.compile(mode='max-autotune')`.", "",
-        "| network | error | convc | own kernels | with cuDNN | torch | torch.compile |", "|---|---|---|---|---|---|---|",
+        "torch in channels last: eager in a CUDA graph, which is cuDNN's time, and `torch.compile(mode='max-autotune')`, with Triton's kernels tried for convolutions, and with cuDNN's alone.", "",
+        "| network | error | convc | own kernels | with cuDNN | torch | torch.compile | convolutions by cuDNN |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     rows: dict[tuple[str, int, str, str], dict[str, Any]] = {}
     for result in found:
         job = result["job"]
         key = (job["model"], job["batch"], job["dtype"])
         if job["part"] == "compiled" and "compiled" in result:
-            rows.setdefault((*key, job["library"]), {})["compiled"] = result["compiled"]
+            alone = job["library"] == "cudnn"
+            row = rows.setdefault((*key, "" if alone else job["library"]), {})
+            row["compiled_cudnn" if alone else "compiled"] = result["compiled"]
         if job["part"] != "models" or "seconds" not in result:
             continue
         row = rows.setdefault((*key, ""), {})
@@ -65,7 +70,7 @@ def _row(key: tuple[str, int, str, str], row: Mapping[str, Any]) -> str:
         if who in row
     ]
     ours = [_ms(row[who]["seconds"]) if who in row else "" for who in _COLUMNS.values()]
-    theirs = [_ms(row[who]) if who in row else "" for who in ("eager", "compiled")]
+    theirs = [_ms(row[who]) if who in row else "" for who in _TORCH]
     return f"| {name}, {batch}, {math or dtype} | {', '.join(errors)} | {' | '.join([*ours, *theirs])} |"
 
 

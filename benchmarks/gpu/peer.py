@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
+import torch._inductor.config  # pyright: ignore[reportMissingImports]
 
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.zoo import input_shape
@@ -96,10 +97,18 @@ class Peer:
                 found[f"eager_{label}"] = self._time(call)
         return found
 
-    def compiled(self, name: str, batch: int, dtype: str, fast: bool) -> float:
-        """Return seconds of a network by torch.compile's max-autotune, which takes minutes; `fast`: as TF32."""
-        call = self._network(name, batch, dtype, fast, mode="max-autotune")
-        with torch.no_grad():
+    def compiled(self, name: str, batch: int, dtype: str, kind: str = "") -> float:
+        """Return seconds of a network by torch.compile's max-autotune, which takes minutes.
+
+        Args:
+            name: of the network.
+            batch: images.
+            dtype: of everything.
+            kind: "tf32": as TF32; "cudnn": no kernels of Triton's are tried in place of cuDNN's convolutions, which takes most of the time.
+        """
+        call = self._network(name, batch, dtype, kind == "tf32", mode="max-autotune")
+        backends = {"max_autotune_conv_backends": "ATEN"} if kind == "cudnn" else {}
+        with torch.no_grad(), torch._inductor.config.patch(backends):
             # It records CUDA graphs of its own.
             return self._events(call)
 

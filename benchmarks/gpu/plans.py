@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.gpu.build import grid_jobs, layer_jobs
-from benchmarks.gpu.gradients import gradient_jobs
+from benchmarks.gpu.gradients import GRID, gradient_jobs
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.networks import compiled_jobs, model_jobs
 from benchmarks.gpu.refusals import refusal_jobs
@@ -64,7 +64,7 @@ def jobs_of(asked: Asked, target: Target) -> Iterator[Job]:
             if fnmatch.fnmatchcase(job.cases[0].algorithm, asked.algos):
                 yield job
     for dtype in asked.types if "gradients" in parts else ():
-        yield from gradient_jobs(_grid(dtype, asked.every), target, f"gradients-grid-{dtype}")
+        yield from gradient_jobs(_grid(dtype, asked.every), target, f"{GRID}{dtype}")
         for batch, row in product(asked.batches, chosen):
             spec = _spec(row, batch, dtype)
             yield from gradient_jobs(

@@ -1,4 +1,4 @@
-"""Times of layers as tuning records: a setting that the check measured need not be measured by `convc tune` again.
+"""Times of layers and their gradients as tuning records: a setting that the check measured need not be measured by `convc tune` again.
 
 Only our own kernels': whoever compiles a model without asking for a library gets none, whatever is fastest.
 """
@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import msgspec
 
+from benchmarks.gpu.gradients import GRID
 from convc.errors import InputError
 from convc.ir import ConvSpec
 from convc.schedules.algorithm import Problem
 from convc.schedules.table import TEMPLATE
+from convc.schedules.weight_gradient_problem import WeightGradientProblem
 from convc.target import Target, parse_target
 from convc.toolchain import installed_version
 from convc.tuning.care import append_new
@@ -27,9 +29,12 @@ __all__ = ["records_of", "write_records"]
 
 _LIBRARIES: Final = ("cudnn", "cutlass")
 
+# What a part's cases pose.
+_PROBLEMS: Final = {"layers": Problem, "gradients": WeightGradientProblem}
+
 
 def write_records(report: Path, logs: Path) -> tuple[Path, int]:
-    """Append what a report's layers say to their device's log; return the log and how many records are new.
+    """Append what a report's layers and gradients say to their device's log; return the log and how many records are new.
 
     Args:
         report: `report.json`.
@@ -51,16 +56,17 @@ def write_records(report: Path, logs: Path) -> tuple[Path, int]:
 
 
 def records_of(found: Sequence[Mapping[str, Any]], target: Target) -> Iterator[Record]:
-    """Yield a record for each right case of a layer that has a time."""
+    """Yield a record for each right case of a layer or a weight gradient that has a time."""
     versions = {"convc": VERSION, "tvm": installed_version("apache-tvm") or ""}
     for result in found:
-        if result["job"]["part"] != "layers":
+        part = result["job"]["part"]
+        if part not in _PROBLEMS or result["job"]["name"].startswith(GRID):
             continue
         for case in result.get("cases", ()):
             if not case["ok"] or not case.get("seconds") or case["algorithm"] in _LIBRARIES:
                 continue
             yield Record(
-                workload=Problem(ConvSpec.parse(case["key"])).key,
+                workload=_PROBLEMS[part](ConvSpec.parse(case["key"])).key,
                 threads=target.cores,
                 target=target_name(target),
                 device=device_name(target),

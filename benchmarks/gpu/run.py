@@ -122,5 +122,5 @@ def _found_alone(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
     if job.part == "compiled":
         if peer is None:
             raise ToolchainError("a network by torch.compile must have torch; got --no-peer.")
-        return {"compiled": peer.compiled(job.model, job.batch, job.dtype, job.library == "tf32")}
+        return {"compiled": peer.compiled(job.model, job.batch, job.dtype, job.library)}
     return run_network(job, folder, peer)

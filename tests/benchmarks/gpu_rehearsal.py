@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.gpu.build import grid_jobs, layer_jobs, make
-from benchmarks.gpu.gradients import gradient_jobs
+from benchmarks.gpu.gradients import GRID, gradient_jobs
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.networks import model_jobs
 from benchmarks.gpu.refusals import refusal_jobs
@@ -33,7 +33,8 @@ def rehearse(folder: str) -> list[str]:
     target, path, said = parse_target("cuda -arch=sm_90"), Path(folder), []
     layer = Layer("tiny", "net", ConvSpec.of((1, 8, 8, 8), (16, 8, 3, 3), pads=(1, 1, 1, 1)))
     jobs = [*grid_jobs(_GRID, target), *layer_jobs([layer], 1, 3, target)]
-    jobs += gradient_jobs(_GRID, target, "gradients-grid")
+    jobs += gradient_jobs(_GRID, target, f"{GRID}float32")
+    jobs += gradient_jobs([layer.spec], target, "gradients-n1-float32-tiny")
     # cuDNN's convolutions have tests of their own: here its calls and what is done where it refuses.
     jobs = [job for job in jobs if "cudnn" not in job.name]
     jobs += [Job(name="calls-cudnn", part="calls"), *refusal_jobs()]

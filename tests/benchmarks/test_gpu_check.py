@@ -19,7 +19,10 @@ from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import keep
 from benchmarks.gpu.supervise import Limits, supervise
 from convc.cli.exits import TOOLCHAIN
+from convc.ir import ConvSpec
 from convc.runtime.driver import Device, look
+from convc.schedules.algorithm import KIND
+from convc.schedules.weight_gradient_problem import WEIGHT_GRADIENT, WeightGradientProblem
 from convc.tuning.log import read_log
 from tests.cuda_emulation.emulation import worker
 
@@ -138,8 +141,14 @@ def test_times_of_layers_become_records_of_our_kernels(rehearsed, tmp_path, caps
     asked = ["records", str(tmp_path / "report.json"), "--logs", str(tmp_path / "logs")]
     assert gpu_check.main(asked) == 0
     log = read_log(tmp_path / "logs/cuda/nvidia-emulated.jsonl").records
-    found = {(r.algorithm, tuple(r.knobs.items())) for r in log}
+    layers = [r for r in log if not r.workload.startswith(f"{WEIGHT_GRADIENT}{KIND}")]
+    found = {(r.algorithm, tuple(r.knobs.items())) for r in layers}
     assert found == {(c["algorithm"], tuple(c["knobs"].items())) for c in right}
+    # Of weight gradients those of layers; the grid's are of no network.
+    gradients = [r for r in log if r not in layers]
+    tiny = ConvSpec.parse(right[0]["key"])
+    assert {r.workload for r in gradients} == {WeightGradientProblem(tiny).key}
+    assert {r.algorithm for r in gradients} == {"tensor_core", "direct", "plain"}
     assert all(
         r.seconds > 0
         and r.at > 0
@@ -196,7 +205,7 @@ def test_networks_are_right_and_timed(rehearsed):
 def test_weight_gradients_are_timed_by_every_row(rehearsed):
     cases = rehearsed.cases("gradients")
     dense, groups = ["tensor_core", "direct", "plain"], ["tensor_core", "direct", "grouped", "plain"]  # fmt: skip
-    assert [c["algorithm"] for c in cases] == [*dense, *groups]
+    assert [c["algorithm"] for c in cases] == [*dense, *groups, *dense]
     assert all(c["seconds"] > 0 for c in cases)
     text = table(list(rehearsed.results.values()), {}, 0)
     assert "| convolution | default | tensor_core | direct | plain | grouped | wrong |" in text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.job import Case, Job, arrays
+from benchmarks.gpu.job import Case, Job, arrays, beyond_rounding
 from benchmarks.gpu.share import device_turn
 from convc.ir import ConvSpec
 from convc.ir.ops.conv import convolve, convolve_transposed
@@ -80,9 +80,7 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
             error = np.abs(found[: len(expected)].astype(np.float64) - expected)
             ratio = float(np.max(error / np.maximum(limit, 1e-30))) if error.size else 0.0
             if not exact:
-                cases[index]["error"] = float(
-                    error.max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30)
-                )
+                cases[index]["error"] = beyond_rounding(error, expected, job.cases[index].spec.dtype)
             cases[index]["exact_error" if exact else "error_of_bound"] = (
                 float(error.max(initial=0)) if exact else ratio
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks.gpu.job import Case, Job
+from benchmarks.gpu.job import Case, Job, beyond_rounding
 from benchmarks.gpu.share import device_turn
 from convc.ir import ConvSpec
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes, convolve_weight_grad
@@ -162,7 +162,7 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
                 rows[index]["exact_error"] = float(error.max(initial=0))
             else:
                 rows[index]["error_of_bound"] = float(np.max(error / np.maximum(limit, 1e-30)))
-                rows[index]["error"] = float(error.max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30))  # fmt: skip
+                rows[index]["error"] = beyond_rounding(error, expected, case.spec.dtype)
     with device_turn(folder):
         steps = module.profile(inputs, repeats=3)
     for timed in steps:

@@ -11,8 +11,9 @@ import numpy as np
 
 from convc.ir import ConvSpec
 from convc.ir.types import numpy_dtype
+from convc.schedules.error_bound import result_rounding
 
-__all__ = ["Case", "Job", "arrays", "jobs_in", "worst_error"]
+__all__ = ["Case", "Job", "arrays", "beyond_rounding", "jobs_in", "worst_error"]
 
 Part: TypeAlias = Literal["calls", "refusals", "grid", "gradients", "layers", "models", "compiled"]
 SUFFIX: Final = ".job.json"
@@ -104,6 +105,17 @@ def arrays(case: Case, index: int, exact: bool) -> tuple[np.ndarray, np.ndarray]
     weight = rng.integers(-4, 5, spec.weight).astype(dtype)
     data = rng.integers(-4, 5, spec.data) if exact else rng.standard_normal(spec.data)
     return data.astype(dtype), weight
+
+
+def beyond_rounding(error: np.ndarray, expected: np.ndarray, dtype: str) -> float:
+    """Return the greatest error by the greatest result, as tuning records have it: what the type's last rounding accounts for is none.
+
+    Example:
+        >>> beyond_rounding(np.array([2.0**-12, 3 * 2.0**-12]), np.array([1.0, 1.0]), "float16") == 2.0**-12
+        True
+    """
+    more = np.maximum(error - result_rounding(dtype) * np.abs(expected), 0.0)
+    return float(more.max(initial=0.0) / max(np.abs(expected).max(initial=0.0), 1e-30))
 
 
 def worst_error(results: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu.job import Case, Job, worst_error
+from benchmarks.gpu.job import Case, Job, beyond_rounding, worst_error
 from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import keep
 from benchmarks.gpu.supervise import Limits, supervise
@@ -273,6 +273,15 @@ def test_a_result_that_is_no_number_is_wrong_wherever_it_is(place):
     assert worst_error(pairs) == 0
     pairs[place] = (wrong, right)
     assert np.isnan(worst_error(pairs))
+
+
+def test_a_half_result_s_own_rounding_is_no_error_of_its_record():
+    """Otherwise no record of a narrow type would be chosen: its rounding alone is more than `Policy.record_error`."""
+    expected = np.array([1.0, 2.0])
+    rounded = np.array([2.0**-11, 0.0])
+    assert beyond_rounding(rounded, expected, "float32") == 2.0**-12
+    assert beyond_rounding(rounded, expected, "float16") == 0
+    assert beyond_rounding(3 * rounded, expected, "float16") == 2.0**-11
 
 
 def test_what_is_no_number_is_reported(tmp_path):

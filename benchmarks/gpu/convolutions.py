@@ -80,7 +80,9 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
             error = np.abs(found[: len(expected)].astype(np.float64) - expected)
             ratio = float(np.max(error / np.maximum(limit, 1e-30))) if error.size else 0.0
             if not exact:
-                cases[index]["error"] = beyond_rounding(error, expected, job.cases[index].spec.dtype)
+                cases[index]["error"] = beyond_rounding(
+                    error, expected, job.cases[index].spec.dtype
+                )
             cases[index]["exact_error" if exact else "error_of_bound"] = (
                 float(error.max(initial=0)) if exact else ratio
             )

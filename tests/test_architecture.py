@@ -330,7 +330,8 @@ def test_algorithms_files_and_schedules_agree():
         *gradients,
     }
     # The arithmetic of libraries and of tensor cores is their own, and so are blocks of 16 bytes.
-    own = {"cudnn", "cutlass", "depthwise_blocked", "tensor_core", "tensor_core_blocked", "tf32"}
+    cores = {"tensor_core", "tensor_core_blocked", "tensor_core_folded", "tf32"}
+    own = {"cudnn", "cutlass", "depthwise_blocked", *cores}
     assert {row.name for row in cuda.ALGORITHMS} <= {*names, *own}
 
 

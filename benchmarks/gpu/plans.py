@@ -106,7 +106,7 @@ _GRADIENTS: Final = (
 _FIRST: Final = (
     Asked(("calls", "refusals")),
     Asked(("grid",), algos="tensor_core_blocked", types=("float16", "bfloat16"), every=4),
-    Asked(("layers",), _RESNET, (32, 1), types=("float16",), settings=16, algos="tensor_core_blocked"),
+    Asked(("layers",), _RESNET, (32, 1), types=("float16",), settings=16, algos="tensor_core_[bf]*"),
     Asked(("layers",), _DEPTHWISE, (32,), types=("float16",), settings=12, algos="depthwise_blocked"),
     Asked(("layers",), _RESNET, (32,), types=("float16",), algos="cu*"),
     Asked(("gradients",), _GRADIENTS, (32,), types=("float16", "bfloat16", "float32"), every=9, settings=12),

@@ -124,12 +124,21 @@ def packed_at(spec: ConvSpec, knobs: Knobs, read: Read) -> Callable[[Expr, Expr,
     return element
 
 
-def compute(problem: Problem, knobs: Knobs, multiply: Product) -> list[te.Tensor]:
-    """Return data, weight, extras..., result; `multiply`'s blocks, `flat`, and `own` or, of split sums, `total`."""
+def compute(
+    problem: Problem, knobs: Knobs, multiply: Product, data: te.Tensor | None = None
+) -> list[te.Tensor]:
+    """Return data, weight, extras..., result; `multiply`'s blocks, `flat`, and `own` or, of split sums, `total`.
+
+    Args:
+        problem: the convolution.
+        knobs: the products' tile.
+        multiply: makes them.
+        data: in blocks of channels, where it is computed.
+    """
     # A kernel sees blocks of a line as an image of height 1, see `View.raised`.
     spec, e = raised(problem.spec), lanes(problem.spec.dtype)
     blocks, m = _of_blocks(spec), matrices(spec, knobs)
-    x = te.placeholder((*blocks.data, e), spec.dtype, name="data")
+    x = te.placeholder((*blocks.data, e), spec.dtype, name="data") if data is None else data
 
     def element(z: Expr, start: Expr, place: Expr, pixel: Expr, lane: Expr) -> Expr:
         look = implicit_gemm.lookup(blocks, m, _in_blocks(spec, knobs), lambda *at: x(*at, lane))

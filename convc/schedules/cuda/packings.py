@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from tvm import te
@@ -24,6 +25,7 @@ from convc.schedules.cuda import fft_filters, fragments
 from convc.schedules.cuda.cutlass_tiles import eights
 from convc.schedules.cuda.fft_model import filter_cycles
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.cuda.tensor_core_folded import folding_of
 from convc.schedules.cuda.winograd import products_of
 from convc.schedules.matrices import Matrices
 from convc.schedules.packing import PLAIN, Packing, Read, within
@@ -74,6 +76,15 @@ def _rows_shape(problem: Problem, knobs: Knobs) -> Shape:
 def _rows(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
     at = vector_gemm.packed_at(problem.spec, knobs, read)
     return te.compute(_rows_shape(problem, knobs), at, name="packed")
+
+
+def _folded_shape(problem: Problem, knobs: Knobs) -> Shape:
+    return _rows_shape(replace(problem, spec=folding_of(problem.spec, knobs).folded), knobs)
+
+
+def _folded(read: Read, problem: Problem, knobs: Knobs) -> te.Tensor:
+    folding = folding_of(problem.spec, knobs)
+    return _rows(folding.read(read), replace(problem, spec=folding.folded), knobs)
 
 
 def _depthwise_shape(problem: Problem, knobs: Knobs) -> Shape | None:
@@ -176,6 +187,7 @@ PACKINGS: Final = {
     "tensor_core": Packing(_fragments, _fragments_shape, _cycles),
     "tf32": Packing(_fragments, _fragments_shape, _cycles),
     "tensor_core_blocked": Packing(_rows, _rows_shape, _cycles),
+    "tensor_core_folded": Packing(_folded, _folded_shape, _cycles),
     "depthwise": Packing(_depthwise, _depthwise_shape, _if_any(_depthwise_shape)),
     "depthwise_blocked": Packing(_depthwise_blocked, _depthwise_blocked_shape, _cycles),
     "winograd": Packing(_winograd, _winograd_shape, _cycles),

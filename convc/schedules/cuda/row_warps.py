@@ -11,6 +11,8 @@ for z, tile of channels, tile of pixels (one thread block); warp, lane (threadId
 
 from __future__ import annotations
 
+from typing import Final
+
 from tvm import s_tir, tirx
 from tvm.ir import Range
 
@@ -25,7 +27,10 @@ from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
-__all__ = ["row_product", "schedule"]
+__all__ = ["BLOCKS", "row_product", "schedule"]
+
+# That `row_product` schedules, of a convolution.
+BLOCKS: Final = ("patch", "acc", "own_add", "own", "flat")
 
 # Sized by the kernel that asks for it: up to 227 KiB of a block on sm_90, where "shared" ends at 48.
 _SCOPE = "shared.dyn"
@@ -33,8 +38,7 @@ _SCOPE = "shared.dyn"
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `vector_gemm.compute` with `rows.product` scheduled."""
-    blocks = ("patch", "acc", "own_add", "own", "flat")
-    return schedule_with(row_product, blocks, func, knobs, target, add_blocks)
+    return schedule_with(row_product, BLOCKS, func, knobs, target, add_blocks)
 
 
 def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:

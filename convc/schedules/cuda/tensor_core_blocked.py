@@ -77,7 +77,9 @@ class TensorCoreBlocked:
         spec, gpu = problem.spec, target.gpu
         m = vector_gemm.matrices(spec, knobs)
         depth = m.padded_depth * lanes(spec.dtype)
-        work = row_cycles(gpu, m.products, m.padded_channels, m.padded_pixels, depth, knobs, spec.dtype)  # fmt: skip
+        extents = (m.products, m.padded_channels, m.padded_pixels, depth)
+        apart = spec.strides[-1] > 1 and not spec.transposed
+        work = row_cycles(gpu, *extents, knobs, spec.dtype, apart=apart)
         return launched_cycles(
             gpu, work, spec.nbytes, m.partial_bytes(problem.accumulator), ROWS_ADDING
         )

@@ -15,7 +15,7 @@ from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, sample,
 from tests.tolerance import INEXACT
 
 # Libraries have tests of their own, with doubles: tests/cudnn, tests/cutlass.
-NAMES = [a.name for a in ALGORITHMS if a.name not in SHIMS and not a.name.endswith("_blocked")]
+NAMES = [a.name for a in ALGORITHMS if a.name not in SHIMS and taken(a.name)]
 SAMPLE = 10
 
 # The types that an algorithm takes beside float32.
@@ -28,6 +28,8 @@ NARROW = [
     ("depthwise_blocked", "bfloat16"),
     ("tensor_core_blocked", "float16"),
     ("tensor_core_blocked", "bfloat16"),
+    ("tensor_core_folded", "float16"),
+    ("tensor_core_folded", "bfloat16"),
 ]
 
 # Steps of one tap and several steps; a step of several taps; pixels that lie together, in a padded tile.

@@ -37,7 +37,7 @@ NAMES = [
     n for n, row in PACKINGS.items() if row is not run_time.PLAIN and n not in ("tf32", "cudnn")
 ]
 
-HALF = ("tensor_core_blocked", "depthwise_blocked", "cutlass")
+HALF = ("tensor_core_blocked", "tensor_core_folded", "depthwise_blocked", "cutlass")
 
 # The gradients of depthwise layers' data.
 DEPTHWISE = (

@@ -39,7 +39,13 @@ def taken(trial: Trial) -> int:
     return workspace.nbytes
 
 
-FEW = (split("direct"), split("tensor_core_blocked", "bfloat16"), Trial("fft", LONG))
+FIRST = ConvSpec.of((2, 3, 15, 13), (24, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3), dtype="float16")  # fmt: skip
+FEW = (
+    split("direct"),
+    split("tensor_core_blocked", "bfloat16"),
+    Trial("fft", LONG),
+    Trial("tensor_core_folded", FIRST),
+)
 MORE = (
     split("direct", "float64"), split("tensor_core"), split("tensor_core", "float16"), split("tf32"), Trial("winograd", LONG),
     Trial("direct", replace(LONG, data=(8, 200, 32, 32))),
@@ -56,7 +62,7 @@ def test_kernels_take_what_the_plan_says(trial):
         # All of U, which lies among the weights.
         packed = BACKEND.algorithm(trial.algorithm).pack(np.ones(LONG.weight, np.float32), trial.problem, trial.setting)  # fmt: skip
         weights = packed.nbytes
-    elif trial.setting.get("split", 1) > 1:
+    elif trial.setting.get("split", 1) > 1 or trial.algorithm == "tensor_core_folded":
         assert facts.workspace > 0
     # Each piece begins at a multiple of 64 bytes.
     assert 0 <= taken(trial) - (facts.workspace - weights) < 128

@@ -1,0 +1,187 @@
+"""Taps folded into channels: a convolution of few channels as one of more channels and fewer taps, on data laid out anew.
+
+THE ALGORITHM   r = t u + f, 0 <= f < u, on each axis:
+                y = sum over t, c, f of w'[k, (c, f), t] x'[n, (c, f), p s / g + t u d / g]
+                x'[n, (c, f), j] = x[n, c, j g + f d - pad], 0 outside;  w'[k, (c, f), t] = w[k, c, t u + f], 0 beyond the filter
+                s: stride, d: dilation, g: points from one of x' to the next, gcd(s, u d), or s where one t holds all taps
+WHEN            channels fill no block: three in a block of 8 waste five of eight products, with u = 2 the six waste two
+COST            x' is written and read once more; with u = s it has the elements of x, with all taps those that im2col would store
+ACCURACY        exact: the same products
+SOURCE          u = s on both axes is "space to depth", as first layers are brought to TPUs (Kumar et al., arXiv:1909.09756); with all taps
+                it is im2col (Chetlur et al., arXiv:1410.0759)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from convc.ir.spec import ConvSpec
+from convc.ir.types import Shape
+from convc.schedules.matrices import unravel
+from convc.schedules.packing import Read, within
+from convc.schedules.rank import raised, raised_weight
+from convc.schedules.vector_gemm import lanes
+
+__all__ = ["Folding", "foldings"]
+
+Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+@dataclass(frozen=True, slots=True)
+class Folding:
+    """How many neighbouring taps of each axis become channels.
+
+    Attributes:
+        spec: the convolution, of two spatial axes at least, not transposed, of one group.
+        taps: u of each axis.
+    """
+
+    spec: ConvSpec
+    taps: Shape
+
+    @property
+    def grid(self) -> Shape:
+        """Points of the data from one point of the folded data to the next, per axis."""
+        spec = self.spec
+        axes = zip(spec.kernel, self.taps, spec.strides, spec.dilations, strict=True)
+        return tuple(s if u >= r else math.gcd(s, u * d) for r, u, s, d in axes)
+
+    @property
+    def folded(self) -> ConvSpec:
+        """The convolution on the folded data: no pads, which are part of that.
+
+        Example:
+            >>> stem = ConvSpec.of((32, 3, 224, 224), (64, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3), dtype="float16")
+            >>> Folding(stem, (1, 2)).folded.key
+            'conv2d-f16-n32c6h229w115-k64r7s4-st2x1-pd0.0.0.0-dl1x1-g1'
+        """
+        spec, inner = self.spec, math.prod(self.taps)
+        left = tuple(-(-r // u) for r, u in zip(spec.kernel, self.taps, strict=True))
+        strides = tuple(s // g for s, g in zip(spec.strides, self.grid, strict=True))
+        dilations = tuple(
+            u * d // g if t > 1 else 1
+            for t, u, d, g in zip(left, self.taps, spec.dilations, self.grid, strict=True)
+        )
+        extents = tuple(
+            (p - 1) * s + (t - 1) * d + 1
+            for p, s, t, d in zip(spec.output[2:], strides, left, dilations, strict=True)
+        )
+        return replace(
+            spec,
+            data=(spec.data[0], spec.in_channels * inner, *extents),
+            weight=(spec.out_channels, spec.in_channels * inner, *left),
+            strides=strides,
+            pads=(0,) * (2 * spec.rank),
+            dilations=dilations,
+        )
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 16 bytes that a sum has."""
+        return _blocks(self.folded)
+
+    @property
+    def elements(self) -> int:
+        """Elements of the folded data."""
+        n, c, *extents = self.folded.data
+        e = lanes(self.spec.dtype)
+        return n * (-(-c // e) * e) * math.prod(extents)
+
+    def data(self, x: te.Tensor) -> te.Tensor:
+        """Return the folded data in blocks of channels, zeros beyond the last channel: block `folded`.
+
+        Args:
+            x: the plain data, of the convolution or of the one-dimensional one that it stands for.
+        """
+        spec, rank = self.spec, len(x.shape) - 2
+        (n, c, *extents), inner = self.folded.data, math.prod(self.taps)
+        e, begins = lanes(spec.dtype), spec.pads[: spec.rank]
+        blocks = -(-c // e)
+
+        def value(n: Expr, block: Expr, *at: Expr) -> Expr:
+            *point, lane = at
+            channel = block * e + lane
+            inside = [channel < c] if c % e else []
+            index = []
+            for axis, f in enumerate(unravel(channel % inner, self.taps)):
+                g, d, pad = self.grid[axis], spec.dilations[axis], begins[axis]
+                position = point[axis] * g + f * d - pad
+                last = (extents[axis] - 1) * g + (self.taps[axis] - 1) * d - pad
+                inside += [position >= 0] if pad else []
+                inside += [position < spec.data[2 + axis]] if last >= spec.data[2 + axis] else []
+                index.append(position)
+            element = x(n, channel // inner, *index[spec.rank - rank :])
+            if not inside:
+                return element
+            return tirx.if_then_else(tirx.all(*inside), element, tirx.const(0, spec.dtype))
+
+        return te.compute((n, blocks, *extents, e), value, name="folded")
+
+    def weight(self, weight: np.ndarray) -> np.ndarray:
+        """Return the filter of the folded convolution.
+
+        Example:
+            >>> spec = ConvSpec.of((1, 1, 1, 9), (1, 1, 1, 3), strides=(1, 2), dtype="float16")
+            >>> Folding(spec, (1, 2)).weight(np.array([[[[1, 2, 3]]]], np.float16))[0, :, 0].tolist()
+            [[1.0, 3.0], [2.0, 0.0]]
+        """
+        left = self.folded.kernel
+        axes = zip(left, self.taps, self.spec.kernel, strict=True)
+        ends = [(0, t * u - r) for t, u, r in axes]
+        whole = np.pad(raised_weight(weight), [(0, 0), (0, 0), *ends])
+        pairs = [n for t, u in zip(left, self.taps, strict=True) for n in (t, u)]
+        k, c = weight.shape[:2]
+        rank = self.spec.rank
+        apart = whole.reshape(k, c, *pairs)
+        order = [0, 1, *range(3, 3 + 2 * rank, 2), *range(2, 2 + 2 * rank, 2)]
+        return apart.transpose(order).reshape(self.folded.weight)
+
+    def read(self, read: Read) -> Read:
+        """Return how the folded filter is read, of one that is read at run time."""
+        inner, kernel = math.prod(self.taps), self.spec.kernel
+        ends = [t * u for t, u in zip(self.folded.kernel, self.taps, strict=True)]
+
+        def folded(k: Expr, channel: Expr, taps: Sequence[Expr]) -> Expr:
+            inners = unravel(channel % inner, self.taps)
+            at = [t * u + f for t, u, f in zip(taps, self.taps, inners, strict=True)]
+            bounds = list(zip(at, kernel, ends, strict=True))
+            return within(bounds, read(k, channel // inner, at), self.spec.dtype)
+
+        return folded
+
+
+def foldings(spec: ConvSpec) -> list[Folding]:
+    """Return the foldings that leave fewer blocks to a sum than there are, of which no other has as few and as little data.
+
+    Of equals, that whose neighbouring results read neighbours, in whole sectors.
+
+    Example:
+        >>> stem = ConvSpec.of((32, 3, 224, 224), (64, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3), dtype="float16")
+        >>> [(f.taps, f.blocks) for f in foldings(stem)][:2]
+        [((1, 2), 28), ((1, 3), 21)]
+    """
+    spec = raised(spec)
+    found = [Folding(spec, taps) for taps in itertools.product(*map(_counts, spec.kernel, spec.strides))]  # fmt: skip
+    fewer = [f for f in found if f.blocks < _blocks(spec)]
+    kept: list[Folding] = []
+    for folding in sorted(fewer, key=lambda f: (f.elements, f.blocks, math.prod(f.folded.strides))):
+        if not kept or folding.blocks < kept[-1].blocks:
+            kept.append(folding)
+    return kept
+
+
+def _counts(taps: int, stride: int) -> list[int]:
+    """Return how many of an axis' taps may become channels: as few as leave so many outside, and whole strides."""
+    even = {-(-taps // left) for left in range(1, taps + 1)}
+    return sorted(even | set(range(stride, taps + stride, stride)))
+
+
+def _blocks(spec: ConvSpec) -> int:
+    return -(-spec.in_channels // lanes(spec.dtype)) * math.prod(spec.kernel)

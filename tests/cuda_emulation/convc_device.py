@@ -14,14 +14,21 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import tvm
 
 import convc
+from convc.schedules.cuda import compiler
 from tests.cuda_emulation import device
 from tests.cuda_emulation.compiler import compile_kernels
 from tests.cuda_emulation.worker import EmulationError
 from tests.schedules.conv_module import Case, ConvModule, Result
 
-__all__ = ["compile_and_run", "conv_results", "exported"]
+__all__ = ["by_own_passes", "compile_and_run", "conv_results", "exported"]
+
+
+def by_own_passes(module: Any, target: Any) -> Any:
+    """Return an Executable of scheduled functions by the passes of convc's builds; a `build` of `emulation.run_cases`."""
+    return tvm.compile(module, target=target, tir_pipeline=compiler.pipeline())
 
 
 @contextmanager

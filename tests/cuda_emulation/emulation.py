@@ -16,6 +16,7 @@ import tvm
 from tests.cuda_emulation.worker import EmulationError, Worker
 
 __all__ = [
+    "OWN_PASSES",
     "SM_90",
     "Case",
     "EmulationError",
@@ -26,6 +27,9 @@ __all__ = [
     "run_cases",
     "worker",
 ]
+
+# A `build` of `run_cases`: TVM's passes with those that convc's builds put between them.
+OWN_PASSES: Final = "tests.cuda_emulation.convc_device:by_own_passes"
 
 # Two orders are opposite in everything CUDA leaves open; what both agree on rarely depends on it.
 _BOTH: Final = ("up", "down")

@@ -33,12 +33,13 @@ from convc.errors import LoweringError, ToolchainError
 from convc.runtime.libraries import cudnn
 from convc.schedules.backend import Progress
 from convc.schedules.cuda import cutlass_objects, nvcc
+from convc.schedules.cuda.copies import own_copies
 from convc.schedules.workspace import note, one_function
 from convc.target import Gpu, Target
 
-__all__ = ["LIBRARY", "OPTIONS", "SHIMS", "build", "compile_objects", "source_of"]
+__all__ = ["LIBRARY", "OPTIONS", "SHIMS", "build", "compile_objects", "pipeline", "source_of"]
 
-PIPELINE: Final = "convc.cuda"
+_PIPELINE: Final = "convc.cuda"
 
 # Loops stay loops in the source: nvcc unrolls what is marked, and needs a third of the time that it takes for written-out code.
 OPTIONS: Final[dict[str, Any]] = {
@@ -100,21 +101,23 @@ def _note_workspace(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.Pr
 
 def _pipeline() -> tuple[Any, Any, Any]:
     base, host, device = tirx.get_tir_pipeline("s_tir")
-    return base, lambda: tvm.ir.transform.Sequential([_note_workspace, host()]), device
+    sequence = tvm.ir.transform.Sequential
+    return base, lambda: sequence([_note_workspace, host()]), lambda: sequence([device(), own_copies])  # fmt: skip
 
 
 @functools.cache
-def _register() -> None:
+def pipeline() -> str:
+    """Return the name of TVM's passes with ours between them."""
     # TVM takes only the name of a registered pipeline; the name is ours alone.
-    tirx.register_tir_pipeline(PIPELINE, _pipeline)
+    tirx.register_tir_pipeline(_PIPELINE, _pipeline)
+    return _PIPELINE
 
 
 def build(mod: tvm.IRModule, target: Target) -> Any:
     """Return TVM's host module of scheduled functions; the source of their kernels is imported by it."""
-    _register()
     tvm_target = target.tvm()
     with _stop_at_source(), tvm_target, tvm.transform.PassContext(opt_level=3, config=OPTIONS):
-        return tvm.compile(mod, target=tvm_target, tir_pipeline=PIPELINE).mod
+        return tvm.compile(mod, target=tvm_target, tir_pipeline=pipeline()).mod
 
 
 def source_of(module: Any) -> str:

@@ -29,12 +29,11 @@ HOPPER: Final = 90
 ARCHITECTURE: Final = "90a"
 _INSTRUCTION: Final = "wgmma.mma_async"
 
-# Leading offset: to the next 8 terms of the sum; stride: to the next 8 pixels or channels; both in units of 16 bytes.
+# Leading offset: to the next 8 terms of the sum; stride: to the next 8 pixels or channels; both in units of 16 bytes. The address, too, is
+# so many, the lowest 14 bits, and shared memory ends before they do: the next instruction's is the first one's and a constant.
 _DESCRIPTOR: Final = """\
-static __device__ __forceinline__ unsigned long long convc_core_matrices(const void* rows, int leading, int stride) {
-  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(rows));
-  return static_cast<unsigned long long>((at & 0x3ffff) >> 4) | static_cast<unsigned long long>(leading) << 16
-      | static_cast<unsigned long long>(stride) << 32;
+static __device__ __forceinline__ unsigned convc_core_matrices(const void* rows, int leading) {
+  return (static_cast<unsigned>(__cvta_generic_to_shared(rows)) & 0x3ffff) >> 4 | static_cast<unsigned>(leading) << 16;
 }
 """
 
@@ -47,10 +46,12 @@ static __device__ __forceinline__ void {name}(float* sums, const void* patches, 
   const uint4* w = static_cast<const uint4*>(weights);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  const int stride = {stride};
+  const unsigned long long apart = static_cast<unsigned long long>(stride) << 32;
+  const unsigned first_a = convc_core_matrices(x, {x_leading}), first_b = convc_core_matrices(w, {w_leading});
 #pragma unroll
   for (int s = 0; s < {steps}; ++s) {{
-    const unsigned long long a = convc_core_matrices(x + s * {x_step}, {x_leading}, {stride});
-    const unsigned long long b = convc_core_matrices(w + s * {w_step}, {w_leading}, {stride});
+    const unsigned long long a = apart | (first_a + s * {x_step}), b = apart | (first_b + s * {w_step});
     asm volatile("{{\\n.reg .pred add;\\nsetp.ne.b32 add, %{count_b}, 0;\\n"
         "{instruction}.sync.aligned.m64n{channels}k16.f32.{type}.{type} {{{registers}}}, %{count}, %{count_a}, add, 1, 1, {across}, {across};\\n}}"
         : {outputs}

@@ -19,7 +19,7 @@ from convc.schedules.cuda.backend import BACKEND
 from convc.schedules.cuda.compiler import OPTIONS
 from convc.target import parse_target
 from tests.conv_grid import CONV_GRID
-from tests.cuda_emulation.emulation import Case, run_cases
+from tests.cuda_emulation.emulation import OWN_PASSES, Case, run_cases
 from tests.tolerance import INEXACT, assert_bounded, assert_exact, error_bound
 
 __all__ = ["TARGET", "Trial", "check", "data_of", "sample", "scheduled", "taken"]
@@ -111,7 +111,7 @@ def check(trials: Sequence[Trial], *, exact: bool) -> None:
         cases.append(Case(scheduled(trial), (in_blocks(x, wants.data.block), packed, *others)))
         data.append((x, w, extras))
     wrong = []
-    outcomes = run_cases(cases, config=OPTIONS)
+    outcomes = run_cases(cases, config=OPTIONS, build=OWN_PASSES)
     for trial, (x, w, extras), outcome in zip(trials, data, outcomes, strict=True):
         if outcome.error:
             wrong.append(f"{trial}: {outcome.error[:600]}")

@@ -21,7 +21,7 @@ from convc.schedules.error_bound import product_error, result_rounding
 from convc.target import parse_target
 from convc.tuning.subjects.subject import in_blocks, shaped
 from tests.conv_grid import CONV_GRID
-from tests.cuda_emulation.emulation import Case, compile_and_run, run_cases
+from tests.cuda_emulation.emulation import OWN_PASSES, Case, compile_and_run, run_cases
 from tests.tolerance import assert_bounded, assert_exact
 
 TARGET = parse_target("cuda -arch=sm_90")
@@ -112,7 +112,7 @@ def check(trials: Sequence[Trial], *, exact: bool) -> None:
     cases = [
         Case(scheduled(*t), _laid_out(*t, *pair)) for t, pair in zip(trials, operands, strict=True)
     ]
-    outcomes = run_cases(cases, config=compiler.OPTIONS)
+    outcomes = run_cases(cases, config=compiler.OPTIONS, build=OWN_PASSES)
     wrong = []
     for (row, spec, knobs), (x, dy), outcome in zip(trials, operands, outcomes, strict=True):
         if outcome.error:

@@ -12,12 +12,13 @@ from typing import Final
 import numpy as np
 from tvm import te
 
+from convc.ir.types import numpy_dtype
 from convc.schedules import packing, vector_gemm
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
-from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
-from convc.schedules.cuda.row_tiles import ROWS_ADDING, fills_stages, row_cycles, row_tiles
+from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
+from convc.schedules.cuda.row_tiles import fills_stages, row_tiles
 from convc.schedules.cuda.wgmma import HOPPER
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
@@ -76,13 +77,16 @@ class TensorCoreBlocked:
         """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
         spec, gpu = problem.spec, target.gpu
         m = vector_gemm.matrices(spec, knobs)
-        depth = m.padded_depth * lanes(spec.dtype)
-        extents = (m.products, m.padded_channels, m.padded_pixels, depth)
-        apart = spec.strides[-1] > 1 and not spec.transposed
-        work = row_cycles(gpu, *extents, knobs, spec.dtype, apart=apart)
-        return launched_cycles(
-            gpu, work, spec.nbytes, m.partial_bytes(problem.accumulator), ROWS_ADDING
+        extents = (
+            m.products,
+            m.padded_channels,
+            m.padded_pixels,
+            m.padded_depth * lanes(spec.dtype),
         )
+        stored = numpy_dtype(problem.accumulator if m.split > 1 else spec.dtype).itemsize
+        work = row_cycles(gpu, *extents, knobs, spec.dtype, rate=patch_rate(spec), stored=stored)
+        partial = m.partial_bytes(problem.accumulator)
+        return launched_rows(gpu, work, spec.nbytes, partial)
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return the direct method's, and the bytes of split sums and of weights packed at run time."""

@@ -24,9 +24,9 @@ from convc.schedules.cuda import term_rows
 from convc.schedules.cuda.adding import EIGHT, add_eights
 from convc.schedules.cuda.indices import INDICES
 from convc.schedules.cuda.mma import too_old
-from convc.schedules.cuda.model import launched_cycles
 from convc.schedules.cuda.product import schedule_with
-from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_cycles, row_tiles
+from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
+from convc.schedules.cuda.row_tiles import fills_stages, row_tiles
 from convc.schedules.cuda.row_warps import row_product
 from convc.schedules.cuda.weight_products import (
     fastest_of,
@@ -98,12 +98,10 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
 
 
 def knobs_within(spec: ConvSpec, target: Target, policy: Policy) -> Knobs:
-    """Return the fastest of those whose sums keep the policy's limit, or of those with the fewest where none do.
-
-    Not of warpgroups, which only a record chooses: no device ran their products of transposed operands yet.
-    """
-    alone = (k for k in space(spec, target) if group_of(k) == 1)
-    return fastest_of(alone, lambda k: cycles(spec, target, k), lambda k: _nbytes(spec, k), policy)
+    """Return the fastest of those whose sums keep the policy's limit, or of those with the fewest where none do."""
+    return fastest_of(
+        space(spec, target), lambda k: cycles(spec, target, k), lambda k: _nbytes(spec, k), policy
+    )
 
 
 def _matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:
@@ -143,8 +141,9 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
     m = _matrices(spec, knobs)
     extents = (m.products, m.padded_channels * _E, m.padded_pixels * _E, m.padded_depth)
-    work = row_cycles(target.gpu, *extents, knobs, spec.dtype)
-    return launched_cycles(target.gpu, work, spec.nbytes, _nbytes(spec, knobs))
+    stored = numpy_dtype(accumulator(spec.dtype)).itemsize
+    work = row_cycles(target.gpu, *extents, knobs, spec.dtype, rate=patch_rate(spec), stored=stored)
+    return launched_rows(target.gpu, work, spec.nbytes, _nbytes(spec, knobs))
 
 
 def operands(spec: ConvSpec, knobs: Knobs) -> Operands:

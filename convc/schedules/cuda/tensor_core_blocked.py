@@ -18,7 +18,7 @@ from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
-from convc.schedules.cuda.row_tiles import fills_stages, row_tiles
+from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_tiles
 from convc.schedules.cuda.wgmma import HOPPER
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
@@ -33,6 +33,8 @@ _TYPES: Final = ("float16", "bfloat16")
 # Of the weights, which one ldmatrix reads for two instructions.
 _CHANNELS: Final = 16
 _SPLITS: Final = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+# Of them, by warps alone; the others ran by wgmma only. Of 12 parts ptxas spilled 8 bytes on sm_80, to have 72 registers in place of 80.
+_RAN_BY_WARPS: Final = (1, 2, 4, 8, 16)
 
 
 class TensorCoreBlocked:
@@ -52,8 +54,9 @@ class TensorCoreBlocked:
         return whole_tiles(_whole(problem), _CHANNELS)
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
-        """Return the tile that the model finds fastest."""
-        return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
+        """Return the tile that the model finds fastest, of those whose kind a device ran."""
+        ran = (k for k in self.space(problem, target) if group_of(k) > 1 or k["split"] in _RAN_BY_WARPS)  # fmt: skip
+        return min(ran, key=lambda k: self.cycles(problem, target, k))
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield legal tiles, and for sums long enough their parts."""

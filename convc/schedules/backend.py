@@ -74,7 +74,8 @@ class Backend:
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
         schedule_channels: schedules a move of channels, see `channel_moves`.
         seconds: (cycles, target) -> seconds of an algorithm's estimate.
-        sum_cycles: (results, products of each, bytes of operands and results, target) -> cycles of sums that `schedule_any` schedules.
+        sum_cycles: (results, products of each, bytes of operands and results, target, rounded) -> cycles of sums that `schedule_any`
+            schedules, and that are rounded to another type behind or not.
         copy_seconds: (type, target) -> seconds of a value's copy from one block of channels to another.
         plain_seconds: (convolution, target) -> seconds of copies around one that reads and writes plain images, where others do not; none
             where plain is the rule.
@@ -96,7 +97,7 @@ class Backend:
     schedule_transpose: Callable[[tirx.PrimFunc, int, Target], tirx.PrimFunc] = field(repr=False)
     schedule_channels: Callable[[tirx.PrimFunc, Picks, Target], tirx.PrimFunc] = field(repr=False)
     seconds: Callable[[float, Target], float] = field(repr=False)
-    sum_cycles: Callable[[int, int, int, Target], float] = field(repr=False)
+    sum_cycles: Callable[..., float] = field(repr=False)
     copy_seconds: Callable[[TensorType, Target], float] = field(repr=False)
     compile: Callable[[tvm.IRModule, Target, Progress], tuple[bytes, ...]] = field(repr=False)
     plain_seconds: Callable[[ConvSpec, Target], float] = field(default=lambda spec, target: 0.0, repr=False)  # fmt: skip

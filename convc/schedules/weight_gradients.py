@@ -95,7 +95,8 @@ def gradient_seconds(name: str, spec: ConvSpec, knobs: Knobs, target: Target) ->
     """Return the cost model's seconds of a setting of a row, or of plain loops."""
     backend = backend_of(target)
     if name == PLAIN_LOOPS:
-        cycles = backend.sum_cycles(math.prod(spec.weight), _terms(spec), spec.nbytes, target)
+        results, rounded = math.prod(spec.weight), accumulator(spec.dtype) != spec.dtype
+        cycles = backend.sum_cycles(results, _terms(spec), spec.nbytes, target, rounded=rounded)
     else:
         cycles = weight_gradient_named(name, target).cycles(spec, target, knobs)
     return backend.seconds(cycles, target)

@@ -33,8 +33,12 @@ _TYPES: Final = ("float16", "bfloat16")
 _REGISTERS: Final = 176
 
 # A warp's load of 16 bytes each takes as long as so many of 4. With half of the lesser of loads and memory it is what an H200 took for
-# 144 channels of 56 x 56 at batch 32 with one row (35.7 us; 2026-11-27); settings of more rows were not measured.
+# 144 channels of 56 x 56 at batch 32 with one row (35.7 us; 2026-11-27); of 12 settings of each of eight layers of MobileNetV2, with up to
+# four rows, it takes one 1.04 times slower than the best in the geometric mean, 1.13 at most (another H200, the same day).
 _WIDE: Final = 4
+
+# How much longer loads take a row of taps at a time, which waits for them: 30 settings took 2.0 to 2.8 times as long as without this.
+_ROW_BY_ROW: Final = 4
 
 # Rows of results, and whether all taps are held. With four rows and one row of taps ptxas kept an array in local memory.
 _TILES: Final = ((1, 1), (2, 1), (4, 1), (1, 0), (2, 0))
@@ -85,12 +89,9 @@ class DepthwiseBlocked:
         loads = (
             _window_rows(problem, rows) * taps / spec.kernel[-2] if knobs["held"] else rows * taps
         )
-        less, more = sorted(
-            (
-                point_cycles(gpu, threads, threads * (loads + taps) * _WIDE),
-                memory_cycles(gpu, spec.nbytes),
-            )
-        )
+        wide = _WIDE * (1 if knobs["held"] else _ROW_BY_ROW)
+        work = point_cycles(gpu, threads, threads * (loads + taps) * wide)
+        less, more = sorted((work, memory_cycles(gpu, spec.nbytes)))
         return more + less / 2 + LAUNCH_SECONDS * gpu.clock_hz
 
     @staticmethod

@@ -49,10 +49,14 @@ _WAIT: Final = 75.0
 _STEP: Final = 150.0
 
 # Of a step's time on the second busiest unit what shows; where the product goes on behind the next copies, which is why three steps of
-# wgmma in shared memory take 0.93 times as long as two (133 pairs). Of the lesser of units and chain, or of work and memory.
+# wgmma in shared memory take 0.93 times as long as two (133 pairs). Of the lesser of units and chain.
 _SECOND: Final = 0.5
 _SECOND_BEHIND: Final = 0.15
 _LESSER: Final = 0.05
+
+# Of the lesser of work and memory: among settings that wait for memory alike, the one with less work. Other algorithms' models have no
+# such share, so it is small against what sets algorithms apart.
+_TIE: Final = 1e-3
 
 # Half-precision multiply-adds of a multiprocessor of 9.0 in a clock by wgmma; clocks from a warpgroup's last instruction to its sums.
 _GROUP_MACS: Final = 2048.0
@@ -150,4 +154,4 @@ def launched_rows(gpu: Gpu, work: float, nbytes: int, partial: int) -> float:
     """
     memory = memory_cycles(gpu, nbytes + partial) if nbytes + partial > gpu.l2_bytes else 0.0
     less, more = sorted((work, memory))
-    return launched_cycles(gpu, more + _LESSER * less, 0, partial, _ADDING)
+    return launched_cycles(gpu, more + _TIE * less, 0, partial, _ADDING)

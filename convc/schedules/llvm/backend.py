@@ -39,7 +39,7 @@ def _copy_seconds(value: TensorType, target: Target) -> float:
     return value.size / _COPIED_A_SECOND
 
 
-def _sum_cycles(results: int, terms: int, nbytes: int, target: Target) -> float:
+def _sum_cycles(results: int, terms: int, nbytes: int, target: Target, *, rounded: bool) -> float:
     return _SCALAR * results * terms
 
 

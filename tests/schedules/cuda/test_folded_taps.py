@@ -140,9 +140,14 @@ def test_first_layers_are_folded_untuned(n, k, taps, stride, pad):
     assert taken(before_blocks(n, k, taps, stride, pad))["stem"] == "tensor_core_folded"
 
 
-def test_few_taps_of_stride_1_are_not_folded():
-    """Each point would be written twice, or nine times: no gain where the result is most of the bytes."""
-    assert taken(before_blocks(32, 64, 3, 1, 1))["stem"] == "tensor_core_blocked"
+def test_two_taps_of_stride_1_are_folded_and_nine_are_not():
+    """Six channels fill a block as three do, so two taps cost no byte more than the copy into blocks; nine are 27, four blocks a point."""
+    assert taken(before_blocks(32, 64, 3, 1, 1))["stem"] == "tensor_core_folded"
+    spec = ConvSpec.of((32, 3, 224, 224), (64, 3, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
+    two = folding_of(spec, ALGORITHM.knobs(Problem(spec), TARGET))
+    assert two.taps == (1, 2)
+    # In blocks of 8 channels; pads are part of it.
+    assert two.elements == 32 * 8 * 226 * 226
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tvm import tirx
 from tvm.backend.cuda.op import cuda_func_call
 
 from convc.schedules.cuda.mma import once
+from convc.schedules.cuda.wgmma import behind_copies
 
 __all__ = ["own_copies"]
 
@@ -43,8 +44,23 @@ static __device__ __forceinline__ void {name}(void* to, int to_offset, int to_mo
 
 @tirx.transform.prim_func_pass(opt_level=0, name="convc.OwnCopies")
 def own_copies(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
-    """Rewrite the copies of one kernel."""
-    return func.with_body(tvm_ffi.structural_map(func.body, (tvm.ir.Call, _own)))
+    """Rewrite the copies of one kernel, and if it stores nothing in shared memory itself the products that read them."""
+    stores: list[Any] = []
+
+    def noted(store: Any) -> Any:
+        if str(store.buffer.scope()).startswith("shared"):
+            stores.append(store)
+        return store
+
+    tvm_ffi.structural_map(func.body, (tirx.BufferStore, noted))
+    body = tvm_ffi.structural_map(func.body, (tvm.ir.Call, _own))
+    return func.with_body(
+        body if stores else tvm_ffi.structural_map(body, (tvm.ir.StringImm, _copied))
+    )
+
+
+def _copied(text: tvm.ir.StringImm) -> tvm.ir.StringImm:
+    return tvm.ir.StringImm(behind_copies(text.value))
 
 
 def _own(call: tvm.ir.Call) -> tvm.ir.Call:

@@ -12,13 +12,21 @@ SOURCE  PTX ISA, "Asynchronous warpgroup level matrix instructions": matrix desc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from convc.schedules.cuda.mma import KINDS, once
 from convc.schedules.cuda.rows import CHANNELS, DEPTH
 
-__all__ = ["ARCHITECTURE", "HOPPER", "WARPS", "WarpgroupProduct", "needs_architecture"]
+__all__ = [
+    "ARCHITECTURE",
+    "HOPPER",
+    "WARPS",
+    "WarpgroupProduct",
+    "behind_copies",
+    "needs_architecture",
+]
 
 # Warps that multiply together; pixels of one of them.
 WARPS: Final = 4
@@ -37,9 +45,12 @@ static __device__ __forceinline__ unsigned convc_core_matrices(const void* rows,
 }
 """
 
-# What cp.async wrote is seen by the unit behind a fence of its proxy; the barrier behind the wait for copies is the block's.
+# What cp.async wrote the unit sees behind the wait for copies and the block's barrier, as in CUTLASS, whose multistage products have no
+# fence.proxy.async either (collective/sm90_mma_multistage_gmma_ss_warpspecialized.hpp): that fence is a MEMBAR, which waits for copies of
+# later steps, too. What threads store themselves needs it: `copies.own_copies` takes it out of kernels in which they store nothing.
 # The unit works on while the warps go on: `{name}_wait` returns when it is done, and only behind that the sums are theirs and shared
 # memory may be written again. `{name}_now` is both.
+_FENCE: Final = '  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");\n'
 _PRODUCT: Final = """\
 static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
   const uint4* x = static_cast<const uint4*>(patches) - threadIdx.x / 32 % {warps} * {warp_rows};
@@ -67,6 +78,16 @@ static __device__ __forceinline__ void {name}_now(float* sums, const void* patch
   {name}_wait(sums);
 }}
 """
+
+
+def behind_copies(text: str) -> str:
+    """Return a product's name or source as it is for a kernel whose threads store nothing in shared memory themselves.
+
+    Example:
+        >>> behind_copies("convc_warpgroup_float16_64x64x64_wait")
+        'convc_copied_warpgroup_float16_64x64x64_wait'
+    """
+    return re.sub(r"\bconvc_(?=(term_)?warpgroup_)", "convc_copied_", text.replace(_FENCE, ""))
 
 
 def needs_architecture(source: str) -> bool:

@@ -77,7 +77,7 @@ struct Fiber : Thread {
   using Products = std::vector<std::function<void()>>;
   std::deque<Products> product_groups;  // of wgmma
   Products open_products;
-  bool registers_fenced, proxy_fenced;
+  bool registers_fenced, proxy_fenced, waited;
 };
 
 constexpr size_t STACK = 256 << 10, STACK_WALL = 4096;
@@ -117,7 +117,7 @@ void prepare(Fiber& fiber) {
   fiber.open.clear();
   fiber.product_groups.clear();
   fiber.open_products.clear();
-  fiber.registers_fenced = fiber.proxy_fenced = false;
+  fiber.registers_fenced = fiber.proxy_fenced = fiber.waited = false;
 }
 
 std::string where() {
@@ -309,7 +309,8 @@ void block_barrier(int line) { block_barrier_count(0, line); }
 
 int block_barrier_count(int predicate, int line) {
   self()->predicate = predicate;
-  self()->proxy_fenced = false;
+  self()->proxy_fenced = self()->waited;
+  self()->waited = false;
   wait_in(State::at_barrier, line);
   return self()->predicates;
 }
@@ -352,6 +353,7 @@ void commit_copies() {
 }
 
 void wait_copies(unsigned groups_in_flight) {
+  self()->waited = true;
   auto& groups = self()->groups;
   for (; groups.size() > groups_in_flight; groups.pop_front())
     for (const Copy& copy : groups.front()) copy.land();
@@ -363,7 +365,7 @@ void fence_proxy() { self()->proxy_fenced = true; }
 
 void product_async(std::function<void()> product, int line) {
   if (!self()->registers_fenced) fail("wgmma without a wgmma.fence before it", line);
-  if (!self()->proxy_fenced) fail("wgmma without a fence.proxy.async behind the last __syncthreads", line);
+  if (!self()->proxy_fenced) fail("wgmma without cp.async.wait_group before the last __syncthreads, or fence.proxy.async behind it", line);
   if (mode.copies_land_early)
     product();
   else

@@ -47,8 +47,8 @@ void commit_copies();
 void wait_copies(unsigned groups_in_flight);
 
 // wgmma: likewise, a product is made as late as the rules allow, and reads its operands then. Before a thread's first one behind a wait
-// there must be wgmma.fence, which orders its registers, and behind the last barrier fence.proxy.async, without which the unit does not
-// see what threads wrote into shared memory.
+// there must be wgmma.fence, which orders its registers; and before the last barrier a wait for copies, all that wrote its operands, or
+// behind it fence.proxy.async, without which the unit does not see what threads wrote into shared memory themselves.
 void fence_registers();
 void fence_proxy();
 void product_async(std::function<void()> product, int line);

@@ -57,3 +57,16 @@ def test_copies_of_a_thread_differ_by_constants():
 @pytest.mark.parametrize(("algorithm", "dtype", "nbytes", "kind"), KINDS)
 def test_what_lies_outside_is_zero(algorithm, dtype, nbytes, kind):
     check([trial(algorithm, dtype)], exact=True)
+
+
+def test_behind_what_threads_store_themselves_there_is_a_fence():
+    """Of 40 channels in steps of 64 the end of a step is zeros, which are stored; of 64 all is copied."""
+    for channels, fenced in ((64, False), (40, True)):
+        spec = ConvSpec.of((1, channels, 9, 11), (32, channels, 1, 1), dtype="float16")
+        space = BACKEND.algorithm("tensor_core_blocked").space(Problem(spec), TARGET)
+        knobs = next(dict(k) for k in space if (k["group"], k["step"]) == (4, 64))
+        function = scheduled(Trial("tensor_core_blocked", spec, (), knobs))
+        module = tvm.IRModule({"k": function.with_attr("global_symbol", "k")})
+        source = compiler.source_of(compiler.build(module, TARGET))
+        assert "wgmma.mma_async" in source
+        assert ("fence.proxy.async" in source) == fenced

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from tvm import te, tirx
@@ -25,7 +25,20 @@ from convc.schedules.packing import Read, within
 from convc.schedules.plain_epilogue import finish, plain_extras
 from convc.schedules.plan import Knobs
 
-__all__ = ["Lookup", "Product", "compute", "lookup", "pack", "packed_at", "product", "together"]
+__all__ = [
+    "CACHED_PATCHES",
+    "Lookup",
+    "Product",
+    "compute",
+    "lookup",
+    "pack",
+    "packed_at",
+    "product",
+    "together",
+]
+
+# A bit of the knob `cached`: what is copied through L1.
+CACHED_PATCHES: Final = 1
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, pixel) -> element
@@ -36,6 +49,24 @@ Product: TypeAlias = tuple[te.Tensor, te.Tensor]  # packed weights, sums [z][k][
 def _taps_first(spec: ConvSpec, knobs: Knobs) -> bool:
     """Whether the sum runs over taps, then channels: then a step of it has one tap, and its address is one for all threads."""
     return (spec.in_channels // spec.group) % knobs["step"] == 0
+
+
+def _in_turn(spec: ConvSpec, knobs: Knobs) -> int:
+    """Return how many channels a sum that has taps first takes through all taps before the next ones.
+
+    All of them; those of a step where a knob `cached` says that patches come through L1, where what a tap brought lies until the next.
+    """
+    return (
+        knobs["step"] if knobs.get("cached", 0) & CACHED_PATCHES else spec.in_channels // spec.group
+    )
+
+
+def _tap_and_channel(spec: ConvSpec, knobs: Knobs, taps: int, i: Expr) -> tuple[Expr, Expr]:
+    """Return whose the term i of a sum is that has taps first."""
+    many, all_of_them = _in_turn(spec, knobs), spec.in_channels // spec.group
+    if many == all_of_them:
+        return i // many, i % many
+    return i // many % taps, i // (many * taps) * many + i % many
 
 
 def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
@@ -59,7 +90,9 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
         w = weight.reshape(m.groups, m.channels, per_group, *spec.kernel)
         w = np.moveaxis(w, 1, -1)
     if _taps_first(spec, knobs):
-        w = np.moveaxis(w, 1, -2)
+        many = _in_turn(spec, knobs)
+        w = w.reshape(len(w), per_group // many, many, *m.taps, m.channels)
+        w = np.moveaxis(w, 2, -2)
     w = w.reshape(m.phases * m.groups, m.depth, m.channels)
     whole = np.zeros(
         (m.phases * m.groups, m.split * m.padded_depth, m.padded_channels), weight.dtype
@@ -87,7 +120,7 @@ def packed_at(spec: ConvSpec, knobs: Knobs, read: Read) -> Callable[[Expr, Expr,
         if m.split > 1:
             i = z // (m.groups * m.phases) * m.padded_depth + i
         bounds = [(k, m.channels, m.padded_channels), (i, m.depth, m.split * m.padded_depth)]
-        c, tap = (i % per_group, i // per_group) if _taps_first(spec, knobs) else (i // taps, i % taps)  # fmt: skip
+        tap, c = _tap_and_channel(spec, knobs, taps, i) if _taps_first(spec, knobs) else (i % taps, i // taps)  # fmt: skip
         at: Sequence[Expr] = unravel(tap, m.taps)
         if not spec.transposed:
             return within(bounds, read(group * m.channels + k, c, at), spec.dtype)
@@ -139,7 +172,8 @@ def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: Callable[..., Expr]) ->
         if m.split > 1:
             start = z // (m.groups * m.phases) * m.padded_depth + start
         if _taps_first(spec, knobs):
-            tap, c = start // per_group, start % per_group + place
+            tap, first = _tap_and_channel(spec, knobs, taps, start)
+            c = first + place
             if m.split * m.padded_depth != m.depth:
                 # The sum ends where a step does.
                 conditions.append(start < m.depth)

@@ -9,7 +9,8 @@ Rewrite (of a kernel's body):
     -->
     convc_copy(to, offset, constant, from, offset, constant[, condition])
 
-Copies of 16 bytes are read from L2 alone, as TVM's are; smaller ones there is no way but through L1.
+Copies of 16 bytes are read from L2 alone, as TVM's are, but where the source's name ends in `CACHED`: those come through L1, as smaller
+ones must.
 
 SOURCE  PTX ISA, "cp.async": src-size, .ca and .cg; CUTLASS, cutlass/arch/memory_sm80.h (cp_async_zfill)
 """
@@ -25,6 +26,7 @@ from tvm.backend.cuda.op import cuda_func_call
 
 from convc.schedules.cuda.mma import once
 from convc.schedules.cuda.wgmma import behind_copies
+from convc.schedules.vector_gemm import CACHED
 
 __all__ = ["own_copies"]
 
@@ -68,7 +70,7 @@ def _own(call: tvm.ir.Call) -> tvm.ir.Call:
         return call
     to, to_offset, source, offset, size, *condition = call.args
     nbytes = int(size)
-    kind = "cg" if nbytes == _WHOLE else "ca"
+    kind = "cg" if nbytes == _WHOLE and not _is_cached(source) else "ca"
     sizes = _element_bytes(to), _element_bytes(source)
     name = f"convc_copy_{kind}_{nbytes}_{sizes[0]}_{sizes[1]}{'_or_zero' if condition else ''}"
     source_code = _COPY.format(
@@ -78,6 +80,10 @@ def _own(call: tvm.ir.Call) -> tvm.ir.Call:
     )  # fmt: skip
     places = (to, *_apart(to_offset), source, *_apart(offset))
     return cuda_func_call(name, *places, *condition, source_code=once(name, source_code))
+
+
+def _is_cached(source: Expr) -> bool:
+    return str(source.args[0].name).endswith(CACHED)
 
 
 def _element_bytes(pointer: Expr) -> int:

@@ -6,6 +6,7 @@ which is what `tensor_core` on plain data spends most of its time with in half p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,11 +21,12 @@ from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
 from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_tiles
 from convc.schedules.cuda.wgmma import HOPPER
+from convc.schedules.implicit_gemm import CACHED_PATCHES
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties, direct_error
-from convc.schedules.vector_gemm import lanes
+from convc.schedules.vector_gemm import CACHED_WEIGHTS, lanes
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "TensorCoreBlocked"]
@@ -32,6 +34,8 @@ __all__ = ["ALGORITHM", "TensorCoreBlocked"]
 _TYPES: Final = ("float16", "bfloat16")
 # Of the weights, which one ldmatrix reads for two instructions.
 _CHANNELS: Final = 16
+# What comes through L1: of one tap nothing of the patches is needed again.
+_CACHED: Final = (CACHED_PATCHES, CACHED_PATCHES | CACHED_WEIGHTS)
 _SPLITS: Final = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 # Of them, by warps alone; the others ran by wgmma only. Of 12 parts ptxas spilled 8 bytes on sm_80, to have 72 registers in place of 80.
 _RAN_BY_WARPS: Final = (1, 2, 4, 8, 16)
@@ -62,6 +66,7 @@ class TensorCoreBlocked:
         """Yield legal tiles, and for sums long enough their parts."""
         dtype, whole = problem.spec.dtype, _whole(problem)
         exact = whole.groups > 1 or whole.phases > 1
+        ways = _CACHED if math.prod(whole.taps) > 1 else (CACHED_WEIGHTS,)
         for tile in row_tiles(
             target.gpu,
             whole.channels,
@@ -74,7 +79,9 @@ class TensorCoreBlocked:
             for split in _SPLITS:
                 enough = split == 1 or (depth > (2 * split - 1) * tile["step"] and not exact)
                 if enough and fills_stages(tile, -(-depth // split)):
-                    yield {**tile, "split": split}
+                    knobs = {**tile, "split": split}
+                    yield knobs
+                    yield from ({**knobs, "cached": cached} for cached in ways)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return clocks of the products, or of the bytes if those take longer, and of the launches."""

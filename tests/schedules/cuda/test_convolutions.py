@@ -162,6 +162,25 @@ def test_warpgroups_by_every_depth_of_pipeline():
     check(trials, exact=True)
 
 
+def test_operands_through_a_cache():
+    """Sums that take the channels of a step through all taps before the next ones: in parts, of a group, of phases; one tap; by warps."""
+    deep = ConvSpec.of((1, 128, 9, 8), (40, 128, 3, 3), strides=(2, 2), pads=(1, 0, 1, 2), dtype="float16")  # fmt: skip
+    grouped = ConvSpec.of(
+        (1, 256, 8, 9), (64, 128, 3, 3), group=2, strides=(1, 2), dtype="bfloat16"
+    )
+    phases = ConvSpec.of((1, 128, 5, 4), (128, 16, 4, 2), strides=(2, 2), transposed=True, dtype="float16")  # fmt: skip
+    one = ConvSpec.of((2, 136, 9, 8), (24, 136, 1, 1), dtype="float16")
+    epilogue = (Step("bias"), Step("add"), Step("relu"))
+    trials = []
+    for spec in (deep, grouped, phases, one):
+        space = BACKEND.algorithm("tensor_core_blocked").space(Problem(spec), TARGET)
+        cached = [k for k in space if k.get("cached") and k["split"] in (1, 3) and k["step"] == 64]
+        kinds = {(k["group"], k["stages"] > 2, k["split"], k["cached"]): k for k in cached}
+        trials += [Trial("tensor_core_blocked", spec, epilogue, k) for k in kinds.values()]
+    assert {t.setting["cached"] for t in trials} == {1, 2, 3}
+    check(trials, exact=True)
+
+
 def test_winograd_by_every_tile():
     """Planes that are no whole tiles, more channels than a tile, pads that differ, filters of one tap on an axis."""
     specs = (

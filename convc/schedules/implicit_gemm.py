@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from tvm import te, tirx
@@ -25,20 +25,7 @@ from convc.schedules.packing import Read, within
 from convc.schedules.plain_epilogue import finish, plain_extras
 from convc.schedules.plan import Knobs
 
-__all__ = [
-    "CACHED_PATCHES",
-    "Lookup",
-    "Product",
-    "compute",
-    "lookup",
-    "pack",
-    "packed_at",
-    "product",
-    "together",
-]
-
-# A bit of the knob `cached`: what is copied through L1.
-CACHED_PATCHES: Final = 1
+__all__ = ["Lookup", "Product", "compute", "lookup", "pack", "packed_at", "product", "together"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (z, where a step of the sum begins, place in the step, pixel) -> element
@@ -56,9 +43,7 @@ def _in_turn(spec: ConvSpec, knobs: Knobs) -> int:
 
     All of them; those of a step where a knob `cached` says that patches come through L1, where what a tap brought lies until the next.
     """
-    return (
-        knobs["step"] if knobs.get("cached", 0) & CACHED_PATCHES else spec.in_channels // spec.group
-    )
+    return knobs["step"] if knobs.get("cached") else spec.in_channels // spec.group
 
 
 def _tap_and_channel(spec: ConvSpec, knobs: Knobs, taps: int, i: Expr) -> tuple[Expr, Expr]:

@@ -29,13 +29,13 @@ from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps, cast
 
-__all__ = ["CACHED", "CACHED_WEIGHTS", "Element", "Product", "Sums", "compute", "lanes", "matrices", "pack", "packed_at", "read_as"]  # fmt: skip
+__all__ = ["CACHED", "Element", "Product", "Sums", "compute", "lanes", "matrices", "pack", "packed_at"]  # fmt: skip
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (product, where a step of the sum begins, block in the step, pixel, channel in the block) -> element
 Element: TypeAlias = Callable[[Expr, Expr, Expr, Expr, Expr], Expr]
-# (extents, elements of patches, name of the weight, their type, the sums' type) -> products
-Product: TypeAlias = Callable[[Matrices, Element, str, str, str], "Sums"]
+# (extents, elements of patches, their type, the sums' type) -> products
+Product: TypeAlias = Callable[[Matrices, Element, str, str], "Sums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,8 @@ class Sums:
 
 _BYTES = 16
 
-# The other bit of the knob `cached`, beside `implicit_gemm.CACHED_PATCHES`.
-CACHED_WEIGHTS: Final = 2
-# What the name of an operand ends in that is copied through a cache; the device's code generator reads it off there.
+# What the name of data ends in that are copied through a cache; a device's code generator reads it off there.
 CACHED: Final = "_cached"
-
-
-def read_as(name: str, cached: int) -> str:
-    """Return an operand's name, by which its copies know whether to go through a cache."""
-    return f"{name}{CACHED}" if cached else name
 
 
 def lanes(dtype: str) -> int:
@@ -148,18 +141,14 @@ def compute(
     # A kernel sees blocks of a line as an image of height 1, see `View.raised`.
     spec, e = raised(problem.spec), lanes(problem.spec.dtype)
     blocks, m = _of_blocks(spec), matrices(spec, knobs)
-    cached = knobs.get("cached", 0)
-    if data is None:
-        name = read_as("data", cached & implicit_gemm.CACHED_PATCHES)
-        data = te.placeholder((*blocks.data, e), spec.dtype, name=name)
-    x = data
+    name = f"data{CACHED if knobs.get('cached') else ''}"
+    x = te.placeholder((*blocks.data, e), spec.dtype, name=name) if data is None else data
 
     def element(z: Expr, start: Expr, place: Expr, pixel: Expr, lane: Expr) -> Expr:
         look = implicit_gemm.lookup(blocks, m, _in_blocks(spec, knobs), lambda *at: x(*at, lane))
         return look(z, start, place, pixel)
 
-    weight = read_as("weight", cached & CACHED_WEIGHTS)
-    sums = multiply(m, element, weight, spec.dtype, problem.accumulator)
+    sums = multiply(m, element, spec.dtype, problem.accumulator)
     n, k, *points = spec.output
     shape = (n, -(-k // e), *points, e)
     extras = blocked_extras(problem, -(-k // e), e, shape)

@@ -26,11 +26,11 @@ PIXELS, CHANNELS, DEPTH = 16, 8, 16
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 
 
-def product(m: Matrices, element: Element, weight: str, dtype: str, accumulator: str) -> Sums:
+def product(m: Matrices, element: Element, dtype: str, accumulator: str) -> Sums:
     """Return the products of `vector_gemm`; blocks `patch` and `acc`, which is in fragments."""
     e = lanes(dtype)
     steps, together = m.padded_depth // m.step, m.step * e // DEPTH
-    w = te.placeholder((m.products, m.padded_depth, m.padded_channels, e), dtype, name=weight)
+    w = te.placeholder((m.products, m.padded_depth, m.padded_channels, e), dtype, name="weight")
     patch = te.compute(
         (m.products, steps, m.step, m.padded_pixels, e),
         lambda z, s, i, p, lane: element(z, s * m.step, i, p, lane),

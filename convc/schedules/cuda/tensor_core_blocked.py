@@ -21,12 +21,11 @@ from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
 from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_tiles
 from convc.schedules.cuda.wgmma import HOPPER
-from convc.schedules.implicit_gemm import CACHED_PATCHES
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties, direct_error
-from convc.schedules.vector_gemm import CACHED_WEIGHTS, lanes
+from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "TensorCoreBlocked"]
@@ -34,10 +33,9 @@ __all__ = ["ALGORITHM", "TensorCoreBlocked"]
 _TYPES: Final = ("float16", "bfloat16")
 # Of the weights, which one ldmatrix reads for two instructions.
 _CHANNELS: Final = 16
-# What comes through L1: of one tap nothing of the patches is needed again.
-_CACHED: Final = (CACHED_PATCHES, CACHED_PATCHES | CACHED_WEIGHTS)
 _SPLITS: Final = (1, 2, 3, 4, 5, 6, 8, 12, 16)
-# Of them, by warps alone; the others ran by wgmma only. Of 12 parts ptxas spilled 8 bytes on sm_80, to have 72 registers in place of 80.
+# Of them, by warps alone; the others ran by wgmma only, as patches through L1 did. Of 12 parts ptxas spilled 8 bytes on sm_80, to have 72
+# registers in place of 80.
 _RAN_BY_WARPS: Final = (1, 2, 4, 8, 16)
 
 
@@ -59,14 +57,15 @@ class TensorCoreBlocked:
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile that the model finds fastest, of those whose kind a device ran."""
-        ran = (k for k in self.space(problem, target) if group_of(k) > 1 or k["split"] in _RAN_BY_WARPS)  # fmt: skip
+        ran = (k for k in self.space(problem, target) if group_of(k) > 1 or _ran_by_warps(k))
         return min(ran, key=lambda k: self.cycles(problem, target, k))
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield legal tiles, and for sums long enough their parts."""
         dtype, whole = problem.spec.dtype, _whole(problem)
         exact = whole.groups > 1 or whole.phases > 1
-        ways = _CACHED if math.prod(whole.taps) > 1 else (CACHED_WEIGHTS,)
+        # Through L1: of one tap nothing of the patches is needed again.
+        ways: tuple[Knobs, ...] = ({"cached": 0}, {"cached": 1}) if math.prod(whole.taps) > 1 else ({},)  # fmt: skip
         for tile in row_tiles(
             target.gpu,
             whole.channels,
@@ -79,9 +78,7 @@ class TensorCoreBlocked:
             for split in _SPLITS:
                 enough = split == 1 or (depth > (2 * split - 1) * tile["step"] and not exact)
                 if enough and fills_stages(tile, -(-depth // split)):
-                    knobs = {**tile, "split": split}
-                    yield knobs
-                    yield from ({**knobs, "cached": cached} for cached in ways)
+                    yield from ({**tile, "split": split, **way} for way in ways)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
@@ -94,7 +91,9 @@ class TensorCoreBlocked:
             m.padded_depth * lanes(spec.dtype),
         )
         stored = numpy_dtype(problem.accumulator if m.split > 1 else spec.dtype).itemsize
-        work = row_cycles(gpu, *extents, knobs, spec.dtype, rate=patch_rate(spec), stored=stored)
+        work = row_cycles(
+            gpu, *extents, knobs, spec.dtype, rate=patch_rate(spec, knobs), stored=stored
+        )
         partial = m.partial_bytes(problem.accumulator)
         return launched_rows(gpu, work, spec.nbytes, partial)
 
@@ -123,6 +122,10 @@ class TensorCoreBlocked:
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result."""
         return vector_gemm.compute(problem, knobs, rows.product)
+
+
+def _ran_by_warps(knobs: Knobs) -> bool:
+    return knobs["split"] in _RAN_BY_WARPS and not knobs.get("cached")
 
 
 def _whole(problem: Problem) -> Matrices:

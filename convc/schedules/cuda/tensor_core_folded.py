@@ -73,7 +73,9 @@ class TensorCoreFolded:
             if indexed(folding.folded) is None:
                 fold = dict(zip(_KNOBS, reversed(folding.taps), strict=False))
                 for tile in BLOCKED.space(replace(problem, spec=folding.folded), target):
-                    yield {**fold, **tile}
+                    # Few blocks of channels lie close together anyway.
+                    if not tile.get("cached"):
+                        yield {**fold, **{k: v for k, v in tile.items() if k != "cached"}}
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return clocks of the bytes that the first kernel reads and writes, of its launch, and of the second."""

@@ -169,16 +169,19 @@ def test_operands_through_a_cache():
         (1, 256, 8, 9), (64, 128, 3, 3), group=2, strides=(1, 2), dtype="bfloat16"
     )
     phases = ConvSpec.of((1, 128, 5, 4), (128, 16, 4, 2), strides=(2, 2), transposed=True, dtype="float16")  # fmt: skip
-    one = ConvSpec.of((2, 136, 9, 8), (24, 136, 1, 1), dtype="float16")
     epilogue = (Step("bias"), Step("add"), Step("relu"))
     trials = []
-    for spec in (deep, grouped, phases, one):
+    for spec in (deep, grouped, phases):
         space = BACKEND.algorithm("tensor_core_blocked").space(Problem(spec), TARGET)
         cached = [k for k in space if k.get("cached") and k["split"] in (1, 3) and k["step"] == 64]
-        kinds = {(k["group"], k["stages"] > 2, k["split"], k["cached"]): k for k in cached}
+        kinds = {(k["group"], k["stages"] > 2, k["split"]): k for k in cached}
         trials += [Trial("tensor_core_blocked", spec, epilogue, k) for k in kinds.values()]
-    assert {t.setting["cached"] for t in trials} == {1, 2, 3}
     check(trials, exact=True)
+    # Of one tap there is nothing that another one needs again.
+    one = ConvSpec.of((2, 136, 9, 8), (24, 136, 1, 1), dtype="float16")
+    assert not any(
+        "cached" in k for k in BACKEND.algorithm("tensor_core_blocked").space(Problem(one), TARGET)
+    )
 
 
 def test_winograd_by_every_tile():

@@ -91,7 +91,7 @@ def test_strides_along_the_width_read_halves_of_sectors():
     for tile in ({"channels": 256, "warp_channels": 256}, {"pixels": 128, "channels": 128, "warp_channels": 128}):  # fmt: skip
         assert 1.1 < clocks(apart, **tile, stages=4) / clocks(together, **tile, stages=4) < 1.8
     down = ConvSpec.of((32, 256, 28, 28), (256, 256, 3, 3), pads=(1, 1, 1, 1), strides=(2, 1), dtype="float16")  # fmt: skip
-    assert patch_rate(down) == patch_rate(together.spec) > patch_rate(apart.spec)
+    assert patch_rate(down, {}) == patch_rate(together.spec, {}) > patch_rate(apart.spec, {})
 
 
 @pytest.mark.parametrize("target", OTHERS)

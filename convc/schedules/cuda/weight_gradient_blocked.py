@@ -142,7 +142,9 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     m = _matrices(spec, knobs)
     extents = (m.products, m.padded_channels * _E, m.padded_pixels * _E, m.padded_depth)
     stored = numpy_dtype(accumulator(spec.dtype)).itemsize
-    work = row_cycles(target.gpu, *extents, knobs, spec.dtype, rate=patch_rate(spec, knobs), stored=stored)
+    work = row_cycles(
+        target.gpu, *extents, knobs, spec.dtype, rate=patch_rate(spec, knobs), stored=stored
+    )
     return launched_rows(target.gpu, work, spec.nbytes, _nbytes(spec, knobs))
 
 

@@ -66,7 +66,7 @@ def test_what_was_fastest_on_a_device_is_taken(shape, tile):
 
 @pytest.mark.parametrize(("extent", "channels", "stride"), [(56, 64, 1), (28, 128, 1), (28, 128, 2), (14, 256, 2), (7, 512, 1)])  # fmt: skip
 def test_patches_of_several_taps_come_through_l1(extent, channels, stride):
-    """With them 27 tiles of seven 3x3 layers at batch 32 took 0.54 to 1.03 of the time on an H200 (2026-11-27), the best ones 0.55 to 1.02."""
+    """With them 27 tiles of seven 3x3 layers took 0.54 to 1.03 of the time on an H200 (2026-11-27), the best ones 0.55 to 1.02."""
     problem = layer(32, extent, channels, channels, 3, stride)
     knobs = ALGORITHM.knobs(problem, TARGET)
     assert (knobs["group"], knobs["cached"]) == (4, 1)

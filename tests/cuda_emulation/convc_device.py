@@ -18,6 +18,7 @@ import tvm
 
 import convc
 from convc.schedules.cuda import compiler
+from convc.target.cuda import gpu_of
 from tests.cuda_emulation import device
 from tests.cuda_emulation.compiler import compile_kernels
 from tests.cuda_emulation.worker import EmulationError
@@ -28,7 +29,7 @@ __all__ = ["by_own_passes", "compile_and_run", "conv_results", "exported"]
 
 def by_own_passes(module: Any, target: Any) -> Any:
     """Return an Executable of scheduled functions by the passes of convc's builds; a `build` of `emulation.run_cases`."""
-    return tvm.compile(module, target=target, tir_pipeline=compiler.pipeline())
+    return tvm.compile(module, target=target, tir_pipeline=compiler.pipeline(gpu_of(90)))
 
 
 @contextmanager

@@ -107,13 +107,14 @@ def launch(
     block: tuple[int, int, int] = (32, 1, 1),
     dynamic_shared: int = 0,
     orders: Sequence[str] = ("up",),
+    early: bool = False,
 ) -> list[tuple[np.ndarray, ...]]:
-    """Return all arrays of a kernel of CUDA C after its launch, for each order.
+    """Return all arrays of a kernel of CUDA C after its launch, for each order; `early`: a programmatic dependent launch.
 
     Raises:
         EmulationError: for whatever the emulation finds wrong.
     """
-    arguments = (source, kernel, grid, block, arrays, dynamic_shared, tuple(orders))
+    arguments = (source, kernel, grid, block, arrays, dynamic_shared, tuple(orders), early)
     return worker().call("tests.cuda_emulation.in_child:launch", *arguments)
 
 

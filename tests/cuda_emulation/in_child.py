@@ -180,6 +180,7 @@ def launch(
     arrays: tuple[np.ndarray, ...],
     dynamic_shared: int,
     orders: tuple[str, ...],
+    early: bool = False,
 ) -> list[tuple[np.ndarray, ...]]:
     """Launch a kernel of hand-written CUDA C through the driver's entry points; return all its arrays for each order.
 
@@ -204,7 +205,10 @@ def launch(
         tensors = [tvm.runtime.tensor(array, tvm.cuda(0)) for array in arrays]
         pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
         arguments = (ctypes.c_void_p * len(pointers))(*(ctypes.addressof(p) for p in pointers))
-        config = _LaunchConfig(grid, block, dynamic_shared)
+        attribute = _LaunchAttribute(_PROGRAMMATIC_STREAM_SERIALIZATION, 1)
+        config = _LaunchConfig(
+            grid, block, dynamic_shared, None, ctypes.pointer(attribute), int(early)
+        )
         check(driver.cuLaunchKernelEx(ctypes.byref(config), function, arguments, None))
         results.append(tuple(t.numpy() for t in tensors))
     return results
@@ -223,6 +227,23 @@ def device_facts() -> dict[str, Any]:
     }
 
 
+_PROGRAMMATIC_STREAM_SERIALIZATION = 6
+
+
+class _LaunchAttribute(ctypes.Structure):
+    """CUlaunchAttribute, with a value that is a number."""
+
+    _fields_ = (
+        ("id", ctypes.c_int),
+        ("between", ctypes.c_int),
+        ("value", ctypes.c_int),
+        ("rest", ctypes.c_char * 60),
+    )
+
+    def __init__(self, kind: int, value: int) -> None:
+        super().__init__(kind, 0, value)
+
+
 class _LaunchConfig(ctypes.Structure):
     """CUlaunchConfig."""
 
@@ -231,6 +252,6 @@ class _LaunchConfig(ctypes.Structure):
         ("block", ctypes.c_uint * 3),
         ("dynamic_shared", ctypes.c_uint),
         ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.c_void_p),
+        ("attributes", ctypes.POINTER(_LaunchAttribute)),
         ("attribute_count", ctypes.c_uint),
     )

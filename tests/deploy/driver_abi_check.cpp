@@ -39,7 +39,7 @@ SAME(cuModuleLoadData);
 SAME(cuModuleUnload);
 SAME(cuModuleGetFunction);
 SAME(cuFuncSetAttribute);
-SAME(cuLaunchKernel);
+SAME(cuLaunchKernelEx);
 SAME(cuMemAlloc_v2);
 SAME(cuMemFree_v2);
 SAME(cuMemcpyHtoDAsync_v2);
@@ -61,3 +61,12 @@ SAME(cuEventElapsedTime_v2);
 
 static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR == 75 && CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR == 76);
 static_assert(CU_STREAM_NON_BLOCKING == 1 && CU_STREAM_CAPTURE_MODE_RELAXED == 2 && CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES == 8);
+
+static_assert(sizeof(convc::LaunchAttribute) == sizeof(CUlaunchAttribute), "CUlaunchAttribute");
+static_assert(offsetof(convc::LaunchAttribute, value) == offsetof(CUlaunchAttribute, value), "value");
+static_assert(sizeof(convc::LaunchConfig) == sizeof(CUlaunchConfig), "CUlaunchConfig");
+static_assert(offsetof(convc::LaunchConfig, shared_bytes) == offsetof(CUlaunchConfig, sharedMemBytes), "sharedMemBytes");
+static_assert(offsetof(convc::LaunchConfig, stream) == offsetof(CUlaunchConfig, hStream), "hStream");
+static_assert(offsetof(convc::LaunchConfig, attributes) == offsetof(CUlaunchConfig, attrs), "attrs");
+static_assert(offsetof(convc::LaunchConfig, attribute_count) == offsetof(CUlaunchConfig, numAttrs), "numAttrs");
+static_assert(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION == 6);

@@ -34,6 +34,7 @@ from convc.runtime.libraries import cudnn
 from convc.schedules.backend import Progress
 from convc.schedules.cuda import cutlass_objects, nvcc
 from convc.schedules.cuda.copies import own_copies
+from convc.schedules.cuda.dependent_launch import begin_early, most_early_blocks
 from convc.schedules.workspace import note, one_function
 from convc.target import Gpu, Target
 
@@ -99,25 +100,31 @@ def _note_workspace(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.Pr
     return func
 
 
-def _pipeline() -> tuple[Any, Any, Any]:
-    base, host, device = tirx.get_tir_pipeline("s_tir")
-    sequence = tvm.ir.transform.Sequential
-    return base, lambda: sequence([_note_workspace, host()]), lambda: sequence([device(), own_copies])  # fmt: skip
+def pipeline(gpu: Gpu) -> str:
+    """Return the name of TVM's passes with ours between them."""
+    return _registered(most_early_blocks(gpu))
 
 
 @functools.cache
-def pipeline() -> str:
-    """Return the name of TVM's passes with ours between them."""
-    # TVM takes only the name of a registered pipeline; the name is ours alone.
-    tirx.register_tir_pipeline(_PIPELINE, _pipeline)
-    return _PIPELINE
+def _registered(early_blocks: int) -> str:
+    base, host, device = tirx.get_tir_pipeline("s_tir")
+    sequence = tvm.ir.transform.Sequential
+
+    def made() -> tuple[Any, Any, Any]:
+        ours = [own_copies, begin_early(early_blocks)]
+        return base, lambda: sequence([_note_workspace, host()]), lambda: sequence([device(), *ours])  # fmt: skip
+
+    # TVM takes only the name of a registered pipeline; the names are ours alone.
+    name = f"{_PIPELINE}.{early_blocks}"
+    tirx.register_tir_pipeline(name, made)
+    return name
 
 
 def build(mod: tvm.IRModule, target: Target) -> Any:
     """Return TVM's host module of scheduled functions; the source of their kernels is imported by it."""
     tvm_target = target.tvm()
     with _stop_at_source(), tvm_target, tvm.transform.PassContext(opt_level=3, config=OPTIONS):
-        return tvm.compile(mod, target=tvm_target, tir_pipeline=pipeline()).mod
+        return tvm.compile(mod, target=tvm_target, tir_pipeline=pipeline(target.gpu)).mod
 
 
 def source_of(module: Any) -> str:

@@ -57,10 +57,19 @@ struct DeviceProperties {
 
 enum FunctionAttribute { MAX_DYNAMIC_SHARED = 8 };
 
+// CUlaunchAttribute, with a value that is a number
+struct LaunchAttribute {
+  int id;
+  alignas(8) int value;
+  char rest[60];
+};
+enum LaunchAttributeId { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+
 // CUlaunchConfig
 struct LaunchConfig {
   unsigned grid[3], block[3], dynamic_shared;
-  void *stream, *attributes;
+  void *stream;
+  LaunchAttribute *attributes;
   unsigned attribute_count;
 };
 

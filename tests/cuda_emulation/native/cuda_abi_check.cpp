@@ -57,3 +57,7 @@ static_assert(offsetof(cuda_abi::LaunchConfig, block) == offsetof(CUlaunchConfig
 static_assert(offsetof(cuda_abi::LaunchConfig, dynamic_shared) == offsetof(CUlaunchConfig, sharedMemBytes));
 static_assert(offsetof(cuda_abi::LaunchConfig, stream) == offsetof(CUlaunchConfig, hStream));
 static_assert(offsetof(cuda_abi::LaunchConfig, attribute_count) == offsetof(CUlaunchConfig, numAttrs));
+static_assert(offsetof(cuda_abi::LaunchConfig, attributes) == offsetof(CUlaunchConfig, attrs));
+static_assert(sizeof(cuda_abi::LaunchAttribute) == sizeof(CUlaunchAttribute));
+static_assert(offsetof(cuda_abi::LaunchAttribute, value) == offsetof(CUlaunchAttribute, value));
+SAME(PROGRAMMATIC_STREAM_SERIALIZATION, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);

@@ -77,13 +77,15 @@ struct Fiber : Thread {
   using Products = std::vector<std::function<void()>>;
   std::deque<Products> product_groups;  // of wgmma
   Products open_products;
-  bool registers_fenced, proxy_fenced, waited;
+  bool registers_fenced, proxy_fenced, waited;  // for copies
+  bool grids_ended;                             // those before, which it has waited for
 };
 
 constexpr size_t STACK = 256 << 10, STACK_WALL = 4096;
 
 std::vector<Fiber> fibers;
 unsigned threads = 0;  // of the block
+bool placed_early = false;
 char* stacks = nullptr;
 void* scheduler_stack = nullptr;
 const Kernel* kernel = nullptr;
@@ -117,7 +119,7 @@ void prepare(Fiber& fiber) {
   fiber.open.clear();
   fiber.product_groups.clear();
   fiber.open_products.clear();
-  fiber.registers_fenced = fiber.proxy_fenced = fiber.waited = false;
+  fiber.registers_fenced = fiber.proxy_fenced = fiber.waited = fiber.grids_ended = false;
 }
 
 std::string where() {
@@ -221,6 +223,8 @@ bool run_block(unsigned seed) {
     for (unsigned first = 0; first < threads; first += WARP) moved |= resolve(first);
     if (!moved) return complain("deadlock"), false;
   }
+  for (unsigned i = 0; i < threads; ++i)
+    if (placed_early && !fibers[i].grids_ended) return complain("a thread of an early launch left without cudaGridDependencySynchronize"), false;
   failure = shared_end_block();
   return failure.empty();
 }
@@ -274,7 +278,7 @@ void wait_in(State state, int line) {
 
 void set_mode(Mode wanted) { mode = wanted; }
 
-std::string launch(const Kernel& wanted, void** its_arguments, Dim3 grid, Dim3 block, size_t dynamic_bytes) {
+std::string launch(const Kernel& wanted, void** its_arguments, Dim3 grid, Dim3 block, size_t dynamic_bytes, bool early) {
   if (!stacks) {
     stacks = static_cast<char*>(mmap(nullptr, MAX_THREADS * (STACK + STACK_WALL), PROT_READ | PROT_WRITE,
                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -283,6 +287,7 @@ std::string launch(const Kernel& wanted, void** its_arguments, Dim3 grid, Dim3 b
     fibers.resize(MAX_THREADS);
   }
   kernel = &wanted;
+  placed_early = early;
   arguments = its_arguments;
   grid_dim = grid;
   block_dim = block;
@@ -303,6 +308,11 @@ std::string launch(const Kernel& wanted, void** its_arguments, Dim3 grid, Dim3 b
       if (!run_block(b)) break;
     }
   return failure;
+}
+
+void wait_for_grids_before() {
+  self()->grids_ended = true;
+  device_open(true);
 }
 
 void block_barrier(int line) { block_barrier_count(0, line); }

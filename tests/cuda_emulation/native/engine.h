@@ -34,6 +34,9 @@ void whole_warp(Collective run, void* mine, int line);
 // __activemask: the lanes that are at the same line once no lane of the warp can run on.
 uint32_t active_mask(int line);
 
+// griddepcontrol.wait: a kernel that may be placed before the one ahead of it ends has no device memory until then.
+void wait_for_grids_before();
+
 // Shared memory: one address for each declaration and block, filled with NaNs at the block's start, walls behind each array.
 void* shared_array(int declaration, size_t bytes, size_t alignment);
 char* dynamic_shared();

@@ -18,7 +18,8 @@ struct Mode {
 void set_mode(Mode mode);
 
 // Runs every block; returns what went wrong, or nothing.
-std::string launch(const Kernel& kernel, void** arguments, Dim3 grid, Dim3 block, size_t dynamic_bytes);
+// `early`: it may be placed before the kernel ahead of it has ended, and every thread must wait for that.
+std::string launch(const Kernel& kernel, void** arguments, Dim3 grid, Dim3 block, size_t dynamic_bytes, bool early);
 
 // Shared memory (shared_memory.cpp).
 std::string shared_begin_launch(size_t dynamic_bytes);

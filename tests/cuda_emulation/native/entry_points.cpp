@@ -64,6 +64,7 @@ struct Recorded {
   LaunchConfig config;
   void* function;
   std::vector<std::string> arguments;
+  std::vector<LaunchAttribute> attributes;
 };
 using Graph = std::vector<Recorded>;
 // What the stream that is being captured has been asked so far.
@@ -74,7 +75,7 @@ std::vector<size_t> visited_sizes;
 Recorded record(const LaunchConfig& c, void* function, void** arguments) {
   visited_sizes.clear();
   static_cast<Function*>(function)->kernel->sizes([](size_t size) { visited_sizes.push_back(size); });
-  Recorded made{c, function, {}};
+  Recorded made{c, function, {}, {c.attributes, c.attributes + c.attribute_count}};
   for (size_t i = 0; i < visited_sizes.size(); ++i) made.arguments.emplace_back(static_cast<char*>(arguments[i]), visited_sizes[i]);
   return made;
 }
@@ -291,12 +292,17 @@ int cuLaunchKernelEx(const LaunchConfig* c, void* function, void** arguments, vo
     return failed(INVALID_VALUE, launch + std::to_string(c->dynamic_shared) + " bytes of dynamic shared memory, " + std::to_string(f.dynamic_limit) + " allowed");
   if (captured) return captured->push_back(record(*c, function, arguments)), SUCCESS;
   ++launches;
+  bool early = false;
+  for (unsigned i = 0; i < c->attribute_count; ++i) early |= c->attributes[i].id == PROGRAMMATIC_STREAM_SERIALIZATION && c->attributes[i].value;
   OpenDeviceMemory open;
+  // What the kernel before it leaves is not there until it has waited.
+  cuda_emulation::device_open(!early);
   foreign_pointer = false;
   f.kernel->pointers(arguments, [](const void* p) { foreign_pointer |= p && !cuda_emulation::is_device_memory(p, 0); });
   if (foreign_pointer) return failed(LAUNCH_FAILED, launch + "an argument points to what is not device memory");
   std::string wrong = cuda_emulation::launch(*f.kernel, arguments, {c->grid[0], c->grid[1], c->grid[2]},
-                                             {c->block[0], c->block[1], c->block[2]}, c->dynamic_shared);
+                                             {c->block[0], c->block[1], c->block[2]}, c->dynamic_shared, early);
+  cuda_emulation::device_open(true);
   if (wrong.empty()) wrong = cuda_emulation::device_damage();
   return wrong.empty() ? SUCCESS : failed(LAUNCH_FAILED, launch + wrong);
 }
@@ -305,6 +311,7 @@ int cudaGraphLaunch(void* launchable, void*) {
   for (Recorded& launch : *static_cast<Graph*>(launchable)) {
     std::vector<void*> arguments;
     for (std::string& bytes : launch.arguments) arguments.push_back(bytes.data());
+    launch.config.attributes = launch.attributes.data();
     if (const int error = cuLaunchKernelEx(&launch.config, launch.function, arguments.data(), nullptr)) return error;
   }
   return SUCCESS;

@@ -6,6 +6,8 @@
 #define __syncthreads_or(p) (cuda_emulation::block_barrier_count((p) != 0, __LINE__) != 0)
 #define __syncthreads_and(p) (cuda_emulation::block_barrier_count((p) == 0, __LINE__) == 0)
 #define __syncwarp(...) cuda_emulation::sync_warp(__LINE__, ##__VA_ARGS__)
+#define cudaGridDependencySynchronize() cuda_emulation::wait_for_grids_before()
+#define cudaTriggerProgrammaticLaunchCompletion() static_cast<void>(0)
 #define __activemask() cuda_emulation::active_mask(__LINE__)
 #define __shfl_sync(mask, ...) cuda_emulation::shuffle<cuda_emulation::FromLane>(__LINE__, mask, __VA_ARGS__)
 #define __shfl_up_sync(mask, ...) cuda_emulation::shuffle<cuda_emulation::FromBelow>(__LINE__, mask, __VA_ARGS__)

@@ -10,6 +10,7 @@ namespace {
 constexpr unsigned kNonBlocking = 1;                       // CU_STREAM_NON_BLOCKING: another library's use of the default stream is no concern of ours
 constexpr int kRelaxed = 2;                                // CU_STREAM_CAPTURE_MODE_RELAXED
 constexpr int kMaxDynamicShared = 8;                       // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+constexpr int kProgrammaticStreamSerialization = 6;        // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 constexpr int64_t kSharedWithoutAsking = 48 << 10;         // bytes; more must be opted in
 constexpr int kDLOpaqueHandle = 3, kDLFloat = 2;           // DLDataTypeCode
 constexpr uintptr_t kSetDevice = 1, kFirstKernel = 2;      // what stands for functions in the module's handles
@@ -294,8 +295,11 @@ int DeviceRun::launch(size_t index, const Any *arguments, int32_t count) {
     const int asked = driver_.cuFuncSetAttribute(function, kMaxDynamicShared, static_cast<int>(shared));
     if (driver_.check(asked, kernel.name.data)) return -1;
   }
-  const int launched = driver_.cuLaunchKernel(function, extents[0], extents[1], extents[2], extents[3], extents[4], extents[5],
-                                              static_cast<unsigned>(shared), running_on_, pointers, nullptr);
+  // It is placed while the kernel before it ends, for whose results it waits by itself.
+  LaunchAttribute early = {kProgrammaticStreamSerialization, 1, {}};
+  LaunchConfig config = {{extents[0], extents[1], extents[2]}, {extents[3], extents[4], extents[5]}, static_cast<unsigned>(shared), running_on_,
+                         &early, kernel.early ? 1u : 0u};
+  const int launched = driver_.cuLaunchKernelEx(&config, function, pointers, nullptr);
   return driver_.check(launched, kernel.name.data) ? -1 : 0;
 }
 

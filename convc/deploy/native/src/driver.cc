@@ -29,7 +29,7 @@ convc_status load() {
   CONVC_FIND(cuDevicePrimaryCtxRetain) CONVC_FIND(cuDevicePrimaryCtxRelease_v2)
   CONVC_FIND(cuCtxPushCurrent_v2) CONVC_FIND(cuCtxPopCurrent_v2)
   CONVC_FIND(cuModuleLoadData) CONVC_FIND(cuModuleUnload) CONVC_FIND(cuModuleGetFunction)
-  CONVC_FIND(cuFuncSetAttribute) CONVC_FIND(cuLaunchKernel)
+  CONVC_FIND(cuFuncSetAttribute) CONVC_FIND(cuLaunchKernelEx)
   CONVC_FIND(cuMemAlloc_v2) CONVC_FIND(cuMemFree_v2) CONVC_FIND(cuMemcpyHtoDAsync_v2) CONVC_FIND(cuMemcpyDtoHAsync_v2)
   CONVC_FIND(cuStreamCreate) CONVC_FIND(cuStreamDestroy_v2) CONVC_FIND(cuStreamSynchronize)
   CONVC_FIND(cuStreamBeginCapture_v2) CONVC_FIND(cuStreamEndCapture)

@@ -14,6 +14,19 @@ namespace convc {
 using CudaHandle = void *;  // a context, module, function, stream, event, graph
 using DeviceAddress = unsigned long long;
 
+// CUlaunchAttribute with a value that is a number, and CUlaunchConfig.
+struct LaunchAttribute {
+  int id;
+  alignas(8) int value;
+  char rest[60];
+};
+struct LaunchConfig {
+  unsigned grid[3], block[3], shared_bytes;
+  CudaHandle stream;
+  LaunchAttribute *attributes;
+  unsigned attribute_count;
+};
+
 struct Driver {
   int (*cuInit)(unsigned flags);
   int (*cuDriverGetVersion)(int *version);
@@ -30,8 +43,7 @@ struct Driver {
   int (*cuModuleUnload)(CudaHandle module);
   int (*cuModuleGetFunction)(CudaHandle *function, CudaHandle module, const char *name);
   int (*cuFuncSetAttribute)(CudaHandle function, int attribute, int value);
-  int (*cuLaunchKernel)(CudaHandle function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
-                        unsigned block_z, unsigned shared_bytes, CudaHandle stream, void **arguments, void **extra);
+  int (*cuLaunchKernelEx)(void *config, CudaHandle function, void **arguments, void **extra);
   int (*cuMemAlloc_v2)(DeviceAddress *memory, size_t nbytes);
   int (*cuMemFree_v2)(DeviceAddress memory);
   int (*cuMemcpyHtoDAsync_v2)(DeviceAddress to, const void *from, size_t nbytes, CudaHandle stream);

@@ -5,6 +5,7 @@ namespace {
 
 constexpr const char *kAxes[] = {"blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z"};
 constexpr const char *kDynamicShared = "tirx.use_dyn_shared_memory";
+constexpr const char *kEarly = "tirx.use_programtic_dependent_launch";  // as TVM spells it
 // More of anything is no module of convc.
 constexpr uint64_t kMost = 1 << 20;
 
@@ -66,6 +67,7 @@ class Reader {
  private:
   bool launch_tag(Kernel &k, const Text &tag, bool last) {
     if (same(tag, kDynamicShared)) return last && (k.dynamic_shared = true);
+    if (same(tag, kEarly)) return k.early = true;
     for (int axis = 0; axis < 6; ++axis) {
       if (!same(tag, kAxes[axis])) continue;
       int *place = k.extents.add(bump_);

@@ -23,6 +23,7 @@ struct Kernel {
   // What the numbers behind the arguments are, in order: grid[0..2], block[0..2].
   List<int> extents;
   bool dynamic_shared = false;  // one more number: bytes of shared memory
+  bool early = false;           // a programmatic dependent launch
 };
 
 struct Kernels {

@@ -27,7 +27,9 @@ from typing import Any, Final
 import tvm
 import tvm_ffi
 from tvm import tirx
+from tvm.backend.cuda.op import cuda_func_call
 
+from convc.schedules.cuda.mma import once
 from convc.target import Gpu
 
 __all__ = ["TAG", "begin_early", "most_early_blocks"]
@@ -39,9 +41,19 @@ _LEAST: Final = 90
 TAG: Final = "tirx.use_programtic_dependent_launch"
 _PARAMETERS: Final = "tirx.kernel_launch_params"
 
+# Guarded: the text is compiled for older ones, too, where what a kernel takes there is asked.
+_WAIT: Final = "convc_wait_for_grids"
+_SOURCE: Final = f"""\
+static __device__ __forceinline__ void {_WAIT}() {{
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= {10 * _LEAST}
+  cudaGridDependencySynchronize();
+#endif
+}}
+"""
+
 
 def most_early_blocks(gpu: Gpu) -> int:
-    """Return how many blocks a kernel that is placed early has at most: one a multiprocessor; 0 where a device of the code has no such thing.
+    """Return how many blocks a kernel that is placed early has at most: one a multiprocessor; 0 where not all devices of the code can.
 
     Example:
         >>> from convc.target import parse_target
@@ -64,8 +76,8 @@ def begin_early(most: int) -> Any:
     def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
         if _blocks(func) > most:
             return func
-        wait = tirx.Evaluate(tirx.call_extern("void", "cudaGridDependencySynchronize"))
-        body = tirx.SeqStmt([wait, func.body])
+        wait = cuda_func_call(_WAIT, source_code=once(_WAIT, _SOURCE))
+        body = tirx.SeqStmt([tirx.Evaluate(wait), func.body])
         # The parameter of dynamic shared memory must stay last.
         parameters = [TAG, *map(str, func.attrs[_PARAMETERS])]
         return func.with_body(body).with_attr(_PARAMETERS, parameters)

@@ -70,8 +70,8 @@ def test_kernels_that_the_device_has_at_once_begin_early_where_it_can(data, arch
     source, embedded = built(data, architecture)
     body = re.search(r"__global__ void [^;{]*\{(.*)", source, re.DOTALL)
     assert body is not None
-    assert body.group(1).lstrip().startswith(WAIT) == early
-    assert source.count(WAIT) == int(early)
+    assert body.group(1).lstrip().startswith("convc_wait_for_grids();") == early
+    assert source.count("convc_wait_for_grids();") == source.count(WAIT) == int(early)
     assert (TAG.encode() in embedded) == early
     assert (most_early_blocks(parse_target(f"cuda -arch={architecture}").gpu) > 0) == (
         early or data[-1] == 64

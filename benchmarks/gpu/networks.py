@@ -27,7 +27,7 @@ __all__ = ["FLOAT_TYPES", "build_network", "compiled_jobs", "model_jobs", "run_n
 
 # Elements of a constant that is worth making smaller, and after how many output channels it repeats: not a tile's extent.
 _LARGE: Final = 4096
-_PERIOD: Final = 24
+_PERIOD: Final = 96
 
 # Runs between arrays: the first has what a load left undone, the second records a CUDA graph where there may be one.
 _RUNS: Final = 4

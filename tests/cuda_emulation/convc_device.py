@@ -24,7 +24,14 @@ from tests.cuda_emulation.compiler import compile_kernels
 from tests.cuda_emulation.worker import EmulationError
 from tests.schedules.conv_module import Case, ConvModule, Result
 
-__all__ = ["by_own_passes", "compile_and_run", "conv_results", "exported"]
+__all__ = [
+    "all_early",
+    "by_own_passes",
+    "compile_and_run",
+    "compile_and_run_early",
+    "conv_results",
+    "exported",
+]
 
 
 def by_own_passes(module: Any, target: Any) -> Any:
@@ -83,6 +90,22 @@ def compile_and_run(
     )
     choices = {name: (c.algorithm, c.reason) for name, c in model.plan.choices.items()}
     return outputs, choices
+
+
+@contextmanager
+def all_early() -> Iterator[None]:
+    """Let every kernel be placed before the one ahead of it has ended, whatever its type and the length of its row."""
+    rules = "convc.schedules.cuda.dependent_launch"
+    with mock.patch(f"{rules}._ROW", 1), mock.patch(f"{rules}._is_narrow", return_value=True):
+        yield
+
+
+def compile_and_run_early(
+    source: Any, options: Mapping[str, Any], inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the outputs of `convc.compile(source, **options)` with early kernels, of the launches and of the graph of them."""
+    with all_early():
+        return compile_and_run(source, options, inputs, ("up", "down", "shuffled"))[0]
 
 
 def exported(source: Any, options: Mapping[str, Any], path: Path) -> Path:

@@ -19,7 +19,9 @@ import convc
 from convc import CompiledModel
 from convc.deploy.libconvc import NATIVE
 from convc.runtime import read_manifest
+from convc.schedules.cuda.dependent_launch import TAG
 from tests.cuda_emulation.compiler import compile_kernels, device_library
+from tests.cuda_emulation.convc_device import all_early
 from tests.cuda_emulation.emulation import compile_and_run
 from tests.cuda_emulation.toolkit import toolkit_headers
 from tests.cudnn.double_library import build_double
@@ -69,6 +71,18 @@ def test_results_in_c(
     """Three runs: the first by launches, the others as a graph."""
     outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
     programs.drive("run", "best", bundle / "small.so", image_file, *outputs, **device)
+    assert_outputs(tmp_path)
+
+
+def test_results_of_early_kernels_in_c(
+    nvcc: None, programs: Programs, device: dict[str, str], image_file: Path, tmp_path: Path
+) -> None:
+    """Each is launched before the one ahead of it has ended, and has no memory until it has waited."""
+    with all_early():
+        model = convc.compile(small_net(), target="cuda -arch=sm_90").export(tmp_path / "small.so")
+    assert TAG.encode() in model.read_bytes()
+    outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
+    programs.drive("run", "best", model, image_file, *outputs, **device)
     assert_outputs(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Programmatic dependent launch: a short kernel is brought onto the device while the one before it ends, and waits there for its results.
+"""Programmatic dependent launch: a kernel is brought onto the device while the one before it ends, and waits there for its results.
 
 Networks of one image are rows of short kernels: in ResNet-50 in float16 most take 2 to 6 us, and from the end of one to the first
 instruction of the next a device of 9.0 takes more than one. With this the next one's blocks are placed as soon as those before have left:
@@ -10,11 +10,12 @@ instruction of the next a device of 9.0 takes more than one. With this the next 
 Every such kernel waits before it reads or writes anything, so whatever a kernel's end implies without this it implies with it: the one
 before it has ended, which began only when the one before that had. One that follows a copy or a library's kernel waits for its whole end.
 
-WHEN    so few blocks that the device has all at once. The wait is each block's: where blocks follow each other on a multiprocessor, it
-        comes with every one, and kernels that only move data take up to 1.8 times as long. On an H200 (2026-11-27), with it in every
-        kernel, ResNet-50 and MobileNetV2 in float16 took 0.88 and 0.87 of the time at batch 1, 1.02 and 1.03 at batch 32, ResNet-50 in
-        float32 at batch 1 1.23. With cudaTriggerProgrammaticLaunchCompletion at the beginning ResNet-50 in float16 took 0.98: blocks
-        that wait take room.
+WHEN    all kernels of a module or none: with it in those of few blocks alone MobileNetV2 took 0.203 ms in place of 0.186 (some of its
+        kernels were others, too). All, where most are of a narrow type and have one block a multiprocessor at most. The wait is each
+        block's: where blocks follow each other on a multiprocessor it comes with every one, and kernels that only move data take up to
+        1.8 times as long. On an H200 (2026-11-27), with it in every kernel, ResNet-50 and MobileNetV2 in float16 took 0.88 and 0.87 of
+        the time at batch 1, 1.02 and 1.03 at batch 32; ResNet-50 in float32 at batch 1 1.23. With
+        cudaTriggerProgrammaticLaunchCompletion at the beginning ResNet-50 in float16 took 0.98: blocks that wait take room.
 
 SOURCE  CUDA C++ Programming Guide 13.0, "Programmatic Dependent Launch and Synchronization"; TVM's launch parameter of that name.
 """
@@ -37,6 +38,12 @@ __all__ = ["TAG", "begin_early", "most_early_blocks"]
 # Compute capability from which on devices have it.
 _LEAST: Final = 90
 
+# Fewer kernels are no row: a tuner's are one or two, and all of its settings are to be launched alike.
+_ROW: Final = 8
+
+# Bytes of a narrow type.
+_NARROW: Final = 2
+
 # TVM's name of the launch parameter, as its runtime spells it, and of the list of a kernel's.
 TAG: Final = "tirx.use_programtic_dependent_launch"
 _PARAMETERS: Final = "tirx.kernel_launch_params"
@@ -53,7 +60,7 @@ static __device__ __forceinline__ void {_WAIT}() {{
 
 
 def most_early_blocks(gpu: Gpu) -> int:
-    """Return how many blocks a kernel that is placed early has at most: one a multiprocessor; 0 where not all devices of the code can.
+    """Return how many blocks a kernel has at most that gains by it: one a multiprocessor; 0 where not all devices of the code can.
 
     Example:
         >>> from convc.target import parse_target
@@ -64,25 +71,40 @@ def most_early_blocks(gpu: Gpu) -> int:
 
 
 def begin_early(most: int) -> Any:
-    """Return the pass that lets kernels of so many blocks at most be placed early.
+    """Return the pass that lets a module's kernels be placed early where most of them gain by it.
 
-    Rewrite (of a kernel's body):
+    Rewrite (of each kernel's body):
         body
         -->
         cudaGridDependencySynchronize(); body
+
+    Args:
+        most: see `most_early_blocks`.
     """
 
-    @tirx.transform.prim_func_pass(opt_level=0, name="convc.BeginEarly")
-    def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
-        if _blocks(func) > most:
-            return func
-        wait = cuda_func_call(_WAIT, source_code=once(_WAIT, _SOURCE))
-        body = tirx.SeqStmt([tirx.Evaluate(wait), func.body])
-        # The parameter of dynamic shared memory must stay last.
-        parameters = [TAG, *map(str, func.attrs[_PARAMETERS])]
-        return func.with_body(body).with_attr(_PARAMETERS, parameters)
+    @tvm.ir.transform.module_pass(opt_level=0, name="convc.BeginEarly")
+    def rewrite(mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        kernels = dict(mod.functions.items())
+        gain = sum(_blocks(f) <= most and _is_narrow(f) for f in kernels.values())
+        if len(kernels) < _ROW or 2 * gain <= len(kernels):
+            return mod
+        return tvm.IRModule({name: _early(f) for name, f in kernels.items()}, attrs=mod.attrs)
 
     return rewrite
+
+
+def _early(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    wait = cuda_func_call(_WAIT, source_code=once(_WAIT, _SOURCE))
+    body = tirx.SeqStmt([tirx.Evaluate(wait), func.body])
+    # The parameter of dynamic shared memory must stay last.
+    parameters = [TAG, *map(str, func.attrs[_PARAMETERS])]
+    return func.with_body(body).with_attr(_PARAMETERS, parameters)
+
+
+def _is_narrow(func: tirx.PrimFunc) -> bool:
+    """Whether a kernel reads or writes numbers of two bytes."""
+    types = (getattr(p.ty, "element_type", None) for p in func.params)
+    return any(t is not None and tvm.DataType(str(t.dtype)).itemsize == _NARROW for t in types)
 
 
 def _blocks(func: tirx.PrimFunc) -> float:

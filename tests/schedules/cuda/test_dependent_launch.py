@@ -10,9 +10,10 @@ import tvm
 
 from convc.ir import ConvSpec
 from convc.schedules.cuda import compiler
-from convc.schedules.cuda.dependent_launch import TAG, most_early_blocks
+from convc.schedules.cuda.dependent_launch import TAG
 from convc.target import parse_target
-from tests.cuda_emulation.emulation import EmulationError, launch
+from tests.cuda_emulation.emulation import EmulationError, launch, worker
+from tests.deploy.small_net import expected, image, small_net
 from tests.schedules.cuda.cuda_convolutions import Trial, scheduled
 
 WAIT = "cudaGridDependencySynchronize();"
@@ -44,35 +45,47 @@ def test_a_thread_that_leaves_without_waiting_is_caught():
         launch(code(f"if (threadIdx.x < 31) {WAIT} else return;"), np.zeros(32, np.float32), early=True)  # fmt: skip
 
 
-def built(data: tuple[int, ...], architecture: str) -> tuple[str, bytes]:
-    """Return the source of a convolution's kernel and what is embedded of it."""
-    spec = ConvSpec.of(data, (16, 16, 1, 1), dtype="float32")
-    target = parse_target(f"cuda -arch={architecture}")
-    func = scheduled(Trial("generic", spec, (), {"rows": 1, "threads": 256}))
-    module = tvm.IRModule({"k": func.with_attr("global_symbol", "k")})
-    host = compiler.build(module, target)
+# 16 x 64 results are 4 blocks of 256 threads, 16 x 4096 are 256 blocks: more than multiprocessors.
+FEW, MANY = (1, 16, 8, 8), (1, 16, 64, 64)
+
+
+def built(shapes: list[tuple[int, ...]], dtype: str, architecture: str) -> tuple[str, bytes]:
+    """Return the source of a module of convolutions and what is embedded of it."""
+    functions = {}
+    for index, data in enumerate(shapes):
+        spec = ConvSpec.of(data, (16, 16, 1, 1), dtype=dtype)
+        func = scheduled(Trial("generic", spec, (), {"rows": 1, "threads": 256}))
+        functions[f"k{index}"] = func.with_attr("global_symbol", f"k{index}")
+    host = compiler.build(tvm.IRModule(functions), parse_target(f"cuda -arch={architecture}"))
     return compiler.source_of(host), compiler._packed(host)
 
 
 @pytest.mark.parametrize(
-    ("data", "architecture", "early"),
+    ("shapes", "dtype", "architecture", "early"),
     [
-        # 16 x 64 results are 4 blocks of 256, 16 x 4096 are 256: more than multiprocessors.
-        ((1, 16, 8, 8), "sm_90", True),
-        ((1, 16, 64, 64), "sm_90", False),
-        ((1, 16, 8, 8), "sm_90,sm_100", True),
-        ((1, 16, 8, 8), "sm_90 -ptx", True),
-        ((1, 16, 8, 8), "sm_80", False),
-        ((1, 16, 8, 8), "sm_90,sm_80", False),
+        ([FEW] * 8, "float16", "sm_90", True),
+        ([FEW] * 5 + [MANY] * 4, "bfloat16", "sm_90", True),
+        ([FEW] * 4 + [MANY] * 4, "float16", "sm_90", False),
+        ([FEW] * 7, "float16", "sm_90", False),
+        ([FEW] * 8, "float32", "sm_90", False),
+        ([FEW] * 8, "float16", "sm_90,sm_100", True),
+        ([FEW] * 8, "float16", "sm_90 -ptx", True),
+        ([FEW] * 8, "float16", "sm_80", False),
+        ([FEW] * 8, "float16", "sm_90,sm_80", False),
     ],
 )
-def test_kernels_that_the_device_has_at_once_begin_early_where_it_can(data, architecture, early):
-    source, embedded = built(data, architecture)
-    body = re.search(r"__global__ void [^;{]*\{(.*)", source, re.DOTALL)
-    assert body is not None
-    assert body.group(1).lstrip().startswith("convc_wait_for_grids();") == early
-    assert source.count("convc_wait_for_grids();") == source.count(WAIT) == int(early)
-    assert (TAG.encode() in embedded) == early
-    assert (most_early_blocks(parse_target(f"cuda -arch={architecture}").gpu) > 0) == (
-        early or data[-1] == 64
-    )
+def test_rows_of_short_kernels_begin_early_all_or_none(shapes, dtype, architecture, early):
+    source, embedded = built(shapes, dtype, architecture)
+    bodies = re.findall(r"__global__ void [^;{]*\{\s*([^;]*;)", source)
+    assert len(bodies) == len(shapes)
+    assert set(bodies) == {"convc_wait_for_grids();"} or not early
+    assert source.count("convc_wait_for_grids();") == (len(shapes) if early else 0)
+    assert embedded.count(TAG.encode()) == (len(shapes) if early else 0)
+
+
+def test_a_network_of_early_kernels_is_right():
+    function = "tests.cuda_emulation.convc_device:compile_and_run_early"
+    options = {"target": "cuda -arch=sm_90", "algo": "direct"}
+    found = worker().call(function, small_net(), options, {"x": image()})
+    for name, value in expected(image()).items():
+        np.testing.assert_array_equal(found[name], value)

@@ -193,7 +193,7 @@ def overlap(sch: s_tir.Schedule, step: Loop, loops: Sequence[Loop], stages: int)
     One step of those in shared memory is being multiplied, one is written, the others are ready or on their way: the product of a step
     begins `stages` - 2 steps behind its copies, and is waited for one step later.
 
-    The copies come first: with the product before them an H200 took 1.04 to 1.6 times as long in 26 of 28 settings of three steps
+    The copies come first: with the product before them an H200 took 1.05 to 1.59 times as long in 27 of 32 settings of three steps
     (2026-11-27).
 
     Args:

@@ -88,6 +88,7 @@ const Engine ENGINES[] = {
     {58, {NUMERICAL_NOTE_TENSOR_CORE}, 0, false, 25, 2},
     {63, {NUMERICAL_NOTE_TENSOR_CORE}, 0, false, 25, 1},
     {62, {NUMERICAL_NOTE_TENSOR_CORE}, 0, false, 25, 0},
+    {61, {}, 64, false, 17, 48},
 };
 const unsigned USUAL = 0b11101;
 

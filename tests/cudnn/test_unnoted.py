@@ -12,7 +12,7 @@ from tests.cudnn.test_shim import SPEC, call, described, whole
 
 HALVES = (np.float16, ml_dtypes.bfloat16)
 # Of the double.
-OFFERED = {17: 1 << 7, 58: 1 << 8, 63: 1 << 9, 62: 1 << 10}
+OFFERED = {17: 1 << 7, 58: 1 << 8, 63: 1 << 9, 62: 1 << 10, 61: 1 << 11}
 SHAPES = {"x": SPEC.data, "w": SPEC.weight, "y": SPEC.output}
 OPERANDS = {"forward": "xwy", "data_gradient": "ywx", "weight_gradient": "xyw"}
 
@@ -45,6 +45,14 @@ def test_products_whose_parts_are_added_in_half_precision(kind, engine):
     assert ran(kind, engine, np.float32, strict=False) == engine
     other = "forward" if kind == "data_gradient" else "data_gradient"
     assert ran(other, engine, np.float16, strict=False) == engine
+
+
+def test_depthwise_weight_gradients_whose_parts_are_added_in_half_precision():
+    """They were 12 off on whole numbers; in float32 they were right."""
+    for dtype in HALVES:
+        assert ran("weight_gradient", 61, dtype, strict=False) == 7
+    assert ran("weight_gradient", 61, np.float32, strict=False) == 61
+    assert ran("forward", 61, np.float16, strict=False) == 61
 
 
 def test_products_without_a_workspace_have_no_parts():

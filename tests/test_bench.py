@@ -139,11 +139,12 @@ def test_without_onnxruntime_the_message_says_how_to_get_it(
 def test_the_peak_is_measured_once_and_is_plausible() -> None:
     peak = measure_peak(1)
     assert measure_peak(1) is peak
-    # No core since 2013 does less than a 4-lane multiply-add at 1 GHz, none does more than 64 lanes' at 8 GHz.
-    assert 8 < peak.gflops_per_second < 1024
     again = remeasure_peak(1, 0.05)
     assert isinstance(again, Peak)
-    assert again.gflops_per_second == pytest.approx(peak.gflops_per_second, rel=0.5)
+    # No core since 2013 does less than a 4-lane multiply-add at 1 GHz, none does more than 64 lanes' at 8 GHz; how far one measurement is
+    # from the other is up to who else is on the machine.
+    for found in (peak, again):
+        assert 8 < found.gflops_per_second < 1024
 
 
 def test_the_peak_kernel_is_multiply_adds_in_registers() -> None:

@@ -165,7 +165,7 @@ def foldings(spec: ConvSpec) -> list[Folding]:
     Example:
         >>> stem = ConvSpec.of((32, 3, 224, 224), (64, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3), dtype="float16")
         >>> [(f.taps, f.blocks) for f in foldings(stem)][:2]
-        [((1, 2), 28), ((1, 3), 21)]
+        [((1, 2), 28), ((2, 4), 24)]
     """
     spec = raised(spec)
     found = [Folding(spec, taps) for taps in itertools.product(*map(_counts, spec.kernel, spec.strides))]  # fmt: skip

@@ -145,8 +145,10 @@ def _run_here(given: argparse.Namespace) -> int:
         from benchmarks.gpu.peer import Peer
 
         peer = Peer()
-    with device_turn(given.folder):
-        if not facts.is_file():
+    while not facts.is_file():
+        with device_turn(given.folder):
+            if facts.is_file():
+                break
             plain = {"name": device.name, "sm": device.sm, "driver": device.facts}
             facts.write_text(json.dumps(peer.facts() if peer else plain, indent=1))
     left = waiting(given.folder, results, share_of(given.share))

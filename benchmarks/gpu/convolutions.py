@@ -38,7 +38,7 @@ _KEPT: Final = 2
 
 def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
     """Return a row for each case: its errors, and for layers its time on the device and torch's."""
-    with device_turn(folder):
+    with device_turn(folder, job):
         began = time.perf_counter()
         module = load(job.module(folder))
         loaded = time.perf_counter()
@@ -57,7 +57,7 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
                 known[case.key, seed] = _reference(case.key, seed, exact, layer)
         references = [known[c.key, s] for c, s in zip(job.cases, seeds, strict=True)]
         inputs = {p.name: references[int(p.name[1:])].operand(p.name[0]) for p in module.inputs}
-        with device_turn(folder):
+        with device_turn(folder, job):
             before = time.perf_counter()
             outputs = module.run(inputs)
             first = first or time.perf_counter() - before
@@ -90,7 +90,7 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
     if layer:
         # A node's other steps bring data into the algorithm's memory order and back, which a network does once for many layers.
         # A slow engine of a library among the settings would cost a minute: each is run 50 times.
-        with device_turn(folder):
+        with device_turn(folder, job):
             timed = module.profile(inputs, repeats=5 if first < _SLOW else 1)
         times = {t.step.node: t for t in timed if t.step.algorithm}
         for index, case in enumerate(job.cases):
@@ -106,7 +106,7 @@ def run_convolutions(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any
         answer["prepared_seconds"] = module.preparation.seconds
         answer["plans"] = [f"{p.spec} engine {p.engine} {p.knobs} in {p.seconds * 1e3:.1f} ms" for p in module.preparation.plans]  # fmt: skip
     if layer and peer is not None and any(c.default for c in job.cases):
-        with device_turn(folder):
+        with device_turn(folder, job):
             answer["peer"] = peer.layer(job.cases[0].spec)
     return answer
 

@@ -135,7 +135,7 @@ def build_gradients(job: Job, target: Target) -> tuple[Built, tuple[Case, ...]]:
 
 def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
     """Return a row for each gradient: its errors on whole numbers and of its bound, and its time on the device."""
-    with device_turn(folder):
+    with device_turn(folder, job):
         module = load(job.module(folder))
     rows: list[dict[str, Any]] = [
         {"algorithm": c.algorithm, "knobs": c.knobs, "key": c.key, "ok": True, "estimate": c.estimate, "default": c.default}
@@ -152,7 +152,7 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
             for index, case in enumerate(job.cases)
             for letter, operand in zip("xg", references[case.key].operands, strict=True)
         }
-        with device_turn(folder):
+        with device_turn(folder, job):
             outputs = module.run(inputs)
         for index, case in enumerate(job.cases):
             expected, limit = references[case.key].expected, references[case.key].limit(case)
@@ -163,7 +163,7 @@ def run_gradients(job: Job, folder: Path) -> dict[str, Any]:
             else:
                 rows[index]["error_of_bound"] = float(np.max(error / np.maximum(limit, 1e-30)))
                 rows[index]["error"] = beyond_rounding(error, expected, case.spec.dtype)
-    with device_turn(folder):
+    with device_turn(folder, job):
         steps = module.profile(inputs, repeats=3)
     for timed in steps:
         # What brings operands into the row's memory order is not its time.

@@ -13,10 +13,11 @@ from convc.ir import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.schedules.error_bound import result_rounding
 
-__all__ = ["Case", "Job", "arrays", "beyond_rounding", "jobs_in", "worst_error"]
+__all__ = ["STARTED", "Case", "Job", "arrays", "beyond_rounding", "jobs_in", "worst_error"]
 
 Part: TypeAlias = Literal["calls", "refusals", "grid", "gradients", "layers", "models", "compiled"]
 SUFFIX: Final = ".job.json"
+STARTED: Final = ".started"
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +80,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def expected(self, folder: Path) -> Path:
         """Return the file with a network's input and its float64 result."""
         return folder / f"{self.name}.npz"
+
+    def mark(self, folder: Path) -> Path:
+        """Return the file that is there while the job runs; as old as what counts towards the job's limit."""
+        return folder / "results" / f"{self.name}{STARTED}"
 
     def write(self, folder: Path) -> None:
         """Write the job, last of its files: a job that is there is complete."""

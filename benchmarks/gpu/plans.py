@@ -87,33 +87,27 @@ def _spec(row: Layer, batch: int, dtype: str) -> ConvSpec:
     return replace(row.spec if batch == 1 else row.spec.with_batch(batch), dtype=dtype)
 
 
-# Of ResNet-50: 3x3 and 1x1 on maps of every size, strided, the first layer; of MobileNetV2: depthwise.
-_RESNET: Final = ("r50_*",)
-_DEPTHWISE: Final = ("mb2_dw*",)
-# Weight gradients: of ResNet-50, then depthwise ones and groups of four.
-_GRADIENTS: Final = (
-    "r50_2_3x3",
-    "r50_4_3x3",
-    "r50_4_1x1b",
-    "r50_5_3x3",
-    "mb2_dw144",
-    "cx_dw96",
-    "rx_128",
-)
+# Of ResNet-50: what has several taps, and 1x1 on the smallest maps.
+_TAPS: Final = ("r50_*_3x3*", "r50_stem")
+_SMALL_MAPS: Final = ("r50_5_1x1[bc]", "r50_5_ds")
+_GROUPED: Final = ("rx_*",)
+_NETWORKS: Final = ("resnet50", "mobilenet_v2")
 
-# In this order: what is younger than the last run on a device, by how much hangs on it, then whole networks, then the peers that compile
-# for minutes. Run on 2026-11-27 and not in it: the grid by `tensor_core_blocked` with operands by ldmatrix, `cutlass`, `fft`, half types.
+# In this order: what is younger than the last run on a device (an H200 on 2026-11-27) or never ran on one, by what it is worth for its
+# seconds: networks of one image whose kernels begin early all or none; right results by present kernels in both half types; patches
+# through L1 by warps alone at batch 1; where convc lost; cuDNN's engines that are left out since; grouped convolutions and bfloat16; last
+# the peers that compile for minutes. `tune` with cuDNN among its candidates is a command of its own.
 _FIRST: Final = (
-    Asked(("calls", "refusals")),
-    Asked(("grid",), algos="tensor_core_blocked", types=("float16", "bfloat16"), every=4),
-    Asked(("layers",), _RESNET, (32, 1), types=("float16",), settings=16, algos="tensor_core_[bf]*"),
-    Asked(("layers",), _DEPTHWISE, (32,), types=("float16",), settings=12, algos="depthwise_blocked"),
-    Asked(("layers",), _RESNET, (32,), types=("float16",), algos="cu*"),
-    Asked(("gradients",), _GRADIENTS, (32,), types=("float16", "bfloat16", "float32"), every=9, settings=12),
-    *(Asked(("grid",), algos=a, types=("float32", "float16"), every=9, fed=True) for a in ("fft", "cutlass")),
-    Asked(("models",), batches=(1, 32), types=("float16",), models=("resnet50", "mobilenet_v2")),
-    Asked(("models",), batches=(1, 32), models=("resnet50",)),
-    Asked(("compiled",), batches=(1, 32), types=("float16", "float32"), models=("resnet50", "mobilenet_v2")),
+    Asked(("models",), batches=(1,), types=("float16",), models=_NETWORKS),
+    Asked(("grid",), algos="tensor_core_[bf]*", types=("float16", "bfloat16"), every=4),
+    Asked(("layers",), _TAPS, (1,), types=("float16",), settings=24, algos="tensor_core_blocked"),
+    Asked(("layers",), _SMALL_MAPS, (32,), types=("float16",), settings=24, algos="tensor_core_blocked"),
+    Asked(("layers",), ("r50_5_1x1b",), (1,), types=("float16",), algos="cudnn"),
+    Asked(("gradients",), ("mb2_dw144",), (32,), types=("float16", "bfloat16"), every=9, settings=4),
+    Asked(("layers",), _GROUPED, (32, 1), types=("float16",), settings=12, algos="[!c]*"),
+    Asked(("layers",), _TAPS, (32,), types=("bfloat16",), algos="tensor_core_[bf]*"),
+    Asked(("models",), batches=(32,), types=("float16",), models=_NETWORKS),
+    Asked(("compiled",), types=("float16",), models=_NETWORKS),
 )  # fmt: skip
 
 PLANS: Final = {"first": _FIRST}

@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.gpu.convolutions import run_convolutions
 from benchmarks.gpu.gradients import run_gradients
-from benchmarks.gpu.job import Job, jobs_in
+from benchmarks.gpu.job import STARTED, Job, jobs_in
 from benchmarks.gpu.library_calls import run_calls
 from benchmarks.gpu.networks import run_network
 from benchmarks.gpu.refusals import run_refusal
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["RESULT", "STARTED", "DeviceLostError", "keep", "run_jobs", "waiting"]
 
 RESULT: Final = ".result.json"
-STARTED: Final = ".started"
 
 
 class DeviceLostError(Exception):
@@ -109,7 +108,7 @@ def _found(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
         return run_gradients(job, folder)
     if job.part in ("grid", "layers"):
         return run_convolutions(job, folder, peer)
-    with device_turn(folder):
+    with device_turn(folder, job):
         return _found_alone(job, folder, peer)
 
 

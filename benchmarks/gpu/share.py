@@ -7,12 +7,13 @@ leaves the device idle most of the time; three share it without disturbing each 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from benchmarks.gpu.job import Job
 from convc.errors import InputError
@@ -20,6 +21,9 @@ from convc.errors import InputError
 __all__ = ["WHOLE", "Share", "device_turn", "share_of"]
 
 _LOCK: Final = "device.lock"
+
+# How often who waits says so, in seconds.
+_LOOK: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,20 @@ def share_of(text: str) -> Share:
 
 
 @contextlib.contextmanager
-def device_turn(folder: Path) -> Iterator[None]:
-    """Wait for the device and keep it: who else uses this folder waits. The system gives it back when a process ends."""
-    with FileLock(folder / _LOCK):
+def device_turn(folder: Path, job: Job | None = None) -> Iterator[None]:
+    """Wait for the device and keep it: who else uses this folder waits. The system gives it back when a process ends.
+
+    While `job` waits its mark stays young: what another one does to the device, or hangs in, does not count towards its limit.
+    """
+    lock = FileLock(folder / _LOCK)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_LOOK)
+        except Timeout:
+            if job is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(job.mark(folder))
+    try:
         yield
+    finally:
+        lock.release()

@@ -133,12 +133,12 @@ def _run(command: Sequence[str], book: _Book, limits: Limits, peer: bool) -> int
 def _ordinary(command: Sequence[str], book: _Book, limits: Limits) -> None:
     """Run jobs until the child ends, or neither begins nor ends one for too long; what it did not finish has failed."""
     late: set[str] = set()
-    before, seen, since = len(book.waiting()), book.files(), time.monotonic()
+    before, seen, since = len(book.waiting()), book.signs(), time.monotonic()
 
     def too_long() -> bool:
         nonlocal seen, since
         late.update(name for name, age in book.ages().items() if age > limits.job)
-        if (now := book.files()) != seen:
+        if (now := book.signs()) != seen:
             seen, since = now, time.monotonic()
         return bool(late) or time.monotonic() - since > limits.idle
 
@@ -195,10 +195,14 @@ class _Book:
         """Return the jobs without a result, in their turn."""
         return waiting(self.folder, self.results, self._share)
 
-    def files(self) -> frozenset[str]:
-        """Return the names of what is there, which change as a job begins or ends."""
-        found = frozenset(p.name for p in self.results.iterdir())
-        return frozenset(f for f in found if f.partition(".")[0] in self._names)
+    def signs(self) -> frozenset[tuple[str, int]]:
+        """Return what is there and how old it is, which changes as a job begins, waits for the device, or ends."""
+        found = set()
+        for file in self.results.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if file.name.partition(".")[0] in self._names:
+                    found.add((file.name, file.stat().st_mtime_ns))
+        return frozenset(found)
 
     def ages(self) -> dict[str, float]:
         """Return for how many seconds each job runs that has begun."""

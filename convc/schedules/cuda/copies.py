@@ -38,7 +38,7 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 _COPY: Final = """\
 static __device__ __forceinline__ void {name}(void* to, int to_offset, int to_more, const void* from, int offset, int more{taken}) {{
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to)) + to_offset * {to_size} + to_more * {to_size};
-  const char* source = static_cast<const char*>(from) + static_cast<long long>(offset) * {size} + more * {size};
+  const char* source = static_cast<const char*>(from) + static_cast<long long>(offset) * {size} + static_cast<long long>(more) * {size};
   asm volatile("cp.async.{kind}.shared.global [%0], [%1], {nbytes}{read};" :: "r"(at), "l"(source){operand});
 }}
 """

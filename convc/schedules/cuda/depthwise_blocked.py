@@ -64,7 +64,7 @@ class DepthwiseBlocked:
             return Unsupported(f"sums must be of float32; got {problem.accumulator}")
         if self._registers(problem, 1, held=0) > _REGISTERS:
             return Unsupported(f"a row of taps must fit a thread's registers; got {spec.kernel[-1]} taps")  # fmt: skip
-        return indexed(spec)
+        return indexed(spec, lanes(spec.dtype))
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the setting that the model finds fastest."""

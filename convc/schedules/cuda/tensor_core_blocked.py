@@ -17,6 +17,7 @@ from convc.ir.types import numpy_dtype
 from convc.schedules import packing, vector_gemm
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.cuda import rows
+from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
 from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_tiles
@@ -28,7 +29,7 @@ from convc.schedules.properties import Properties, direct_error
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "TensorCoreBlocked"]
+__all__ = ["ALGORITHM", "TensorCoreBlocked", "ran"]
 
 _TYPES: Final = ("float16", "bfloat16")
 # Of the weights, which one ldmatrix reads for two instructions.
@@ -53,12 +54,13 @@ class TensorCoreBlocked:
             return Unsupported(
                 f"input channels of a group must be a multiple of {lanes(spec.dtype)}; got {spec.in_channels // spec.group}"
             )
-        return whole_tiles(_whole(problem), _CHANNELS)
+        return whole_tiles(_whole(problem), _CHANNELS) or indexed(spec, lanes(spec.dtype))
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return the tile that the model finds fastest, of those whose kind a device ran."""
-        ran = (k for k in self.space(problem, target) if group_of(k) > 1 or _ran_by_warps(k))
-        return min(ran, key=lambda k: self.cycles(problem, target, k))
+        return min(
+            filter(ran, self.space(problem, target)), key=lambda k: self.cycles(problem, target, k)
+        )
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield legal tiles, and for sums long enough their parts."""
@@ -124,8 +126,9 @@ class TensorCoreBlocked:
         return vector_gemm.compute(problem, knobs, rows.product)
 
 
-def _ran_by_warps(knobs: Knobs) -> bool:
-    return knobs["split"] in _RAN_BY_WARPS and not knobs.get("cached")
+def ran(knobs: Knobs) -> bool:
+    """Return whether a device ran a setting's kind: parts of sums and patches through L1 by warps alone, or anything by wgmma."""
+    return group_of(knobs) > 1 or (knobs["split"] in _RAN_BY_WARPS and not knobs.get("cached"))
 
 
 def _whole(problem: Problem) -> Matrices:

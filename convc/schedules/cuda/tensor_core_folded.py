@@ -27,6 +27,7 @@ from convc.schedules.cuda.folded_taps import Folding, foldings
 from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.tensor_core_blocked import ALGORITHM as BLOCKED
+from convc.schedules.cuda.tensor_core_blocked import ran
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties, direct_error
@@ -61,16 +62,18 @@ class TensorCoreFolded:
         found = foldings(spec)
         if not found:
             return Unsupported(f"taps folded into channels must leave fewer blocks to a sum; got a filter of {spec.kernel}")  # fmt: skip
-        return indexed(found[0].folded)
+        return indexed(found[0].folded, lanes(spec.dtype))
 
     def knobs(self, problem: Problem, target: Target) -> Knobs:
-        """Return the setting that the model finds fastest."""
-        return min(self.space(problem, target), key=lambda k: self.cycles(problem, target, k))
+        """Return the setting that the model finds fastest, of those whose kind a device ran."""
+        return min(
+            filter(ran, self.space(problem, target)), key=lambda k: self.cycles(problem, target, k)
+        )
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
         """Yield the foldings with the legal tiles of their products."""
         for folding in foldings(problem.spec):
-            if indexed(folding.folded) is None:
+            if indexed(folding.folded, lanes(folding.spec.dtype)) is None:
                 fold = dict(zip(_KNOBS, reversed(folding.taps), strict=False))
                 for tile in BLOCKED.space(replace(problem, spec=folding.folded), target):
                     # Few blocks of channels lie close together anyway.

@@ -22,7 +22,7 @@ from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Operands
 from convc.schedules.cuda import term_rows
 from convc.schedules.cuda.adding import EIGHT, add_eights
-from convc.schedules.cuda.indices import INDICES
+from convc.schedules.cuda.indices import INDICES, indexed
 from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.product import schedule_with
 from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
@@ -61,7 +61,7 @@ def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
         spec: the forward convolution.
         target: the machine.
     """
-    refused = too_old(target) or refusal(spec, _TYPES)
+    refused = too_old(target) or refusal(spec, _TYPES) or indexed(spec, _E)
     if refused is not None:
         return refused
     group_c, group_k = spec.weight[1], spec.out_channels // spec.group

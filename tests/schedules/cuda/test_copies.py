@@ -70,3 +70,19 @@ def test_behind_what_threads_store_themselves_there_is_a_fence():
         source = compiler.source_of(compiler.build(module, TARGET))
         assert "wgmma.mma_async" in source
         assert ("fence.proxy.async" in source) == fenced
+
+
+def test_constants_of_bytes_are_of_64_bits():
+    """The second step of 64 channels begins 2^30 elements behind the first one, 2^31 bytes."""
+    spec = ConvSpec.of((1, 120, 4096, 4096), (16, 120, 1, 1), dtype="float16")
+    space = BACKEND.algorithm("tensor_core_blocked").space(Problem(spec), TARGET)
+    knobs = next(dict(k) for k in space if (k["step"], k["split"], k["stages"]) == (64, 1, 2))
+    function = scheduled(Trial("tensor_core_blocked", spec, (), knobs))
+    source = compiler.source_of(
+        compiler.build(tvm.IRModule({"k": function.with_attr("global_symbol", "k")}), TARGET)
+    )
+    constants = re.findall(
+        r"convc_copy_cg_16_2_2\w*\(.*data_ptr, .*, (\d+)(?:, \(.*\))?\);", source
+    )
+    assert max(map(int, constants)) >= 2**30
+    assert "static_cast<long long>(offset) * 2 + static_cast<long long>(more) * 2;" in source

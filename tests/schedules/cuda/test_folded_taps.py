@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from convc.schedules.algorithm import Problem
 from convc.schedules.cuda.backend import BACKEND
 from convc.schedules.cuda.folded_taps import Folding, foldings
 from convc.schedules.cuda.tensor_core_folded import folding_of
+from convc.target import parse_target
 from tests.cuda_emulation.emulation import compile_and_run
 from tests.lowering.net import RELU, Net
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check
@@ -150,6 +152,16 @@ def test_two_taps_of_stride_1_are_folded_and_nine_are_not():
     assert two.elements == 32 * 8 * 226 * 226
 
 
+@pytest.mark.parametrize("sm", [80, 120])
+def test_parts_of_sums_that_no_device_ran_by_warps_are_not_taken_untuned(sm):
+    """Of 12 parts, which the model finds fastest here, ptxas spills on sm_80."""
+    spec = ConvSpec.of((1, 7, 28, 28), (16, 7, 11, 11), strides=(4, 4), pads=(5, 5, 5, 5), dtype="float16")  # fmt: skip
+    problem, target = Problem(spec), parse_target(f"cuda -arch=sm_{sm}")
+    fastest = min(ALGORITHM.space(problem, target), key=lambda k: ALGORITHM.cycles(problem, target, k))  # fmt: skip
+    assert fastest["split"] == 12
+    assert ALGORITHM.knobs(problem, target)["split"] in (1, 2, 4, 8, 16)
+
+
 @pytest.mark.parametrize(
     ("problem", "reason"),
     [
@@ -163,3 +175,21 @@ def test_what_is_not_folded_has_a_reason(problem, reason):
     answer = ALGORITHM.supports(Problem(problem), TARGET)
     assert answer is not None
     assert answer.reason == reason
+
+
+@pytest.mark.parametrize("name", ["tensor_core_blocked", "tensor_core_folded"])
+def test_blocks_that_int32_cannot_index_are_refused(name):
+    """Three channels are fewer than 2^31 elements, in blocks of eight they are 2^32."""
+    spec = ConvSpec.of((32, 3, 4096, 4096), (64, 3, 7, 7), strides=(8, 8), pads=(3, 3, 3, 3), dtype="float16")  # fmt: skip
+    answer = BACKEND.algorithm(name).supports(Problem(spec), TARGET)
+    assert answer is not None
+    assert answer.reason == "a tensor must have fewer than 2147483648 elements; got 4294967296"
+
+
+def test_foldings_whose_blocks_int32_cannot_index_are_left_out():
+    """All taps are 27 channels, fewer than 2^31 elements, and 32 in blocks, more."""
+    spec = ConvSpec.of((4, 3, 4104, 4104), (16, 3, 3, 3), dtype="float16")
+    assert [f.elements < 2**31 for f in foldings(spec)] == [True, False]
+    assert all(math.prod(f.folded.data) < 2**31 for f in foldings(spec))
+    found = {folding_of(spec, k).taps for k in ALGORITHM.space(Problem(spec), TARGET)}
+    assert found == {foldings(spec)[0].taps}

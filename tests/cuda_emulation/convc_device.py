@@ -17,7 +17,7 @@ import numpy as np
 import tvm
 
 import convc
-from convc.schedules.cuda import compiler
+from convc.schedules.cuda import compiler, dependent_launch
 from convc.target.cuda import gpu_of
 from tests.cuda_emulation import device
 from tests.cuda_emulation.compiler import compile_kernels
@@ -93,19 +93,26 @@ def compile_and_run(
 
 
 @contextmanager
-def all_early() -> Iterator[None]:
-    """Let every kernel be placed before the one ahead of it has ended, whatever its type and the length of its row."""
+def all_early() -> Iterator[mock.Mock]:
+    """Let every kernel be placed early, whatever its type and the length of its row; yield what makes it so."""
     rules = "convc.schedules.cuda.dependent_launch"
-    with mock.patch(f"{rules}._ROW", 1), mock.patch(f"{rules}._is_narrow", return_value=True):
-        yield
+    with (
+        mock.patch(f"{rules}._ROW", 1),
+        mock.patch(f"{rules}._is_narrow", return_value=True),
+        mock.patch(f"{rules}._early", wraps=dependent_launch._early) as early,
+    ):
+        yield early
 
 
 def compile_and_run_early(
     source: Any, options: Mapping[str, Any], inputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return the outputs of `convc.compile(source, **options)` with early kernels, of the launches and of the graph of them."""
-    with all_early():
-        return compile_and_run(source, options, inputs, ("up", "down", "shuffled"))[0]
+    with all_early() as early:
+        outputs, _ = compile_and_run(source, options, inputs, ("up", "down", "shuffled"))
+    if not early.called:
+        raise EmulationError("kernels must begin early; got none that does.")
+    return outputs
 
 
 def exported(source: Any, options: Mapping[str, Any], path: Path) -> Path:

@@ -21,8 +21,8 @@ from tests.schedules.cuda.weight_gradients import (
     check_compiled,
     grid,
     ptxas_words,
-    resources,
     sample,
+    without_spills,
 )
 
 TYPES = ("float16", "bfloat16")
@@ -112,8 +112,7 @@ def test_default_kernels_spill_nothing(sm):
         ConvSpec.of((32, 512, 7, 7), (2048, 512, 1, 1), dtype="bfloat16"),
         ConvSpec.of((8, 256, 28, 28), (256, 8, 3, 3), pads=(1, 1, 1, 1), group=32, dtype="float16"),
     )
-    found = resources(by_default(weight_gradient_blocked, layers), sm)
-    assert {k: r for k, r in found.items() if r.spill_bytes or r.stack_bytes} == {}
+    without_spills(weight_gradient_blocked, layers, sm)
 
 
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")

@@ -81,6 +81,13 @@ def ptxas_words(trials: Sequence[Trial]) -> str:
     return nvcc.ptxas_words(_source(trials), ARCHITECTURE, ("-O3",))
 
 
+def without_spills(row: Any, specs: Sequence[ConvSpec], sm: int) -> dict[str, nvcc.Resources]:
+    """Return what nvcc says of a row's default kernels, none of which keeps anything in local memory."""
+    found = resources(by_default(row, specs), sm)
+    assert {k: r for k, r in found.items() if r.spill_bytes or r.stack_bytes} == {}
+    return found
+
+
 def resources(trials: Sequence[Trial], sm: int) -> dict[str, nvcc.Resources]:
     """Return what nvcc says of the kernels: two where sums lie in memory before they come to their places."""
     found = nvcc.resources(_source(trials), sm)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError
-from convc.ir.ops.conv import convolve
+from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.ops.elementwise import NoAttributes
 from convc.ir.ops.logic import broadcast
@@ -36,7 +36,10 @@ class QuantizedConvAttributes(Attributes):
         dtype: uint8, int8, or float32 for sums that are not rounded.
         zero: the result's zero point.
         least, greatest: bounds of a rounded result; `least` is the zero point where a ReLU is part of it.
-        pad: what stands around the data, their zero point.
+        transposed: whether the layer is a transposed convolution: one of data with stride - 1 points between them, by the filters turned
+            around.
+        output_padding: of such, as in `ConvSpec`.
+        pad: what stands around the data and, transposed, between them, their zero point.
         added: nothing, or (own, other, shift): an operand r, uint8, is added, y = round(q own + r other + shift) + zero, q being the
             layer's result by itself, less its zero point.
         own_least, own_greatest: bounds of q.
@@ -46,6 +49,8 @@ class QuantizedConvAttributes(Attributes):
     pads: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
     dtype: str = "uint8"
     zero: int = 0
     least: int = -128
@@ -74,6 +79,8 @@ def quantized_spec(
         pads=a.pads,
         dilations=a.dilations,
         group=a.group,
+        transposed=a.transposed,
+        output_padding=a.output_padding,
         dtype="int32",  # what is added up
     )
 
@@ -135,15 +142,24 @@ def _infer_conv(types: Sequence[TensorType], a: QuantizedConvAttributes) -> Tens
     return result
 
 
+def _sums(x: Array, w: Array, spec: ConvSpec, pad: int) -> Array:
+    """Return the sums of products with `pad` around the data and, transposed, between them."""
+    if not spec.transposed:
+        begins, ends = spec.pads[: spec.rank], spec.pads[spec.rank :]
+        around = [(0, 0), (0, 0), *zip(begins, ends, strict=True)]
+        padded = np.pad(x, around, constant_values=pad)
+        return convolve(padded, w, replace(spec, data=padded.shape, pads=(0,) * len(spec.pads)))
+    filters = w.reshape(spec.group, spec.in_channels // spec.group, w.shape[1], -1)
+    around_and_between = pad * filters.sum((1, 3)).reshape(-1, *(1,) * spec.rank)
+    return convolve_transposed(x - pad, w, spec) + around_and_between
+
+
 def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
     x, w, bias, factor, *residual = arrays
     spec = quantized_spec(TensorType(x.shape, "uint8"), TensorType(w.shape, "int8"), a)
     column = (-1, *(1,) * spec.rank)
-    around = [(0, 0), (0, 0), *zip(spec.pads[: spec.rank], spec.pads[spec.rank :], strict=True)]
-    padded = np.pad(x.astype(np.float64), around, constant_values=a.pad)
-    spec = replace(spec, data=padded.shape, pads=(0,) * len(spec.pads))
     # Sums of up to 2^31 are exact in float64.
-    sums = convolve(padded, w.astype(np.float64), spec) + bias.reshape(column)
+    sums = _sums(x.astype(np.float64), w.astype(np.float64), spec, a.pad) + bias.reshape(column)
     if a.dtype == "float32":
         return sums * factor.reshape(column)
     y = np.rint(sums.astype(np.float32) * factor.astype(np.float32).reshape(column))

@@ -1,0 +1,126 @@
+"""One convolution, transposed convolution or dense layer of dequantised operands, written in integers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.ops import Attributes
+from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
+from convc.ir.ops.definition import Array
+from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
+from convc.ir.passes.quantized_ends import scaled
+from convc.ir.passes.rewrite import Rewriter
+from convc.ir.spec import ConvSpec
+
+__all__ = ["integer_layer"]
+
+
+def _weights(graph: Graph, node: Node) -> tuple[Array, Array] | None:
+    """Return (int8 weights of zero point 0, one scale a filter) of a constant that is dequantised, or of its transpose."""
+    if node.op == "transpose" and node.type.rank == 2:
+        (source,) = graph.operands(node)
+        if source.op != "dequantize" or any(n.op != CONSTANT for n in graph.operands(source)):
+            return None
+        return _filters(*(np.asarray(n.value).T for n in graph.operands(source)))
+    if node.op != "dequantize" or any(n.op != CONSTANT for n in graph.operands(node)):
+        return None
+    return _filters(*(np.asarray(n.value) for n in graph.operands(node)))
+
+
+def _filters(stored: Array, scale: Array, zero: Array) -> tuple[Array, Array] | None:
+    filters = stored.shape[0]
+    per_filter = (filters, *(1,) * (stored.ndim - 1))
+    if scale.size != 1 and scale.shape != per_filter:
+        return None
+    centred = stored.astype(np.int64) - zero.astype(np.int64)
+    if centred.min(initial=0) < -128 or centred.max(initial=0) > 127:
+        return None
+    scales = np.broadcast_to(scale.reshape(-1), (filters,)).astype(np.float32)
+    return (centred.astype(np.int8), scales) if (scales > 0).all() else None
+
+
+def _bias(graph: Graph, layer: Node, sums: Array) -> Array | None:
+    """Return the layer's bias as whole sums, or None if it is not constant."""
+    if len(layer.inputs) == 2:
+        return np.zeros(sums.shape, np.int64)
+    node = graph[layer.inputs[2]]
+    if node.op == "dequantize" and all(n.op == CONSTANT for n in graph.operands(node)):
+        stored, scale, zero = (np.asarray(n.value, np.float64) for n in graph.operands(node))
+        value = (stored - zero) * scale
+    elif node.op == CONSTANT:
+        value = np.asarray(node.value, np.float64)
+    else:
+        return None
+    return np.rint(value / sums).astype(np.int64)
+
+
+def integer_layer(
+    r: Rewriter, graph: Graph, layer: Node, form: QuantizedConvAttributes, scale: float
+) -> Node | None:
+    """Write a conv or dense layer of dequantised operands in integers, under its own name; None if it is none.
+
+    Args:
+        r: the new graph, with the layer in it.
+        graph: the old one.
+        layer: the layer.
+        form: how the result is to be given; its geometry is filled in here.
+        scale: of the result; 1 for a float.
+    """
+    a = layer.attributes
+    if not isinstance(a, ConvAttributes | DenseAttributes):
+        return None
+    if [s.name for s in a.epilogue] not in ([], ["bias"]):
+        return None
+    data, weight = graph[layer.inputs[0]], graph[layer.inputs[1]]
+    if data.op != "dequantize" or graph[data.inputs[0]].type.dtype != "uint8":
+        return None
+    given, found = scaled(graph, data), _weights(graph, weight)
+    if given is None or found is None:
+        return None
+    stored, scales = found
+    sums = np.float32(given[0]) * scales
+    bias = _bias(graph, layer, sums.astype(np.float64))
+    if bias is None:
+        return None
+    bias = bias - given[1] * stored.reshape(len(stored), -1).sum(1, dtype=np.int64)
+    if np.abs(bias).max(initial=0) >= 2**31:
+        return None
+    x = r.operands(data)[0]
+    r.remove(layer.name)
+    factor = sums / np.float32(scale)
+    constants = [
+        r.constant(f"{layer.name}_bias", bias.astype(np.int32)),
+        r.constant(f"{layer.name}_factor", factor.astype(np.float32)),
+    ]
+    if isinstance(a, DenseAttributes):
+        image = ReshapeAttributes((*x.type.shape, 1, 1))
+        x = r.add(r.unique(f"{layer.name}_image"), "reshape", [x], image)
+        filters = r.constant(f"{layer.name}_weight", stored[:, :, None, None])
+        y = r.add(layer.name, "conv_quantized", [x, filters, *constants], form)
+        flat = ReshapeAttributes(layer.type.shape)
+        return r.add(r.unique(f"{layer.name}_flat"), "reshape", [y], flat)
+    spec = ConvSpec.of(
+        data.type.shape,
+        stored.shape,
+        strides=a.strides,
+        pads=a.pads,
+        dilations=a.dilations,
+        group=a.group,
+    )
+    pads, n = spec.pads, spec.rank
+    if given[1] and any(
+        taps > extent for taps, extent in zip(spec.effective_kernel, spec.data[2:], strict=True)
+    ):  # a kernel that sums over the data reads nothing around them
+        border: Attributes = PadAttributes((0, 0, *pads[:n], 0, 0, *pads[n:]), float(given[1]))
+        x = r.add(r.unique(f"{layer.name}_padded"), "pad", [x], border)
+        pads = (0,) * len(pads)
+    pad = given[1] if any(pads) else 0
+    filters = r.constant(f"{layer.name}_weight", stored)
+    geometry = replace(
+        form, strides=spec.strides, pads=pads, pad=pad, dilations=spec.dilations, group=spec.group
+    )
+    return r.add(layer.name, "conv_quantized", [x, filters, *constants], geometry)

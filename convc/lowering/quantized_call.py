@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from tvm import te, tirx
 
 from convc.ir.graph import Graph, Node
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
+from convc.lowering.convolution_calls import seen
 from convc.lowering.named_kernel import named_kernel
 from convc.lowering.places import Places
 from convc.lowering.program import Argument, Call
-from convc.schedules import quantized
+from convc.schedules import quantized, quantized_phases
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.target import Target
@@ -23,7 +25,7 @@ def quantized_call(
     """Return the call that computes a node whose operands are in the orders that `wants` names."""
     attributes = node.attributes
     assert isinstance(attributes, QuantizedConvAttributes)
-    data, weight, *_ = graph.operands(node)
+    data, weight, bias, *_ = graph.operands(node)
     spec = quantized_spec(data.type, weight.type, attributes)
     knobs = dict(quantized.knobs(spec, target))
     packed = quantized.pack(weight.value, spec, knobs)
@@ -33,12 +35,18 @@ def quantized_call(
     read = places.read(node.inputs[0], wants.data.block, wants.border, fill=attributes.pad)
     view = read.view.raised()
     written = places.write(node)
+    if spec.transposed:
+        own = quantized_phases.biases(bias.value, weight.value, spec, attributes.pad)
+        added = places.weight(f"{node.name}.bias", _in_blocks(own, knobs["block"]))
+    else:
+        added = places.bias(node.inputs[2], knobs["block"])
     arguments = (
         Argument(read.buffer, view.quads() if knobs["dot"] else view),
         places.weight(f"{node.name}.weight", packed),
-        *(places.bias(i, knobs["block"]) for i in node.inputs[2:4]),
-        *(_raised(places.read(i, knobs["block"])) for i in node.inputs[4:]),
-        _raised(written),
+        added,
+        places.bias(node.inputs[3], knobs["block"]),
+        *(seen(places.read(i, knobs["block"]), wants.result, wants.split) for i in node.inputs[4:]),
+        seen(written, wants.result, wants.split),
     )
 
     def make() -> tirx.PrimFunc:
@@ -58,5 +66,9 @@ def quantized_call(
     )
 
 
-def _raised(argument: Argument) -> Argument:
-    return Argument(argument.buffer, argument.view.raised())
+def _in_blocks(bias: np.ndarray, block: int) -> np.ndarray:
+    """Return (..., K) as (..., blocks, block), padded with zeros."""
+    *phases, channels = bias.shape
+    padded = np.zeros((*phases, -(-channels // block) * block), bias.dtype)
+    padded[..., :channels] = bias
+    return padded.reshape(*phases, -1, block)

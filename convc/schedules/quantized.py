@@ -5,6 +5,8 @@ THE ALGORITHM   acc[n, k, p, q] = sum over c, r, s of (x[n, c, ...] - x_zero) w[
                 quads: x and w read as int32 of four channels each: acc += x0 w0 + x1 w1 + x2 w2 + x3 w3, one vpdpbusd
                 q = saturate(round(acc factor[k])); y = q + y_zero, or saturate(round(q own + r other + shift)) + y_zero, r being other
                 bytes; or acc factor[k] as a float
+                transposed: the sums of `subpixel`, quads as above; what the filter's other taps read is the zero point, so that each
+                phase has a bias of its own
                 depthwise: the sums of `depthwise` in float32, which holds them exactly: 9 products of bytes are below 2^19 of 2^24
 WHEN            constant int8 weights of zero point 0, one scale a channel; 1-D, 2-D, 3-D, any stride, dilation and group
 COST            C/group R S / 4 steps of the register tile an output point; without the instruction as many as `direct`
@@ -15,40 +17,31 @@ SOURCE          Jacob et al., CVPR'18, section 2.4; ONNX QLinearConv-10
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from tvm import te, tirx
+from tvm import te
 
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
+from convc.schedules import quantized_phases
 from convc.schedules.algorithm import Operands, Problem, gathered_halo
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.direct import ALGORITHM as DIRECT
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
+from convc.schedules.quads import QUAD, has_dot, in_quads, multiply, seen_as
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, best_tile, tile_cycles
-from convc.schedules.rounded import rounded, rounded_bits, whole
-from convc.schedules.scalar import zero_beyond
+from convc.schedules.requantized import finished
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = ["DOT", "compute", "cycles", "has_dot", "knobs", "operands", "pack"]
-
-# LLVM's name of vpdpbusd on 512 bits: (sums, four unsigned bytes, four signed bytes) -> sums.
-DOT = "llvm.x86.avx512.vpdpbusd.512"
-_QUAD = 4
+__all__ = ["compute", "cycles", "is_depthwise", "knobs", "operands", "pack"]
 
 # 255 x 128 each: the sum of so many is below 2^24, and every partial one whole.
 _EXACT_PRODUCTS: Final = 512
-
-
-def has_dot(target: Target) -> bool:
-    """Return whether the CPU adds four products of bytes in one instruction."""
-    return "avx512vnni" in target.features and target.lanes == 16
 
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
@@ -60,6 +53,8 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
             "dot": 0,
             "depthwise": 1,
         }
+    if spec.transposed:
+        return quantized_phases.knobs(spec, target)
     spec = raised(spec)
     block = target.lanes
     vectors = -(-spec.out_channels // block)
@@ -67,7 +62,7 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     rows, cols = spec.output[-2:]
     tile = best_tile(target, rows, cols, vectors, block=block, max_vectors=most)
     return {
-        "data_block": _QUAD if spec.in_channels <= _QUAD else block,
+        "data_block": QUAD if spec.in_channels <= QUAD else block,
         "block": block,
         "rows": tile.rows,
         "cols": tile.cols,
@@ -82,6 +77,7 @@ def is_depthwise(spec: ConvSpec) -> bool:
     return (
         spec.group == spec.in_channels == spec.out_channels
         and spec.group > 1
+        and not spec.transposed
         and products <= _EXACT_PRODUCTS
     )
 
@@ -94,6 +90,8 @@ def operands(spec: ConvSpec, target: Target, knobs: Knobs) -> Operands:
     """Return the layouts."""
     if knobs.get("depthwise"):
         return DEPTHWISE.operands(_in_floats(spec), target, knobs)
+    if spec.transposed:
+        return quantized_phases.operands(spec, target, knobs)
     border = gathered_halo(spec)
     return Operands(Layout(knobs["data_block"], border), border, Layout(knobs["block"]))
 
@@ -102,10 +100,12 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return the cycles of all tiles."""
     if knobs.get("depthwise"):
         return DEPTHWISE.cycles(_in_floats(spec), target, knobs)
+    if spec.transposed:
+        return quantized_phases.cycles(spec, target, knobs)
     spec = raised(spec)
     tile = Tile(knobs["rows"], knobs["cols"], knobs["vectors"])
     vectors = -(-spec.out_channels // knobs["block"])
-    channels = _span(spec, knobs).blocks * knobs["data_block"] / (_QUAD if knobs["dot"] else 1)
+    channels = _span(spec, knobs).blocks * knobs["data_block"] / (QUAD if knobs["dot"] else 1)
     steps = spec.data[0] * math.prod(spec.output[2:-2]) * channels * math.prod(spec.kernel)
     rows, cols = spec.output[-2:]
     return steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
@@ -115,12 +115,10 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     """Return int8 weights as [K/(v b)][C/a][R][S][a][v b]; with quads [..][a/4][v b] int32 of four channels each."""
     if knobs.get("depthwise"):
         return DEPTHWISE.pack(weight.astype(np.float32), _in_floats(spec), knobs)
+    if spec.transposed:
+        return quantized_phases.pack(weight, spec, knobs)
     packed = DIRECT.pack(weight, Problem(spec), knobs)
-    if not knobs["dot"]:
-        return packed
-    *outer, a, wide = packed.shape
-    quads = np.moveaxis(packed.reshape(*outer, a // _QUAD, _QUAD, wide), -2, -1)
-    return np.ascontiguousarray(quads).view(np.int32)[..., 0]
+    return in_quads(packed) if knobs["dot"] else packed
 
 
 def compute(
@@ -130,21 +128,23 @@ def compute(
     if knobs.get("depthwise"):
         x, w, sums = DEPTHWISE.compute(_in_floats(spec), target, knobs)
         blocks, b = int(sums.shape[1]), knobs["block"]
-        return _finished(
+        return finished(
             attributes,
             (x, w),
             sums.shape,
             lambda n, k, *at: sums(n, k, *at).astype("int32"),
             spec.out_channels,
         )
+    if spec.transposed:
+        return quantized_phases.compute(spec, attributes, target, knobs)
     spec = raised(spec)
     a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
     N, K, *points = spec.output
     extents = gathered_halo(spec).around(spec.data[2:])
     blocks, span = -(-K // b), _span(spec, knobs)
     wide = -(-blocks // v)
-    # Kernels of quads see data and weights as int32.
-    steps, kinds = (a // _QUAD, ("int32", "int32")) if knobs["dot"] else (a, ("uint8", "int8"))
+    steps, kinds = seen_as(a, knobs)
+    times = multiply(knobs)
     x = te.placeholder((N, span.all_blocks, *extents, steps), kinds[0], name="data")
     w = te.placeholder((wide, span.blocks, *spec.kernel, steps, v * b), kinds[1], name="weight")
     co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, steps), "ci")
@@ -155,53 +155,17 @@ def compute(
         axes = zip(p, spec.strides, taps, spec.dilations, strict=True)
         position = [i * stride + r * dilation for i, stride, r, dilation in axes]
         left, right = x(n, span.first(k) + co, *position, ci), w(k, co, *taps, ci, lane)
-        if knobs["dot"]:
-            zero = tirx.const(0, "int32")
-            value = tirx.call_llvm_pure_intrin("int32", DOT, zero, left, right)
-        else:
-            value = left.astype("int32") * right.astype("int32")
-        return te.sum(value, axis=[co, *taps, ci])
+        return te.sum(times(left, right), axis=[co, *taps, ci])
 
     acc = te.compute((N, wide, *points, v * b), product, name="acc")
 
-    return _finished(
+    return finished(
         attributes,
         (x, w),
         (N, blocks, *points, b),
         lambda n, k, *at: acc(n, k // v, *at[:-1], k % v * b + at[-1]),
         K,
     )
-
-
-def _finished(
-    attributes: QuantizedConvAttributes,
-    operands: tuple[te.Tensor, te.Tensor],
-    shape: Sequence[Any],
-    sums: Callable[..., Any],
-    channels: int,
-) -> list[te.Tensor]:
-    """Return data, weight, bias, factor, what is added, result: whole sums, bias added, scaled and rounded to the result's type."""
-    a = attributes
-    blocks, b = int(shape[1]), int(shape[-1])
-    bias = te.placeholder((blocks, b), "int32", name="bias")
-    factor = te.placeholder((blocks, b), "float32", name="factor")
-    residual = [te.placeholder(shape, "uint8", name="added")] if a.added else []
-
-    def result(n, k, *at):
-        y = (sums(n, k, *at) + bias[k, at[-1]]).astype("float32")
-        if a.dtype == "float32":
-            return y * factor[k, at[-1]]
-        y = y * factor[k, at[-1]]
-        if residual:
-            own, other, shift = (tirx.const(value, "float32") for value in a.added)
-            ends = (tirx.const(float(v), "float32") for v in (a.own_least, a.own_greatest))
-            q = whole(rounded_bits(y, *ends))
-            r = residual[0](n, k, *at).astype("int32").astype("float32")
-            y = q * own + (r * other + shift)
-        return rounded(y, tirx.const(float(a.zero), "float32"), *a.limits, a.dtype)
-
-    y = te.compute(shape, result, name="requantized")
-    return [*operands, bias, factor, *residual, zero_beyond(y, channels, b)]
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

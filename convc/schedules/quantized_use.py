@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.schedules.backend import backend_of
-from convc.schedules.quantized import has_dot, is_depthwise
+from convc.schedules.quads import has_dot
+from convc.schedules.quantized import is_depthwise
 from convc.target import Target
 
 __all__ = ["quantized_notes"]

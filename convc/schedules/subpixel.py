@@ -18,7 +18,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from tvm import te
@@ -34,6 +33,7 @@ from convc.schedules.algorithm import (
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.layout import Halo, Layout
+from convc.schedules.phase_sums import phase_sums
 from convc.schedules.phases import by_phase, is_even, phased, phases_of
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.rank import raised_weight
@@ -138,52 +138,13 @@ class Subpixel:
         The result is (N, K/b, P/sh, sh, Q/sw, sw, b), which is NCHW[b]c with H and W split, unless the phases are written apart.
         """
         spec = phased(problem.spec)
-        a, b, v = knobs["data_block"], knobs["block"], knobs["vectors"]
-        rank, phases, span = spec.rank, phases_of(spec), _span(spec, knobs)
-        N, K, *points = spec.output
         border = self.operands(problem, target, knobs).border
-        blocks = -(-K // b)
-        vectors = -(-blocks // v)
-        extents = border.around(spec.data[2:])
-        x = te.placeholder((N, span.all_blocks, *extents, a), spec.dtype, name="data")
-        taps = [p.taps for p in phases]
-        w = te.placeholder(
-            (vectors, *spec.strides, span.blocks, *taps, a, v * b), spec.dtype, name="weight"
+        sums = phase_sums(
+            spec, _span(spec, knobs), border, knobs, (spec.dtype, spec.dtype), knobs["data_block"]
         )
-        counts = [p.count for p in phases]
-        if is_even(spec):
-            points = [extent for pair in zip(counts, spec.strides, strict=True) for extent in pair]
-        result = (N, blocks, *points, b)
-        extras = blocked_extras(problem, blocks, b, result)
-        co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, a), "ci")
-        r = [te.reduce_axis((0, p.taps), f"r{i}") for i, p in enumerate(phases)]
-
-        def product(n: Any, k: Any, *at: Any) -> Any:
-            f, i, lane = at[:rank], at[rank : 2 * rank], at[-1]
-            axes = zip(phases, i, f, r, strict=True)
-            position = [own.point(at, phase, tap) for own, at, phase, tap in axes]
-            value = x(n, span.first(k) + co, *position, ci) * w(k, *f, co, *r, ci, lane)
-            return te.sum(value, axis=[co, *r, ci])
-
-        acc = te.compute((N, vectors, *spec.strides, *counts, v * b), product, name="acc")
-        if is_even(spec):
-
-            def places(at: tuple[Any, ...]) -> tuple[Any, ...]:
-                return (*at[1::2], *at[::2])
-
-        else:
-            acc = te.compute(acc.shape, lambda *i: acc(*i), name="phases")
-
-            def places(at: tuple[Any, ...]) -> tuple[Any, ...]:
-                pairs = list(zip(at, spec.strides, strict=True))
-                return (*(p % s for p, s in pairs), *(p // s for p, s in pairs))
-
-        y = te.compute(
-            result,
-            lambda n, k, *at: acc(n, k // v, *places(at[:-1]), k % v * b + at[-1]),
-            name="unpack",
-        )
-        return [x, w, *extras, blocked_result(y, problem, extras)]
+        extras = blocked_extras(problem, sums.shape[1], knobs["block"], sums.shape)
+        y = te.compute(sums.shape, sums.at, name="unpack")
+        return [sums.data, sums.weight, *extras, blocked_result(y, problem, extras)]
 
 
 ALGORITHM = Subpixel()

@@ -11,7 +11,7 @@ from convc.compiler import compile
 from convc.ir import GraphBuilder, TensorType
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.reference import interpret
-from convc.schedules import quantized
+from convc.schedules.quads import has_dot
 from convc.target import parse_target
 
 CASES: tuple[tuple[Any, Any, Any], ...] = (
@@ -27,15 +27,38 @@ CASES: tuple[tuple[Any, Any, Any], ...] = (
     ((1, 8, 5, 6, 7), (8, 8, 3, 3, 3), {"pads": (1,) * 6}),
 )
 
+_UP = {"transposed": True, "strides": (2, 2), "pad": 117}
+
+TRANSPOSED: tuple[tuple[Any, Any, Any], ...] = (
+    # A U-Net's: each phase is one tap. Then a decoder's, two taps an axis.
+    ((2, 32, 7, 9), (32, 20, 2, 2), _UP),
+    ((1, 24, 7, 15), (24, 40, 4, 4), {**_UP, "pads": (1, 1, 1, 1)}),
+    # Phases of one and of two taps; with as many results, and without.
+    ((1, 16, 6, 9), (16, 16, 3, 3), {**_UP, "pads": (1, 1, 1, 1), "output_padding": (1, 1)}),
+    ((2, 3, 6, 9), (3, 24, 3, 3), _UP),
+    # Groups in one block, groups of whole blocks, one channel a group.
+    ((1, 24, 5, 9), (24, 6, 4, 4), {**_UP, "pads": (1, 1, 1, 1), "group": 4}),
+    ((1, 32, 5, 9), (32, 16, 3, 3), {**_UP, "pads": (1, 0, 0, 1), "group": 2}),
+    ((1, 24, 9, 8), (24, 1, 4, 4), {**_UP, "pads": (1, 1, 1, 1), "group": 24}),
+    # Phases that no tap reaches, taps a dilation apart; lines and volumes; one point.
+    ((1, 16, 6, 9), (16, 8, 2, 2), {**_UP, "strides": (3, 3), "output_padding": (1, 0)}),
+    ((1, 16, 6, 9), (16, 8, 3, 3), {**_UP, "dilations": (2, 2), "pads": (1, 1, 1, 1)}),
+    ((1, 16, 6, 9), (16, 8, 3, 3), {"transposed": True, "pads": (1, 1, 1, 1), "pad": 9}),
+    ((2, 16, 21), (16, 24, 4), {**_UP, "strides": (2,), "pads": (1, 1)}),
+    ((1, 8, 3, 4, 5), (8, 8, 2, 2, 2), {**_UP, "strides": (2, 2, 2)}),
+    ((2, 20, 1, 1), (20, 24, 4, 4), _UP),
+)
+
 
 @pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
-def test_sums_are_exact(mcpu: str) -> None:
+@pytest.mark.parametrize("cases", [CASES, TRANSPOSED], ids=["forward", "transposed"])
+def test_sums_are_exact(mcpu: str, cases: tuple[tuple[Any, Any, Any], ...]) -> None:
     rng = np.random.default_rng(0)
     b, outputs, feeds = GraphBuilder("bytes"), {}, {}
-    for i, (shape, weight, geometry) in enumerate(CASES):
+    for i, (shape, weight, geometry) in enumerate(cases):
         x = b.input(f"x{i}", TensorType(shape, "uint8"))
         feeds[x] = rng.integers(0, 256, shape).astype(np.uint8)
-        k = weight[0]
+        k = weight[1] * geometry.get("group", 1) if geometry.get("transposed") else weight[0]
         operands = [
             x,
             b.constant(rng.integers(-128, 128, weight).astype(np.int8), f"w{i}"),
@@ -51,7 +74,9 @@ def test_sums_are_exact(mcpu: str) -> None:
     got, exact = compiled.run(feeds), interpret(graph, feeds)
     depthwise = {s.node for s in compiled.manifest.steps if s.reason == "exact sums in float32"}
     of_one = {
-        i for i, (_, weight, geometry) in enumerate(CASES) if geometry.get("group") == weight[0]
+        i
+        for i, (_, weight, geometry) in enumerate(cases)
+        if geometry.get("group") == weight[0] and not geometry.get("transposed")
     }
     assert depthwise == {f"{stem}{i}" for i in of_one for stem in "yz"}
     for name in outputs:
@@ -101,6 +126,6 @@ def test_padding_and_what_is_added(mcpu: str) -> None:
 
 
 def test_quads_are_for_cpus_that_have_the_instruction() -> None:
-    assert quantized.has_dot(parse_target("llvm", "cascadelake"))
-    assert not quantized.has_dot(parse_target("llvm", "skylake-avx512"))
-    assert not quantized.has_dot(parse_target("llvm", "alderlake"))
+    assert has_dot(parse_target("llvm", "cascadelake"))
+    assert not has_dot(parse_target("llvm", "skylake-avx512"))
+    assert not has_dot(parse_target("llvm", "alderlake"))

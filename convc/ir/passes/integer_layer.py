@@ -8,19 +8,24 @@ import numpy as np
 
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import Attributes
-from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
+from convc.ir.ops.conv import (
+    ConvAttributes,
+    ConvTransposeAttributes,
+    DenseAttributes,
+    conv_spec,
+)
 from convc.ir.ops.definition import Array
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
 from convc.ir.passes.quantized_ends import scaled
 from convc.ir.passes.rewrite import Rewriter
-from convc.ir.spec import ConvSpec
 
 __all__ = ["integer_layer"]
 
 
-def _weights(graph: Graph, node: Node) -> tuple[Array, Array] | None:
+def _weights(graph: Graph, layer: Node) -> tuple[Array, Array] | None:
     """Return (int8 weights of zero point 0, one scale a filter) of a constant that is dequantised, or of its transpose."""
+    node, a = graph[layer.inputs[1]], layer.attributes
     if node.op == "transpose" and node.type.rank == 2:
         (source,) = graph.operands(node)
         if source.op != "dequantize" or any(n.op != CONSTANT for n in graph.operands(source)):
@@ -28,12 +33,17 @@ def _weights(graph: Graph, node: Node) -> tuple[Array, Array] | None:
         return _filters(*(np.asarray(n.value).T for n in graph.operands(source)))
     if node.op != "dequantize" or any(n.op != CONSTANT for n in graph.operands(node)):
         return None
-    return _filters(*(np.asarray(n.value) for n in graph.operands(node)))
+    operands = [np.asarray(n.value) for n in graph.operands(node)]
+    if not isinstance(a, ConvTransposeAttributes):
+        return _filters(*operands)
+    found = _filters(*operands, axis=1)
+    # All groups' filters of one number have one scale.
+    return None if found is None else (found[0], np.tile(found[1], a.group))
 
 
-def _filters(stored: Array, scale: Array, zero: Array) -> tuple[Array, Array] | None:
-    filters = stored.shape[0]
-    per_filter = (filters, *(1,) * (stored.ndim - 1))
+def _filters(stored: Array, scale: Array, zero: Array, axis: int = 0) -> tuple[Array, Array] | None:
+    filters = stored.shape[axis]
+    per_filter = tuple(filters if i == axis else 1 for i in range(stored.ndim))
     if scale.size != 1 and scale.shape != per_filter:
         return None
     centred = stored.astype(np.int64) - zero.astype(np.int64)
@@ -61,7 +71,7 @@ def _bias(graph: Graph, layer: Node, sums: Array) -> Array | None:
 def integer_layer(
     r: Rewriter, graph: Graph, layer: Node, form: QuantizedConvAttributes, scale: float
 ) -> Node | None:
-    """Write a conv or dense layer of dequantised operands in integers, under its own name; None if it is none.
+    """Write a conv, conv_transpose or dense layer of dequantised operands in integers, under its own name; None if it is none.
 
     Args:
         r: the new graph, with the layer in it.
@@ -71,14 +81,14 @@ def integer_layer(
         scale: of the result; 1 for a float.
     """
     a = layer.attributes
-    if not isinstance(a, ConvAttributes | DenseAttributes):
+    if not isinstance(a, ConvAttributes | ConvTransposeAttributes | DenseAttributes):
         return None
     if [s.name for s in a.epilogue] not in ([], ["bias"]):
         return None
-    data, weight = graph[layer.inputs[0]], graph[layer.inputs[1]]
+    data = graph[layer.inputs[0]]
     if data.op != "dequantize" or graph[data.inputs[0]].type.dtype != "uint8":
         return None
-    given, found = scaled(graph, data), _weights(graph, weight)
+    given, found = scaled(graph, data), _weights(graph, layer)
     if given is None or found is None:
         return None
     stored, scales = found
@@ -86,7 +96,7 @@ def integer_layer(
     bias = _bias(graph, layer, sums.astype(np.float64))
     if bias is None:
         return None
-    bias = bias - given[1] * stored.reshape(len(stored), -1).sum(1, dtype=np.int64)
+    bias = bias - given[1] * _sums_of_filters(stored, a)
     if np.abs(bias).max(initial=0) >= 2**31:
         return None
     x = r.operands(data)[0]
@@ -103,24 +113,31 @@ def integer_layer(
         y = r.add(layer.name, "conv_quantized", [x, filters, *constants], form)
         flat = ReshapeAttributes(layer.type.shape)
         return r.add(r.unique(f"{layer.name}_flat"), "reshape", [y], flat)
-    spec = ConvSpec.of(
-        data.type.shape,
-        stored.shape,
-        strides=a.strides,
-        pads=a.pads,
-        dilations=a.dilations,
-        group=a.group,
-    )
-    pads, n = spec.pads, spec.rank
-    if given[1] and any(
-        taps > extent for taps, extent in zip(spec.effective_kernel, spec.data[2:], strict=True)
-    ):  # a kernel that sums over the data reads nothing around them
-        border: Attributes = PadAttributes((0, 0, *pads[:n], 0, 0, *pads[n:]), float(given[1]))
+    spec = conv_spec(data.type, graph[layer.inputs[1]].type, a)
+    pads, n, zero = spec.pads, spec.rank, given[1]
+    covers = any(t > e for t, e in zip(spec.effective_kernel, spec.data[2:], strict=True))
+    if zero and covers and not spec.transposed:
+        # A kernel that sums over the data reads nothing around them.
+        border: Attributes = PadAttributes((0, 0, *pads[:n], 0, 0, *pads[n:]), float(zero))
         x = r.add(r.unique(f"{layer.name}_padded"), "pad", [x], border)
         pads = (0,) * len(pads)
-    pad = given[1] if any(pads) else 0
-    filters = r.constant(f"{layer.name}_weight", stored)
     geometry = replace(
-        form, strides=spec.strides, pads=pads, pad=pad, dilations=spec.dilations, group=spec.group
+        form,
+        strides=spec.strides,
+        pads=pads,
+        dilations=spec.dilations,
+        group=spec.group,
+        transposed=spec.transposed,
+        output_padding=spec.output_padding,
+        pad=zero if any(pads) or spec.transposed else 0,
     )
+    filters = r.constant(f"{layer.name}_weight", stored)
     return r.add(layer.name, "conv_quantized", [x, filters, *constants], geometry)
+
+
+def _sums_of_filters(stored: Array, a: Attributes) -> Array:
+    """Return the sum of each filter's weights."""
+    if not isinstance(a, ConvTransposeAttributes):
+        return stored.reshape(len(stored), -1).sum(1, dtype=np.int64)
+    grouped = stored.reshape(a.group, len(stored) // a.group, stored.shape[1], -1)
+    return grouped.sum((1, 3), dtype=np.int64).reshape(-1)

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.ir import Call, StringImm
 
 from convc.schedules.direct_data import DOT_BF16
-from convc.schedules.quantized import DOT
+from convc.schedules.quads import DOT
 
 __all__ = ["dots_inside", "in_bytes"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ from tvm import te, tirx
 
 from convc.ir.graph import Node
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
+from convc.ir.spec import ConvSpec
 from convc.schedules.lookup import looked_up
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
 from convc.schedules.rounded import rounded, rounded_bits, whole
@@ -26,32 +27,38 @@ def _dequantize(node: Node, x: Any, scale: Any, zero: Any) -> Any:
     return (x.astype("float32") - zero) * scale
 
 
+def _reads(spec: ConvSpec, at: Sequence[Any], taps: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Return where a result's tap reads the data, and the conditions for there being data."""
+    position, inside = [], []
+    for axis, (i, r) in enumerate(zip(at, taps, strict=True)):
+        stride, dilation, pad = spec.strides[axis], spec.dilations[axis], spec.pads[axis]
+        p = i * stride + r * dilation - pad
+        if spec.transposed:
+            p = i + pad - r * dilation
+            inside.append(p % stride == 0)
+            p = p // stride
+        position.append(p)
+        inside += [p >= 0, p < spec.data[2 + axis]]
+    return position, inside
+
+
 def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     x, w, bias, factor, *residual = tensors
     a = node.attributes
     assert isinstance(a, QuantizedConvAttributes)
     spec = quantized_spec(types[0], types[1], a)
-    n, channels, outputs = (
-        spec.rank,
-        spec.in_channels // spec.group,
-        spec.out_channels // spec.group,
-    )
+    channels, outputs = spec.in_channels // spec.group, spec.out_channels // spec.group
     c = te.reduce_axis((0, channels), "c")
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 
     def product(batch: Any, k: Any, *at: Any) -> Any:
-        axes = zip(at, spec.strides, taps, spec.dilations, spec.pads[:n], strict=True)
-        position = [i * stride + r * dilation - pad for i, stride, r, dilation, pad in axes]
-        inside = [
-            test
-            for i, extent in zip(position, spec.data[2:], strict=True)
-            for test in (i >= 0, i < extent)
-        ]
         channel = k // outputs * channels + c if spec.group > 1 else c
+        position, inside = _reads(spec, at, taps)
         value = x(batch, channel, *position).astype("int32")
-        if any(spec.pads):
+        if spec.transposed or any(spec.pads):
             value = tirx.if_then_else(tirx.all(*inside), value, tirx.const(a.pad, "int32"))
-        return te.sum(value * w(k, c, *taps).astype("int32"), axis=[c, *taps])
+        own = w(channel, k % outputs, *taps) if spec.transposed else w(k, c, *taps)
+        return te.sum(value * own.astype("int32"), axis=[c, *taps])
 
     acc = te.compute(spec.output, product, name="acc")
 

@@ -1,0 +1,49 @@
+"""Four products of bytes in one instruction, and the quads of channels that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from tvm import tirx
+
+from convc.schedules.plan import Knobs
+from convc.target import Target
+
+__all__ = ["DOT", "QUAD", "has_dot", "in_quads", "multiply", "seen_as"]
+
+# LLVM's name of vpdpbusd on 512 bits: (sums, four unsigned bytes, four signed bytes) -> sums.
+DOT: Final = "llvm.x86.avx512.vpdpbusd.512"
+QUAD: Final = 4
+
+
+def has_dot(target: Target) -> bool:
+    """Return whether the CPU adds four products of bytes in one instruction."""
+    return "avx512vnni" in target.features and target.lanes == 16
+
+
+def seen_as(channels: int, knobs: Knobs) -> tuple[int, tuple[str, str]]:
+    """Return (elements of a block of channels, (type of data, of weights)) as a kernel sees them, quads where the knob `dot` says so."""
+    if knobs["dot"]:
+        return channels // QUAD, ("int32", "int32")
+    return channels, ("uint8", "int8")
+
+
+def in_quads(packed: np.ndarray) -> np.ndarray:
+    """Return int8 weights [..][a][v b] as [..][a/4][v b] int32 of four channels each."""
+    *outer, a, wide = packed.shape
+    quads = np.moveaxis(packed.reshape(*outer, a // QUAD, QUAD, wide), -2, -1)
+    return np.ascontiguousarray(quads).view(np.int32)[..., 0]
+
+
+def multiply(knobs: Knobs) -> Callable[[Any, Any], Any]:
+    """Return the product of two bytes, or what the instruction makes of two quads, in int32."""
+
+    def in_instruction(left: Any, right: Any) -> Any:
+        return tirx.call_llvm_pure_intrin("int32", DOT, tirx.const(0, "int32"), left, right)
+
+    def one(left: Any, right: Any) -> Any:
+        return left.astype("int32") * right.astype("int32")
+
+    return in_instruction if knobs["dot"] else one

@@ -129,3 +129,64 @@ def test_quads_are_for_cpus_that_have_the_instruction() -> None:
     assert has_dot(parse_target("llvm", "cascadelake"))
     assert not has_dot(parse_target("llvm", "skylake-avx512"))
     assert not has_dot(parse_target("llvm", "alderlake"))
+
+
+@pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
+def test_tables_of_bytes(mcpu: str) -> None:
+    """Rows of whole vectors of 64, 32 and 16 bytes, plain rows and rows of blocks, with channels that fill no block; and lines."""
+    rng = np.random.default_rng(4)
+    b, outputs, feeds = GraphBuilder("tables"), {}, {}
+    for dtype in ("uint8", "int8"):
+        info = np.iinfo(dtype)
+        for shape in ((2, 20, 3, 8), (1, 24, 5, 6), (1, 16, 5, 5), (1, 20, 21), (3, 100)):
+            name = f"{dtype}_{'x'.join(map(str, shape))}"
+            x = b.input(f"x_{name}", TensorType(shape, "uint8"))
+            feeds[x] = rng.integers(0, 256, shape).astype(np.uint8)
+            values = rng.integers(info.min, info.max + 1, 256).astype(dtype)
+            table = b.constant(values, f"t_{name}")
+            outputs[f"plain_{name}"] = b.add("lookup", [x, table], name=f"plain_{name}")
+            if len(shape) != 4:
+                continue
+            # Between convolutions: in blocks, the second time with zeros around them.
+            one = b.constant(np.eye(shape[1], dtype=np.int8)[:, :, None, None], f"w_{name}")
+            rest = [
+                b.constant(np.zeros(shape[1], np.int32), f"b_{name}"),
+                b.constant(np.ones(shape[1], np.float32), f"f_{name}"),
+            ]
+            form = QuantizedConvAttributes(greatest=255)
+            y = b.add("conv_quantized", [x, one, *rest], form, f"y_{name}")
+            z = b.add("lookup", [y, table], name=f"z_{name}")
+            if dtype == "uint8":
+                wide = b.constant(
+                    rng.integers(-9, 9, (shape[1], shape[1], 3, 3)).astype(np.int8), f"v_{name}"
+                )
+                form = QuantizedConvAttributes(pads=(1,) * 4, dtype="float32")
+                z = b.add("conv_quantized", [z, wide, *rest], form, f"u_{name}")
+            outputs[f"blocked_{name}"] = z
+    graph = b.finish(outputs)
+    got, exact = compile(graph, threads=1, mcpu=mcpu).run(feeds), interpret(graph, feeds)
+    for name in outputs:
+        np.testing.assert_array_equal(got[name], exact[name], err_msg=name)
+
+
+def test_transposed_in_plain_loops() -> None:
+    """Where weights are no constants the layer is computed as its definition reads."""
+    rng = np.random.default_rng(6)
+    b, outputs, feeds = GraphBuilder("plain"), {}, {}
+    for i, (shape, weight, geometry) in enumerate(TRANSPOSED[:7]):
+        k = weight[1] * geometry.get("group", 1)
+        feeds |= {
+            f"x{i}": rng.integers(0, 256, shape).astype(np.uint8),
+            f"w{i}": rng.integers(-128, 128, weight).astype(np.int8),
+            f"b{i}": rng.integers(-500, 500, k).astype(np.int32),
+            f"f{i}": rng.uniform(1e-4, 1e-2, k).astype(np.float32),
+        }
+        operands = [
+            b.input(name, TensorType(feeds[name].shape, str(feeds[name].dtype)))
+            for name in list(feeds)[-4:]
+        ]
+        outputs[f"y{i}"] = b.add("conv_quantized", operands, QuantizedConvAttributes(**geometry))
+    graph = b.finish(outputs)
+    got, exact = compile(graph, threads=1).run(feeds), interpret(graph, feeds)
+    for name in outputs:
+        np.testing.assert_array_equal(got[name], exact[name], err_msg=name)

@@ -1,4 +1,4 @@
-"""S-TIR to machine code for CPUs: TVM's own pipeline with two settings and three passes of ours.
+"""S-TIR to machine code for CPUs: TVM's own pipeline with two settings and four passes of ours.
 
 Rewrite (KeepOnStack):
     tile = TVMBackendAllocWorkspace(1792)   # TVM's choice for anything local, a call per tile
@@ -19,6 +19,7 @@ import tvm_ffi
 from tvm import tirx
 
 from convc.schedules.backend import Progress
+from convc.schedules.llvm.byte_tables import permuted
 from convc.schedules.llvm.dots import in_bytes
 from convc.schedules.llvm.short_loops import write_out
 from convc.schedules.workspace import note, one_function
@@ -54,6 +55,11 @@ def _in_bytes(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc
     return in_bytes(func)
 
 
+@tirx.transform.prim_func_pass(opt_level=0, name="convc.Permuted")
+def _permuted(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
+    return permuted(func)
+
+
 @tirx.transform.prim_func_pass(opt_level=0, name="convc.WriteOut")
 def _write_out(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
     return write_out(func)
@@ -67,6 +73,7 @@ def _pipeline() -> tuple[Any, Any, Any]:
             [
                 _keep_on_stack,
                 _in_bytes,
+                _permuted,
                 _write_out,
                 tirx.transform.UnrollLoop(),
                 tirx.transform.LowerTVMBuiltin(),

@@ -14,6 +14,7 @@ from typing import Any
 from tvm import s_tir, tirx
 
 from convc.schedules.divisors import greatest_divisor
+from convc.schedules.llvm.byte_tables import WIDTHS, has_permutation, marked
 from convc.schedules.llvm.tiling import blocks_of, extent, fused, split_tail
 from convc.schedules.lookup import is_looked_up
 from convc.schedules.scalar import is_once
@@ -37,9 +38,13 @@ def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
         return func
     sch = s_tir.Schedule(func)
     _inline_producers(sch)
+    tables = False
     for block in blocks_of(sch):
-        _schedule_block(sch, block, target)
-    return sch.mod["main"]
+        if is_looked_up(sch.get(block)) and has_permutation(target):
+            tables |= _schedule_table(sch, block, target)
+        else:
+            _schedule_block(sch, block, target)
+    return marked(sch.mod["main"]) if tables else sch.mod["main"]
 
 
 def schedule_transpose(func: tirx.PrimFunc, block: int, target: Target) -> tirx.PrimFunc:
@@ -113,6 +118,21 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> None:
         outer = [*outer, rest]
     if total >= PARALLEL_ELEMENTS and outer:
         sch.parallel(fused(sch, _enough(sch, outer, target)))
+
+
+def _schedule_table(sch: s_tir.Schedule, block: Any, target: Target) -> bool:
+    """Vectorise the bytes of a row (of a block of channels), which lie one behind the other; False if they are no whole vectors."""
+    *outer, points, last = sch.get_loops(block)
+    length = extent(sch, points) * extent(sch, last)
+    width = next((w for w in WIDTHS if length % w == 0), 0)
+    if not width:
+        _schedule_block(sch, block, target)
+        return False
+    rest, lane = sch.split(sch.fuse(points, last), [None, width])
+    sch.vectorize(lane)
+    if _volume(sch, [*outer, rest]) * width >= PARALLEL_ELEMENTS:
+        sch.parallel(fused(sch, _enough(sch, [*outer, rest], target)))
+    return True
 
 
 def _is_broadcast(info: Any) -> bool:

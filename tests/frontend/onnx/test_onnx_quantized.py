@@ -43,19 +43,24 @@ class _Net:
         constants = [self.constant(np.array(scale, np.float32)), self.constant(np.array(zero, self.dtype))]  # fmt: skip
         return self.node("DequantizeLinear", self.node("QuantizeLinear", x, *constants), *constants)
 
-    def weights(self, *shape: int) -> tuple[list[str], np.ndarray]:
+    def weights(self, *shape: int, axis: int = 0, group: int = 1) -> list[str]:
+        """Return weights of one scale an entry of `axis`, and a bias of as many values a group."""
         w = self.rng.integers(-127, 128, shape).astype(np.int8)
-        scale = self.rng.uniform(0.001, 0.004, shape[0]).astype(np.float32)
-        operands = [self.constant(w), self.constant(scale), self.constant(np.zeros(shape[0], np.int8))]  # fmt: skip
-        bias = self.rng.integers(-800, 800, shape[0]).astype(np.int32)
-        scaled = self.constant((scale * 0.02).astype(np.float32))
+        scale = self.rng.uniform(0.001, 0.004, shape[axis]).astype(np.float32)
+        operands = [self.constant(w), self.constant(scale), self.constant(np.zeros(shape[axis], np.int8))]  # fmt: skip
+        bias = self.rng.integers(-800, 800, group * shape[axis]).astype(np.int32)
+        scaled = self.constant(np.tile(scale * 0.02, group).astype(np.float32))
         return [
-            self.node("DequantizeLinear", *operands, axis=0),
+            self.node("DequantizeLinear", *operands, axis=axis),
             self.node("DequantizeLinear", self.constant(bias), scaled, axis=0),
-        ], scale
+        ]
 
     def layer(self, op: str, x: str, *shape: int, **attributes: Any) -> str:
-        return self.node(op, x, *self.weights(*shape)[0], **attributes)
+        return self.node(op, x, *self.weights(*shape), **attributes)
+
+    def transposed(self, x: str, *shape: int, group: int = 1, **attributes: Any) -> str:
+        weights = self.weights(*shape, axis=1, group=group)
+        return self.node("ConvTranspose", x, *weights, group=group, **attributes)
 
     def model(self, y: str, shape: tuple[int, ...]) -> onnx.ModelProto:
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
@@ -96,6 +101,50 @@ def test_within_a_step_of_onnxruntime(dtype: str) -> None:
     (exact,) = interpret(graph, {"x": x}).values()
     assert np.abs(got - exact).max() <= 0.02 * 1.001
     assert np.mean(got == exact.astype(np.float32)) > 0.9
+
+
+def _decoder(dtype: str) -> onnx.ModelProto:
+    n = _Net(dtype)
+    x = n.pair("x", 0.02, 114)
+    up = {"strides": [2, 2]}
+    a = n.pair(n.node("Relu", n.transposed(x, 3, 16, 2, 2, **up)), 0.02, 0)
+    b = n.pair(n.transposed(a, 16, 12, 4, 4, pads=[1, 1, 1, 1], **up), 0.05, 120)
+    c = n.pair(n.transposed(a, 16, 6, 3, 3, pads=[1, 1, 1, 1], output_padding=[1, 1], group=2, **up), 0.05, 110)  # fmt: skip
+    d = n.pair(n.node("Relu", n.node("Add", b, c)), 0.04, 0)
+    # One scale for all weights; a result that stays a float.
+    w = n.rng.integers(0, 256, (12, 4, 2, 2)).astype(np.uint8)
+    one = [n.constant(w), n.constant(np.array(0.003, np.float32)), n.constant(np.array(128, np.uint8))]  # fmt: skip
+    y = n.node("ConvTranspose", d, n.node("DequantizeLinear", *one), **up)
+    return n.model(y, (2, 3, 5, 6))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_transposed_convolutions(dtype: str) -> None:
+    model = _decoder(dtype)
+    graph = load_graph(model)
+    ops = Counter(node.op for node in graph.nodes)
+    assert ops["conv_quantized"] == 4
+    assert ops["conv_transpose"] == ops["add"] == ops["relu"] == 0
+    compiled = compile(graph, threads=1)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(1).normal(size=(2, 3, 5, 6)).astype(np.float32)
+    (wanted,) = session.run(None, {"x": x})
+    (got,) = compiled.run({"x": x}).values()
+    (exact,) = interpret(graph, {"x": x}).values()
+    # Bytes are equal; the last sums are exact, and rounded to float32.
+    np.testing.assert_allclose(got, exact, rtol=3 * 2**-24, atol=0)
+    # ONNX Runtime adds floats up: what lies beside the middle of two steps may fall to the other one.
+    assert np.abs(got - wanted).max() <= 0.01 * np.abs(wanted).max()
+    assert np.mean(np.abs(got - wanted) < 1e-4) > 0.98
+
+
+def test_scales_along_the_input_channels_stay_floats() -> None:
+    n = _Net("uint8")
+    weights = n.weights(8, 8, 2, 2, axis=0)
+    y = n.node("ConvTranspose", n.pair("x", 0.02, 114), weights[0], strides=[2, 2])
+    ops = Counter(node.op for node in load_graph(n.model(y, (1, 8, 4, 4))).nodes)
+    assert ops["conv_transpose"] == 1
+    assert ops["conv_quantized"] == 0
 
 
 def test_dequantize_computes_floats() -> None:

@@ -22,17 +22,17 @@ _MAGIC_BITS: Final = 0x4B400000
 def rounded_bits(y: Expr, least: Expr, greatest: Expr) -> Expr:
     """Return the bits of 1.5 2^23 + round(y), within whole bounds: those of 1.5 2^23 and, added to them, the whole number.
 
-    Lesser floats have lesser bits, so the lower bound may come last. The upper one stands between a product and a sum, which else would
-    be one multiply-add: ONNX Runtime rounds both.
+    Greater floats have greater bits, so the upper bound may come last. The lower one stands between a product and a sum, which else would
+    be one multiply-add: ONNX Runtime rounds both. It also takes NaN, which no comparison is true of: `least`, as in ONNX Runtime.
 
     Args:
         y: a float32.
         least: a whole number, float32, of at most 2^22.
         greatest: likewise.
     """
-    bits = tirx.reinterpret("int32", tirx.min(y, greatest) + _magic())
-    # Not the bits of least + 1.5 2^23: CUDA's code generator takes the address of what it reinterprets, and a constant has none.
-    return tirx.max(bits, least.astype("int32") + tirx.const(_MAGIC_BITS, "int32"))
+    bits = tirx.reinterpret("int32", tirx.max(y, least) + _magic())
+    # Not the bits of greatest + 1.5 2^23: CUDA's code generator takes the address of what it reinterprets, and a constant has none.
+    return tirx.min(bits, greatest.astype("int32") + tirx.const(_MAGIC_BITS, "int32"))
 
 
 def whole(bits: Expr) -> Expr:

@@ -103,7 +103,8 @@ def _quantize(arrays: Sequence[Array], a: QuantizeAttributes) -> Array:
     info = np.iinfo(a.dtype)
     # In float32, as the standard has it: in float64 other values would be ties.
     whole = np.rint(x / scale) + zero
-    return np.clip(np.nan_to_num(whole, nan=0.0), info.min, info.max).astype(a.dtype)
+    # NaN, of which the standard says nothing, is the least value, as in ONNX Runtime.
+    return np.clip(np.nan_to_num(whole, nan=info.min), info.min, info.max).astype(a.dtype)
 
 
 def _infer_dequantize(types: Sequence[TensorType], a: Attributes) -> TensorType:

@@ -30,13 +30,14 @@ def _weights(graph: Graph, layer: Node) -> tuple[Array, Array] | None:
         (source,) = graph.operands(node)
         if source.op != "dequantize" or any(n.op != CONSTANT for n in graph.operands(source)):
             return None
-        return _filters(*(np.asarray(n.value).T for n in graph.operands(source)))
+        stored, scale, zero = (np.asarray(n.value).T for n in graph.operands(source))
+        return _filters(stored, scale, zero)
     if node.op != "dequantize" or any(n.op != CONSTANT for n in graph.operands(node)):
         return None
-    operands = [np.asarray(n.value) for n in graph.operands(node)]
+    stored, scale, zero = (np.asarray(n.value) for n in graph.operands(node))
     if not isinstance(a, ConvTransposeAttributes):
-        return _filters(*operands)
-    found = _filters(*operands, axis=1)
+        return _filters(stored, scale, zero)
+    found = _filters(stored, scale, zero, axis=1)
     # All groups' filters of one number have one scale.
     return None if found is None else (found[0], np.tile(found[1], a.group))
 

@@ -254,3 +254,20 @@ def test_functions_of_a_byte_are_tables() -> None:
     assert np.abs(got - wanted).max() <= 0.02 * 1.001
     (exact,) = interpret(graph, {"x": x}).values()
     assert np.mean(got == exact.astype(np.float32)) > 0.99
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [("uint8", 100), ("int8", -20)])
+def test_what_is_no_number_is_the_least_byte(dtype: str, zero: int) -> None:
+    """Vectors and what is left of them, of both signs of NaN; infinities are the ends."""
+    text = f"""<ir_version: 8, opset_import: ["": 19]> g (float[37] x) => ({dtype}[37] y)
+    <float s = {{0.5}}, {dtype} z = {{{zero}}}> {{ y = QuantizeLinear(x, s, z) }}"""
+    model = onnx.parser.parse_model(text)
+    x = np.random.default_rng(7).normal(size=37).astype(np.float32)
+    x[[0, 5, 36]], x[[1, 20, 35]] = np.nan, -np.float32(np.nan)
+    x[[2, 21]], x[[3, 22]] = np.inf, -np.inf
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"x": x})
+    graph = load_graph(model)
+    np.testing.assert_array_equal(compile(graph, threads=1).run({"x": x})["y"], wanted)
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], wanted)
+    assert wanted[[0, 1]].tolist() == [np.iinfo(dtype).min] * 2

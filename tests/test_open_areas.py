@@ -49,6 +49,40 @@ def module() -> AreaModule:
     return loaded
 
 
+QUANTISED = """q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  v = DequantizeLinear<axis=0>(kq, ws)
+  a = Conv<pads=[1,1,1,1], strides=[2,2]>(d, v)  r = Relu(a)  rq = QuantizeLinear(r, s, z)  rd = DequantizeLinear(rq, s, z)
+  p = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(rd)  pq = QuantizeLinear(p, s, z)  pd = DequantizeLinear(pq, s, z)
+  w = DequantizeLinear<axis=1>(lq, ws)  u = DequantizeLinear<axis=0>(lq, ws)
+  t = ConvTranspose<strides=[2,2], pads=[1,1,0,0]>(pd, w)  tq = QuantizeLinear(t, s, z)  td = DequantizeLinear(tq, s, z)  c = Conv<pads=[1,1,1,1]>(td, u)  cq = QuantizeLinear(c, s, z)  cd = DequantizeLinear(cq, s, z)
+  e = Add(cd, td)  eq = QuantizeLinear(e, s, z)  y = DequantizeLinear(eq, s, z)"""
+
+
+def test_a_quantised_model_is_the_same_at_every_size() -> None:
+    rng = np.random.default_rng(3)
+    constants = {
+        "s": np.array(0.03, np.float32),
+        "z": np.array(110, np.uint8),
+        "ws": rng.uniform(0.001, 0.004, 20).astype(np.float32),
+        "kq": rng.integers(-127, 128, (20, 3, 3, 3)).astype(np.int8),
+        "lq": rng.integers(-127, 128, (20, 20, 3, 3)).astype(np.int8),
+    }
+
+    def made() -> onnx.ModelProto:
+        source = model(QUANTISED)
+        source.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in constants.items())  # fmt: skip
+        return source
+
+    compiled = compile(made(), shapes=SHAPES, threads=1)
+    assert sum(s.op == "conv_quantized" for s in compiled.manifest.steps) == 3
+    module = compiled.load(threads=1)
+    for size in ((40, 36), (21, 18), (13, 29)):
+        fixed = compile(made(), shapes={"x": (1, 3, *size)}, threads=1).load(threads=1)
+        x = image(*size)
+        wanted = fixed(x)
+        np.testing.assert_array_equal(module(x), wanted)
+        assert len(np.unique(wanted)) > 50
+
+
 def image(*size: int) -> np.ndarray:
     return np.random.default_rng(sum(size)).normal(size=(1, 3, *size)).astype(np.float32)
 

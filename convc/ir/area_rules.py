@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -12,15 +13,24 @@ from convc.ir.area_walk import Walk
 from convc.ir.graph import Node, constant
 from convc.ir.ops import OPS
 from convc.ir.ops.logic import CastAttributes
-from convc.ir.types import TensorType
+from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.ir.types import TensorType, numpy_dtype
 
 __all__ = ["RULES"]
 
 # What an op's windows read beyond the valid part.
-_ZERO, _LOWEST = 0.0, float("-inf")
+_ZERO: Final = 0.0
 _SAME: Final = frozenset(
     {"lrn", "softmax", "log_softmax", "topk", "argmax", "layer_norm", "lookup"}
 )
+
+
+def _end(type: TensorType, sign: int) -> float:
+    """Return the greatest value of a type, the least one for a sign of -1."""
+    if type.is_float:
+        return sign * float("inf")
+    info = np.iinfo(numpy_dtype(type.dtype))
+    return int(info.max if sign > 0 else info.min)
 
 
 def _elementwise(walk: Walk, node: Node) -> None:
@@ -47,11 +57,25 @@ def _conv(walk: Walk, node: Node) -> None:
     walk.put(node, extents, [source, *node.inputs[1:]])
 
 
+def _conv_quantized(walk: Walk, node: Node) -> None:
+    a, added = node.attributes, node.inputs[4:]
+    assert isinstance(a, QuantizedConvAttributes)
+    operands = [(i, walk.nodes[i].type) for i in node.inputs[:4]]
+    layer = Node.of(node.name, node.op, operands, replace(a, added=()))
+    data, extents = walk.data(layer), walk.windowed(layer)
+    if any(walk.extents.get(i) != extents for i in added):
+        raise walk.refusal(node, "what is added to it has another height or width for other sizes")
+    reaches = a.transposed or any(a.pads[len(a.pads) // 2 :])
+    source = walk.within(data, a.pad) if reaches else data
+    walk.put(node, extents, [source, *node.inputs[1:]])
+
+
 def _max_pool(walk: Walk, node: Node) -> None:
     data, a = walk.data(node), node.attributes
     reaches = any(a.pads[len(a.pads) // 2 :]) or a.ceil_mode  # type: ignore[attr-defined]
     extents = walk.windowed(node)
-    walk.put(node, extents, [walk.within(data, _LOWEST)] if reaches else [data])
+    source = walk.within(data, _end(walk.nodes[data].type, -1)) if reaches else data
+    walk.put(node, extents, [source])
 
 
 def _average_pool(walk: Walk, node: Node) -> None:
@@ -96,7 +120,8 @@ def _reduce(walk: Walk, node: Node) -> None:
     elif node.op == "reduce_mean":
         _share(walk, node, None)
     elif node.op in ("reduce_sum", "reduce_max", "reduce_min"):
-        beyond = {"reduce_sum": _ZERO, "reduce_max": _LOWEST, "reduce_min": -_LOWEST}[node.op]
+        sign = {"reduce_sum": 0, "reduce_max": -1, "reduce_min": 1}[node.op]
+        beyond = _end(walk.nodes[data].type, sign) if sign else _ZERO
         walk.put(node, None, [walk.within(data, beyond)])
     else:
         raise walk.refusal(node, "it is not known to")
@@ -173,6 +198,7 @@ RULES: Final[dict[str, Rule]] = {
     **{n: _elementwise for n, op in OPS.items() if op.elementwise},
     "conv": _conv,
     "conv_transpose": _conv,
+    "conv_quantized": _conv_quantized,
     "max_pool": _max_pool,
     "average_pool": _average_pool,
     **{n: _reduce for n in OPS if n.startswith("reduce_")},

@@ -40,12 +40,26 @@ BODIES = {
     "some channels": "%q = slice(%b) {begins = [0, 1, 0, 0], ends = [1, 4, 13, 11], steps = [1, 1, 1, 1]} %y = max_pool(%q) {kernel = [2, 2], pads = [0, 0, 1, 1]}",
     "a table of bytes": f"%t = constant dense({[255 - i for i in range(256)]}) : u8[256] %q = quantize(%b, %o, %o) %l = lookup(%q, %t)"
     " %d = dequantize(%l, %o, %o) %y = conv(%d, %w) {pads = [1, 1, 1, 1]}",
+    "layers of bytes": "$quantised %l = conv_quantized(%q, %k, %i, %f) {pads = [1, 1, 1, 1], pad = 7, zero = 3, least = 3}"
+    " %m = conv_quantized(%l, %k, %i, %f, %q) {pads = [1, 1, 1, 1], pad = 3, zero = 9, added = [0.5, 0.25, 1.5], own_least = -90, own_greatest = 90}"
+    " %p = max_pool(%m) {kernel = [2, 2], strides = [2, 2], ceil_mode = true} %y = dequantize(%p, %s, %z)",
+    "layers of bytes, transposed": "$quantised %l = conv_quantized(%q, %k, %i, %f) {transposed = true, strides = [2, 2], pads = [1, 1, 1, 1],"
+    " output_padding = [1, 1], pad = 7, zero = 3} %y = conv_quantized(%l, %k, %i, %f) {strides = [2, 3], dilations = [2, 1], pads = [1, 1, 1, 1],"
+    " pad = 3, dtype = \"float32\"}",
     "logarithms of nothing": "%k = log(%x) %l = relu(%k) %y = conv(%l, %w) {pads = [1, 1, 1, 1]}",
 }  # fmt: skip
 
 
+# Data and weights as bytes, biases and factors.
+QUANTISED = (
+    '%s = constant splat(0.02) : f32[] %z = constant splat(7.0) : f32[] %q = quantize(%b, %s, %z) %k = quantize(%w, %s, %z) {dtype = "int8"}'
+    " %i = constant dense([-300, 0, 400, 900]) : i32[4] %f = constant splat(0.004) : f32[4]"
+)
+
+
 def graph_of(body: str, size: tuple[int, int]) -> Graph:
     h, w = size
+    body = body.replace("$quantised", QUANTISED)
     body = body.replace("13, 11", f"{h}, {w}")
     head = f"%x = input : f32[1,4,{h},{w}] %w = input : f32[4,4,3,3] %v = input : f32[4,4,1,1] %o = constant splat(1.5) : f32[] %b = add(%x, %o)"
     return parse(f"graph @g {{ {head} {body} return %y }}")

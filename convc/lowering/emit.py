@@ -8,6 +8,7 @@ from convc.ir.channel_moves import Picks, picks_of
 from convc.ir.graph import Graph, Node
 from convc.ir.ops import OPS
 from convc.lowering.convolution_calls import Calls, ConvolutionCalls, seen
+from convc.lowering.homes import joins_blocks
 from convc.lowering.kernels import (
     bottleneck_kernel,
     literals_of,
@@ -23,11 +24,11 @@ from convc.lowering.layouts import (
     comes_first,
     goes_last,
     gradient_row,
-    joins_blocks,
     quantized_operands,
 )
 from convc.lowering.moves import channel_kernel, channels_last_kernel, permutation_kernel
 from convc.lowering.partition import Unit, partition
+from convc.lowering.parts import first_byte
 from convc.lowering.places import Places
 from convc.lowering.product_calls import product_calls, reshaped
 from convc.lowering.products import product_of
@@ -97,6 +98,10 @@ class _Emitter:
             self.places.alias(node, node.inputs[0])
         elif joins_blocks(self.graph, node, block := self.layouts.block[node.name]):
             self.places.concatenate(node, block)
+        elif node.op == "slice" and node.name in self.layouts.homes:
+            self.places.write(node)
+        elif not block and (first := first_byte(self.graph, node)) is not None:
+            self.places.alias(node, node.inputs[0], first)
         elif goes_last(node, self.target) and (b := self.layouts.primary[node.inputs[0]].block) > 1:
             self._turn(node, b, 0)
         elif comes_first(node, self.target) and block:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
 from convc.ir.ops import OPS
 from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
+from convc.lowering.homes import Home, homes_of
 from convc.lowering.partition import Unit, is_literal
 from convc.lowering.pooled_step import PooledStep
 from convc.schedules import bottleneck, gated, pooled, quantized
@@ -37,24 +38,8 @@ __all__ = [
     "comes_first",
     "goes_last",
     "gradient_row",
-    "joins_blocks",
     "quantized_operands",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Home:
-    """A value that is written straight into an image of more channels.
-
-    Attributes:
-        image: the value that it is a part of, itself in no other.
-        channel: where it begins there.
-        by: the concatenation that wants it there, and as which operand.
-    """
-
-    image: str
-    channel: int
-    by: tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +50,7 @@ class Layouts:
         primary: value -> the layout its producer writes.
         halos: (value, block) -> the halo that some reader of that block wants.
         block: unit's result -> the block its kernel works in.
-        homes: value -> the image that it is written into, for operands of concatenations.
+        homes: value -> the image that it is a part of, for operands of concatenations and for slices.
     """
 
     primary: dict[str, Layout]
@@ -99,7 +84,7 @@ def assign_layouts(graph: Graph, units: Sequence[Unit], plan: Plan, target: Targ
             written[node.name] = block[node.name] = _followed(
                 graph, unit, written, chosen_op(unit, plan, target)
             )
-    homes = _homes(graph, units, block)
+    homes = homes_of(graph, units, block, written)
     for value, home in homes.items():
         # One image has one halo: as large as any reader of any of its parts wants.
         key = (home.image, written[value])
@@ -231,33 +216,6 @@ def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | N
         return None
     spec = quantized_spec(data.type, constants[0].type, attributes)
     return quantized.operands(spec, target, quantized.knobs(spec, target))
-
-
-def joins_blocks(graph: Graph, node: Node, block: int) -> bool:
-    """Whether the node puts images of whole blocks of channels one behind the other, so that each may be written in its place."""
-    if node.op != "concat" or not block or not node.type.is_image:
-        return False
-    axis: int = node.attributes.axis  # type: ignore[attr-defined]
-    return axis == 1 and all(n.type.shape[1] % block == 0 for n in graph.operands(node))
-
-
-def _homes(graph: Graph, units: Sequence[Unit], block: dict[str, int]) -> dict[str, Home]:
-    """Return which values are written into a concatenation's result; the last concatenation of a chain holds them all."""
-    homes: dict[str, Home] = {}
-    for unit in reversed(units):
-        node = unit.result
-        b = block[node.name]
-        if not joins_blocks(graph, node, b):
-            continue
-        outer = homes.get(node.name)
-        begin = outer.channel if outer else 0
-        for index, operand in enumerate(node.inputs):
-            # A value has one home; inputs, constants and values in another block must be copied.
-            if operand not in homes and block.get(operand) == b:
-                image = outer.image if outer else node.name
-                homes[operand] = Home(image, begin, (node.name, index))
-            begin += graph[operand].type.shape[1]
-    return homes
 
 
 def chosen_op(unit: Unit, plan: Plan, target: Target) -> OpAlgorithm | None:

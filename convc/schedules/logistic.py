@@ -1,4 +1,4 @@
-"""exp(-x) and 1 + exp(-x) on float32 vectors: softmax's terms, and what sigmoid and SiLU divide by, half of an EfficientNet's activations.
+"""Exponentials of float32 vectors: softmax's terms, and what sigmoid and SiLU divide by, half of an EfficientNet's activations.
 
 THE ALGORITHM   -x log2(e) = n + f, n whole, |f| <= 1/2:  n is what rounding leaves of the sum with 1.5 x 2^23, whose last bits it then is,
                 so that 2^n is a shift of them; 2^f is a polynomial, and  1 + 2^n 2^f  one fused multiply-add.
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tvm import tirx
 
-__all__ = ["exp_of_minus", "one_plus_exp_of_minus"]
+__all__ = ["exp", "exp_of_minus", "one_plus_exp_of_minus"]
 
 # 2^f on [-1/2, 1/2], lowest power first; exact at 0, so that sigmoid(0) is 1/2.
 _POWERS: Final = (
@@ -33,6 +33,10 @@ _WHOLE: Final = 1.5 * 2.0**23 + 127
 # Its bits where 2^n is infinite.
 _INFINITE: Final = 0x4B400000 + 255
 
+# log2(e) in two floats, and where exp(x) is infinite and nothing.
+_LOG2_E: Final = (1.44269502162933349609375, 1.9259629911266174e-8)
+_ENDS: Final = (89.0, -105.0)
+
 # From here on exp(-x) is nothing beside 1, and its exponent would leave those 8 bits.
 _LARGE: Final = 88.0
 
@@ -45,8 +49,27 @@ def one_plus_exp_of_minus(x: Expr) -> Expr:
     return fraction * power + _const(1.0)
 
 
+def exp(x: Expr) -> Expr:
+    """Return e to a float32 over the whole range of results.
+
+    2^n is multiplied by in two halves, since 2^128 is no float32: TOPI's exponential is infinite from 88.38 on, where e^88.72 is finite.
+    """
+    top, bottom = map(_const, _ENDS)
+    clamped = tirx.Select(x > top, top, x)  # a NaN stays one
+    clamped = tirx.Select(clamped < bottom, bottom, clamped)
+    total = tirx.reinterpret("int32", clamped * _const(_LOG2_E[0]) + _const(1.5 * 2.0**23))
+    n = total - tirx.const(0x4B400000, "int32")
+    fraction = clamped * _const(_LOG2_E[0]) - n.astype("float32") + clamped * _const(_LOG2_E[1])
+    half = n >> 1
+    return _polynomial(fraction) * _power_of_two(half) * _power_of_two(n - half)
+
+
+def _power_of_two(n: Expr) -> Expr:
+    return tirx.reinterpret("float32", (n + 127) << 23)
+
+
 def exp_of_minus(x: Expr) -> Expr:
-    """Return exp(-x) of a float32; 0 from 1.2e-38 down."""
+    """Return exp(-x) of a float32; 0 from 1.2e-38 down, infinite from 88.38 on."""
     fraction, power = _powers(x)
     return fraction * power
 
@@ -63,7 +86,12 @@ def _powers(x: Expr) -> tuple[Expr, Expr]:
     # By way of the bits, for TVM takes (a + b) - b for a.
     whole = tirx.reinterpret("float32", bits) - _const(_WHOLE)
     fraction = clamped * _const(_MINUS_LOG2_E) - whole
+    return _polynomial(fraction), tirx.reinterpret("float32", bits << 23)
+
+
+def _polynomial(fraction: Expr) -> Expr:
+    """Return 2^f."""
     power = _const(_POWERS[-1])
     for coefficient in _POWERS[-2::-1]:
         power = power * fraction + _const(coefficient)
-    return power, tirx.reinterpret("float32", bits << 23)
+    return power

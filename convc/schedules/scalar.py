@@ -13,11 +13,10 @@ from typing import Any, Final
 from tvm import te, tirx, topi
 
 from convc.ir.epilogue import Step
-from convc.ir.types import FLOATS
-from convc.schedules.logistic import one_plus_exp_of_minus
+from convc.schedules.error_function import erf
+from convc.schedules.logistic import exp, one_plus_exp_of_minus
 
 __all__ = [
-    "BINARY",
     "UNARY",
     "apply_steps",
     "cast",
@@ -88,9 +87,9 @@ def _by_precision(
     return function
 
 
-_exp = _by_precision(topi.fast_exp, topi.exp)
+_exp = _by_precision(lambda x: map_elements(x, exp), topi.exp)
 _tanh = _by_precision(topi.fast_tanh, topi.tanh)
-_erf = _by_precision(topi.fast_erf, topi.erf)
+_erf = _by_precision(lambda x: map_elements(x, erf), topi.erf)
 
 
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
@@ -144,8 +143,8 @@ def _gelu(x: Tensor) -> Tensor:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    # max(x, 0) + log(1 + exp(-|x|)) does not overflow.
-    e = topi.log(map_elements(_exp(topi.negative(topi.abs(x))), lambda v: v + _const(1, x)))
+    # max(x, 0) + log(1 + exp(-|x|)) does not overflow; the sum itself would round 1 + exp(-17) to 1.
+    e = _libm("log1p")(_exp(topi.negative(topi.abs(x))))
     return te.compute(x.shape, lambda *i: tirx.max(x(*i), _const(0, x)) + e(*i), name="softplus")
 
 
@@ -213,40 +212,6 @@ UNARY: Final[dict[str, Callable[..., Tensor]]] = {
             "atanh",
         )
     },
-}
-
-
-def _divide(a: Tensor, b: Tensor) -> Tensor:
-    """Return a / b, of integers towards zero, 0 for a divisor of 0: the processor stops a program that divides by 0."""
-    if a.dtype in FLOATS:
-        return topi.divide(a, b)
-    zero, one = _const(0, a), _const(1, a)
-    if str(a.dtype).startswith("u"):
-        safe = map_elements(b, lambda v: tirx.Select(v == zero, one, v))
-        sign = map_elements(b, lambda v: tirx.Select(v == zero, zero, one))
-        return topi.multiply(topi.divide(a, safe), sign)
-    # The least integer has no negative, so -1 is no divisor either.
-    minus = _const(-1, a)
-    safe = map_elements(b, lambda v: tirx.Select(tirx.any(v == zero, v == minus), one, v))
-    sign = map_elements(b, lambda v: tirx.Select(tirx.any(v == zero, v == minus), v, one))
-    return topi.multiply(topi.divide(a, safe), sign)
-
-
-def _power(a: Tensor, b: Tensor) -> Tensor:
-    """Return a^b; integers through float64, exact to 2^53."""
-    if a.dtype in FLOATS:
-        return topi.power(a, b)
-    return topi.cast(topi.power(topi.cast(a, "float64"), topi.cast(b, "float64")), a.dtype)
-
-
-BINARY: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
-    "add": topi.add,
-    "sub": topi.subtract,
-    "mul": topi.multiply,
-    "div": _divide,
-    "pow": _power,
-    "maximum": topi.maximum,
-    "minimum": topi.minimum,
 }
 
 

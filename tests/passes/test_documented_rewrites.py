@@ -29,6 +29,7 @@ FREE = {
     "fuse_activations": "%x = input : f32[2,3]",
     "merge_pads": "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3]",
     "drop_dead_taps": "%x = input : f32[1,1,14,4]",
+    "keep_reduced_axes": "%x = input : f32[1,3,4,4]",
     "replace_global_pools": "%x = input : f32[1,3,4,4]",
     "absorb_broadcasts": "%x = input : f32[1,3,4,4]",
     "merge_branches": "%x = input : f32[1,1,3,3]",
@@ -83,7 +84,7 @@ def test_documented_rewrite(step, before, after):
 def test_every_pass_has_its_file_and_runs():
     folder = Path(convc.ir.passes.__file__).parent
     files = {f.stem for f in folder.glob("*.py")}
-    tools = {"__init__", "rewrite", "uniform", "channels", "affine", "normalised"}
+    tools = {"__init__", "rewrite", "uniform", "channels", "affine", "normalised", "signs"}
     # What a quantised model means is decided when it is loaded, before its reference is taken.
     loading = {
         "quantize_layers",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convc.compiler import compile
+from convc.frontend import dsl as cc
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.expand_powers import expand_powers
 from convc.ir.passes.fuse_layer_norm import fuse_layer_norm
@@ -38,12 +39,16 @@ FUSED = {
     "a scale in it": ("2,4,5,3", f"{ROW} {core(3, '%f = div(%g, %r) %y0 = mul(%c, %f)')} return %y0", ["layer_norm"]),
     "a result that is read twice": ("2,4,5,3", f"{core(3)} {ROW} %k = mul(%y0, %g) return %k, %y0", ["layer_norm", "mul"]),
     "by a scalar": ("2,4,5,3", f"{core(3)} %g = constant splat(3.0) : f32[] %k = mul(%y0, %g) return %k", ["layer_norm"]),
+    "channels": ("2,3,4,5", f"{core(1)} return %y0", ["layer_norm"]),
+    "channels, scaled": ("2,3,4,5", f"{core(1)} %g = constant dense([1.0, 2.0, 3.0]) : f32[3,1,1] %k = mul(%y0, %g) %y = add(%k, %g) return %y", ["layer_norm"]),
+    "channels of a signal": ("2,3,7", f"{core(1)} return %y0", ["layer_norm"]),
+    "channels, scaled by columns": ("2,3,4,5", f"{core(1)} %g = constant dense([1.0, 2.0, 3.0, 4.0, 5.0]) : f32[5] %k = mul(%y0, %g) return %k", ["layer_norm", "mul"]),
     "a mean that is read, too": ("2,4,5,3", f"{core(3)} return %y0, %m", ["reduce_mean", "layer_norm"]),
 }  # fmt: skip
 LEFT = {
     "instances": ("2,3,7", f"{core(2)} return %y0"),
     "instances, scaled": ("2,3,7", f"{core(2)} %g = constant dense([1.0, 2.0, 3.0]) : f32[3,1] %k = mul(%y0, %g) return %k"),
-    "another axis": ("2,3,4,5", f"{core(1)} return %y0"),
+    "another axis": ("2,3,4,5", f"{core(2)} return %y0"),
     "a scale of each row": ("2,3,4,5", f"%w = input : f32[2,3,4,1] {core(3, '%f = div(%w, %r) %y0 = mul(%c, %f)')} return %y0"),
 }  # fmt: skip
 
@@ -81,6 +86,22 @@ def test_rows_are_one_op(shape, body, left):
 def test_what_is_none_stays(shape, body):
     graph = graph_of(shape, body)
     assert [n.op for n in fuse_layer_norm(graph).nodes] == [n.op for n in graph.nodes]
+
+
+def test_of_channels_nothing_is_moved():
+    """Between convolutions it runs on blocks of channels, of which the last is not whole."""
+    generator = np.random.default_rng(0)
+    weights = [generator.normal(size=s).astype(np.float32) for s in ((20, 3, 1, 1), (8, 20, 3, 3))]
+    x = cc.conv2d(cc.input("x", (2, 3, 6, 5)), weights[0], name="first")
+    centred = x - cc.mean(x, 1, keepdims=True)
+    y = centred / cc.sqrt(cc.mean(centred * centred, 1, keepdims=True) + 0.01)
+    graph = cc.graph({"y": cc.conv2d(y, weights[1], pads=1, name="last")})
+    model = compile(graph, threads=1, algo="direct")
+    steps = [s.op for s in model.manifest.steps if s.op != "border"]
+    at = steps.index("layer_norm")
+    assert steps[at - 1 : at + 2] == ["conv", "layer_norm", "conv"]
+    data = {"x": generator.normal(size=(2, 3, 6, 5)).astype(np.float32)}
+    np.testing.assert_allclose(model.run(data)["y"], interpret(graph, data)["y"], atol=2e-5)
 
 
 def test_compiled_by_rows():

@@ -120,12 +120,21 @@ def _divide(a: Array, b: Array) -> Array:
     return quotient + ((quotient < 0) & (quotient * b != a)).astype(quotient.dtype)
 
 
+def _power(a: Array, b: Array) -> Array:
+    """Return C's pow, which ONNX Runtime has, too; NumPy's of 1/2 is sqrt, wrong at -0.0 and minus infinity."""
+    y = np.power(a, b)
+    if y.dtype.kind != "f":
+        return y
+    apart = (b == 0.5) & ((a == 0) | np.isneginf(a))
+    return np.where(apart, np.abs(a), y)
+
+
 BINARY: Final[dict[str, Callable[[Array, Array], Array]]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
     "div": _divide,
-    "pow": np.power,
+    "pow": _power,
     "maximum": np.maximum,
     "minimum": np.minimum,
 }

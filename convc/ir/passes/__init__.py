@@ -25,6 +25,7 @@ from convc.ir.passes.fuse_bounds import fuse_bounds
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
 from convc.ir.passes.fuse_group_norm import fuse_group_norm
 from convc.ir.passes.fuse_layer_norm import fuse_layer_norm
+from convc.ir.passes.keep_reduced_axes import keep_reduced_axes
 from convc.ir.passes.merge_affine import merge_affine
 from convc.ir.passes.merge_branches import merge_branches
 from convc.ir.passes.merge_channel_moves import merge_channel_moves
@@ -67,6 +68,7 @@ PIPELINE: Final = _named(
     fuse_activations,
     merge_pads,
     drop_dead_taps,
+    keep_reduced_axes,
     replace_global_pools,
     absorb_broadcasts,
     # Layers absorb their surroundings: weights first, then the epilogue takes what is left.

@@ -38,14 +38,14 @@ def _bounded(r: Rewriter, node: Node) -> tuple[Node, ClipAttributes] | None:
 
 
 def _slope(r: Rewriter, node: Node) -> tuple[Node, Node, float] | None:
-    """Return (x, alpha x, alpha) of max(x, alpha x), alpha within [0, 1]."""
+    """Return (x, alpha x, alpha) of max(x, alpha x), alpha within (0, 1]: 0 times infinity is NaN, and so is its maximum."""
     operands = r.operands(node)
     for data, scaled in (operands, operands[::-1]):
         if node.op != "maximum" or scaled.op != "mul" or data.name not in scaled.inputs:
             continue
         other = next((i for i in scaled.inputs if i != data.name), data.name)
         alpha = uniform_element(r.written[other])
-        if alpha is not None and 0 <= alpha <= 1 and data.type == node.type:
+        if alpha is not None and 0 < alpha <= 1 and data.type == node.type:
             return data, scaled, float(alpha)
     return None
 
@@ -54,7 +54,7 @@ def fuse_bounds(graph: Graph) -> Graph:
     """Return the graph with relu, clip and leaky_relu for maxima and minima: TensorFlow's exporters write ReLU6 as two of them.
 
     A maximum with one number is relu(x) or clip(x; number, inf), a minimum clip(x; -inf, number), both one clip; max(x, alpha x) with alpha
-    in [0, 1] is leaky_relu(x; alpha). All are exact; layers compute these functions in their own kernels.
+    in (0, 1] is leaky_relu(x; alpha). All are exact; layers compute these functions in their own kernels.
 
     Rewrite:
         %zero = constant splat(0.0) : f32[];  %six = constant splat(6.0) : f32[]

@@ -110,5 +110,5 @@ def fuse_group_norm(graph: Graph) -> Graph:
             if r.written[node.name].op == "group_norm":
                 stands_for[node.name] = node.name
         elif not _back(r, node, stands_for):
-            absorbed(r, kept, "group_norm", 1, stands_for)
+            absorbed(r, kept, "group_norm", stands_for)
     return eliminate_dead_nodes(r.finish())

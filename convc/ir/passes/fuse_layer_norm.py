@@ -1,4 +1,4 @@
-"""Recognise layer normalisation of the last axis, which exporters up to opset 16 write as nine ops."""
+"""Recognise layer normalisation of the last axis, which exporters up to opset 16 write as nine ops, and of an image's channels."""
 
 from __future__ import annotations
 
@@ -34,30 +34,34 @@ def _is_read_by_rows(graph: Graph, node: Node) -> bool:
 
 
 def _written(r: Rewriter, node: Node, norm: Norm) -> bool:
-    """Write a normalisation as one op; return whether it is one of rows."""
+    """Write a normalisation as one op; return whether it is one of rows or of channels."""
     data, last = norm.data, norm.data.type.rank - 1
-    if norm.axes != (last,) or last < 1 or not data.type.is_float or not data.type.size:
+    of_channels = data.type.is_image and norm.axes == (1,)
+    if not of_channels and (norm.axes != (last,) or last < 1):
+        return False
+    if node.type != data.type or not data.type.is_float or not data.type.size:
         return False
     # Of three axes, the instances of a signal look the same.
-    if last == 2 and not _is_read_by_rows(r.graph, node):
+    if last == 2 and not of_channels and not _is_read_by_rows(r.graph, node):
         return False
-    if node.type != data.type:
-        return False
-    row = (*[1] * last, data.type.shape[last])
+    axis = norm.axes[0]
+    row = tuple(n if i == axis else 1 for i, n in enumerate(data.type.shape))
     one = np.ones((), numpy_dtype(data.type.dtype))
     scale = splat(one, row)
     if norm.scale is not None:
-        if norm.scale.op != CONSTANT or not is_per_channel(norm.scale.type.shape, data.type, last):
+        if norm.scale.op != CONSTANT or not is_per_channel(norm.scale.type.shape, data.type, axis):
             return False
         scale = np.broadcast_to(full(norm.scale, last + 1), row)
     operands = [data, r.constant(f"{node.name}_scale", scale), r.constant(f"{node.name}_bias", splat(one * 0, row))]  # fmt: skip
     r.remove(node.name)
-    r.add(node.name, "layer_norm", operands, LayerNormAttributes(last, norm.epsilon))
+    r.add(node.name, "layer_norm", operands, LayerNormAttributes(axis, norm.epsilon))
     return True
 
 
 def fuse_layer_norm(graph: Graph) -> Graph:
-    """Return the graph with layer_norm for the ops that normalise rows, and for what scales and shifts them behind.
+    """Return the graph with layer_norm for the ops that normalise rows or channels, and for what scales and shifts them behind.
+
+    Of channels it runs on blocks of them; as ops a NAFNet's fourteen brought the image into plain order and back, 7 of 26 ms.
 
     Rewrite:
         %m = reduce_mean(%x) {axes = [3]};  %c = sub(%x, %m);  %s = mul(%c, %c);  %v = reduce_mean(%s) {axes = [3]}
@@ -66,7 +70,8 @@ def fuse_layer_norm(graph: Graph) -> Graph:
         %y_scale = constant splat(1.0) : f32[1,1,1,5];  %y_bias = constant splat(0.0) : f32[1,1,1,5]
         %y = layer_norm(%x, %y_scale, %y_bias) {axis = 3, epsilon = 0.5}
     Unless:
-        the axis is not the last, or of three axes no row scales or shifts it and no product reads it, as an instance of a signal.
+        the axis is neither the last nor that of channels; or, of three axes and along the last, no row scales or shifts it and no
+        product reads it, as an instance of a signal.
     """
     if not any(n.op == "sqrt" for n in graph.nodes):
         return graph
@@ -78,5 +83,5 @@ def fuse_layer_norm(graph: Graph) -> Graph:
         if norm is not None and _written(r, kept, norm):
             stands_for[node.name] = node.name
         else:
-            absorbed(r, kept, "layer_norm", node.type.rank - 1, stands_for)
+            absorbed(r, kept, "layer_norm", stands_for)
     return eliminate_dead_nodes(r.finish())

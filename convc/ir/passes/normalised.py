@@ -100,14 +100,13 @@ def full(constant: Node, rank: int) -> np.ndarray:
     return value.reshape((1,) * (rank - value.ndim) + value.shape)
 
 
-def absorbed(r: Rewriter, node: Node, op: str, axis: int, stands_for: dict[str, str]) -> bool:
-    """Write a product or a sum of a normalisation and a constant along an axis as its scale and bias; return whether it is one.
+def absorbed(r: Rewriter, node: Node, op: str, stands_for: dict[str, str]) -> bool:
+    """Write a product or a sum of a normalisation and a constant along its axis as its scale and bias; return whether it is one.
 
     Args:
         r: the graph being written.
         node: the product or sum.
         op: the normalisation's.
-        axis: that of its scale and bias.
         stands_for: normalisation in the new graph -> the old value that it is.
     """
     if node.op not in ("mul", "add"):
@@ -122,7 +121,8 @@ def absorbed(r: Rewriter, node: Node, op: str, axis: int, stands_for: dict[str, 
             continue
         if scale.op != CONSTANT or bias.op != CONSTANT:
             continue
-        if not is_per_channel(operand.type.shape, node.type, axis):
+        # Of a group norm scale and bias are per channel.
+        if not is_per_channel(operand.type.shape, node.type, getattr(a, "axis", 1)):
             continue
         value = full(operand, node.type.rank).astype(np.float64)
         dtype, parts = (

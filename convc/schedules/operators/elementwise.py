@@ -9,6 +9,7 @@ from tvm import te
 from convc.ir.graph import Node
 from convc.schedules import scalar
 from convc.schedules.operators.operator import Operator, Tensors, Types, follow_images
+from convc.schedules.scalar_pairs import BINARY
 
 __all__ = ["ROWS"]
 
@@ -32,12 +33,12 @@ def _broadcasts_in_blocks(node: Node, types: Types, block: int) -> bool:
 
 def _binary(name: str) -> Operator:
     def compute(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
-        return scalar.BINARY[name](*tensors)
+        return BINARY[name](*tensors)
 
     return Operator(compute, _broadcasts_in_blocks)
 
 
 ROWS: Final[dict[str, Operator]] = {
     **{name: _unary(name) for name in scalar.UNARY},
-    **{name: _binary(name) for name in scalar.BINARY},
+    **{name: _binary(name) for name in BINARY},
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 from tvm import te, tirx
 
 from convc.ir.graph import Node
 from convc.ir.types import FLOATS, numpy_dtype
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
 from convc.schedules.scalar import map_elements
+from convc.schedules.scalar_pairs import is_nan
 
 __all__ = ["ROWS"]
 
@@ -134,17 +134,7 @@ def _equal(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
 
 def _is_nan(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
-    """Return whether the bits are above infinity's: TVM's isnan becomes an ordered comparison in vectors, which no NaN passes."""
-    dtype = types[0].dtype
-    bits = f"int{8 * numpy_dtype(dtype).itemsize}"
-    pattern = np.array(np.inf, numpy_dtype(dtype)).view(bits)
-    top = tirx.const(int(np.iinfo(bits).max), bits)
-
-    def beyond(v: Any) -> Any:
-        magnitude = tirx.bitwise_and(tirx.reinterpret(bits, v), top)
-        return magnitude > tirx.const(int(pattern), bits)
-
-    return map_elements(tensors[0], beyond)
+    return map_elements(tensors[0], lambda v: is_nan(v, types[0].dtype))
 
 
 def _is_inf(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:

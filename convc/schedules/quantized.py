@@ -26,7 +26,7 @@ from tvm import te
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
 from convc.schedules import quantized_phases
-from convc.schedules.algorithm import Operands, Problem, gathered_halo
+from convc.schedules.algorithm import Operands, Problem, gathered_halo, row_chunks
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.direct import ALGORITHM as DIRECT
 from convc.schedules.layout import Layout
@@ -67,6 +67,7 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
         "rows": tile.rows,
         "cols": tile.cols,
         "vectors": tile.vectors,
+        "chunks": row_chunks(spec, target, tile.rows, rows),
         "dot": int(has_dot(target)),
     }
 

@@ -19,6 +19,7 @@ from convc.schedules.llvm import (
     permutation,
     quantized,
     rows,
+    transposed_tiles,
 )
 from convc.schedules.llvm.convolutions import SCHEDULES
 from convc.schedules.llvm.packings import PACKINGS
@@ -67,7 +68,7 @@ BACKEND: Final = Backend(
     },
     dense=dense,
     schedule_any=elementwise.schedule,
-    schedule_transpose=elementwise.schedule_transpose,
+    schedule_transpose=transposed_tiles.schedule,
     schedule_channels=channel_moves.schedule,
     seconds=_seconds,
     sum_cycles=_sum_cycles,

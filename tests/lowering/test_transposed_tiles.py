@@ -1,0 +1,65 @@
+"""Images move between plain order and blocks of channels bit by bit: of every type, in whole tiles, with tails, in short rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convc.compiler import compile
+from convc.ir import GraphBuilder, TensorType
+from convc.ir.ops.conv import ConvAttributes
+from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.ir.reference import interpret
+from convc.ir.types import numpy_dtype
+
+# Data, output channels: three channels (blocks of four bytes), a block and a bit, whole blocks; rows of whole tiles, of a tile and a
+# bit, of less than one; lines, images and volumes.
+CASES = (
+    ((2, 3, 5, 40), 20),
+    ((1, 20, 17, 19), 24),
+    ((2, 32, 3, 16), 40),
+    ((1, 16, 7, 7), 16),
+    ((1, 16, 33), 18),
+    ((1, 8, 3, 4, 18), 8),
+)
+
+
+@pytest.mark.parametrize(("mcpu", "threads"), [("host", 2), ("x86-64-v3", 1)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16", "bfloat16"])
+def test_what_is_moved_is_exact(dtype: str, mcpu: str, threads: int) -> None:
+    rng = np.random.default_rng(0)
+    b, outputs, feeds = GraphBuilder("moves"), {}, {}
+    for i, (shape, k) in enumerate(CASES):
+        rank = len(shape) - 2
+        x = b.input(f"x{i}", TensorType(shape, dtype))
+        # One tap: what comes out is what goes in, channel by channel. Padded, so that blocks have halos.
+        w = np.zeros((k, shape[1], *(3,) * rank))
+        for channel in range(k):
+            w[(channel, channel % shape[1], *(1,) * rank)] = 1
+        pads = (1,) * 2 * rank
+        feeds[x] = rng.integers(0, 256, shape).astype(numpy_dtype(dtype))
+        if dtype == "uint8":
+            rest = [
+                b.constant(np.zeros(k, np.int32), f"b{i}"),
+                b.constant(np.ones(k, np.float32), f"f{i}"),
+            ]
+            operands = [x, b.constant(w.astype(np.int8), f"w{i}"), *rest]
+            form = QuantizedConvAttributes(pads=pads, pad=7)
+            outputs[f"y{i}"] = b.add("conv_quantized", operands, form, f"y{i}")
+        else:
+            outputs[f"y{i}"] = b.add(
+                "conv",
+                [x, b.constant(w.astype(numpy_dtype(dtype)), f"w{i}")],
+                ConvAttributes(pads=pads),
+                f"y{i}",
+            )
+    graph = b.finish(outputs)
+    compiled = compile(
+        graph, threads=threads, mcpu=mcpu, algo="auto" if dtype == "uint8" else "direct"
+    )
+    got, exact = compiled.run(feeds), interpret(graph, feeds)
+    for name in outputs:
+        np.testing.assert_array_equal(got[name].astype(np.float32), exact[name], err_msg=name)
+    moves = {s.reason.split(" -> ")[0] for s in compiled.manifest.steps if s.op == "reorder"}
+    assert "plain" in moves
+    assert moves & {"nchw16c", "nchw8c"}

@@ -9,12 +9,14 @@ SOURCE  He et al., arXiv:1512.03385 (stride in the 3x3, as torchvision); Simonya
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Final
 
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
+from torch.nn.utils.fusion import fuse_conv_bn_eval  # pyright: ignore[reportMissingImports]
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "folded"]
 
 
 def _conv_norm(
@@ -149,3 +151,18 @@ ARCHITECTURES: Final[Mapping[str, Callable[[], nn.Module]]] = {
     "mobilenet_v2": _mobilenet_v2,
     "unet": _UNet,
 }
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Return a network for inference with every batch normalisation folded into the convolution before it, as who ships it would.
+
+    Args:
+        model: one of `ARCHITECTURES`; it is changed.
+    """
+    model.eval()
+    for sequence in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
+        for index, (conv, norm) in reversed(list(enumerate(pairwise(sequence)))):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                sequence[index] = fuse_conv_bn_eval(conv, norm)
+                del sequence[index + 1]
+    return model

@@ -7,7 +7,8 @@ python -m benchmarks.gpu_check report --folder gpu             anywhere: gpu/rep
 python -m benchmarks.gpu_check restore report.json --folder gpu  the results of an earlier machine: run goes on behind them
 python -m benchmarks.gpu_check records report.json             times of layers and gradients, our kernels' alone, as records
 python -m benchmarks.gpu_check tasks -o tasks.jsonl            where the networks are: their layers, to be tuned
-python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, with TVM and nvcc: tuning_logs/cuda/<device>.jsonl
+python -m benchmarks.gpu_check tune --tasks tasks.jsonl        on the device, with TVM, nvcc and g++: tuning_logs/cuda/<device>.jsonl
+python -m benchmarks.gpu_check pack --tasks tasks.jsonl -o tune.tar.xz  for a machine without network: TVM and convc whole, to tune there
 """
 
 from __future__ import annotations
@@ -227,6 +228,7 @@ def _tasks(given: argparse.Namespace) -> int:
 
 def _tune(given: argparse.Namespace) -> int:
     from benchmarks.gpu.tasks import policy_of, read_tasks, tune
+    from benchmarks.gpu.tuned import write_tuned
     from convc.target import parse_target
     from convc.tuning.device import log_path
     from convc.tuning.options import Options
@@ -239,8 +241,13 @@ def _tune(given: argparse.Namespace) -> int:
         trials_per_layer=given.trials_per_layer,
         jobs=given.jobs,
         policy=policy_of(given.algos),
+        warm_start=given.warm_start,
+        fresh=given.fresh,
     )
-    session = tune(read_tasks(given.tasks), target, log, options, _say)
+    session = tune(
+        read_tasks(given.tasks), target, log, options, _say, lambda s: write_tuned(s, given.output)
+    )
+    write_tuned(session, given.output)
     done = sum(layer.done for layer in session.layers)
     _say(
         f"{done} of {len(session.layers)} layers done; trials: {session.counts}; records are in {log}"
@@ -251,7 +258,7 @@ def _tune(given: argparse.Namespace) -> int:
 def _pack(given: argparse.Namespace) -> int:
     from benchmarks.gpu.pack import pack
 
-    size = pack(given.folder, given.output, given.python)
+    size = pack(given.folder, given.output, given.python, given.tasks)
     _say(f"{given.output}  {size / 2**20:.1f} MiB")
     return 0
 

@@ -67,6 +67,9 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
             add("--trials-per-layer", type=int, default=28, help="default 28")
             add("--jobs", type=int, default=3, help="settings built at the same time; default 3")
             add("--algos", default="", help="as in `convc tune`")
+            add("--warm-start", type=Path, metavar="LOG", help="as in `convc tune`: try the best settings of another log first")  # fmt: skip
+            add("--fresh", action="store_true", help="as in `convc tune`: measure again what the log has already")  # fmt: skip
+            add("-o", "--output", type=Path, default=Path("tuned"), help="what each layer has come to, written after each: OUTPUT.json and OUTPUT.md; default tuned")  # fmt: skip
         if name == "run":
             add = step.add_argument
             add("--seconds", type=float, default=450, help="stop starting jobs after so long; default 450")  # fmt: skip
@@ -85,4 +88,5 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         if name == "pack":
             step.add_argument("-o", "--output", type=Path, default=Path("gpu.tar.xz"), help="the archive")  # fmt: skip
             step.add_argument("--python", default="3.12", help="the device machine's; default 3.12")
+            step.add_argument("--tasks", type=Path, help="a file that the step tasks wrote: with TVM's compiler, to tune its layers there; jobs, if there are any, too")  # fmt: skip
     return parser

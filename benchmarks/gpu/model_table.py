@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, Final
 
 from benchmarks.gpu.supervise import Unfinished
@@ -12,11 +13,11 @@ __all__ = ["models", "number"]
 
 Result = Mapping[str, Any]
 
-# Columns of torch's times: what they are called, by which element type and math.
-_EAGER: Final = (("float32", "", "eager_fp32"), ("float32", "tf32", "eager_tf32"), ("float16", "", "eager_fp16"))  # fmt: skip
+# torch's times without a compiler: their label, by which element type and math.
+_EAGER: Final = (("float32", "", "fp32"), ("float32", "tf32", "tf32"), ("float16", "", "fp16"))
 
 # torch's columns behind ours.
-_TORCH: Final = ("eager", "compiled", "compiled_cudnn")
+_TORCH: Final = ("eager", "folded", "compiled", "compiled_cudnn")
 
 # Who computed a network's convolutions.
 _COLUMNS: Final = {"": "convc", "own": "own kernels", "cudnn": "with cuDNN"}
@@ -37,8 +38,9 @@ def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
     lines = [
         "## Networks, milliseconds", "",
         "`convc` is its own choice among all, `own kernels` without cuDNN, `with cuDNN` by cuDNN wherever it applies. Rows `tf32` are torch's alone: convc's float32 is float32.", "",
-        "torch in channels last: eager in a CUDA graph, which is cuDNN's time, and `torch.compile(mode='max-autotune')`, with Triton's kernels tried for convolutions, and with cuDNN's alone.", "",
-        "| network | error | convc | own kernels | with cuDNN | torch | torch.compile | convolutions by cuDNN |", "|---|---|---|---|---|---|---|---|",
+        "torch in channels last: eager in a CUDA graph, which is cuDNN's time, as the network is and with its batch normalisations folded into convolutions; that one by",
+        "`torch.compile(mode='max-autotune')`, and by the same without a search: convolutions are cuDNN's, products cuBLAS's.", "",
+        "| network | error | convc | own kernels | with cuDNN | torch | folded | torch.compile | without a search |", "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     rows: dict[tuple[str, int, str, str], dict[str, Any]] = {}
     for result in found:
@@ -52,9 +54,9 @@ def models(found: Sequence[Result], cut_off: Sequence[Unfinished]) -> list[str]:
             continue
         row = rows.setdefault((*key, ""), {})
         row[_COLUMNS[job["library"]]] = result
-        for dtype, rounding, name in _EAGER:
-            if name in result.get("peer", {}):
-                rows.setdefault((*key[:2], dtype, rounding), {})["eager"] = result["peer"][name]
+        for (dtype, rounding, label), way in product(_EAGER, _TORCH[:2]):
+            if (name := f"{way}_{label}") in result.get("peer", {}):
+                rows.setdefault((*key[:2], dtype, rounding), {})[way] = result["peer"][name]
     lines += [_row(key, rows[key]) for key in sorted(rows)]
     if cut_off:
         lines += ["", "Not finished:", ""]

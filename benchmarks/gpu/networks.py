@@ -54,8 +54,8 @@ def compiled_jobs(
 ) -> Iterator[Job]:
     """Yield the jobs for each network, batch and element type by torch.compile.
 
-    Those of float32 are timed strictly and as TF32, apart. Those of float16 are tuned as a whole, and with every convolution left to cuDNN:
-    an H200 was not done with the first of MobileNetV2 after 150 s (2026-11-27).
+    Those of float32 are timed strictly and as TF32, apart. Those of float16 with and without a search: an H200 was not done with one for
+    MobileNetV2 after 150 s, nor after 70 s with one for all of ResNet-50 but its convolutions (2026-11-27).
     """
     for name, batch, dtype, _ in _every(names, batches, dtypes, ("",)):
         for kind in ("", "tf32") if dtype == "float32" else ("cudnn", ""):

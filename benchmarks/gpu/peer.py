@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
-import torch._inductor.config  # pyright: ignore[reportMissingImports]
+import torch._inductor  # pyright: ignore[reportMissingImports]
 
-from benchmarks.architectures import ARCHITECTURES
+from benchmarks.architectures import ARCHITECTURES, folded
 from benchmarks.zoo import input_shape
 from convc.ir import ConvSpec
 
@@ -34,6 +34,12 @@ _STRICT = (
     ("fp32_nhwc", torch.float32, False, True),
     ("tf32_nhwc", torch.float32, True, True),
 )
+# What torch.compile does not try: Triton's kernels in place of cuDNN's and cuBLAS's, and step after step of every other kernel's tile.
+_UNSEARCHED = {
+    "max_autotune_conv_backends": "ATEN",
+    "max_autotune_gemm_backends": "ATEN",
+    "coordinate_descent_tuning": False,
+}
 _SHORT = {"float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
@@ -88,41 +94,45 @@ class Peer:
         return found
 
     def model(self, name: str, batch: int, dtype: str) -> dict[str, float]:
-        """Return seconds of a network by eager torch in a CUDA graph, which is cuDNN's: float32 strictly and as TF32, or half precision."""
+        """Return seconds of a network by eager torch in a CUDA graph, which is cuDNN's: float32 strictly and as TF32, or half precision.
+
+        As it is ("eager_fp16") and with its batch normalisations folded into the convolutions ("folded_fp16").
+        """
         kinds = (("fp32", False), ("tf32", True)) if dtype == "float32" else (("fp16", True),)
         found = {}
         for label, fast in kinds:
-            call = self._network(name, batch, dtype, fast)
-            with torch.no_grad():
-                found[f"eager_{label}"] = self._time(call)
+            for way, folds in (("eager", False), ("folded", True)):
+                model, x = self._network(name, batch, dtype, fast, folds=folds)
+                with torch.no_grad():
+                    found[f"{way}_{label}"] = self._time(lambda model=model, x=x: model(x))
         return found
 
     def compiled(self, name: str, batch: int, dtype: str, kind: str = "") -> float:
-        """Return seconds of a network by torch.compile's max-autotune, which takes minutes.
+        """Return seconds of a network by torch.compile's max-autotune, which takes minutes; batch normalisations are folded.
 
         Args:
             name: of the network.
             batch: images.
             dtype: of everything.
-            kind: "tf32": as TF32; "cudnn": no kernels of Triton's are tried in place of cuDNN's convolutions, which takes most of the time.
+            kind: "tf32": as TF32; "cudnn": with nothing to search for, convolutions are cuDNN's and products cuBLAS's, which takes seconds.
         """
-        call = self._network(name, batch, dtype, kind == "tf32", mode="max-autotune")
-        backends = {"max_autotune_conv_backends": "ATEN"} if kind == "cudnn" else {}
-        with torch.no_grad(), torch._inductor.config.patch(backends):
+        model, x = self._network(name, batch, dtype, kind == "tf32", folds=True)
+        options = torch._inductor.list_mode_options("max-autotune")
+        compiled = torch.compile(model, options=options | (_UNSEARCHED if kind == "cudnn" else {}))
+        with torch.no_grad():
             # It records CUDA graphs of its own.
-            return self._events(call)
+            return self._events(lambda: compiled(x))
 
     def _network(
-        self, name: str, batch: int, dtype: str, fast: bool, mode: str = ""
-    ) -> Callable[[], Any]:
+        self, name: str, batch: int, dtype: str, fast: bool, *, folds: bool
+    ) -> tuple[Any, Any]:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = fast
-        kind = getattr(torch, dtype)
-        model = ARCHITECTURES[name]().eval().to(self.device, kind)
-        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        kind, last = getattr(torch, dtype), torch.channels_last
+        made = ARCHITECTURES[name]().eval()
+        # Folded in float32, before anything is rounded.
+        model = (folded(made) if folds else made).to(self.device, kind)
         x = torch.randn((batch, *input_shape(name)[1:]), device=self.device, dtype=kind)
-        x = x.to(memory_format=torch.channels_last)
-        taken = torch.compile(model, mode=mode) if mode else model
-        return lambda: taken(x)
+        return model.to(memory_format=last), x.to(memory_format=last)  # pyright: ignore[reportCallIssue]
 
     def _time(self, call: Callable[[], Any]) -> float:
         """Return the median seconds of a call, replayed in a CUDA graph as convc's are: Python and launches are not in it."""

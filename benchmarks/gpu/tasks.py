@@ -78,9 +78,12 @@ def tune(
     log: Path,
     options: Options,
     say: Callable[[str], None],
+    done: Callable[[Session], None] = lambda _: None,
 ) -> Session:
-    """Tune tasks on this machine's device; say what each layer has come to when it is done."""
+    """Tune tasks on this machine's device; say what each layer has come to when it is done, and give the session to `done`."""
     session = Session(tasks, target, Log(log), calibration(target), options)
+    for note in session.notes:
+        say(note)
     said: set[int] = set()
 
     def changed() -> None:
@@ -88,6 +91,7 @@ def tune(
             best = layer.search.best
             if layer.done and index not in said and best is not None:
                 said.add(index)
+                done(session)
                 gain = f"{layer.baseline / best[1]:.2f} x" if layer.baseline else ""
                 knobs = " ".join(f"{k}={v}" for k, v in best[0].knobs.items())
                 say(f"{session.spent:5.0f} s  {layer.task.name}: {best[1] * 1e6:.1f} us {gain} {best[0].algorithm} {knobs}")  # fmt: skip

@@ -36,7 +36,7 @@ _LIBRARIES: Final = ("libtvm_runtime.so", "libtvm_runtime_cuda.so")
 _WHEELS: Final = ("msgspec", "ml_dtypes", "networkx", "filelock")
 _COMPILER_WHEELS: Final = (*_WHEELS, "platformdirs", "psutil")
 # Of the wheels of TVM and its FFI what nobody imports, 90 MB.
-_UNUSED: Final = ("tvm/3rdparty", "tvm/web", "tvm/include", "tvm/src", "tvm/cmake", "tvm/licenses", "tvm_ffi/3rdparty", "tvm_ffi/lib/*.a", "tvm_ffi/lib/*_testing.so")  # fmt: skip
+_UNUSED: Final = ("tvm/3rdparty", "tvm/web", "tvm/include", "tvm/src", "tvm/cmake", "tvm/licenses", "tvm_ffi/3rdparty", "tvm_ffi/lib/*.a")  # fmt: skip
 # pip matches these exactly.
 _PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")  # fmt: skip
 _FOLDER: Final = "gpu_check"

@@ -80,7 +80,7 @@ def test_what_nobody_imports_of_tvm_is_left_out(tmp_path, monkeypatch):
         folder = Path(command[command.index("-d") + 1])
         folder.mkdir()
         with zipfile.ZipFile(folder / "tvm.whl", "w") as wheel:
-            for name in ("tvm/lib/libtvm_compiler.so", "tvm/include/a.h", "tvm_ffi/include/b.h", "tvm_ffi/lib/c.a"):  # fmt: skip
+            for name in ("tvm/lib/libtvm_compiler.so", "tvm/include/a.h", "tvm_ffi/include/b.h", "tvm_ffi/lib/c.a", "tvm_ffi/lib/libtvm_ffi_testing.so"):  # fmt: skip
                 wheel.writestr(name, "")
         return subprocess.CompletedProcess(command, 0, "", "")
 
@@ -88,7 +88,8 @@ def test_what_nobody_imports_of_tvm_is_left_out(tmp_path, monkeypatch):
     packing._unpack_wheels("3.12", True, tmp_path / "wheels", tmp_path / "packages")
     assert {"apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post1"} < set(asked)
     kept = {p.relative_to(tmp_path / "packages").as_posix() for p in (tmp_path / "packages").rglob("*.*")}  # fmt: skip
-    assert kept == {"tvm/lib/libtvm_compiler.so", "tvm_ffi/include/b.h"}
+    # The testing library is loaded whenever tvm_ffi is imported.
+    assert kept == {"tvm/lib/libtvm_compiler.so", "tvm_ffi/include/b.h", "tvm_ffi/lib/libtvm_ffi_testing.so"}  # fmt: skip
     packing._unpack_wheels("3.12", False, tmp_path / "again", tmp_path / "packages")
     assert "apache-tvm==0.27.0.post1" not in asked
 

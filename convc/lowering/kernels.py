@@ -22,6 +22,7 @@ from convc.lowering.views import reads_back
 from convc.schedules import bottleneck, dense, packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
+from convc.schedules.bfloat16_bits import SUMS
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.layout import View
 from convc.schedules.library_call import refusable
@@ -83,7 +84,7 @@ def scheduled(
     func = te.create_prim_func(list(tensors))
     func = backend_of(target).schedules[algorithm.name](func, knobs, target)
     assert not (problem.stored and reads_back(func)), f"{algorithm.name} rounds what it reads back"
-    return func
+    return func.with_attr(SUMS, True)
 
 
 def bottleneck_kernel(
@@ -93,7 +94,7 @@ def bottleneck_kernel(
 
     def make() -> tirx.PrimFunc:
         func = te.create_prim_func(bottleneck.compute(chain, knobs))
-        return backend_of(target).schedules["bottleneck"](func, knobs, target)
+        return backend_of(target).schedules["bottleneck"](func, knobs, target).with_attr(SUMS, True)
 
     stem = f"bottleneck_{chain.depthwise.spec.key.split('-pd')[0]}"
     return named_kernel(stem, (chain.key, sorted(knobs.items())), views, make)
@@ -150,7 +151,7 @@ def dense_kernel(
 
     def make() -> tirx.PrimFunc:
         func = te.create_prim_func(backend.dense.compute(data, outputs, dtype, epilogue, knobs))
-        return backend.schedules["dense"](func, knobs, target)
+        return backend.schedules["dense"](func, knobs, target).with_attr(SUMS, True)
 
     batch = "".join(f"b{n}" for n in data[:-2])
     stem = f"dense_{batch}m{data[-2]}c{data[-1]}k{outputs}"

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, TensorLoad
 
+from convc.schedules.bfloat16_bits import lanes_of, rounded, widened
 from convc.schedules.layout import View
 
 __all__ = ["moved", "reads_back", "with_views"]
@@ -91,35 +91,16 @@ def moved(view: View) -> View:
 
 def _wide(value: Any, dtype: str) -> Any:
     """Return an element that is stored as `dtype` in float32."""
-    lanes = _lanes(value)
     if dtype != "bfloat16":
-        return tirx.Cast(f"float32{lanes}", value)
-    whole = tirx.Cast(f"uint32{lanes}", value) << tirx.const(16, f"uint32{lanes}")
-    return tirx.reinterpret(f"float32{lanes}", whole)
-
-
-def _lanes(value: Any) -> str:
-    """Return what stands behind the element type of a value: `x16` of a vector."""
-    lanes = tvm.DataType(str(value.ty.dtype)).lanes
-    return f"x{lanes}" if lanes > 1 else ""
+        return tirx.Cast(f"float32{lanes_of(value)}", value)
+    return widened(value)
 
 
 def _narrow(value: Any, dtype: str) -> Any:
     """Return a float32 as it is stored in `dtype`, rounded to nearest, ties to even; a NaN stays one."""
-    lanes = _lanes(value)
     if dtype != "bfloat16":
-        return tirx.Cast(dtype + lanes, value)
-
-    def bits(n: int) -> Any:
-        return tirx.const(n, f"uint32{lanes}")
-
-    whole = tirx.reinterpret(f"uint32{lanes}", value)
-    odd = (whole >> bits(16)) & bits(1)
-    rounded = (whole + bits(0x7FFF) + odd) >> bits(16)
-    # The payload may lie in the bits that are cut off.
-    quiet = (whole >> bits(16)) | bits(0x40)
-    is_nan = (whole & bits(0x7FFFFFFF)) > bits(0x7F800000)
-    return tirx.Cast(f"uint16{lanes}", tirx.Select(is_nan, quiet, rounded))
+        return tirx.Cast(dtype + lanes_of(value), value)
+    return rounded(value)
 
 
 def _stored(body: Any, old: Any, new: Any, view: View) -> Any:

@@ -99,7 +99,7 @@ def _expansions(chain: Bottleneck, target: Target, block: int) -> list[dict[str,
     if chain.expand is None:
         return [{"group": 1}]
     W, vectors = chain.depthwise.spec.data[-1], -(-chain.depthwise.spec.out_channels // block)
-    wide = [v for v in (2, 3, 4) if vectors % v == 0] or [1]
+    wide = [v for v in (1, 2, 3, 4) if vectors % v == 0]
     tiles = sorted(
         good_tiles(target, 1, W, vectors, block=block, vectors=wide),
         key=lambda t: (tile_cycles(target, t, 1, W, vectors, block), abs(t.vectors - 2), -t.cols),

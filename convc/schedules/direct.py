@@ -76,38 +76,25 @@ class Direct:
     def knobs(self, problem: Problem, target: Target) -> Knobs:
         """Return tile and blocks."""
         spec = raised(problem.spec)
-        block = channel_block(spec.out_channels, target)
-        c = spec.in_channels
-        vectors = -(-spec.out_channels // block)
-        rows, cols = spec.output[-2:]
-        # A tile of more vectors may read the inputs of more groups.
-        widest = (4,) if spec.group == 1 else (4, 3, 2, 1)
-        tiles = [
-            best_tile(target, rows, cols, vectors, block=block, max_vectors=most) for most in widest
-        ]
-        panel = 4 * c // spec.group * math.prod(spec.kernel) * tiles[0].vectors * block
-        if target.cores > 1 or not two_panels_fit(panel, target):
-            # Another may leave work that threads can share out evenly, or read panels that L2 holds two of.
-            tiles += good_tiles(target, rows, cols, vectors, block=block)
+        c, rows = spec.in_channels, spec.output[-2]
         options = []
-        for tile, way in itertools.product(tiles, ways(problem, target)):
+        for way in ways(problem, target):
             if way.get("pairs"):
                 data_block, block = PAIRED if c <= PAIRED else target.lanes, target.lanes
             else:
                 data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
                 block = channel_block(spec.out_channels, target)
-            knobs = {
-                "data_block": data_block,
-                "block": block,
-                "rows": tile.rows,
-                "cols": tile.cols,
-                "vectors": tile.vectors,
-                "chunks": row_chunks(spec, target, tile.rows, rows),
-                **way,
-            }
-            # 5 % for the tile that is best by itself: the model does not see all that it is good at.
-            handicap = 1.0 if tile in tiles[: len(widest)] else 1.05
-            options.append((self.cycles(problem, target, knobs) * handicap, -tile.cols, knobs))
+            for tile, handicap in _tiles(spec, target, block):
+                knobs = {
+                    "data_block": data_block,
+                    "block": block,
+                    "rows": tile.rows,
+                    "cols": tile.cols,
+                    "vectors": tile.vectors,
+                    "chunks": row_chunks(spec, target, tile.rows, rows),
+                    **way,
+                }
+                options.append((self.cycles(problem, target, knobs) * handicap, -tile.cols, knobs))
         return min(options, key=lambda option: option[:2])[2]
 
     def space(self, problem: Problem, target: Target) -> Iterator[Knobs]:
@@ -258,6 +245,23 @@ class Direct:
 def _tile(spec: ConvSpec, knobs: Knobs) -> tuple[int, ...]:
     """Return the points of a register tile along each spatial axis."""
     return (*[1] * (spec.rank - 2), knobs["rows"], knobs["cols"])
+
+
+def _tiles(spec: ConvSpec, target: Target, block: int) -> list[tuple[Tile, float]]:
+    """Return the register tiles to choose from and, for each, a factor of its cycles."""
+    vectors, (rows, cols) = -(-spec.out_channels // block), spec.output[-2:]
+    # A tile of more vectors may read the inputs of more groups.
+    widest = (4,) if spec.group == 1 else (4, 3, 2, 1)
+    best = [
+        best_tile(target, rows, cols, vectors, block=block, max_vectors=most) for most in widest
+    ]
+    panel = 4 * spec.in_channels // spec.group * math.prod(spec.kernel) * best[0].vectors * block
+    tiles = list(best)
+    if target.cores > 1 or not two_panels_fit(panel, target):
+        # Another may leave work that threads can share out evenly, or read panels that L2 holds two of.
+        tiles += good_tiles(target, rows, cols, vectors, block=block)
+    # 5 % for the tile that is best by itself: the model does not see all that it is good at.
+    return [(tile, 1.0 if tile in best else 1.05) for tile in tiles]
 
 
 def _channels(spec: ConvSpec, block: int, span: Span) -> int:

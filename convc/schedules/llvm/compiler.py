@@ -21,6 +21,7 @@ from tvm import tirx
 from convc.schedules.backend import Progress
 from convc.schedules.llvm.byte_tables import permuted
 from convc.schedules.llvm.dots import in_bytes
+from convc.schedules.llvm.rounding import by_instruction, in_halves
 from convc.schedules.llvm.short_loops import write_out
 from convc.schedules.workspace import note, one_function
 from convc.target import Target
@@ -52,7 +53,7 @@ def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.Pri
 
 @tirx.transform.prim_func_pass(opt_level=0, name="convc.InBytes")
 def _in_bytes(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
-    return in_bytes(func)
+    return in_halves(in_bytes(func))
 
 
 @tirx.transform.prim_func_pass(opt_level=0, name="convc.Permuted")
@@ -100,7 +101,7 @@ def build(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
     # (ResNet-50, MobileNetV2, U-Net: medians within 0.5 %), and those kernels compile in 0.88 of the time.
     config = {"tirx.disable_assert": True, "tirx.disable_cse_tir": True}
     with tvm.transform.PassContext(config=config):
-        return tvm.compile(mod, target=target.tvm(), tir_pipeline=PIPELINE)
+        return tvm.compile(by_instruction(mod, target), target=target.tvm(), tir_pipeline=PIPELINE)
 
 
 def compile_objects(mod: tvm.IRModule, target: Target, progress: Progress) -> tuple[bytes, ...]:

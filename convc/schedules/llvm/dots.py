@@ -18,7 +18,7 @@ from tvm.ir import Call, StringImm
 from convc.schedules.direct_data import DOT_BF16
 from convc.schedules.quads import DOT
 
-__all__ = ["dots_inside", "in_bytes"]
+__all__ = ["dots_inside", "in_bytes", "is_call"]
 
 # Instruction -> element type of the sums.
 _SUMS: Final = {DOT: "int32", DOT_BF16: "float32"}
@@ -45,7 +45,7 @@ def dots_inside(func: tirx.PrimFunc, dot: str) -> tirx.PrimFunc:
     kind = _SUMS[dot]
 
     def accumulated(add: Any) -> Any:
-        if not _is(add.b, dot):
+        if not is_call(add.b, dot):
             return add
         *_, x, w = add.b.args
         return tirx.call_llvm_pure_intrin(kind, dot, add.a, x, w)
@@ -64,11 +64,11 @@ def in_bytes(func: tirx.PrimFunc) -> tirx.PrimFunc:
     dot = str(func.attrs[_MARK])
 
     def whole(call: Any) -> Any:
-        if not _is(call, dot):
+        if not is_call(call, dot):
             return call
         _, sums, x, w = call.args
         if dot == DOT_BF16:
-            return tirx.call_pure_extern("float32x16", _NAME, sums, x, w)
+            return tirx.call_pure_extern("float32x16", _NAME, sums, w, x)
         quads = [tirx.reinterpret("int8x64", v) for v in (x, w)]
         return tirx.call_llvm_pure_intrin("int32x16", DOT, sums, *quads)
 
@@ -80,7 +80,8 @@ def in_bytes(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(body)
 
 
-def _is(value: Any, dot: str) -> bool:
+def is_call(value: Any, dot: str) -> bool:
+    """Whether a value is a call of LLVM's intrinsic `dot`."""
     called = isinstance(value, Call) and value.op.name == "tirx.call_llvm_pure_intrin"
     return called and str(value.args[0]) == _number(dot)
 

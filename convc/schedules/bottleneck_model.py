@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from convc.ir.epilogue import POLYNOMIALS
+from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Problem, channel_block
 from convc.schedules.bottleneck import Bottleneck, expanded_rows
+from convc.schedules.direct_data import pairs_products
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.register_tile import Tile, best_tile, good_tiles, tile_cycles
 from convc.schedules.requirements import float32_throughout
@@ -157,36 +159,56 @@ def _strip_bytes(chain: Bottleneck, knobs: Knobs) -> int:
 
 
 def cycles(chain: Bottleneck, target: Target, knobs: Knobs) -> float:
-    """Return the cycles of all layers' work and of moving x and y."""
+    """Return the cycles of all layers' work and of moving x and y, which layers before and behind hide nothing of."""
     strips = chain.depthwise.spec.output[-2] // knobs["rows"]
     rows = strips * expanded_rows(chain, knobs["rows"])
-    work = sum(_work(layer, chain, target, knobs, rows) for layer in chain.layers)
-    ends = chain.layers[0].spec.data, chain.layers[-1].spec.output
-    return _moving(work, ends, target) * turns(ends[0][0] * strips, target)
+    first, last = chain.layers[0], chain.layers[-1]
+    held = _bytes(first, first.spec.data, last.spec.output) <= _L2_SHARE * target.l2_bytes
+    total = 0.0
+    for layer in chain.layers:
+        ends = [*([layer.spec.data] if layer is first else []), *([layer.spec.output] if layer is last else [])]  # fmt: skip
+        moved = 0.0 if held else _bytes(layer, *ends) / target.core.data
+        total += _together(_work(layer, chain, target, knobs, rows), moved, target)
+    return total * turns(first.spec.data[0] * strips, target)
 
 
 def cycles_apart(chain: Bottleneck, target: Target, knobs: Knobs) -> float:
-    """Return the cycles of the layers by themselves, by the same model and evenly shared out."""
+    """Return the cycles of the layers by themselves, by the same model and evenly shared out; in pairs of bfloat16 where `direct` is."""
     total = 0.0
     for layer in chain.layers:
-        work = _work(layer, chain, target, knobs, layer.spec.data[-2])
-        total += _moving(work, (layer.spec.data, layer.spec.output), target)
+        work = _work(layer, chain, target, knobs, layer.spec.data[-2], alone=True)
+        nbytes = _bytes(layer, layer.spec.data, layer.spec.output)
+        moved = nbytes / target.core.data if nbytes > _L2_SHARE * target.l2_bytes else 0.0
+        total += _together(work, moved, target)
     return total
 
 
-def _moving(work: float, ends: Sequence[Sequence[int]], target: Target) -> float:
-    """Return the cycles of work and of moving data and result, half of the shorter hidden, unless L2 has held them."""
-    nbytes = 4 * sum(map(math.prod, ends))
-    moved = nbytes / target.core.data if nbytes > _L2_SHARE * target.l2_bytes else 0.0
-    return max(work, moved) + min(work, moved) / 2
+def _bytes(layer: Problem, *shapes: Sequence[int]) -> int:
+    """Return the bytes of values in the type that the layer's are stored in."""
+    return numpy_dtype(layer.stored_spec.dtype).itemsize * sum(map(math.prod, shapes))
 
 
-def _store(layer: Problem) -> float:
-    """Return the cycles of one vector's way through a layer's epilogue to memory."""
-    return _STORE + _POLYNOMIAL * sum(step.name in POLYNOMIALS for step in layer.epilogue)
+def _together(work: float, moved: float, target: Target) -> float:
+    """Return the cycles of work and of moving data, which partly hide each other."""
+    return max(work, moved) + target.core.data_uncovered * min(work, moved)
 
 
-def _work(layer: Problem, chain: Bottleneck, target: Target, knobs: Knobs, expanded: int) -> float:
+def _end(layer: Problem, target: Target, block: int, kept: int = 0) -> float:
+    """Return the cycles of one vector's way through a layer's epilogue and, of so many bytes, to L2."""
+    core, polynomials = target.core, sum(step.name in POLYNOMIALS for step in layer.epilogue)
+    fmas = core.fmas_of(target.lanes, block)
+    return core.ends * (_STORE / fmas + kept / core.l2) + _POLYNOMIAL * polynomials / fmas
+
+
+def _work(
+    layer: Problem,
+    chain: Bottleneck,
+    target: Target,
+    knobs: Knobs,
+    expanded: int,
+    *,
+    alone: bool = False,
+) -> float:
     """Return the cycles of a layer's sums, of its stores to L2 and of the way of its weights; `expanded` rows of e are computed."""
     spec, core, lanes = layer.spec, target.core, target.lanes
     N, K, P, Q = spec.output
@@ -194,7 +216,7 @@ def _work(layer: Problem, chain: Bottleneck, target: Target, knobs: Knobs, expan
         block, cols, (R, S) = knobs["block"], knobs["strip"], spec.kernel
         fmas = core.fmas_of(lanes, block)
         loads = ((cols - 1) * spec.strides[-1] + 2 * S) / core.loads_of(lanes, block)
-        row = R * max(S * cols / fmas, loads) + cols * _store(layer) / fmas
+        row = R * max(S * cols / fmas, loads) + cols * _end(layer, target, block)
         return N * P * -(-Q // cols) * -(-K // block) * row
     if layer is chain.expand:
         P, block, tile = expanded, knobs["block"], Tile(1, knobs["cols"], knobs["group"])
@@ -202,5 +224,7 @@ def _work(layer: Problem, chain: Bottleneck, target: Target, knobs: Knobs, expan
         block, tile = knobs["out_block"], Tile(1, knobs["out_cols"], knobs["out_vectors"])
     vectors = -(-K // block)
     sums = spec.in_channels * tile_cycles(target, tile, P, Q, vectors, block)
-    stores = P * Q * vectors * (_store(layer) / core.fmas_of(lanes, block) + 4 * block / core.l2)
+    if alone and pairs_products(layer, target):
+        sums *= min(1.0, core.fmas / core.bf16_dots / 2)
+    stores = P * Q * vectors * _end(layer, target, block, 4 * block)
     return core.together(N * (sums + stores), 4 * math.prod(spec.weight) / target.memory_bytes)

@@ -41,17 +41,17 @@ __all__ = [
 
 NAME: Final = "bottleneck"
 
-# What a kernel costs beside its work and launch, in seconds: zeros around the data of a padded layer, a kernel of their own, on one
-# thread and on several. Measured on an Intel Xeon: 85 and 169 us for the 18 of a MobileNetV2.
-_BORDER: Final = (5e-6, 9e-6)
+# What zeros around the data of a padded layer, a kernel of their own, take longer on several threads, in seconds. Measured on an Intel
+# Xeon: 85 us on one and 169 on two for the 18 of a MobileNetV2.
+_SHARED_BORDER: Final = 4e-6
 
 # Of a value that threads share out otherwise than its reader's, part comes from another core's cache, at so many bytes a second: on
 # two threads the three kernels of a block of 384 channels at 14 x 14 took 91 us each alone, where both cores had all data, and 113 us
 # behind one another; its chain 114.
 _HANDED_OVER: Final = 13e9
 
-# The model is not better than this; and where the layers were measured, and so found faster settings than its own, than that.
-_GAIN: Final = 0.97
+# The model is not better than this (24 chains on Zen 4: PLACEHOLDER); and where the layers were measured, and so found faster settings than its own, than that.
+_GAIN: Final = 0.95
 _GAIN_OVER_TUNED: Final = 0.9
 # Slower than this by estimate, a chain is not measured.
 _HOPELESS: Final = 1.15
@@ -189,7 +189,7 @@ def _possible(
     several = target.cores > 1
     beside = LAUNCH * several * (len(layers) - 1)
     if posed.expand is not None and any(posed.depthwise.spec.pads):
-        beside += _BORDER[several]
+        beside += target.core.border + _SHARED_BORDER * several
     apart = backend.seconds(model.cycles_apart(posed, target, knobs), target) + beside
     together = backend.seconds(model.cycles(posed, target, knobs), target)
     return PossibleChain(tuple(layers), posed, knobs, together, apart, beside)

@@ -14,7 +14,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised
 from convc.target import Target
 
-__all__ = ["DOT_BF16", "PAIRED", "gathered", "ways"]
+__all__ = ["DOT_BF16", "PAIRED", "gathered", "pairs_products", "ways"]
 
 # Channels of a block that is read in pairs: at least so many.
 PAIRED: Final = 4
@@ -50,6 +50,11 @@ def ways(problem: Problem, target: Target) -> list[Knobs]:
             several = [{"clip": 1, "parts": parts, "chunks": 1} for parts in counts if parts > 1]
             return [{"clip": 0, "parts": 1}, {"clip": 1, "parts": 1}, *several]
         return [{"clip": 0}, {"clip": 1}] if clipping.clips(spec) else [{}]
+    pairs = [{"stage": 0, "pairs": 1}] if pairs_products(problem, target) else []
+    return [{"stage": 1, "pairs": 0}, *pairs]
+
+
+def pairs_products(problem: Problem, target: Target) -> bool:
+    """Whether an instruction adds pairs of products of the problem's bfloat16."""
     has_dot = "avx512bf16" in target.features and target.lanes == 16
-    pairs = has_dot and problem.stored == "bfloat16" and problem.constant_weight
-    return [{"stage": 1, "pairs": 0}, *([{"stage": 0, "pairs": 1}] if pairs else [])]
+    return has_dot and problem.stored == "bfloat16" and problem.constant_weight

@@ -32,6 +32,9 @@ class Microarchitecture:
         by_planes: times as long as Winograd's products take plane by plane, beside group by group of output channels.
         wide_tiles: times as long as its multiply-adds a register tile of several whole vectors or more than `NARROW_TILE` sums takes.
         uncovered: of two streams, work and loads from memory, the part of the shorter that the longer one does not hide.
+        data_uncovered: the same of work and a layer's data and results.
+        ends: of a register tile's way through its epilogue to L2, the part that the next tile's multiply-adds do not hide.
+        border: seconds of a kernel that writes zeros around a layer's data, on one thread.
         bf16_dots: whole vectors of pairs of bfloat16 products added a cycle, by vdpbf16ps.
         hertz: cycles a second under load; only ratios of estimates decide, this turns them into the seconds that reports show.
     """
@@ -53,6 +56,9 @@ class Microarchitecture:
     uncovered: float
     hertz: float
     wide_tiles: float = 1.0
+    data_uncovered: float = 0.5
+    ends: float = 1.0
+    border: float = 5e-6
     bf16_dots: float = 1.0
 
     def fmas_of(self, lanes: int, block: int) -> float:
@@ -113,6 +119,9 @@ _INTEL_SERVER: Final = Microarchitecture(
 # channels). Since 14 sums cover four cycles of latency and loads do not bind, tiles of one vector are the best: of 32 layers of ResNet-50
 # and MobileNetV2 14 x 1 takes 0.94 to 1.01 of 14 x 2's time, 28 x 1 0.99 to 1.06 (2026-11-27). Winograd's products with them, by groups
 # of channels instead of planes: 512 channels at 7 x 7 1379 -> 1170 us, 256 at 14 x 14 662 -> 583, 128 at 64 x 64 2877 -> 2793.
+# Between multiply-adds other pipes have room: 24 -> 144 channels at 56 x 56 take 191 us, of which products 184 at the peak, in spite of
+# 28224 vectors that are clipped and stored and of 2.1 MB moved; depthwise 3x3 of 144 there 77, products 69, 3.6 MB. MobileNetV2's 17 borders
+# take 48 us, of which a microsecond each is the profile's.
 _ZEN4: Final = Microarchitecture(
     "Zen 4",
     fmas=1,
@@ -133,6 +142,9 @@ _ZEN4: Final = Microarchitecture(
     # As many as float32's multiply-adds, each of twice the products: 3.66e9 a second of either (2026-11-27).
     bf16_dots=1.0,
     wide_tiles=1.02,
+    data_uncovered=0.05,
+    ends=0.25,
+    border=2e-6,
 )
 
 # As Zen 4 with vectors of 256 bits as the whole ones; not measured.

@@ -90,10 +90,12 @@ class ConvolutionCalls:
         algorithm = self.backend.algorithm(choice.algorithm)
         problem = problem_for(self.graph, node, algorithm, self.target)
         wants = algorithm.operands(problem, self.target, choice.knobs)
-        knobs = dict(choice.knobs)
-        if self.backend.parallel_cycles is not None:
-            cycles = algorithm.cycles(problem, self.target, knobs)
-            knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
+        knobs = {
+            **choice.knobs,
+            **self.backend.threads(
+                lambda t: algorithm.cycles(problem, t, choice.knobs), self.target
+            ),
+        }
         source, scale = (
             gated.gate_of(self.graph, gate) if gate is not None else (node.inputs[0], "")
         )
@@ -214,8 +216,10 @@ class ConvolutionCalls:
             return plain
         shape = tuple(int(extent) for extent in tensors[1].shape)
         packed = self.places.scratch(f"{node.name}.weight", shape, problem.spec.dtype)
-        cycles = packing.cycles(algorithm.name, problem, self.target, knobs)
-        threads = {**knobs, "parallel": int(cycles > (self.backend.parallel_cycles or 0))}
+        by_threads = self.backend.threads(
+            lambda t: packing.cycles(algorithm.name, problem, t, knobs), self.target
+        )
+        threads = {**knobs, "parallel": 1, **by_threads}
         views = [plain.view, packed.view]
         # A library's name is that of the steps that call it.
         by = "" if isinstance(algorithm, Refusable) else algorithm.name

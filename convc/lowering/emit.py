@@ -129,11 +129,12 @@ class _Emitter:
             self._other(unit)
 
     def _chain(self, unit: Unit, chain: Chain) -> None:
-        posed, knobs = chain_of_nodes(self.graph, unit), dict(chain.knobs)
-        wants = bottleneck.operands(posed, knobs)
-        if self.backend.parallel_cycles is not None:
-            cycles = bottleneck_model.cycles(posed, self.target, knobs)
-            knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
+        posed, own = chain_of_nodes(self.graph, unit), chain.knobs
+        wants = bottleneck.operands(posed, own)
+        knobs = {
+            **own,
+            **self.backend.threads(lambda t: bottleneck_model.cycles(posed, t, own), self.target),
+        }
         data = self.places.read(unit.nodes[0].inputs[0], wants.data.block, wants.border)
         arguments = [seen(data, wants.data)]
         stored = posed.depthwise.stored
@@ -186,12 +187,10 @@ class _Emitter:
         falls: bool = False,
     ) -> Call:
         """Return a weight gradient's call; `beside` a library's, which `falls` is."""
-        spec, knobs = weight_gradient_spec(self.graph, node), dict(choice.knobs)
+        spec, own = weight_gradient_spec(self.graph, node), choice.knobs
         row = weight_gradient_named(choice.algorithm, self.target)
-        wants, layout = row.operands(spec, knobs), row.gradient_layout(knobs)
-        if self.backend.parallel_cycles is not None:
-            cycles = row.cycles(spec, self.target, knobs)
-            knobs["parallel"] = int(cycles > self.backend.parallel_cycles)
+        wants, layout = row.operands(spec, own), row.gradient_layout(own)
+        knobs = {**own, **self.backend.threads(lambda t: row.cycles(spec, t, own), self.target)}
         x, dy = node.inputs
         if beside:
             assert not wants.border, f"{row.NAME} must read no halo beside a library's call"

@@ -53,10 +53,11 @@ class PooledStep:
         posed = Pooled(problem_of(graph, layer).widened, window)
         backend = backend_of(target)
         algorithm = backend.algorithm(choice.algorithm)
-        knobs = {**choice.knobs, **chain.knobs}
-        if backend.parallel_cycles is not None:
-            cycles = pooled_model.cycles(posed, algorithm, target, knobs)
-            knobs["parallel"] = int(cycles > backend.parallel_cycles)
+        own = {**choice.knobs, **chain.knobs}
+        by_threads = backend.threads(
+            lambda t: pooled_model.cycles(posed, algorithm, t, own), target
+        )
+        knobs = {**own, **by_threads}
         wants = pooled.operands(posed, algorithm, target, knobs)
         return PooledStep(layer, pool, posed, algorithm, knobs, wants, pooled.residual_border(posed, knobs))  # fmt: skip
 

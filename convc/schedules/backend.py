@@ -82,7 +82,7 @@ class Backend:
         compile: (scheduled functions, target, progress) -> contents of relocatable object files. Progress is called with (done, in all,
             what is at hand or done) of what another compiler takes long for: kernels of a library, each of them up to a minute, and the
             module's own together; not where there are none.
-        parallel_cycles: from how many cycles on the knob `parallel` is 1; None where kernels have no such knob.
+        parallel_cycles: of one thread, from how many on the knob `parallel` may be 1; None where kernels have no such knob.
         chains: whether expand, depthwise and project layers can be one kernel, see `bottleneck`; a schedule is called so then.
         widens: whether operands stored in half the width are computed as float32, see `Problem.widened`; else they are algorithms' own.
     """
@@ -108,6 +108,26 @@ class Backend:
     def computed(self, problem: Problem) -> Problem:
         """Return the problem as the kernels compute it: widened, where operands are stored in half the width."""
         return problem.widened if self.widens else problem
+
+    def threads(self, cycles: Callable[[Target], float], target: Target) -> Knobs:
+        """Return the knob `parallel` of a kernel whose estimate on a target is `cycles`; none where kernels have no such knob.
+
+        1 where one thread works longer than `parallel_cycles`, and several are done before it. Estimates for several alone would say
+        that a kernel of little work is long, since its one unit leaves all other threads without any.
+        """
+        if self.parallel_cycles is None:
+            return {}
+        alone = cycles(target.with_cores(1))
+        if alone <= self.parallel_cycles:
+            return {"parallel": 0}
+        together = cycles(target) / target.cores
+        return {"parallel": int(target.cores == 1 or together < alone)}
+
+    def estimate(self, cycles: Callable[[Target], float], target: Target) -> float:
+        """Return the seconds of a kernel whose estimate on a target is `cycles`, on one thread if `threads` says so."""
+        several = target.cores > 1 and self.threads(cycles, target).get("parallel", 1)
+        used = target if several or self.parallel_cycles is None else target.with_cores(1)
+        return self.seconds(cycles(used), used)
 
     def algorithm(self, name: str) -> Algorithm:
         """Return the algorithm called `name`, or raise UnknownNameError."""

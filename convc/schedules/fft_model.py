@@ -86,7 +86,8 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     elif share.launches > 1:
         # Each thread reads what the others wrote.
         moved += 2 * blocks * passed / core.l3
-    products = core.together(products * blocks, stream) * share.bins
+    # Threads that have no part leave the memory to the others.
+    products = core.together(products * blocks * share.bins, stream)
     return (spec.data[0] * (products + moved) + launches(share.launches - 1, target)) * _CAUTION
 
 

@@ -77,8 +77,7 @@ def estimated_seconds(
     algorithm: Algorithm, problem: Problem, target: Target, knobs: Knobs
 ) -> float:
     """Return the cost model's seconds, the packing of weights known at run time included."""
-    cycles = algorithm.cycles(problem, target, knobs)
-    kernel = backend_of(target).seconds(cycles, target)
+    kernel = backend_of(target).estimate(lambda t: algorithm.cycles(problem, t, knobs), target)
     return kernel + _packing_seconds(algorithm, problem, target, knobs)
 
 

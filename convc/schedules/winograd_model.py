@@ -80,8 +80,9 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     image = 4 * (math.prod(spec.data[1:]) + math.prod(spec.output[1:]))
     if image > target.l2_bytes:
         moved += image / core.l3
-    work = core.together(product, stream) * (core.by_planes if knobs["planes"] else 1)
+    order = core.by_planes if knobs["planes"] else 1
     if whole:
+        work = core.together(product, stream) * order
         return images * (work + moved) * turns(units, target)
     # What sharing costs would make a kernel of little work seem worth sharing.
     if (alone := cycles(problem, target.with_cores(1), knobs)) <= PARALLEL:
@@ -90,13 +91,17 @@ def cycles(problem: Problem, target: Target, knobs: Knobs) -> float:
     forward, inverse = moved * _FORWARD_SHARE, moved * (1 - _FORWARD_SHARE)
     forward *= shares([moved_c // knobs["data_block"], depth.read, points], target)
     if knobs["planes"]:
-        work *= shares([alphas, groups], target)
-        inverse *= shares([groups, knobs["vectors"], depth.together, knobs["rows"]], target)
+        product *= shares([alphas, groups], target)
+        # A pool's strip is computed by groups of channels.
+        parts = [] if knobs.get("strip") else [knobs["vectors"], depth.together, knobs["rows"]]
+        inverse *= shares([groups, *parts], target)
         handed = v_bytes + m_bytes
     else:
-        work *= turns(groups, target)
+        product *= turns(groups, target)
         inverse *= turns(groups, target)
         handed = v_bytes * (target.cores - 1)
+    # Threads that have no part leave the memory to the others.
+    work = core.together(product, stream) * order
     handed *= blocks * filters / core.l3
-    parts = (3 if knobs["planes"] else 2) * units * filters
-    return images * (work + forward + inverse + handed) + launches(parts - 1, target)
+    launched = (3 if knobs["planes"] else 2) * units * filters
+    return images * (work + forward + inverse + handed) + launches(launched - 1, target)

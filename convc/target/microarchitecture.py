@@ -120,8 +120,8 @@ _INTEL_SERVER: Final = Microarchitecture(
 # and MobileNetV2 14 x 1 takes 0.94 to 1.01 of 14 x 2's time, 28 x 1 0.99 to 1.06 (2026-11-27). Winograd's products with them, by groups
 # of channels instead of planes: 512 channels at 7 x 7 1379 -> 1170 us, 256 at 14 x 14 662 -> 583, 128 at 64 x 64 2877 -> 2793.
 # Between multiply-adds other pipes have room: 24 -> 144 channels at 56 x 56 take 191 us, of which products 184 at the peak, in spite of
-# 28224 vectors that are clipped and stored and of 2.1 MB moved; depthwise 3x3 of 144 there 77, products 69, 3.6 MB. MobileNetV2's 17 borders
-# take 48 us, of which a microsecond each is the profile's.
+# 28224 vectors that are clipped and stored and of 2.1 MB moved; depthwise 3x3 of 144 there 77, products 69, 3.6 MB. MobileNetV2's 17
+# borders take 48 us, of which a microsecond each is the profile's.
 _ZEN4: Final = Microarchitecture(
     "Zen 4",
     fmas=1,

@@ -101,9 +101,7 @@ def traced(problem: Problem, target: Target, algorithm: str, knobs: Knobs) -> Tr
         return solved
     if solved.stored:
         return Unsupported("of half types, which our kernels widen behind the schedule")
-    used = dict(knobs)
-    if backend.parallel_cycles is not None:
-        used["parallel"] = int(row.cycles(solved, target, used) > backend.parallel_cycles)
+    used = {**knobs, **backend.threads(lambda t: row.cycles(solved, t, knobs), target)}
     func = te.create_prim_func(list(row.compute(solved, target, used)))
     with recorded() as schedules:
         backend.schedules[algorithm](func, used, target)

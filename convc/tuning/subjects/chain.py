@@ -110,10 +110,10 @@ class ChainCase:
             raise UnsupportedConvError(
                 f"algorithm for {self.problem.key} must be '{NAME}'; got '{algorithm}'."
             )
-        backend, used = backend_of(target), dict(knobs)
-        if backend.parallel_cycles is not None:
-            cycles = bottleneck_model.cycles(self.problem, target, used)
-            used["parallel"] = int(cycles > backend.parallel_cycles)
+        by_threads = backend_of(target).threads(
+            lambda t: bottleneck_model.cycles(self.problem, t, knobs), target
+        )
+        used = {**knobs, **by_threads}
         wants = bottleneck.operands(self.problem, used)
         arrays = [in_blocks(self.data, wants.data.block, wants.border)]
         packed = bottleneck.pack([widened(w) for w in self.weights], self.problem, used)

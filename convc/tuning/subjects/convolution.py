@@ -123,9 +123,7 @@ class ConvolutionCase:
             raise UnsupportedConvError(
                 f"algorithm '{algorithm}' must take {self.problem.key}; got: {problem.reason}."
             )
-        used = dict(knobs)
-        if backend.parallel_cycles is not None:
-            used["parallel"] = int(row.cycles(problem, target, used) > backend.parallel_cycles)
+        used = {**knobs, **backend.threads(lambda t: row.cycles(problem, t, knobs), target)}
         shapes = [tuple(int(d) for d in t.shape) for t in row.compute(problem, target, used)]
         arrays = shaped(self._arguments(row, problem, target, used, shapes[-1]), shapes)
         views = [Layout().view(s, a.dtype.name) for s, a in zip(shapes, arrays, strict=True)]

@@ -118,10 +118,8 @@ class PooledCase:
         refusal = pooled_model.supports(posed, row)
         if refusal is not None:
             raise UnsupportedConvError(f"algorithm '{algorithm}' must take {posed.key}; got: {refusal.reason}.")  # fmt: skip
-        used = dict(knobs)
-        if backend.parallel_cycles is not None:
-            cycles = pooled_model.cycles(posed, row, target, used)
-            used["parallel"] = int(cycles > backend.parallel_cycles)
+        by_threads = backend.threads(lambda t: pooled_model.cycles(posed, row, t, knobs), target)
+        used = {**knobs, **by_threads}
         wants, problem = pooled.operands(posed, row, target, used), pooled.padded(posed, used)
         block, around = wants.result.block, pooled.residual_border(posed, used)
         data = in_blocks(before.data, wants.data.block, wants.border)

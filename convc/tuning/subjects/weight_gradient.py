@@ -127,9 +127,7 @@ class WeightGradientCase:
         refusal = refused(row, self.problem, target)
         if refusal is not None:
             raise UnsupportedConvError(f"weight gradient '{algorithm}' must take {self.problem.key}; got: {refusal.reason}.")  # fmt: skip
-        used = dict(knobs)
-        if backend.parallel_cycles is not None:
-            used["parallel"] = int(row.cycles(spec, target, used) > backend.parallel_cycles)
+        used = {**knobs, **backend.threads(lambda t: row.cycles(spec, t, knobs), target)}
         wants = row.operands(spec, used)
         arrays = [
             in_blocks(self.data, wants.data.block, wants.border),

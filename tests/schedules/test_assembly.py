@@ -34,6 +34,7 @@ LAYERS = {
     ),
     "1x1": ("direct", ConvSpec.of((1, 64, 28, 28), (128, 64, 1, 1))),
     "3x3": ("direct", ConvSpec.of((1, 64, 28, 28), (64, 64, 3, 3), pads=(1,) * 4)),
+    "24_channels": ("direct", ConvSpec.of((1, 96, 28, 28), (24, 96, 1, 1))),
     "depthwise": (
         "depthwise",
         ConvSpec.of((1, 64, 28, 28), (64, 1, 3, 3), pads=(1,) * 4, group=64),
@@ -53,7 +54,7 @@ def test_register_tiles_are_not_spilled(name: str) -> None:
     assert len(SPILL.findall(text)) == 0
 
 
-@pytest.mark.parametrize("name", ["1x1", "3x3", "first_7x7"])
+@pytest.mark.parametrize("name", ["1x1", "3x3", "first_7x7", "24_channels"])
 def test_bfloat16_is_multiplied_in_pairs_where_that_is_faster(name: str) -> None:
     _, spec = LAYERS[name]
     row, problem = algorithm_named("direct"), Problem(replace(spec, dtype="bfloat16")).widened
@@ -64,9 +65,13 @@ def test_bfloat16_is_multiplied_in_pairs_where_that_is_faster(name: str) -> None
     assert {k["pairs"] for k in row.space(problem, intel)} == {0, 1}
     assert {k["pairs"] for k in row.space(problem, TARGET)} == {0}
     knobs = row.knobs(problem, zen4)
+    assert knobs["block"] == zen4.lanes
+    assert (knobs["vectors"] - 1) * zen4.lanes < spec.out_channels
     func = te.create_prim_func(list(row.compute(problem, zen4, knobs)))
     scheduled = SCHEDULES["direct"](func, knobs, zen4).with_attr("global_symbol", "kernel")
     text = build(tvm.IRModule({"kernel": scheduled}), zen4).mod.inspect_source("s")
     assert text.count("vdpbf16ps") >= 14
+    # A pair of channels is broadcast as the instruction's operand: loaded before, 14 sums wait for 15 loads.
+    assert text.count("{1to16}") >= 14
     assert text.count("vfmadd") == 0
     assert len(SPILL.findall(text)) == 0

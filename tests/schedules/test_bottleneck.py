@@ -367,3 +367,34 @@ def test_every_option_fits_and_shares_out_evenly():
             or size // knobs["rows"] >= 4
         )
         assert model.workspace(posed, knobs) <= target.l2_bytes
+
+
+def test_layers_apart_count_what_bfloat16_saves_them():
+    """vdpbf16ps adds two products a lane, which chains, computed in float32, do not."""
+    zen4 = parse_target("llvm", "znver4", 1)
+    for target, fewer in ((zen4, True), (parse_target("llvm", "cascadelake", 1), False)):
+        problems = [
+            Problem(ConvSpec.of((1, 64, 14, 14), (384, 64, 1, 1), dtype=dtype))
+            for dtype in ("float32", "bfloat16")
+        ]
+        depthwise = [
+            Problem(
+                ConvSpec.of((1, 384, 14, 14), (384, 1, 3, 3), pads=(1,) * 4, group=384, dtype=d)
+            )
+            for d in ("float32", "bfloat16")
+        ]
+        whole, half = (chain_problem(pair) for pair in zip(problems, depthwise, strict=True))
+        knobs = model.knobs(whole, target)
+        single, pairs = (model.cycles_apart(chain, target, knobs) for chain in (whole, half))
+        assert (pairs < 0.7 * single) == fewer
+        assert model.cycles(half, target, knobs) <= model.cycles(whole, target, knobs)
+
+
+def test_the_expansion_has_the_tile_that_suits_the_machine():
+    zen4 = parse_target("llvm", "znver4", 1)
+    for target, group in ((zen4, 1), (XEON, 2)):
+        layers = [
+            Problem(ConvSpec.of((1, 64, 28, 28), (384, 64, 1, 1))),
+            Problem(ConvSpec.of((1, 384, 28, 28), (384, 1, 3, 3), pads=(1,) * 4, group=384)),
+        ]
+        assert model.knobs(chain_problem(layers), target)["group"] == group

@@ -85,15 +85,8 @@ class Direct:
                 data_block = 1 if c <= _FEW_CHANNELS else channel_block(c, target)
                 block = channel_block(spec.out_channels, target)
             for tile, handicap in _tiles(spec, target, block):
-                knobs = {
-                    "data_block": data_block,
-                    "block": block,
-                    "rows": tile.rows,
-                    "cols": tile.cols,
-                    "vectors": tile.vectors,
-                    "chunks": row_chunks(spec, target, tile.rows, rows),
-                    **way,
-                }
+                chunks = row_chunks(spec, target, tile.rows, rows)
+                knobs = _knobs(tile, data_block, block, chunks, way)
                 options.append((self.cycles(problem, target, knobs) * handicap, -tile.cols, knobs))
         return min(options, key=lambda option: option[:2])[2]
 
@@ -113,15 +106,7 @@ class Direct:
             for tile in good_tiles(target, rows, cols, vectors, block=block):
                 shares = row_shares(target, tile.rows, rows)
                 for data_block, chunks in itertools.product(data_blocks, shares):
-                    yield {
-                        "data_block": data_block,
-                        "block": block,
-                        "rows": tile.rows,
-                        "cols": tile.cols,
-                        "vectors": tile.vectors,
-                        "chunks": chunks,
-                        **way,
-                    }
+                    yield _knobs(tile, data_block, block, chunks, way)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return FMA cycles of all tiles and the part of the weights' way from memory that they do not hide."""
@@ -245,6 +230,11 @@ class Direct:
 def _tile(spec: ConvSpec, knobs: Knobs) -> tuple[int, ...]:
     """Return the points of a register tile along each spatial axis."""
     return (*[1] * (spec.rank - 2), knobs["rows"], knobs["cols"])
+
+
+def _knobs(tile: Tile, data_block: int, block: int, chunks: int, way: Knobs) -> Knobs:
+    tiled = {"rows": tile.rows, "cols": tile.cols, "vectors": tile.vectors, "chunks": chunks}
+    return {"data_block": data_block, "block": block, **tiled, **way}
 
 
 def _tiles(spec: ConvSpec, target: Target, block: int) -> list[tuple[Tile, float]]:

@@ -9,8 +9,6 @@ import pytest
 
 from convc.errors import InvalidKnobsError, UnknownNameError, UnsupportedConvError
 from convc.ir import ConvSpec, Graph, GraphBuilder, Step, TensorType
-from convc.ir.text import parse
-from convc.schedules.agree import Option, agree
 from convc.schedules.algorithm import Problem
 from convc.schedules.packing import cycles
 from convc.schedules.policy import Policy
@@ -164,27 +162,6 @@ def test_a_pin_is_stronger_than_a_record():
     plan = select(net(), ZEN4, algo="direct", records={PROBLEM.key: (record("winograd", 1e-9),)})
     assert (plan["layer"].algorithm, plan["layer"].reason) == ("direct", "pinned by --algo direct")
     assert [name for name, _ in plan.untuned] == ["layer"]
-
-
-CHAIN = """graph @g { %x = input : f32[1,16,8,8]  %w = constant splat(0.5) : f32[16,16,1,1]
-  %a = conv(%x, %w)  %r = relu(%a)  %b = conv(%r, %w)  return %b }"""
-
-
-def test_layers_agree_where_a_copy_costs_more_than_it_gains():
-    graph, copy = parse(CHAIN), 16 * 64 / 3.6e9
-
-    def agreed(options):
-        return agree(graph, options, lambda value: value.size / 3.6e9)
-
-    fast, plain = Option(1e-6, 16, 8), Option(1e-6 + copy / 2, 16, 16)
-    reader = [Option(1e-6, 16, 16)]
-    assert agreed({"a": [fast, plain], "b": reader}) == {"a": 1, "b": 0}
-    slow = Option(1e-6 + 2 * copy, 16, 16)
-    assert agreed({"a": [fast, slow], "b": reader}) == {"a": 0, "b": 0}
-    # Alone, the graph's input is plain for either.
-    assert agreed({"a": [fast, plain]}) == {"a": 0}
-    # What the caller takes is plain.
-    assert agreed({"a": [plain], "b": [Option(1e-6, 16, 16), Option(1e-6 + copy / 2, 16, 0)]}) == {"a": 0, "b": 1}  # fmt: skip
 
 
 @pytest.mark.parametrize(("c", "k"), [(32, 8), (960, 240), (240, 960)])

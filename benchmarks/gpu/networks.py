@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +44,7 @@ def model_jobs(
     names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str] = ("float32",)
 ) -> Iterator[Job]:
     """Yield a job for each network, batch and element type, and each row of `_USES`."""
-    for name, batch, dtype, library in _every(names, batches, dtypes, tuple(_USES)):
+    for name, dtype, batch, library in product(names, dtypes, batches, _USES):
         tail = f"-{library}" if library else ""
         job = Job(name=f"model-{name}-{_mark(batch, dtype)}{tail}", part="models")
         yield msgspec.structs.replace(job, model=name, batch=batch, dtype=dtype, library=library)
@@ -57,17 +58,12 @@ def compiled_jobs(
     Those of float32 are timed strictly and as TF32, apart. Those of float16 with and without a search: an H200 was not done with one for
     MobileNetV2 after 150 s, nor after 70 s with one for all of ResNet-50 but its convolutions (2026-11-27).
     """
-    for name, batch, dtype, _ in _every(names, batches, dtypes, ("",)):
-        for kind in ("", "tf32") if dtype == "float32" else ("cudnn", ""):
-            tail = f"-{kind}" if kind else ""
-            job = Job(name=f"compiled-{name}-{_mark(batch, dtype)}{tail}", part="compiled")
-            yield msgspec.structs.replace(job, model=name, batch=batch, dtype=dtype, library=kind)
-
-
-def _every(
-    names: Sequence[str], batches: Sequence[int], dtypes: Sequence[str], last: Sequence[str]
-) -> Iterator[tuple[str, int, str, str]]:
-    yield from ((n, b, d, e) for n in names for d in dtypes for b in batches for e in last)
+    kinds = [(d, k) for d in dtypes for k in (("", "tf32") if d == "float32" else ("cudnn", ""))]
+    # Whatever takes seconds before what takes minutes.
+    for (dtype, kind), name, batch in product(kinds, names, batches):
+        tail = f"-{kind}" if kind else ""
+        job = Job(name=f"compiled-{name}-{_mark(batch, dtype)}{tail}", part="compiled")
+        yield msgspec.structs.replace(job, model=name, batch=batch, dtype=dtype, library=kind)
 
 
 def _mark(batch: int, dtype: str) -> str:

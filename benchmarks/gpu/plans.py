@@ -107,7 +107,7 @@ _FIRST: Final = (
     Asked(("layers",), _GROUPED, (32, 1), types=("float16",), settings=12, algos="[!c]*"),
     Asked(("layers",), _TAPS, (32,), types=("bfloat16",), algos="tensor_core_[bf]*"),
     Asked(("models",), batches=(32,), types=("float16",), models=_NETWORKS),
-    Asked(("compiled",), types=("float16",), models=_NETWORKS),
+    Asked(("compiled",), batches=(1, 32), types=("float16",), models=_NETWORKS),
 )  # fmt: skip
 
 PLANS: Final = {"first": _FIRST}

@@ -47,7 +47,7 @@ class Rehearsal:
 
 
 def supervised(folder: Path, said: list[str], seconds: float = 1e4) -> int:
-    limits = Limits(seconds, job=1e4)
+    limits = Limits(seconds, job=1e4, idle=1e4)
     return supervise([*CHILD, "--folder", str(folder), "--child"], folder, limits, said.append)
 
 

@@ -181,7 +181,7 @@ def test_what_compiles_for_too_long_goes_on_in_the_next_call(tmp_path):
     }
     assert unfinished(results) == ()
     text = table(collect(results), {}, 0)
-    assert "| b, 1, tf32 |  |  |  |  |  | 1.000 |" in text
+    assert "| b, 1, tf32 |  |  |  |  |  |  | 1.000 |" in text
     assert "Not finished" not in text
 
 

@@ -113,9 +113,10 @@ def test_padding_and_what_is_added(mcpu: str) -> None:
     y = layer("y", x, pad=117, zero=100)
     # The same data with another border, depthwise, and what is added in three kinds of kernels.
     z = layer("z", x, y, pad=3, zero=70, least=70, added=(0.75, 0.625, -31.25), **bounds)
-    u = layer("u", z, r, pad=70, zero=80, added=(0.5, 1.25, -160.0), **bounds)
+    # Factors whose products are rounded: to what multiply-adds make of them.
+    u = layer("u", z, r, pad=70, zero=80, added=(0.51, 1.27, -160.3), **bounds)
     v = layer("v", u, z, pad=80, zero=60, group=20, added=(0.5, 0.5, -35.0), **bounds)
-    w = layer("w", u, v, zero=60, added=(0.5, 0.5, -30.0), dtype="int8", least=-100, **bounds)
+    w = layer("w", u, v, zero=60, added=(0.37, 0.41, -30.7), dtype="int8", least=-100, **bounds)
     graph = b.finish({"y": y, "z": z, "u": u, "v": v, "w": w})
     feeds = {n: rng.integers(0, 256, (2, 20, 9, 9)).astype(np.uint8) for n in ("x", "r")}
     compiled = compile(graph, threads=1, mcpu=mcpu)

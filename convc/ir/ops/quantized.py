@@ -165,9 +165,11 @@ def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
         return sums * factor.reshape(column)
     y = np.rint(sums.astype(np.float32) * factor.astype(np.float32).reshape(column))
     if residual:
-        own, other, shift = map(np.float32, a.added)
-        q = np.clip(y, a.own_least, a.own_greatest).astype(np.float32)
-        y = np.rint(q * own + (residual[0].astype(np.float32) * other + shift))
+        # Each a multiply-add of float32, rounded once, as kernels have it: float64 holds what is rounded exactly.
+        own, other, shift = (np.float64(np.float32(factor)) for factor in a.added)
+        r = (residual[0] * other + shift).astype(np.float32)
+        q = np.clip(y, a.own_least, a.own_greatest)
+        y = np.rint((q * own + r).astype(np.float32))
     low, high = a.limits
     return np.clip(y + a.zero, low, high).astype(a.dtype)
 

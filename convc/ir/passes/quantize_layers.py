@@ -29,28 +29,49 @@ def unsigned(graph: Graph) -> Graph:
     """Return the graph with int8 between quantize and dequantize made uint8, which the kernels read.
 
     Rewrite:
-        %q = quantize(%x, %s, %z) {dtype = "int8"};  %y = dequantize(%q, %s, %z)
+        %q = quantize(%x, %s, %z) {dtype = "int8"};  %p = max_pool(%q);  %y = dequantize(%p, %s, %z)
         -->
-        %q = quantize(%x, %s, %z + 128) {dtype = "uint8"};  %y = dequantize(%q, %s, %z + 128)
+        %q = quantize(%x, %s, %z + 128) {dtype = "uint8"};  %p = max_pool(%q);  %y = dequantize(%p, %s, %z + 128)
+    Unless:
+        something else than moves of elements and dequantize reads the bytes.
     """
-    r, moved = Rewriter(graph), set()
+    r, shifted = Rewriter(graph), _shiftable(graph)
     for node in graph.nodes:
         attributes = node.attributes
-        if (
-            isinstance(attributes, QuantizeAttributes)
-            and attributes.dtype == "int8"
-            and scaled(graph, node)
-            and node.name not in graph.output_values
-            and all(u.op == "dequantize" and scaled(graph, u) for u in graph.users[node.name])
-        ):
-            moved.add(node.name)
-            shifted = replace(attributes, dtype="uint8")
-            r.add(node.name, node.op, _shifted(r, node), shifted)
-        elif node.op == "dequantize" and node.inputs[0] in moved:
+        if node.name in shifted and isinstance(attributes, QuantizeAttributes):
+            r.add(node.name, node.op, _shifted(r, node), replace(attributes, dtype="uint8"))
+        elif node.name in shifted:
+            r.add(node.name, node.op, r.operands(node), attributes)
+        elif node.op == "dequantize" and node.inputs[0] in shifted:
             r.add(node.name, node.op, _shifted(r, node))
         else:
             r.keep(node)
     return r.finish()
+
+
+def _shiftable(graph: Graph) -> set[str]:
+    """Return the int8 values that begin in quantize, are moved, and end in dequantize, all of them."""
+    left = {
+        node.name
+        for node in graph.nodes
+        if node.type.dtype == "int8"
+        and node.name not in graph.output_values
+        and (node.op in (*_MOVES, "concat") or (node.op == "quantize" and scaled(graph, node)))
+    }
+
+    def ends(user: Node) -> bool:
+        return user.name in left or (user.op == "dequantize" and scaled(graph, user) is not None)
+
+    while True:
+        fails = {
+            name
+            for name in left
+            if not all(map(ends, graph.users[name]))
+            or (graph[name].op != "quantize" and not left.issuperset(graph[name].inputs))
+        }
+        if not fails:
+            return left
+        left -= fails
 
 
 def _shifted(r: Rewriter, node: Node) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import tempfile
 import traceback
@@ -85,9 +86,22 @@ def exit_code(error: BaseException) -> int:
     return next((EXIT_CODES[c] for c in type(error).__mro__ if c in EXIT_CODES), BUG)
 
 
+# What to try where the system refuses; of what is not here its own words say enough.
+_TRY: Final = {
+    errno.ENOSPC: "Free some room there, or write to another folder.",
+    errno.EDQUOT: "Free some room there, or write to another folder.",
+    errno.EROFS: "Write to another folder.",
+    errno.EACCES: "Change its permissions, or name another file or folder.",
+    errno.EPERM: "Change its permissions, or name another file or folder.",
+    errno.ENOENT: "Is the name right, and may there be files in that folder?",
+    errno.EMFILE: "Raise the limit with `ulimit -n`.",
+}
+
+
 def _message(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"'{error.filename}': {error.strerror}."
+    if isinstance(error, OSError) and error.strerror is not None:
+        where = f"'{error.filename}': " if error.filename is not None else ""
+        return f"{where}{error.strerror}. {_TRY.get(error.errno or 0, '')}".rstrip()
     # Typer adds "Invalid value for '--flag'" to what it found itself; our own texts name the flag.
     shown = getattr(error, "format_message", None)
     ours = isinstance(error, typer.BadParameter) and error.param is None

@@ -65,9 +65,12 @@ def show(
     """Show every record of a log."""
     from convc.tuning.log import read_log
 
+    contents = read_log(existing_file(log, "LOG"))
+    for note in contents.notes(log):
+        Output(json=json).warn(note)
     rows = [
         r
-        for r in read_log(existing_file(log, "LOG")).records
+        for r in contents.records
         if fnmatch.fnmatchcase(r.workload, workload) and status in ("", r.status)
     ]
     if json:

@@ -153,8 +153,13 @@ def load_array(path: Path) -> np.ndarray:
     try:
         return np.load(existing_file(path, "an input"), allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:
+            begins = file.read(6)
+        # NumPy's own words are about pickles that nobody asked for.
+        found = str(error) if b"NUMPY" in begins and "pickle" not in str(error) else f"one that begins with {begins!r}"  # fmt: skip
+        found = "one of Python objects" if b"NUMPY" in begins and "pickle" in str(error) else found
         raise typer.BadParameter(
-            f"'{path}' must be a NumPy array file; it does not read: {error}"
+            f"'{path}' must be a NumPy array file of numbers; got {found}. Write it with numpy.save."
         ) from None
 
 

@@ -15,7 +15,7 @@ from tvm import tirx
 
 from convc.ir.types import Shape
 from convc.lowering import package
-from convc.lowering.entry import ENTRY, Offsets, entry_function, offset_of
+from convc.lowering.entry import ENTRY, Offsets, entry_functions, offset_of
 from convc.lowering.memory import Lifetime, plan_arena
 from convc.lowering.program import Call, Program
 from convc.runtime import manifest as form
@@ -121,8 +121,10 @@ def build_variants(
                     func.with_attr("global_symbol", prefix + symbol) if prefix else func
                 )
                 done += 1
-            functions[prefix + ENTRY] = entry_function(
-                program, offsets, weights.nbytes, arena_bytes, prefix
+            # A device's launches are recorded and ordered as one function's.
+            whole = parts[number][1].device is not None
+            functions |= entry_functions(
+                program, offsets, weights.nbytes, arena_bytes, prefix, whole=whole
             )
         target = parts[numbers[0]][1]
         with collect() as workspace:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 __all__ = ["Lifetime", "plan_arena"]
 
 # What kernels assume of every buffer: one cache line, one AVX-512 register.
@@ -23,10 +25,6 @@ class Lifetime:
     first: int
     last: int
 
-    def overlaps(self, other: Lifetime) -> bool:
-        """Whether both are alive at some call."""
-        return self.first <= other.last and other.first <= self.last
-
 
 def plan_arena(buffers: Mapping[str, Lifetime]) -> tuple[dict[str, int], int]:
     """Return each buffer's offset and the arena's size, both in bytes.
@@ -35,17 +33,19 @@ def plan_arena(buffers: Mapping[str, Lifetime]) -> tuple[dict[str, int], int]:
         >>> plan_arena({"a": Lifetime(100, 0, 1), "b": Lifetime(60, 1, 2), "c": Lifetime(128, 2, 3)})
         ({'c': 0, 'a': 0, 'b': 128}, 192)
     """
-    offsets: dict[str, int] = {}
     order = sorted(buffers, key=lambda name: (-buffers[name].nbytes, buffers[name].first, name))
-    for name in order:
-        taken = [
-            (offsets[other], offsets[other] + buffers[other].nbytes)
-            for other in offsets
-            if buffers[other].overlaps(buffers[name])
-        ]
-        offsets[name] = _lowest_gap(sorted(taken), buffers[name].nbytes)
-    size = max((offsets[n] + buffers[n].nbytes for n in offsets), default=0)
-    return offsets, _aligned(size)
+    # Of those that have their place, in that order: first call, last call, offset, end. As arrays: the 4000 buffers of an LSTM of 800
+    # steps, each compared with all before it, took 22 s as objects.
+    placed = np.zeros((4, len(order)), np.int64)
+    for index, name in enumerate(order):
+        wanted = buffers[name]
+        first, last, begin, end = placed[:, :index]
+        beside = (first <= wanted.last) & (last >= wanted.first)
+        taken = zip(begin[beside].tolist(), end[beside].tolist(), strict=True)
+        offset = _lowest_gap(sorted(taken), wanted.nbytes)
+        placed[:, index] = wanted.first, wanted.last, offset, offset + wanted.nbytes
+    offsets = dict(zip(order, placed[2].tolist(), strict=True))
+    return offsets, _aligned(int(placed[3].max(initial=0)))
 
 
 def _lowest_gap(taken: Sequence[tuple[int, int]], nbytes: int) -> int:

@@ -90,8 +90,8 @@ def link(
         The manifest as written.
 
     Raises:
-        ToolchainError: if there is no such compiler.
-        LoweringError: if linking fails, or weights and manifest disagree.
+        ToolchainError: if there is no such compiler, or no room on the disk.
+        LoweringError: if linking fails otherwise, or weights and manifest disagree.
         PackageError: if the manifest contradicts itself.
     """
     check(manifest)
@@ -198,6 +198,13 @@ def _output(command: list[str], folder: Path) -> str:
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+    if "No space left on device" in result.stderr:
+        temporary = tempfile.gettempdir()
+        free = {f"'{place}'": shutil.disk_usage(place).free for place in (folder.parent, temporary)}
+        raise ToolchainError(
+            f"linking a module must have room for its files; got {' and '.join(f'{n} bytes free in {place}' for place, n in free.items())}."
+            " Free some, or name another folder for the module, and by TMPDIR for the compiler's own files."
+        )
     if result.returncode:
         shown = " ".join([Path(command[0]).name, *command[1:]])
         raise LoweringError(

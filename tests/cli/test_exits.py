@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import inspect
 
 import pytest
 import typer
 
 from convc import errors
-from convc.cli.exits import EXIT_CODES, exit_code
+from convc.cli.exits import EXIT_CODES, error_document, exit_code
 
 CODES = {
     errors.UnsupportedModelError: 3,
@@ -50,3 +51,15 @@ def test_files_and_flags_are_usage_and_the_rest_is_a_bug() -> None:
     assert exit_code(FileNotFoundError("x")) == 2
     assert exit_code(typer.BadParameter("x")) == 2
     assert exit_code(KeyError("x")) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. Free some room there, or write to another folder."),
+        (OSError(errno.EROFS, "Read-only file system", "/x/a.so"), "'/x/a.so': Read-only file system. Write to another folder."),
+        (OSError(errno.EIO, "Input/output error", "a.so"), "'a.so': Input/output error."),
+    ],
+)  # fmt: skip
+def test_what_the_system_refuses_comes_with_a_way_out(error: OSError, text: str) -> None:
+    assert error_document(error) == {"kind": type(error).__name__, "message": text, "exit": 2}

@@ -236,7 +236,17 @@ def test_run_refuses_an_array_that_does_not_fit(convc: Convc, module: Path, tmp_
     assert (code, kind) == (2, "InputError")
     assert "(1, 4, 8, 9)" in message
     path.write_bytes(b"text")
-    assert error_of(convc("run", module, "-i", f"x={path}", "--json"))[:2] == (2, "UsageError")
+    code, kind, message = error_of(convc("run", module, "-i", f"x={path}", "--json"))
+    assert (code, kind) == (2, "UsageError")
+    assert (
+        message
+        == f"'{path}' must be a NumPy array file of numbers; got one that begins with b'text'. Write it with numpy.save."
+    )
+    np.save(path, np.array([{}], dtype=object))
+    assert (
+        "got one of Python objects"
+        in error_of(convc("run", module, "-i", f"x={path}", "--json"))[2]
+    )
 
 
 # ---- bench ------------------------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from convc.ir.ops.shape import (
-    ConcatAttributes,
-)
+import numpy as np
+
+from convc.compiler import compile
+from convc.frontend import dsl as cc
+from convc.ir.ops.shape import ConcatAttributes
+from convc.ir.reference import interpret
+from convc.lowering import entry
 from tests.lowering.net import Net, finish
 from tests.lowering.small_tiles import compile_small, program_of
 from tests.lowering.test_special_graphs import dense_net
@@ -63,3 +67,22 @@ def test_manifest_describes_every_call():
     for step, call in zip(module.manifest.steps, program.calls, strict=True):
         assert (step.algorithm, step.key, step.flops) == (call.algorithm, call.spec, call.flops)
         assert [a.space for a in step.arguments] == [a.buffer.space for a in call.arguments]
+
+
+def test_more_calls_than_one_function_holds():
+    """An entry of parts gives the same result, by several inputs and outputs of several types."""
+    size = 2 * entry._TOGETHER + 3
+    w = np.eye(32, dtype=np.float32)[::-1]
+    x, scale = cc.input("x", (1, 32)), cc.input("scale", (1, 32))
+    y, seen = x, {}
+    for step in range(size):
+        y = cc.dense(y, w)
+        if step in (3, size // 2):
+            seen[f"y{step}"] = y * scale
+    graph = cc.graph({"y": y, **seen})
+    model = compile(graph, threads=1)
+    assert len(model.manifest.steps) > 2 * entry._TOGETHER
+    inputs = {n: np.arange(32, dtype=np.float32).reshape(1, 32) + i for i, n in enumerate(("x", "scale"))}  # fmt: skip
+    expected, actual = interpret(graph, inputs), model.run(inputs)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array)

@@ -87,6 +87,20 @@ def test_no_compiler(code: Path, tmp_path: Path) -> None:
     )
 
 
+def test_no_room_on_the_disk(code: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full-g++"
+    full.write_text(
+        "#!/bin/sh\necho \"as: can't write 15 bytes: 'No space left on device'\" >&2\nexit 1\n"
+    )
+    full.chmod(0o755)
+    with pytest.raises(ToolchainError) as caught:
+        link([code], MANIFEST, weights(), tmp_path / "a.so", compiler=str(full))
+    text = str(caught.value)
+    assert text.startswith("linking a module must have room for its files; got ")
+    assert f"bytes free in '{tmp_path}'" in text
+    assert "TMPDIR" in text
+
+
 def test_contradicting_manifest(code: Path, tmp_path: Path) -> None:
     wrong: Manifest = msgspec.structs.replace(MANIFEST, arena_bytes=-1)
     with pytest.raises(PackageError, match=r"^module's arena_bytes must be at least 0; got -1\.$"):

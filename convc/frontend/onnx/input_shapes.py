@@ -43,6 +43,7 @@ def element_type(code: int, subject: str) -> str:
     if name not in SHORT_NAMES:
         raise UnsupportedModelError(
             f"{subject} must have an element type of {', '.join(SHORT_NAMES)}; got {name}."
+            " Convert it outside the model, or cut the model behind what reads it (onnx.utils.extract_model)."
         )
     return name
 

@@ -35,6 +35,8 @@ __all__ = ["grid_jobs", "layer_jobs", "make"]
 
 # An algorithm estimated so many times slower than the best is measured once.
 _HOPELESS = 4
+# Settings with knobs that others lack are worth trying where the model has one so near to the best without.
+_NEAR = 1.25
 
 # The first settings of an external library: what it ranks first, without and with transforms; all 18 of CUTLASS.
 _LIBRARY_SETTINGS = 20
@@ -108,10 +110,16 @@ def _settings(
             for knobs in algorithm.space(problem, target)
         ]
         estimates.sort(key=lambda pair: pair[0])
-        others.append([
+        cases = [
             Case(key=spec.key, algorithm=case.algorithm, knobs=knobs, estimate=seconds)
             for seconds, knobs in estimates if knobs != case.knobs
-        ])  # fmt: skip
+        ]  # fmt: skip
+        optional = optional_knobs(algorithm)
+        with_them = [c for c in cases if not optional.isdisjoint(c.knobs)]
+        others.append([c for c in cases if optional.isdisjoint(c.knobs)])
+        # By turns of their own: no device has told the model how fast they are.
+        if with_them and with_them[0].estimate < _NEAR * case.estimate:
+            others.append(with_them)
     # By turns, as the model may be wrong about an algorithm as a whole.
     turns = [c for row in itertools.zip_longest(*others) for c in row if c is not None]
     return [*own, *turns[: max(0, count - len(own))]]

@@ -82,6 +82,17 @@ def check_name(name: str, backend: Backend) -> None:
 
 
 @runtime_checkable
+class OptionalKnobs(Protocol):
+    """An algorithm of whose settings some have knobs that others lack: without one a setting is what it was before there was the knob.
+
+    Attributes:
+        optional_knobs: their names.
+    """
+
+    optional_knobs: frozenset[str]
+
+
+@runtime_checkable
 class NarrowBias(Protocol):
     """An algorithm that adds a bias in the layer's own type alone: one in float32 is rounded before it.
 
@@ -126,9 +137,11 @@ class Settles(Protocol[_P]):
 
 
 def are_knobs_of(algorithm: object, names: Iterable[str], knobs: Iterable[str]) -> bool:
-    """Whether knobs are those of an algorithm, `names`, and besides only what a library's have when they are settled."""
+    """Whether knobs are those of an algorithm, `names`, and besides only optional ones, or what a library's have when they are settled."""
     own, given = set(names), set(knobs)
-    more = given - own
+    more = (
+        given - own - (algorithm.optional_knobs if isinstance(algorithm, OptionalKnobs) else set())
+    )
     return own <= given and (not more or (isinstance(algorithm, Settles) and all(map(algorithm.is_setting, more))))  # fmt: skip
 
 

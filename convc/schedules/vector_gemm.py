@@ -36,6 +36,8 @@ Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 Element: TypeAlias = Callable[[Expr, Expr, Expr, Expr, Expr], Expr]
 # (extents, elements of patches, their type, the sums' type) -> products
 Product: TypeAlias = Callable[[Matrices, Element, str, str], "Sums"]
+# (extents, the parts of sums) -> the sums
+Meeting: TypeAlias = Callable[[Matrices, "Sums"], "Sums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,11 @@ def packed_at(spec: ConvSpec, knobs: Knobs, read: Read) -> Callable[[Expr, Expr,
 
 
 def compute(
-    problem: Problem, knobs: Knobs, multiply: Product, data: te.Tensor | None = None
+    problem: Problem,
+    knobs: Knobs,
+    multiply: Product,
+    data: te.Tensor | None = None,
+    meet: Meeting | None = None,
 ) -> list[te.Tensor]:
     """Return data, weight, extras..., result; `multiply`'s blocks, `flat`, and `own` or, of split sums, `total`.
 
@@ -137,6 +143,7 @@ def compute(
         knobs: the products' tile.
         multiply: makes them.
         data: in blocks of channels, where it is computed.
+        meet: adds up the parts of split sums within the products' kernel; without it another one does.
     """
     # A kernel sees blocks of a line as an image of height 1, see `View.raised`.
     spec, e = raised(problem.spec), lanes(problem.spec.dtype)
@@ -149,6 +156,8 @@ def compute(
         return look(z, start, place, pixel)
 
     sums = multiply(m, element, spec.dtype, problem.accumulator)
+    if meet is not None:
+        sums, m = meet(m, sums), replace(m, split=1)
     n, k, *points = spec.output
     shape = (n, -(-k // e), *points, e)
     extras = blocked_extras(problem, -(-k // e), e, shape)

@@ -18,6 +18,7 @@ import tvm
 
 import convc
 from convc.schedules.cuda import compiler, dependent_launch
+from convc.schedules.cuda.cluster import clustered
 from convc.target.cuda import gpu_of
 from tests.cuda_emulation import device
 from tests.cuda_emulation.compiler import compile_kernels
@@ -36,7 +37,8 @@ __all__ = [
 
 def by_own_passes(module: Any, target: Any) -> Any:
     """Return an Executable of scheduled functions by the passes of convc's builds; a `build` of `emulation.run_cases`."""
-    return tvm.compile(module, target=target, tir_pipeline=compiler.pipeline(gpu_of(90)))
+    with device.edited(clustered):
+        return tvm.compile(module, target=target, tir_pipeline=compiler.pipeline(gpu_of(90)))
 
 
 @contextmanager

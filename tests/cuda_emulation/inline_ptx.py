@@ -249,12 +249,13 @@ def _move(block: _Block, match: re.Match[str], a: list[str]) -> str:
 def _memory(block: _Block, match: re.Match[str], a: list[str]) -> str:
     """ld and st, of one register or of a vector."""
     load, shared = match[1] == "ld", match[2] == "shared"
+    of_cluster = "::cluster" in match.group()
     where, registers = (a[1], _vector(a[0])) if load else (a[0], _vector(a[1]))
     size = int(match[3]) // 8
     total = size * len(registers)
     address = block.address(where)
     pointer = (
-        f"shared_pointer(static_cast<uint32_t>({address}), {total}, __LINE__)"
+        f"{'cluster' if of_cluster else 'shared'}_pointer(static_cast<uint32_t>({address}), {total}, __LINE__)"
         if shared
         else f"reinterpret_cast<char*>(static_cast<uint64_t>({address}))"
     )
@@ -298,7 +299,10 @@ _TABLE: Final[tuple[tuple[str, _Maker], ...]] = (
     (r"setp\.(ne|eq|lt|le|gt|ge)\.([bus])(32|64)", _compare),
     (r"selp\.[bus](?:16|32|64)", lambda b, m, a: b.write(a[0], f"{b.read(a[3])} ? {b.read(a[1])} : {b.read(a[2])}")),
     (r"mov\.[bufs](16|32|64)", _move),
-    (r"(ld|st)\.(shared|global)(?:::cta)?(?:\.nc|\.relaxed|\.weak|\.L1::\w+|\.L2::\w+|\.c[agsvw])*(?:\.v[248])?\.[busf](8|16|32|64)", _memory),
+    (r"(ld|st)\.(shared|global)(?:::cta|::cluster)?(?:\.nc|\.relaxed|\.weak|\.L1::\w+|\.L2::\w+|\.c[agsvw])*(?:\.v[248])?\.[busf](8|16|32|64)", _memory),
+    (r"mapa\.shared::cluster\.u32", lambda b, m, a: b.write(a[0], f"cluster_address({b.read(a[1])}, {b.read(a[2])}, __LINE__)")),
+    (r"barrier\.cluster\.arrive(?:\.release)?(?:\.aligned)?", lambda b, m, a: "cluster_arrive(__LINE__);"),
+    (r"barrier\.cluster\.wait(?:\.acquire)?(?:\.aligned)?", lambda b, m, a: "cluster_wait(__LINE__);"),
     (r"dp4a\.([su]32)\.([su]32)", _dot),
     (r"(?:barrier|bar)\.(?:cta\.)?sync(?:\.aligned)?", lambda b, m, a: "block_barrier(__LINE__);" if a == ["0"] else _refuse(m)),
     (r"(?:membar|fence)\..*|prefetch\..*", lambda b, m, a: ""),

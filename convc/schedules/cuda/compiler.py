@@ -33,6 +33,7 @@ from convc.errors import LoweringError, ToolchainError
 from convc.runtime.libraries import cudnn
 from convc.schedules.backend import Progress
 from convc.schedules.cuda import cutlass_objects, nvcc
+from convc.schedules.cuda.cluster import clustered
 from convc.schedules.cuda.copies import own_copies
 from convc.schedules.cuda.dependent_launch import begin_early, most_early_blocks
 from convc.schedules.workspace import note, one_function
@@ -128,7 +129,12 @@ def build(mod: tvm.IRModule, target: Target) -> Any:
 
 
 def source_of(module: Any) -> str:
-    """Return the CUDA C of a module's kernels, "" if it has none."""
+    """Return the CUDA C of a module's kernels, as nvcc is to have it, "" if it has none."""
+    return clustered(_printed(module))
+
+
+def _printed(module: Any) -> str:
+    """Return the CUDA C as TVM has it."""
     kernels = [m for m in module.imports if m.kind == "cuda"]
     return kernels[0].inspect_source("cuda") if kernels else ""
 
@@ -153,7 +159,7 @@ def compile_objects(mod: tvm.IRModule, target: Target, progress: Progress) -> tu
             calls.own(0, f"nvcc compiles {count} kernels of the module's own")
             binary = nvcc.compile_source(source, target.gpu)
             calls.own(1, "")
-            objects.append(_assembled(embed(_packed(host), source, binary), folder))
+            objects.append(_assembled(embed(_packed(host), _printed(host), binary), folder))
         return tuple(objects)
 
 

@@ -13,11 +13,12 @@ SOURCE          u = s on both axes is "space to depth", as first layers are brou
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tvm import te, tirx
@@ -32,6 +33,24 @@ from convc.schedules.vector_gemm import lanes
 __all__ = ["Folding", "foldings"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
+
+
+class _Axis(NamedTuple):
+    """One axis of a folding, by itself.
+
+    Attributes:
+        taps: u.
+        grid: g.
+        left: taps that stay taps.
+        stride, dilation, extent: of the convolution on folded data.
+    """
+
+    taps: int
+    grid: int
+    left: int
+    stride: int
+    dilation: int
+    extent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +68,7 @@ class Folding:
     @property
     def grid(self) -> Shape:
         """Points of the data from one point of the folded data to the next, per axis."""
-        spec = self.spec
-        axes = zip(spec.kernel, self.taps, spec.strides, spec.dilations, strict=True)
-        return tuple(s if u >= r else math.gcd(s, u * d) for r, u, s, d in axes)
+        return tuple(a.grid for a in _axes(self.spec, self.taps))
 
     @property
     def folded(self) -> ConvSpec:
@@ -62,25 +79,7 @@ class Folding:
             >>> Folding(stem, (1, 2)).folded.key
             'conv2d-f16-n32c6h229w115-k64r7s4-st2x1-pd0.0.0.0-dl1x1-g1'
         """
-        spec, inner = self.spec, math.prod(self.taps)
-        left = tuple(-(-r // u) for r, u in zip(spec.kernel, self.taps, strict=True))
-        strides = tuple(s // g for s, g in zip(spec.strides, self.grid, strict=True))
-        dilations = tuple(
-            u * d // g if t > 1 else 1
-            for t, u, d, g in zip(left, self.taps, spec.dilations, self.grid, strict=True)
-        )
-        extents = tuple(
-            (p - 1) * s + (t - 1) * d + 1
-            for p, s, t, d in zip(spec.output[2:], strides, left, dilations, strict=True)
-        )
-        return replace(
-            spec,
-            data=(spec.data[0], spec.in_channels * inner, *extents),
-            weight=(spec.out_channels, spec.in_channels * inner, *left),
-            strides=strides,
-            pads=(0,) * (2 * spec.rank),
-            dilations=dilations,
-        )
+        return _folded(self.spec, self.taps)
 
     @property
     def blocks(self) -> int:
@@ -157,7 +156,35 @@ class Folding:
         return folded
 
 
-def foldings(spec: ConvSpec) -> list[Folding]:
+# A model asks for each of a thousand settings of a layer, and checking a convolution's extents takes longer than the estimate.
+@functools.lru_cache(maxsize=256)
+def _folded(spec: ConvSpec, taps: Shape) -> ConvSpec:
+    inner, axes = math.prod(taps), _axes(spec, taps)
+    return replace(
+        spec,
+        data=(spec.data[0], spec.in_channels * inner, *(a.extent for a in axes)),
+        weight=(spec.out_channels, spec.in_channels * inner, *(a.left for a in axes)),
+        strides=tuple(a.stride for a in axes),
+        pads=(0,) * (2 * spec.rank),
+        dilations=tuple(a.dilation for a in axes),
+    )
+
+
+def _axes(spec: ConvSpec, taps: Shape) -> tuple[_Axis, ...]:
+    points = spec.output[2:]
+    return tuple(_axis(spec, axis, points[axis], u) for axis, u in enumerate(taps))
+
+
+def _axis(spec: ConvSpec, axis: int, points: int, u: int) -> _Axis:
+    r, s, d = spec.kernel[axis], spec.strides[axis], spec.dilations[axis]
+    grid = s if u >= r else math.gcd(s, u * d)
+    left, stride = -(-r // u), s // grid
+    dilation = u * d // grid if left > 1 else 1
+    return _Axis(u, grid, left, stride, dilation, (points - 1) * stride + (left - 1) * dilation + 1)
+
+
+@functools.lru_cache(maxsize=256)
+def foldings(spec: ConvSpec) -> tuple[Folding, ...]:
     """Return the foldings that leave fewer blocks to a sum than there are, of which no other has as few and as little data.
 
     Of equals, that whose neighbouring results read neighbours, in whole sectors.
@@ -168,13 +195,26 @@ def foldings(spec: ConvSpec) -> list[Folding]:
         [((1, 2), 28), ((2, 4), 24)]
     """
     spec = raised(spec)
-    found = [Folding(spec, taps) for taps in itertools.product(*map(_counts, spec.kernel, spec.strides))]  # fmt: skip
-    fewer = [f for f in found if f.blocks < _blocks(spec)]
+    points, e, most = spec.output[2:], lanes(spec.dtype), _blocks(spec)
+    each = [
+        [_axis(spec, axis, points[axis], u) for u in _counts(r, s)]
+        for axis, (r, s) in enumerate(zip(spec.kernel, spec.strides, strict=True))
+    ]
+    # In numbers alone: filters of 31 x 31 have 2500 foldings, of which a few are kept.
+    found: list[tuple[int, int, int, Shape]] = []
+    for axes in itertools.product(*each):
+        channels = -(-spec.in_channels * math.prod(a.taps for a in axes) // e)
+        blocks = channels * math.prod(a.left for a in axes)
+        if blocks < most:
+            elements = channels * math.prod(a.extent for a in axes)
+            stride = math.prod(a.stride for a in axes)
+            found.append((elements, blocks, stride, tuple(a.taps for a in axes)))
     kept: list[Folding] = []
-    for folding in sorted(fewer, key=lambda f: (f.elements, f.blocks, math.prod(f.folded.strides))):
-        if not kept or folding.blocks < kept[-1].blocks:
-            kept.append(folding)
-    return kept
+    for _, blocks, _, taps in sorted(found, key=lambda row: row[:3]):
+        if blocks < most:
+            most = blocks
+            kept.append(Folding(spec, taps))
+    return tuple(kept)
 
 
 def _counts(taps: int, stride: int) -> list[int]:

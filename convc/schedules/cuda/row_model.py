@@ -20,7 +20,13 @@ from typing import Final
 from convc.ir.spec import ConvSpec
 from convc.ir.types import numpy_dtype
 from convc.schedules.cuda.model import launched_cycles, memory_cycles
-from convc.schedules.cuda.row_tiles import group_of, resident_blocks_of, warps_of
+from convc.schedules.cuda.row_tiles import (
+    cluster_of,
+    cluster_sum_of,
+    group_of,
+    resident_blocks_of,
+    warps_of,
+)
 from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
 from convc.schedules.cuda.wgmma import WARPS
 from convc.schedules.plan import Knobs
@@ -72,6 +78,13 @@ _PARTS: Final = 4
 _START: Final = 340.0
 _PART_COPY: Final = 50.0
 
+# Of a cluster, which no device of ours has measured: bytes that a multiprocessor sends to others in a clock, clocks of a barrier.
+# Luo et al., arXiv:2501.12084, have 3.3 TB/s of an H800's 114 multiprocessors in clusters of 2, 2.8 of 4, and some 190 clocks of latency.
+_SENT: Final = 14.0
+_CLUSTER_BARRIER: Final = 300.0
+# Multiprocessors lie in groups of 16 or 18, and a cluster in one group: of more than 2 blocks some of those do not fill.
+_GROUP_SMS: Final = 16
+
 # See `launched_cycles`: 8 channels of a sum lie together, read 16 bytes a load.
 _ADDING: Final = 0.8
 
@@ -104,7 +117,7 @@ def row_cycles(
         knobs: the tile, and in how many parts a sum is.
         dtype: of the operands.
         rate: see `patch_rate`.
-        stored: bytes of a sum where it is stored.
+        stored: bytes of a sum where it is stored; what a cluster hands around is counted besides.
     """
     resident = resident_blocks_of(gpu, knobs, dtype)
     if not resident:
@@ -138,13 +151,17 @@ def row_cycles(
     step = busiest + (_SECOND_BEHIND if behind else _SECOND) * second
     steps = depth / knobs["step"]
     end = knobs["pixels"] * knobs["channels"] * stored / _STORED
+    cluster, sms = cluster_of(knobs), gpu.sms
+    if cluster > 1:
+        end = end / cluster + cluster_sum_of(knobs).room_bytes / _SENT + 2 * _CLUSTER_BARRIER
+        sms -= sms % _GROUP_SMS if cluster > 2 else 0
 
     def together(blocks: int) -> float:
         less, more = sorted((blocks * step, alone))
         return steps * (more + _LESSER * less + _STEP) + blocks * end
 
     blocks = count * (channels // knobs["channels"]) * (pixels // knobs["pixels"])
-    whole, rest = divmod(-(-blocks // gpu.sms), resident)
+    whole, rest = divmod(-(-blocks // sms), resident)
     begin = _START
     if knobs["split"] > 1:
         begin += _PART_COPY * (knobs["stages"] - 1) * copies / (warps * gpu.warp)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from convc.ir.types import numpy_dtype
+from convc.schedules.cuda.cluster import ClusterSum
 from convc.schedules.cuda.model import resident_blocks
 from convc.schedules.cuda.rows import CHANNELS, PIXELS
 from convc.schedules.cuda.wgmma import WARPS
@@ -15,6 +16,8 @@ from convc.schedules.vector_gemm import lanes
 from convc.target import Gpu
 
 __all__ = [
+    "cluster_of",
+    "cluster_sum_of",
     "fills_stages",
     "group_of",
     "resident_blocks_of",
@@ -31,6 +34,7 @@ _BLOCK_CHANNELS: Final = (16, 32, 64, 128, 256)
 _STEPS: Final = (32, 64)
 _STAGES: Final = (2, 3, 4)
 _MOST_WARPS: Final = 8
+_WARP: Final = 32
 
 # Of warpgroups: a block's tile is one to four of 64 pixels.
 _GROUP_PIXELS: Final = (64, 128, 256)
@@ -55,9 +59,16 @@ def row_registers(knobs: Knobs) -> int:
 
 
 def row_shared_bytes(knobs: Knobs, dtype: str) -> int:
-    """Return shared memory of a block: both operands of a step, `stages` times."""
+    """Return shared memory of a block: both operands of a step, `stages` times; behind them, what others of its cluster write there.
+
+    Example:
+        >>> tile = {"pixels": 128, "channels": 256, "step": 64, "stages": 2, "warp_pixels": 16, "warp_channels": 256}
+        >>> row_shared_bytes(tile, "float16"), row_shared_bytes({**tile, "cluster": 4}, "float16")
+        (98304, 98304)
+    """
     rows = knobs["pixels"] + knobs["channels"]
-    return rows * knobs["step"] * numpy_dtype(dtype).itemsize * knobs["stages"]
+    steps = rows * knobs["step"] * numpy_dtype(dtype).itemsize * knobs["stages"]
+    return max(steps, cluster_sum_of(knobs).room_bytes)
 
 
 def row_tiles(
@@ -128,6 +139,17 @@ def _knobs(
 def group_of(knobs: Knobs) -> int:
     """Return how many warps multiply together."""
     return knobs.get("group", 1)
+
+
+def cluster_of(knobs: Knobs) -> int:
+    """Return how many blocks add up their parts of a sum in their shared memory."""
+    return knobs.get("cluster", 1)
+
+
+def cluster_sum_of(knobs: Knobs) -> ClusterSum:
+    """Return how those blocks do it."""
+    threads = warps_of(knobs) * _WARP
+    return ClusterSum(cluster_of(knobs), threads, knobs["pixels"] * knobs["channels"] // threads)
 
 
 def fills_stages(tile: Knobs, depth: int) -> bool:

@@ -17,6 +17,7 @@ from tvm import s_tir, tirx
 from tvm.ir import Range
 
 from convc.schedules.cuda.adding import add_blocks
+from convc.schedules.cuda.cluster_call import meet
 from convc.schedules.cuda.ldmatrix import RowProduct
 from convc.schedules.cuda.product import Block, Loop, blocks_of, overlap, pipeline, schedule_with
 from convc.schedules.cuda.row_tiles import group_of
@@ -30,7 +31,7 @@ from convc.target import Target
 __all__ = ["BLOCKS", "row_product", "schedule"]
 
 # That `row_product` schedules, of a convolution.
-BLOCKS: Final = ("patch", "acc", "own_add", "own", "flat")
+BLOCKS: Final = ("patch", "acc", "met", "own_add", "own", "flat")
 
 # Sized by the kernel that asks for it: up to 227 KiB of a block on sm_90, where "shared" ends at 48.
 _SCOPE = "shared.dyn"
@@ -57,8 +58,9 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     store, acc, patch = (sch.get_sblock(name) for name in (f"{last}_local", "acc", "patch"))
     z, m, a, k, b, pair = sch.get_loops(store)
     rows, cols = knobs["pixels"] // knobs["warp_pixels"], knobs["channels"] // knobs["warp_channels"]  # fmt: skip
+    share = knobs["warp_channels"] // (knobs["split"] if "met" in names else 1)
     m_block, m_warp, m = sch.split(m, [None, rows, knobs["warp_pixels"] // 8])
-    k_block, k_warp, k = sch.split(k, [None, cols, knobs["warp_channels"] // CHANNELS])
+    k_block, k_warp, k = sch.split(k, [None, cols, share // CHANNELS])
     sch.reorder(z, k_block, m_block, m_warp, k_warp, a, b, m, k, pair)
     sch.bind(z, "blockIdx.z")
     sch.bind(k_block, "blockIdx.y")
@@ -78,6 +80,8 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
             sch.vectorize(inner) if name == "own_add" else sch.unroll(inner)
     # By terms what lies together are pixels.
     sch.unroll(pair) if by_terms else sch.vectorize(pair)
+    if "met" in names:
+        meet(sch, thread, knobs["split"], rows * cols * 32)
     sch.set_scope(acc, 0, "local")
     sch.compute_at(acc, thread, preserve_unit_loops=True)
     *tile, step, t, h, e = sch.get_loops(acc)[-10:]

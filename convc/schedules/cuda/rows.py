@@ -11,6 +11,7 @@ so that a lane stores two neighbouring channels at once and a warp writes rows o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tvm import te
@@ -18,7 +19,7 @@ from tvm import te
 from convc.schedules.matrices import Matrices
 from convc.schedules.vector_gemm import Element, Sums, lanes
 
-__all__ = ["CHANNELS", "DEPTH", "PIXELS", "product"]
+__all__ = ["CHANNELS", "DEPTH", "PIXELS", "met", "product"]
 
 # Of one instruction.
 PIXELS, CHANNELS, DEPTH = 16, 8, 16
@@ -54,3 +55,35 @@ def product(m: Matrices, element: Element, dtype: str, accumulator: str) -> Sums
         lambda z, k, p: (z, p // 8, p % 8, k // CHANNELS, k % CHANNELS // 2, k % 2),
         lambda z, p, a, k, b, pair: (z, k * CHANNELS + b * 2 + pair, p * 8 + a),
     )
+
+
+def met(m: Matrices, sums: Sums, channels: int) -> Sums:
+    """Return the sums of all parts, those of one tile apart by who adds them up: block `met`.
+
+    Args:
+        m: the products, as many as there are parts.
+        sums: of `product`.
+        channels: of a tile, of which each of its parts adds up a share.
+    """
+    tile = channels // CHANNELS
+    share = tile // m.split
+    _, pixels, *_ = sums.acc.shape
+    shape = (m.split, pixels, 8, m.padded_channels // CHANNELS // m.split, 4, 2)
+
+    def block(z: Expr, k: Expr) -> Expr:
+        """Return the block of channels that is a part's `k`-th."""
+        return k // share * tile + z * share + k % share
+
+    def whole(z: Expr, p: Expr, a: Expr, k: Expr, b: Expr, pair: Expr) -> Expr:
+        first, *more = (sums.acc(q, p, a, block(z, k), b, pair) for q in range(m.split))
+        return sum(more, first)
+
+    def index(z: Expr, k: Expr, p: Expr) -> tuple[Expr, ...]:
+        place = k // CHANNELS
+        own = place // tile * share + place % share
+        return place // share % m.split, p // 8, p % 8, own, k % CHANNELS // 2, k % 2
+
+    def whose(z: Expr, p: Expr, a: Expr, k: Expr, b: Expr, pair: Expr) -> tuple[Expr, Expr, Expr]:
+        return 0, block(z, k) * CHANNELS + b * 2 + pair, p * 8 + a
+
+    return replace(sums, acc=te.compute(shape, whole, name="met"), index=index, whose=whose)

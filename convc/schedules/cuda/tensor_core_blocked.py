@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,14 @@ from convc.schedules.cuda import rows
 from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.requirements import on_tensor_cores, whole_tiles
 from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
-from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_tiles
+from convc.schedules.cuda.row_tiles import (
+    cluster_of,
+    fills_stages,
+    group_of,
+    resident_blocks_of,
+    row_tiles,
+)
+from convc.schedules.cuda.rows import CHANNELS
 from convc.schedules.cuda.wgmma import HOPPER
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
@@ -38,12 +46,16 @@ _SPLITS: Final = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 # Of them, by warps alone; the others ran by wgmma only, as patches through L1 did. Of 12 parts ptxas spilled 8 bytes on sm_80, to have 72
 # registers in place of 80.
 _RAN_BY_WARPS: Final = (1, 2, 4, 8, 16)
+# Parts of a sum that may meet in a cluster, by wgmma.
+_CLUSTERS: Final = (2, 4)
 
 
 class TensorCoreBlocked:
     """See the module's text."""
 
     name = "tensor_core_blocked"
+    # Records from before there were clusters say nothing of them.
+    optional_knobs = frozenset({"cluster"})
 
     def supports(self, problem: Problem, target: Target) -> Unsupported | None:
         """Return why not, or None."""
@@ -81,6 +93,9 @@ class TensorCoreBlocked:
                 enough = split == 1 or (depth > (2 * split - 1) * tile["step"] and not exact)
                 if enough and fills_stages(tile, -(-depth // split)):
                     yield from ({**tile, "split": split, **way} for way in ways)
+                    clustered = {**tile, "split": split, "cluster": split}
+                    if _may_meet(clustered) and resident_blocks_of(target.gpu, clustered, dtype):
+                        yield from ({**clustered, **way} for way in ways)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
         """Return clocks of the products, or of the bytes if those take longer, and of the launches."""
@@ -92,17 +107,16 @@ class TensorCoreBlocked:
             m.padded_pixels,
             m.padded_depth * lanes(spec.dtype),
         )
-        stored = numpy_dtype(problem.accumulator if m.split > 1 else spec.dtype).itemsize
+        parts = _partial_bytes(problem, knobs)
+        stored = numpy_dtype(problem.accumulator if parts else spec.dtype).itemsize
         work = row_cycles(
             gpu, *extents, knobs, spec.dtype, rate=patch_rate(spec, knobs), stored=stored
         )
-        partial = m.partial_bytes(problem.accumulator)
-        return launched_rows(gpu, work, spec.nbytes, partial)
+        return launched_rows(gpu, work, spec.nbytes, parts)
 
     def properties(self, problem: Problem, target: Target, knobs: Knobs) -> Properties:
         """Return the direct method's, and the bytes of split sums and of weights packed at run time."""
-        partial = vector_gemm.matrices(problem.spec, knobs).partial_bytes(problem.accumulator)
-        own = partial + packing.nbytes(self.name, problem, target, knobs)
+        own = _partial_bytes(problem, knobs) + packing.nbytes(self.name, problem, target, knobs)
         return Properties(problem.spec.flops, own, direct_error(problem))
 
     def remark(self, problem: Problem, target: Target, knobs: Knobs) -> str:
@@ -123,12 +137,29 @@ class TensorCoreBlocked:
 
     def compute(self, problem: Problem, target: Target, knobs: Knobs) -> list[te.Tensor]:
         """Return data, weight, extras..., result."""
-        return vector_gemm.compute(problem, knobs, rows.product)
+        meet = partial(rows.met, channels=knobs["channels"]) if cluster_of(knobs) > 1 else None
+        return vector_gemm.compute(problem, knobs, rows.product, meet=meet)
 
 
 def ran(knobs: Knobs) -> bool:
-    """Return whether a device ran a setting's kind: parts of sums and patches through L1 by warps alone, or anything by wgmma."""
+    """Return whether a device ran a setting's kind: parts of sums and patches through L1 by warps alone; by wgmma all but clusters."""
+    if cluster_of(knobs) > 1:
+        return False
     return group_of(knobs) > 1 or (knobs["split"] in _RAN_BY_WARPS and not knobs.get("cached"))
+
+
+def _may_meet(knobs: Knobs) -> bool:
+    """Whether a cluster's blocks may each have whole blocks of a tile's channels."""
+    split = knobs["split"]
+    return (
+        group_of(knobs) > 1 and split in _CLUSTERS and knobs["channels"] % (split * CHANNELS) == 0
+    )
+
+
+def _partial_bytes(problem: Problem, knobs: Knobs) -> int:
+    """Return what parts of sums take in memory: nothing where they meet in a cluster."""
+    m = vector_gemm.matrices(problem.spec, knobs)
+    return m.partial_bytes(problem.accumulator) if cluster_of(knobs) == 1 else 0
 
 
 def _whole(problem: Problem) -> Matrices:

@@ -26,6 +26,7 @@ from convc.schedules.cuda import rows
 from convc.schedules.cuda.folded_taps import Folding, foldings
 from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
+from convc.schedules.cuda.row_tiles import cluster_of
 from convc.schedules.cuda.tensor_core_blocked import ALGORITHM as BLOCKED
 from convc.schedules.cuda.tensor_core_blocked import ran
 from convc.schedules.layout import PLAIN, Halo, Layout
@@ -76,8 +77,8 @@ class TensorCoreFolded:
             if indexed(folding.folded, lanes(folding.spec.dtype)) is None:
                 fold = dict(zip(_KNOBS, reversed(folding.taps), strict=False))
                 for tile in BLOCKED.space(replace(problem, spec=folding.folded), target):
-                    # Few blocks of channels lie close together anyway.
-                    if not tile.get("cached"):
+                    # Few blocks of channels lie close together anyway, and first layers' maps are large enough for whole sums.
+                    if not tile.get("cached") and cluster_of(tile) == 1:
                         yield {**fold, **{k: v for k, v in tile.items() if k != "cached"}}
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:

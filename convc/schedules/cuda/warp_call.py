@@ -10,7 +10,7 @@ from tvm import s_tir, tirx
 from tvm.backend.cuda.op import cuda_func_call
 from tvm.ir import Range
 
-__all__ = ["Region", "region", "replace_by_call", "wait_apart"]
+__all__ = ["Region", "region", "replace_by_call", "wait_apart", "window"]
 
 Region = Any  # a part of a buffer; TVM's class has no public name that pyright knows
 
@@ -38,7 +38,7 @@ def replace_by_call(
     acc, *reads = old.reads
     named = {str(r.source.name).partition("_")[0]: r for r in reads}
     regions = (acc, *operands(acc, *(named[n] for n in names)))
-    windows = [_window(part, f"{n}_window") for part, n in zip(regions, ("sums", *names), strict=True)]  # fmt: skip
+    windows = [window(part, f"{n}_window") for part, n in zip(regions, ("sums", *names), strict=True)]  # fmt: skip
     pointers = [w.access_ptr(mode) for w, mode in zip(windows, ("rw", "r", "r"), strict=True)]
     call = tirx.Evaluate(cuda_func_call(name, *pointers, source_code=source))
     matched = [s_tir.MatchBufferRegion(w, r) for w, r in zip(windows, regions, strict=True)]
@@ -62,7 +62,7 @@ def wait_apart(sch: s_tir.Schedule, step: Any, name: str) -> None:
     axes = [tirx.IterVar(v.dom, f"{v.var.name}_wait", v.iter_type) for v in old.iter_vars]
     renamed = [(v.var, axis.var) for v, axis in zip(old.iter_vars, axes, strict=True)]
     parts = [_renamed_region(part, renamed) for part in old.reads]
-    sums = _window(parts[0], "waited_window")
+    sums = window(parts[0], "waited_window")
     call = tirx.Evaluate(cuda_func_call(f"{name}_wait", sums.access_ptr("rw"), source_code=""))
     matched = [s_tir.MatchBufferRegion(sums, parts[0])]
     block = s_tir.SBlock(axes, parts, [parts[0]], f"{old.name_hint}_wait", call, None, [], matched)
@@ -96,7 +96,7 @@ def region(part: Region, *ranges: Any) -> Region:
     return tirx.BufferRegion(part.source, list(ranges))
 
 
-def _window(part: Region, name: str) -> Any:
+def window(part: Region, name: str) -> Any:
     """Return a buffer over a part of another, wherever that lies and whatever its strides are."""
     whole = part.source
     shape = [r.extent for r in part.region]

@@ -1,4 +1,4 @@
-// Runs a kernel block by block. Every CUDA thread is a fiber with a stack of its own; it runs until it must wait for others, so
+// Runs a kernel block by block, those of a cluster each as far as it comes alone. Every CUDA thread is a fiber with a stack of its own; it runs until it must wait for others, so
 // that all that is undefined on a GPU (who comes first between two barriers) is decided by one order, which a test can turn round.
 #include "engine.h"
 
@@ -52,7 +52,7 @@ Dim3 block_index, block_dim, grid_dim;
 
 namespace {
 
-enum class State { ready, at_barrier, in_collective, asks_mask, done };
+enum class State { ready, at_barrier, in_collective, asks_mask, done, at_cluster };
 
 struct Copy {
   char* to;
@@ -79,12 +79,26 @@ struct Fiber : Thread {
   Products open_products;
   bool registers_fenced, proxy_fenced, waited;  // for copies
   bool grids_ended;                             // those before, which it has waited for
+  unsigned arrived, passed;                     // barriers of the cluster
+};
+
+struct Block {
+  Dim3 index;
+  std::vector<unsigned> order;  // of its threads
+  bool ended;
+  // Another block's access to its shared memory, by how many barriers that one had arrived at: it must pass the next one before it leaves.
+  bool touched;
+  unsigned touched_at;
 };
 
 constexpr size_t STACK = 256 << 10, STACK_WALL = 4096;
 
-std::vector<Fiber> fibers;
-unsigned threads = 0;  // of the block
+std::vector<Fiber> all_fibers;
+unsigned walls = 0;  // of stacks that have one
+std::vector<Block> cluster;
+unsigned rank = 0;        // in it, of the block that runs
+Fiber* fibers = nullptr;  // of that block
+unsigned threads = 0;     // of a block
 bool placed_early = false;
 char* stacks = nullptr;
 void* scheduler_stack = nullptr;
@@ -96,7 +110,7 @@ sigjmp_buf escape;
 
 Fiber* self() { return static_cast<Fiber*>(current); }
 
-char* stack_of(unsigned id) { return stacks + id * (STACK + STACK_WALL) + STACK_WALL; }
+char* stack_of(size_t place) { return stacks + place * (STACK + STACK_WALL) + STACK_WALL; }
 
 void to_scheduler() { cuda_emulation_switch(&self()->stack_pointer, scheduler_stack); }
 
@@ -108,7 +122,7 @@ void enter() {
 }
 
 void prepare(Fiber& fiber) {
-  void** top = reinterpret_cast<void**>(stack_of(fiber.id) + STACK);
+  void** top = reinterpret_cast<void**>(stack_of(&fiber - all_fibers.data()) + STACK);
   *--top = nullptr;  // keeps the stack pointer at 8 modulo 16 in `enter`, as after a call
   *--top = reinterpret_cast<void*>(enter);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
@@ -120,6 +134,7 @@ void prepare(Fiber& fiber) {
   fiber.product_groups.clear();
   fiber.open_products.clear();
   fiber.registers_fenced = fiber.proxy_fenced = fiber.waited = fiber.grids_ended = false;
+  fiber.arrived = fiber.passed = 0;
 }
 
 std::string where() {
@@ -130,7 +145,7 @@ std::string where() {
 }
 
 void complain(const char* what) {
-  int counts[5] = {};
+  int counts[6] = {};
   std::vector<int> lines;
   for (unsigned i = 0; i < threads; ++i) {
     counts[static_cast<int>(fibers[i].state)]++;
@@ -139,8 +154,9 @@ void complain(const char* what) {
   std::sort(lines.begin(), lines.end());
   lines.erase(std::unique(lines.begin(), lines.end()), lines.end());
   char text[320];
-  snprintf(text, sizeof text, "%s in block (%u, %u, %u): %d threads at __syncthreads, %d at a warp operation, %d have left; lines",
-           what, block_index.x, block_index.y, block_index.z, counts[1], counts[2] + counts[3], counts[4]);
+  snprintf(text, sizeof text,
+           "%s in block (%u, %u, %u): %d threads at __syncthreads, %d at a warp operation, %d at a cluster's barrier, %d have left; lines", what,
+           block_index.x, block_index.y, block_index.z, counts[1], counts[2] + counts[3], counts[5], counts[4]);
   failure = text;
   for (int line : lines) failure += " " + std::to_string(line);
 }
@@ -190,31 +206,35 @@ bool release_barrier() {
   return true;
 }
 
-bool run_block(unsigned seed) {
-  std::vector<unsigned> order(threads);
-  for (unsigned i = 0; i < threads; ++i) {
-    order[i] = mode.order == 1 ? threads - 1 - i : i;
-    prepare(fibers[i]);
-  }
-  shared_begin_block();
-  unsigned random = 12345u + mode.order + seed;
+void select(unsigned wanted) {
+  rank = wanted;
+  fibers = &all_fibers[wanted * threads];
+  block_index = cluster[wanted].index;
+  shared_select(wanted);
+}
+
+// Runs the selected block until all its threads have left or wait for the cluster. Returns whether nothing went wrong.
+bool run_block(unsigned& random) {
+  Block& block = cluster[rank];
   for (;;) {
     for (unsigned i = threads - 1; mode.order > 1 && i > 0; --i) {
       random = random * 1664525u + 1013904223u;
-      std::swap(order[i], order[(random >> 8) % (i + 1)]);
+      std::swap(block.order[i], block.order[(random >> 8) % (i + 1)]);
     }
-    for (unsigned i : order)
+    for (unsigned i : block.order)
       if (fibers[i].state == State::ready) {
         current = &fibers[i];
         cuda_emulation_switch(&scheduler_stack, fibers[i].stack_pointer);
         if (!failure.empty()) return false;
       }
-    unsigned done = 0, waiting = 0;
+    unsigned done = 0, waiting = 0, at_cluster = 0;
     for (unsigned i = 0; i < threads; ++i) {
       done += fibers[i].state == State::done;
       waiting += fibers[i].state == State::at_barrier;
+      at_cluster += fibers[i].state == State::at_cluster;
     }
-    if (done == threads) break;
+    block.ended = done == threads;
+    if (done + at_cluster == threads) return true;
     if (done + waiting == threads) {
       if (!release_barrier()) return false;
       continue;
@@ -223,10 +243,57 @@ bool run_block(unsigned seed) {
     for (unsigned first = 0; first < threads; first += WARP) moved |= resolve(first);
     if (!moved) return complain("deadlock"), false;
   }
-  for (unsigned i = 0; i < threads; ++i)
-    if (placed_early && !fibers[i].grids_ended) return complain("a thread of an early launch left without cudaGridDependencySynchronize"), false;
-  failure = shared_end_block();
-  return failure.empty();
+}
+
+// What the selected block has left wrong, or nothing.
+std::string end_block() {
+  const Block& block = cluster[rank];
+  for (unsigned i = 0; i < threads; ++i) {
+    if (placed_early && !fibers[i].grids_ended) return complain("a thread of an early launch left without cudaGridDependencySynchronize"), failure;
+    if (block.touched && fibers[i].passed <= block.touched_at)
+      return complain("a thread left without a cluster's barrier behind another block's access to its shared memory"), failure;
+  }
+  return shared_end_block();
+}
+
+// The blocks of a cluster by turns, each as far as it comes.
+bool run_cluster(unsigned seed) {
+  const unsigned blocks = cluster.size();
+  std::vector<unsigned> turns(blocks);
+  for (unsigned b = 0; b < blocks; ++b) {
+    turns[b] = mode.order == 1 ? blocks - 1 - b : b;
+    cluster[b].ended = cluster[b].touched = false;
+    cluster[b].order.resize(threads);
+    select(b);
+    for (unsigned i = 0; i < threads; ++i) {
+      cluster[b].order[i] = mode.order == 1 ? threads - 1 - i : i;
+      prepare(fibers[i]);
+    }
+    shared_begin_block();
+  }
+  unsigned random = 12345u + mode.order + seed;
+  for (bool ended = false; !ended;) {
+    for (unsigned i = blocks - 1; mode.order > 1 && i > 0; --i) {
+      random = random * 1664525u + 1013904223u;
+      std::swap(turns[i], turns[(random >> 8) % (i + 1)]);
+    }
+    ended = true;
+    for (unsigned b : turns) {
+      if (cluster[b].ended) continue;
+      select(b);
+      if (!run_block(random)) return false;
+      ended &= cluster[b].ended;
+    }
+    // Every thread that has not left waits: all have arrived.
+    for (unsigned i = 0; i < blocks * threads; ++i)
+      if (all_fibers[i].state == State::at_cluster) all_fibers[i].passed++, all_fibers[i].state = State::ready;
+  }
+  for (unsigned b = 0; b < blocks; ++b) {
+    select(b);
+    failure = end_block();
+    if (!failure.empty()) return false;
+  }
+  return true;
 }
 
 const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
@@ -236,7 +303,7 @@ void on_signal(int number, siginfo_t* info, void*) {
     failure = "division of an integer by zero";
   else if (number == SIGILL || number == SIGTRAP)
     failure = "an index outside a local or shared array, or a misaligned vector";
-  else if (stacks && info->si_addr >= stacks && info->si_addr < stacks + MAX_THREADS * (STACK + STACK_WALL))
+  else if (stacks && info->si_addr >= stacks && info->si_addr < stacks + MAX_CLUSTER * MAX_THREADS * (STACK + STACK_WALL))
     failure = "a thread's local memory is more than 256 KiB";
   else
     failure = describe_address(info->si_addr);
@@ -279,33 +346,39 @@ void wait_in(State state, int line) {
 void set_mode(Mode wanted) { mode = wanted; }
 
 std::string launch(const Kernel& wanted, void** its_arguments, Dim3 grid, Dim3 block, size_t dynamic_bytes, bool early) {
+  const Dim3 of = wanted.cluster;
+  const unsigned blocks = of.x * of.y * of.z;
+  threads = block.x * block.y * block.z;
   if (!stacks) {
-    stacks = static_cast<char*>(mmap(nullptr, MAX_THREADS * (STACK + STACK_WALL), PROT_READ | PROT_WRITE,
+    stacks = static_cast<char*>(mmap(nullptr, MAX_CLUSTER * MAX_THREADS * (STACK + STACK_WALL), PROT_READ | PROT_WRITE,
                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (stacks == MAP_FAILED) abort();
-    for (unsigned i = 0; i < MAX_THREADS; ++i) mprotect(stack_of(i) - STACK_WALL, STACK_WALL, PROT_NONE);
-    fibers.resize(MAX_THREADS);
   }
+  for (; walls < std::max(blocks * threads, MAX_THREADS); ++walls) mprotect(stack_of(walls) - STACK_WALL, STACK_WALL, PROT_NONE);
+  all_fibers.resize(walls);
   kernel = &wanted;
   placed_early = early;
   arguments = its_arguments;
   grid_dim = grid;
   block_dim = block;
-  threads = block.x * block.y * block.z;
   failure.clear();
-  for (unsigned i = 0; i < threads; ++i) {
-    fibers[i].id = i;
-    fibers[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
+  cluster.resize(blocks);
+  for (unsigned i = 0; i < blocks * threads; ++i) {
+    const unsigned id = i % threads;
+    all_fibers[i].id = id;
+    all_fibers[i].index = {id % block.x, id / block.x % block.y, id / (block.x * block.y)};
   }
-  failure = shared_begin_launch(dynamic_bytes);
+  failure = shared_begin_launch(dynamic_bytes, blocks);
   if (!failure.empty()) return failure;
-  const unsigned blocks = grid.x * grid.y * grid.z;
+  const Dim3 clusters = {grid.x / of.x, grid.y / of.y, grid.z / of.z};
+  const unsigned count = clusters.x * clusters.y * clusters.z;
   CatchSignals catching;
   if (sigsetjmp(escape, 1) == 0)
-    for (volatile unsigned i = 0; i < blocks; i = i + 1) {
-      const unsigned b = mode.order == 1 ? blocks - 1 - i : i;
-      block_index = {b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y)};
-      if (!run_block(b)) break;
+    for (volatile unsigned i = 0; i < count; i = i + 1) {
+      const unsigned c = mode.order == 1 ? count - 1 - i : i;
+      const Dim3 at = {c % clusters.x * of.x, c / clusters.x % clusters.y * of.y, c / (clusters.x * clusters.y) * of.z};
+      for (unsigned b = 0; b < blocks; ++b) cluster[b].index = {at.x + b % of.x, at.y + b / of.x % of.y, at.z + b / (of.x * of.y)};
+      if (!run_cluster(c)) break;
     }
   return failure;
 }
@@ -323,6 +396,35 @@ int block_barrier_count(int predicate, int line) {
   self()->waited = false;
   wait_in(State::at_barrier, line);
   return self()->predicates;
+}
+
+void cluster_arrive(int line) {
+  if (self()->arrived > self()->passed) fail("a second arrival at a cluster's barrier that was not waited for", line);
+  self()->arrived++;
+}
+
+void cluster_wait(int line) {
+  if (self()->arrived == self()->passed) fail("a wait at a cluster's barrier without arrival", line);
+  self()->proxy_fenced = self()->waited;
+  self()->waited = false;
+  wait_in(State::at_cluster, line);
+}
+
+uint32_t cluster_address(uint32_t address, uint32_t wanted, int line) {
+  if (wanted >= cluster.size()) fail("a rank that the cluster does not have", line);
+  return in_window(address, wanted);
+}
+
+char* cluster_pointer(uint32_t address, size_t bytes, int line) {
+  const int whose = window_of(address);
+  if (whose < 0 || static_cast<unsigned>(whose) == rank) return shared_pointer(address, bytes, line);
+  Block& other = cluster[whose];
+  if (!self()->passed) fail("another block's shared memory before a barrier of the cluster: that block may not have begun", line);
+  if (self()->arrived > self()->passed) fail("another block's shared memory between arrival at a cluster's barrier and the wait", line);
+  if (other.ended) fail("shared memory of a block that has left", line);
+  other.touched_at = other.touched ? std::max(other.touched_at, self()->arrived) : self()->arrived;
+  other.touched = true;
+  return shared_pointer(address, bytes, line);
 }
 
 void collective(uint32_t mask, Collective run, void* mine, int line) {

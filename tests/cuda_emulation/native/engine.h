@@ -37,6 +37,13 @@ uint32_t active_mask(int line);
 // griddepcontrol.wait: a kernel that may be placed before the one ahead of it ends has no device memory until then.
 void wait_for_grids_before();
 
+// barrier.cluster: every thread of a cluster's blocks arrives and waits, those apart that have left.
+void cluster_arrive(int line);
+void cluster_wait(int line);
+// mapa: where a place in one's own shared memory is in that of the cluster's block `rank`; and what lies there, for ld and st.
+uint32_t cluster_address(uint32_t address, uint32_t rank, int line);
+char* cluster_pointer(uint32_t address, size_t bytes, int line);
+
 // Shared memory: one address for each declaration and block, filled with NaNs at the block's start, walls behind each array.
 void* shared_array(int declaration, size_t bytes, size_t alignment);
 char* dynamic_shared();
@@ -68,6 +75,7 @@ struct Kernel {
   // Calls `visit` with the size of each argument.
   void (*sizes)(void (*visit)(size_t));
   unsigned max_threads;  // __launch_bounds__
+  Dim3 cluster;          // __cluster_dims__
 };
 
 }  // namespace cuda_emulation

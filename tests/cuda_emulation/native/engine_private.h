@@ -8,6 +8,7 @@
 namespace cuda_emulation {
 
 constexpr unsigned MAX_THREADS = 1024;
+constexpr unsigned MAX_CLUSTER = 8;  // blocks, that every device with clusters has
 constexpr size_t STATIC_SHARED = 48 << 10, MAX_SHARED = 227 << 10;  // sm_90: bytes a block may have without and with opting in
 
 // How a launch decides what CUDA leaves open.
@@ -22,9 +23,12 @@ void set_mode(Mode mode);
 std::string launch(const Kernel& kernel, void** arguments, Dim3 grid, Dim3 block, size_t dynamic_bytes, bool early);
 
 // Shared memory (shared_memory.cpp).
-std::string shared_begin_launch(size_t dynamic_bytes);
+std::string shared_begin_launch(size_t dynamic_bytes, unsigned blocks_of_a_cluster);
+void shared_select(unsigned rank);  // of the block that what follows is about
 void shared_begin_block();
 std::string shared_end_block();  // what was damaged, or nothing
+uint32_t in_window(uint32_t address, unsigned rank);
+int window_of(uint32_t address);  // the rank that it names, or -1: one's own
 
 // Device memory (device_memory.cpp).
 void* device_allocate(size_t bytes);

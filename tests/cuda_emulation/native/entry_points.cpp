@@ -288,6 +288,9 @@ int cuLaunchKernelEx(const LaunchConfig* c, void* function, void** arguments, vo
   const std::string launch = "launch of " + f.name + shape;
   if (!in_limits(*c, f))
     return failed(INVALID_VALUE, launch + "outside the limits of the device or of __launch_bounds__(" + std::to_string(f.kernel->max_threads) + ")");
+  const cuda_emulation::Dim3 of = f.kernel->cluster;
+  if (c->grid[0] % of.x || c->grid[1] % of.y || c->grid[2] % of.z || of.x * of.y * of.z > cuda_emulation::MAX_CLUSTER)
+    return failed(INVALID_VALUE, launch + "not whole clusters of 8 blocks at most, got (" + std::to_string(of.x) + ", " + std::to_string(of.y) + ", " + std::to_string(of.z) + ")");
   if (c->dynamic_shared > f.dynamic_limit)
     return failed(INVALID_VALUE, launch + std::to_string(c->dynamic_shared) + " bytes of dynamic shared memory, " + std::to_string(f.dynamic_limit) + " allowed");
   if (captured) return captured->push_back(record(*c, function, arguments)), SUCCESS;

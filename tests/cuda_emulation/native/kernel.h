@@ -13,6 +13,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __align__(n) __attribute__((aligned(n)))
 // Calls that wait are opaque to the compiler, and fibers share memory: nothing may be assumed about who writes through which pointer.
 #define __restrict__
@@ -62,12 +63,12 @@ T& shared(size_t alignment = alignof(T)) {
 
 }  // namespace cuda_emulation
 
-#define CUDA_EMULATION_EXPORT(NAME, MAX_THREADS)                                                                    \
+#define CUDA_EMULATION_EXPORT(NAME, MAX_THREADS, ...)                                                                  \
   extern "C" const cuda_emulation::Kernel NAME##__emulated;                                                         \
   const cuda_emulation::Kernel NAME##__emulated = {                                                                 \
       [](void** a) { cuda_emulation::call_with(&NAME, a); },                                                        \
       [](void** a, void (*visit)(const void*)) { cuda_emulation::visit_pointers(&NAME, a, visit); },   \
-      [](void (*visit)(size_t)) { cuda_emulation::visit_sizes(&NAME, visit); }, MAX_THREADS};
+      [](void (*visit)(size_t)) { cuda_emulation::visit_sizes(&NAME, visit); }, MAX_THREADS, {__VA_ARGS__}};
 
 #include "vector_types.h"
 #include "arithmetic.h"

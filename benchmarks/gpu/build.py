@@ -27,7 +27,7 @@ from convc.lowering.emit import emit
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.cuda.compiler import SHIMS
-from convc.schedules.library_algorithm import OnRequest
+from convc.schedules.library_algorithm import OnRequest, optional_knobs
 from convc.schedules.plan import Choice, Plan
 from convc.target import Target
 

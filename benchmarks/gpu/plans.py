@@ -95,13 +95,14 @@ _NETWORKS: Final = ("resnet50", "mobilenet_v2")
 
 # In this order: what is younger than the last run on a device (an H200 on 2026-11-27) or never ran on one, by what it is worth for its
 # seconds: networks of one image whose kernels begin early all or none; right results by present kernels in both half types; patches
-# through L1 by warps alone at batch 1; where convc lost; cuDNN's engines that are left out since; grouped convolutions and bfloat16; last
-# the peers that compile for minutes. `tune` with cuDNN among its candidates is a command of its own.
+# through L1 by warps alone and sums in clusters at batch 1; where convc lost, by clusters, too; cuDNN's engines that are left out since;
+# grouped convolutions and bfloat16; last the peers that compile for minutes. `tune` with cuDNN among its candidates is a command of its
+# own.
 _FIRST: Final = (
     Asked(("models",), batches=(1,), types=("float16",), models=_NETWORKS),
     Asked(("grid",), algos="tensor_core_[bf]*", types=("float16", "bfloat16"), every=4),
-    Asked(("layers",), _TAPS, (1,), types=("float16",), settings=24, algos="tensor_core_blocked"),
-    Asked(("layers",), _SMALL_MAPS, (32,), types=("float16",), settings=24, algos="tensor_core_blocked"),
+    Asked(("layers",), _TAPS, (1,), types=("float16",), settings=32, algos="tensor_core_blocked"),
+    Asked(("layers",), _SMALL_MAPS, (32,), types=("float16",), settings=32, algos="tensor_core_blocked"),
     Asked(("layers",), ("r50_5_1x1b",), (1,), types=("float16",), algos="cudnn"),
     Asked(("gradients",), ("mb2_dw144",), (32,), types=("float16", "bfloat16"), every=9, settings=4),
     Asked(("layers",), _GROUPED, (32, 1), types=("float16",), settings=12, algos="[!c]*"),

@@ -11,7 +11,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["NarrowBias", "OnRequest", "Refusable", "Settles", "Ways", "are_knobs_of", "check_name", "completed", "way_of"]  # fmt: skip
+__all__ = ["NarrowBias", "OnRequest", "OptionalKnobs", "Refusable", "Settles", "Ways", "are_knobs_of", "check_name", "completed", "optional_knobs", "way_of"]  # fmt: skip
 
 # Of an algorithm for convolutions a `Problem`, of one for weight gradients the geometry.
 _P = TypeVar("_P", contravariant=True)
@@ -136,12 +136,15 @@ class Settles(Protocol[_P]):
         ...
 
 
+def optional_knobs(algorithm: object) -> frozenset[str]:
+    """Return the knobs that only some of an algorithm's settings have."""
+    return algorithm.optional_knobs if isinstance(algorithm, OptionalKnobs) else frozenset()
+
+
 def are_knobs_of(algorithm: object, names: Iterable[str], knobs: Iterable[str]) -> bool:
     """Whether knobs are those of an algorithm, `names`, and besides only optional ones, or what a library's have when they are settled."""
     own, given = set(names), set(knobs)
-    more = (
-        given - own - (algorithm.optional_knobs if isinstance(algorithm, OptionalKnobs) else set())
-    )
+    more = given - own - optional_knobs(algorithm)
     return own <= given and (not more or (isinstance(algorithm, Settles) and all(map(algorithm.is_setting, more))))  # fmt: skip
 
 

@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
+from benchmarks.gpu.build import layer_jobs
 from benchmarks.gpu.job import Case, Job, beyond_rounding, worst_error
 from benchmarks.gpu.report import collect, table
 from benchmarks.gpu.run import keep
 from benchmarks.gpu.supervise import Limits, supervise
+from benchmarks.layer_list import layers
 from convc.cli.exits import TOOLCHAIN
 from convc.ir import ConvSpec
 from convc.runtime.driver import Device, look
 from convc.schedules.algorithm import KIND
 from convc.schedules.weight_gradient_problem import WEIGHT_GRADIENT, WeightGradientProblem
+from convc.target import parse_target
 from convc.tuning.log import read_log
 from tests.cuda_emulation.emulation import worker
 
@@ -312,6 +315,16 @@ def test_build_lists_its_jobs(capsys):
     shown = capsys.readouterr().out
     assert "layer-n1-r50_2_3x3" in shown
     assert "model-resnet50-n1" in shown
+
+
+def test_sums_in_clusters_are_tried_where_the_model_has_them_near_the_best():
+    target = parse_target("cuda -arch=sm_90")
+    (job,) = layer_jobs(
+        layers(pattern="r50_5_1x1b"), 32, 8, target, "float16", "tensor_core_blocked"
+    )
+    clusters = [c.knobs.get("cluster") for c in job.cases]
+    assert clusters[0] is None
+    assert 2 <= sum(c is not None for c in clusters) <= 4
 
 
 def test_a_device_without_the_compiler_runs_and_reports():

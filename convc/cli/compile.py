@@ -34,6 +34,7 @@ from convc.cli.parameters import (
     AreaOption,
     BatchSizeOption,
     CcOption,
+    EarlyOption,
     FastMathOption,
     JsonOption,
     McpuOption,
@@ -75,6 +76,7 @@ def compile(
     sm: SmOption = None,
     ptx: PtxOption = False,
     fast_math: FastMathOption = False,
+    early: EarlyOption = "",
     mcpu: McpuOption = "host",
     mtriple: MtripleOption = None,
     cc: CcOption = "g++",
@@ -119,7 +121,7 @@ def compile(
     with StageProgress(output) as progress:
         compiled = compile_model(
             source,
-            target=target_words(target, sm, ptx, fast_math),
+            target=target_words(target, sm, ptx, fast_math, early),
             mcpu=mcpu,
             mtriple=mtriple,
             threads=threads,

@@ -16,6 +16,7 @@ __all__ = [
     "BatchSizeOption",
     "CcOption",
     "ChecksumsOption",
+    "EarlyOption",
     "ExpectOption",
     "FastMathOption",
     "JsonOption",
@@ -54,6 +55,7 @@ SmOption = Annotated[
 ]  # fmt: skip
 PtxOption = Annotated[bool, typer.Option("--ptx", help="cuda: add code that newer devices' drivers can translate.")]  # fmt: skip
 FastMathOption = Annotated[bool, typer.Option("--fast-math", help="cuda: approximate functions, denormals are zero.")]  # fmt: skip
+EarlyOption = Annotated[str, typer.Option("--early", metavar="auto|on|off", help="cuda: whether kernels begin while the one before ends (sm 90 and later); auto: where most are short.", show_default="auto")]  # fmt: skip
 McpuOption = Annotated[str, typer.Option("--mcpu", metavar="CPU[,CPU...]", help="CPU: `host`, x86-64-v2..v4, or LLVM's name (`convc targets`); several make one module with code for each.")]  # fmt: skip
 MtripleOption = Annotated[str | None, typer.Option("--mtriple", help="Another kind of machine, such as aarch64-linux-gnu; needs --mcpu and its --cc.", show_default=False)]  # fmt: skip
 CcOption = Annotated[str, typer.Option("--cc", metavar="COMPILER", help="The C++ compiler that links; for --mtriple a cross compiler, such as aarch64-linux-gnu-g++.")]  # fmt: skip
@@ -89,14 +91,20 @@ VerboseOption = Annotated[
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def target_words(target: str, sm: str | None, ptx: bool, fast_math: bool) -> str:
+def target_words(target: str, sm: str | None, ptx: bool, fast_math: bool, early: str = "") -> str:
     """Return target and options as `parse_target` reads them, which also refuses what does not belong together.
 
     Example:
         >>> target_words("cuda", "90", True, False)
         'cuda -arch=90 -ptx'
     """
-    words = [target, f"-arch={sm}" if sm else "", "-ptx" * ptx, "-fast-math" * fast_math]
+    words = [
+        target,
+        f"-arch={sm}" if sm else "",
+        "-ptx" * ptx,
+        "-fast-math" * fast_math,
+        f"-early={early}" if early else "",
+    ]
     return " ".join(filter(None, words))
 
 

@@ -20,6 +20,7 @@ from convc.lowering.memory import Lifetime, plan_arena
 from convc.lowering.program import Call, Program
 from convc.runtime import manifest as form
 from convc.schedules.backend import backend_of
+from convc.schedules.part_names import part_prefix
 from convc.schedules.workspace import collect
 from convc.target import Target
 from convc.toolchain import installed_version
@@ -113,7 +114,7 @@ def build_variants(
             # A space of names each: an arena buffer may be called like a weight, an input or an output.
             offsets = {"arena": arena_offsets, "weights": weight_offsets[number]}
             placed.append((number, offsets, arena_bytes))
-            prefix = _prefix(number)
+            prefix = part_prefix(number)
             for symbol, kernel in program.kernels.items():
                 progress(done, total, "")
                 func = kernel.make()
@@ -134,10 +135,10 @@ def build_variants(
             form.Variant(
                 target=_target_info(target),
                 batch=batch.sizes[number % len(batch.sizes)] if batch else 0,
-                entry=_prefix(number) + ENTRY,
+                entry=part_prefix(number) + ENTRY,
                 arena_bytes=arena_bytes,
                 workspace_bytes=workspace.nbytes,
-                steps=tuple(_steps(parts[number][0].calls, offsets, _prefix(number))),
+                steps=tuple(_steps(parts[number][0].calls, offsets, part_prefix(number))),
             )
             for number, offsets, arena_bytes in placed
         ]
@@ -174,11 +175,6 @@ def _compiled_together(parts: Sequence[tuple[Program, Target]]) -> list[range]:
     if parts[0][1].device is not None:
         return [range(len(parts))]
     return [range(number, number + 1) for number in range(len(parts))]
-
-
-def _prefix(number: int) -> str:
-    """Return what a part's symbols begin with: the same kernel for two CPUs has one symbol; in one library it needs two."""
-    return f"v{number}_" if number else ""
 
 
 def _output(program: Program, port: tuple[str, Shape, str], rows: int) -> form.Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from convc.errors import ToolchainError, unknown_name
 from convc.target.caches import host_caches
-from convc.target.cuda import Gpu, gpu_of, parse_sm, present_gpu
+from convc.target.cuda import EARLY, Gpu, gpu_of, parse_sm, present_gpu
 from convc.target.microarchitecture import Microarchitecture, microarchitecture
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ PRESETS: Final = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 KINDS: Final = ("llvm", "cuda")
 
-_OPTIONS: Final = {"llvm": ("-mcpu",), "cuda": ("-mcpu", "-arch", "-ptx", "-fast-math")}
+_OPTIONS: Final = {"llvm": ("-mcpu",), "cuda": ("-mcpu", "-arch", "-early", "-ptx", "-fast-math")}
+_WITH_VALUE: Final = ("-mcpu", "-arch", "-early")
+_EARLY: Final = {"auto": None, "on": True, "off": False}
 
 # What launches the kernels of a device needs no vectors, and should run wherever such a device is.
 _LAUNCHING_CPU = "x86-64-v2"
@@ -166,7 +168,8 @@ def parse_target(
 
     Args:
         target: "llvm", "llvm -mcpu=NAME", or "cuda" with options: -arch=sm_90 (or sm_80,sm_90: the first is planned for), -ptx (code for
-            devices yet unknown goes along), -fast-math (approximate functions, denormals are zero), -mcpu=NAME.
+            devices yet unknown goes along), -fast-math (approximate functions, denormals are zero), -early=on or off (whether kernels
+            begin while the one before ends, for sm 90 and later; auto: where most are short), -mcpu=NAME.
         mcpu: LLVM's CPU name, a psABI level, or "host"; for cuda the CPU of the launching code, x86-64-v2 if it is "host".
         cores: threads to plan for.
         mtriple: LLVM's triple of another kind of machine, "aarch64-linux-gnu"; `mcpu` must then be named. None: this machine's.
@@ -190,7 +193,7 @@ def parse_target(
     for option in options:
         name, _, value = option.partition("=")
         given[name] = value
-        if name not in _OPTIONS[kind] or bool(value) != (name in ("-mcpu", "-arch")):
+        if name not in _OPTIONS[kind] or bool(value) != (name in _WITH_VALUE):
             raise ToolchainError(
                 f"option of target {kind} must be one of {', '.join(_OPTIONS[kind])}, the first ones with =VALUE; got '{option}'."
             )
@@ -202,8 +205,15 @@ def parse_target(
             f"mtriple must be given for target llvm only; got '{mtriple}' for {kind}."
         )
     device = replace(
-        _device(given.get("-arch")), ptx="-ptx" in given, fast_math="-fast-math" in given
+        _device(given.get("-arch")),
+        ptx="-ptx" in given,
+        fast_math="-fast-math" in given,
+        early=_early(given.get("-early", "auto")),
     )
+    if device.early and not device.may_begin_early:
+        raise ToolchainError(
+            f"early launches must be in code for sm {EARLY} and later alone; got sm {', '.join(map(str, device.every_sm))}; try -early=auto."
+        )
     if mcpu == "host" and _host()[0].startswith("x86_64"):
         mcpu = _LAUNCHING_CPU
     return replace(_cpu(mcpu, 1), kind=kind, device=device)
@@ -233,6 +243,12 @@ def parse_targets(
     # "host" may be one of the others.
     made = [parse_target(target, name, cores, mtriple=mtriple) for name in names]
     return tuple({t.mcpu: t for t in made}.values())
+
+
+def _early(word: str) -> bool | None:
+    if word not in _EARLY:
+        raise unknown_name("value of -early", word, list(_EARLY))
+    return _EARLY[word]
 
 
 def _device(sm: str | None) -> Gpu:

@@ -13,7 +13,10 @@ from typing import Final
 from convc.errors import ToolchainError, unknown_name
 from convc.runtime.driver import look
 
-__all__ = ["CAPABILITIES", "Gpu", "gpu_of", "parse_sm", "present_gpu"]
+__all__ = ["CAPABILITIES", "EARLY", "Gpu", "gpu_of", "parse_sm", "present_gpu"]
+
+# Compute capability from which on kernels may begin while the one before ends (programmatic dependent launch).
+EARLY: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Gpu:
         also: further capabilities that code is made for, into one file.
         ptx: whether code for devices yet unknown goes along.
         fast_math: whether nvcc may use approximate functions and flush denormals.
+        early: whether kernels begin while the one before ends; None: where most of a row are short.
     """
 
     sm: int
@@ -51,6 +55,7 @@ class Gpu:
     also: tuple[int, ...] = ()
     ptx: bool = False
     fast_math: bool = False
+    early: bool | None = None
 
     # The same on every capability that CUDA 13 makes code for (programming guide, "Technical Specifications").
     warp: int = 32
@@ -68,6 +73,11 @@ class Gpu:
     def warpgroups(self) -> bool:
         """Whether kernels may use wgmma: code for 9.0 alone, which no other capability runs and no PTX stands for."""
         return self.every_sm == (90,) and not self.ptx
+
+    @property
+    def may_begin_early(self) -> bool:
+        """Whether kernels may begin while the one before ends, on all devices that code is made for."""
+        return min(self.every_sm) >= EARLY
 
     @property
     def fp32_flops(self) -> float:

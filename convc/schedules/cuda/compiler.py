@@ -107,7 +107,7 @@ def pipeline(gpu: Gpu) -> str:
 
 
 @functools.cache
-def _registered(early_blocks: int) -> str:
+def _registered(early_blocks: float) -> str:
     base, host, device = tirx.get_tir_pipeline("s_tir")
     sequence = tvm.ir.transform.Sequential
 

@@ -10,12 +10,13 @@ instruction of the next a device of 9.0 takes more than one. With this the next 
 Every such kernel waits before it reads or writes anything, so whatever a kernel's end implies without this it implies with it: the one
 before it has ended, which began only when the one before that had. One that follows a copy or a library's kernel waits for its whole end.
 
-WHEN    all kernels of a module or none: with it in those of few blocks alone MobileNetV2 took 0.203 ms in place of 0.186 (some of its
-        kernels were others, too). All, where most are of a narrow type and have one block a multiprocessor at most. The wait is each
-        block's: where blocks follow each other on a multiprocessor it comes with every one, and kernels that only move data take up to
-        1.8 times as long. On an H200 (2026-11-27), with it in every kernel, ResNet-50 and MobileNetV2 in float16 took 0.88 and 0.87 of
-        the time at batch 1, 1.02 and 1.03 at batch 32; ResNet-50 in float32 at batch 1 1.23. With
-        cudaTriggerProgrammaticLaunchCompletion at the beginning ResNet-50 in float16 took 0.98: blocks that wait take room.
+WHEN    all kernels of a row or none, which are those that a run launches, of one of the module's batch sizes: with it in those of few
+        blocks alone MobileNetV2 took 0.203 ms in place of 0.186 (some of its kernels were others, too). All, where most are of a narrow
+        type and have one block a multiprocessor at most. The wait is each block's: where blocks follow each other on a multiprocessor it
+        comes with every one, and kernels that only move data take up to 1.8 times as long. On an H200 (2026-11-27), with it in every
+        kernel, ResNet-50 and MobileNetV2 in float16 took 0.88 and 0.87 of the time at batch 1, 1.02 and 1.03 at batch 32; ResNet-50 in
+        float32 at batch 1 1.23. With cudaTriggerProgrammaticLaunchCompletion at the beginning ResNet-50 in float16 took 0.98: blocks that
+        wait take room. A target may ask for it in every kernel, or in none (`-early`).
 
 SOURCE  CUDA C++ Programming Guide 13.0, "Programmatic Dependent Launch and Synchronization"; TVM's launch parameter of that name.
 """
@@ -23,6 +24,7 @@ SOURCE  CUDA C++ Programming Guide 13.0, "Programmatic Dependent Launch and Sync
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import tvm
@@ -31,12 +33,11 @@ from tvm import tirx
 from tvm.backend.cuda.op import cuda_func_call
 
 from convc.schedules.cuda.mma import once
+from convc.schedules.part_names import part_of
 from convc.target import Gpu
+from convc.target.cuda import EARLY
 
 __all__ = ["TAG", "begin_early", "most_early_blocks"]
-
-# Compute capability from which on devices have it.
-_LEAST: Final = 90
 
 # Fewer kernels are no row: a tuner's are one or two, and all of its settings are to be launched alike.
 _ROW: Final = 8
@@ -52,26 +53,31 @@ _PARAMETERS: Final = "tirx.kernel_launch_params"
 _WAIT: Final = "convc_wait_for_grids"
 _SOURCE: Final = f"""\
 static __device__ __forceinline__ void {_WAIT}() {{
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= {10 * _LEAST}
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= {10 * EARLY}
   cudaGridDependencySynchronize();
 #endif
 }}
 """
 
 
-def most_early_blocks(gpu: Gpu) -> int:
+def most_early_blocks(gpu: Gpu) -> float:
     """Return how many blocks a kernel has at most that gains by it: one a multiprocessor; 0 where not all devices of the code can.
+
+    0, too, where the target asks for none, and no limit where it asks for all.
 
     Example:
         >>> from convc.target import parse_target
-        >>> [most_early_blocks(parse_target(f"cuda -arch={sm}").gpu) for sm in ("sm_90", "sm_80", "sm_90,sm_80")]
-        [132, 0, 0]
+        >>> targets = ("sm_90", "sm_80", "sm_90,sm_80", "sm_90 -early=off", "sm_90 -early=on")
+        >>> [most_early_blocks(parse_target(f"cuda -arch={words}").gpu) for words in targets]
+        [132, 0, 0, 0, inf]
     """
-    return gpu.sms if min(gpu.every_sm) >= _LEAST else 0
+    if not gpu.may_begin_early or gpu.early is False:
+        return 0
+    return math.inf if gpu.early else gpu.sms
 
 
-def begin_early(most: int) -> Any:
-    """Return the pass that lets a module's kernels be placed early where most of them gain by it.
+def begin_early(most: float) -> Any:
+    """Return the pass that lets kernels be placed early: those of each row of a module where most of them gain by it.
 
     Rewrite (of each kernel's body):
         body
@@ -84,13 +90,21 @@ def begin_early(most: int) -> Any:
 
     @tvm.ir.transform.module_pass(opt_level=0, name="convc.BeginEarly")
     def rewrite(mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        kernels = dict(mod.functions.items())
-        gain = sum(_blocks(f) <= most and _is_narrow(f) for f in kernels.values())
-        if len(kernels) < _ROW or 2 * gain <= len(kernels):
-            return mod
-        return tvm.IRModule({name: _early(f) for name, f in kernels.items()}, attrs=mod.attrs)
+        rows: dict[int, list[Any]] = {}
+        for name in mod.functions:
+            rows.setdefault(part_of(name.name_hint), []).append(name)
+        begun = [n for row in rows.values() if _gains([mod[n] for n in row], most) for n in row]
+        early = {name: _early(mod[name]) for name in begun}
+        return tvm.IRModule({**dict(mod.functions.items()), **early}, attrs=mod.attrs)
 
     return rewrite
+
+
+def _gains(kernels: Sequence[tirx.PrimFunc], most: float) -> bool:
+    if math.isinf(most):
+        return True
+    short = sum(_blocks(f) <= most and _is_narrow(f) for f in kernels)
+    return len(kernels) >= _ROW and 2 * short > len(kernels)
 
 
 def _early(func: tirx.PrimFunc) -> tirx.PrimFunc:

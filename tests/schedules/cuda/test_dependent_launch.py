@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tvm
 
+from convc.errors import ToolchainError, UnknownNameError
 from convc.ir import ConvSpec
 from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.dependent_launch import TAG
+from convc.schedules.part_names import part_prefix
 from convc.target import parse_target
 from tests.cuda_emulation.emulation import EmulationError, launch, worker
 from tests.deploy.small_net import expected, image, small_net
@@ -50,13 +52,16 @@ def test_a_thread_that_leaves_without_waiting_is_caught():
 FEW, MANY = (1, 16, 8, 8), (1, 16, 64, 64)
 
 
-def built(shapes: list[tuple[int, ...]], dtype: str, architecture: str) -> tuple[str, bytes]:
-    """Return the source of a module of convolutions and what is embedded of it."""
+def built(
+    shapes: list[tuple[int, ...]], dtype: str, architecture: str, smaller: int = 0
+) -> tuple[str, bytes]:
+    """Return the source of a module of convolutions and what is embedded of it; the last `smaller` are of another batch size."""
     functions = {}
     for index, data in enumerate(shapes):
         spec = ConvSpec.of(data, (16, 16, 1, 1), dtype=dtype)
         func = scheduled(Trial("generic", spec, (), {"rows": 1, "threads": 256}))
-        functions[f"k{index}"] = func.with_attr("global_symbol", f"k{index}")
+        name = f"{part_prefix(int(index >= len(shapes) - smaller))}k{index}"
+        functions[name] = func.with_attr("global_symbol", name)
     host = compiler.build(tvm.IRModule(functions), parse_target(f"cuda -arch={architecture}"))
     return compiler.source_of(host), compiler._packed(host)
 
@@ -73,6 +78,8 @@ def built(shapes: list[tuple[int, ...]], dtype: str, architecture: str) -> tuple
         ([FEW] * 8, "float16", "sm_90 -ptx", True),
         ([FEW] * 8, "float16", "sm_80", False),
         ([FEW] * 8, "float16", "sm_90,sm_80", False),
+        ([FEW] * 8, "float16", "sm_90 -early=off", False),
+        ([MANY] * 2, "float32", "sm_90 -early=on", True),
     ],
 )
 def test_rows_of_short_kernels_begin_early_all_or_none(shapes, dtype, architecture, early):
@@ -82,6 +89,24 @@ def test_rows_of_short_kernels_begin_early_all_or_none(shapes, dtype, architectu
     assert set(bodies) == {"convc_wait_for_grids();"} or not early
     assert source.count("convc_wait_for_grids();") == (len(shapes) if early else 0)
     assert embedded.count(TAG.encode()) == (len(shapes) if early else 0)
+
+
+@pytest.mark.parametrize("first", [FEW, MANY])
+def test_each_batch_size_is_a_row_of_its_own(first):
+    second = MANY if first is FEW else FEW
+    source, _ = built([first] * 9 + [second] * 8, "float16", "sm_90", smaller=8)
+    waits = [name for name, body in re.findall(r"__global__ void [^;{]*?(\w+)_kernel\([^;{]*\{\s*([^;]*;)", source) if "wait_for_grids" in body]  # fmt: skip
+    expected = [f"k{i}" for i in range(9)] if first is FEW else [f"v1_k{i}" for i in range(9, 17)]
+    assert sorted(waits) == sorted(expected)
+
+
+def test_early_launches_must_be_in_code_that_has_them():
+    with pytest.raises(
+        ToolchainError, match="must be in code for sm 90 and later alone; got sm 80"
+    ):
+        parse_target("cuda -arch=sm_80 -early=on")
+    with pytest.raises(UnknownNameError, match="value of -early"):
+        parse_target("cuda -arch=sm_90 -early=always")
 
 
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")

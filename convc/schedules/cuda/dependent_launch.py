@@ -49,9 +49,10 @@ _NARROW: Final = 2
 TAG: Final = "tirx.use_programtic_dependent_launch"
 _PARAMETERS: Final = "tirx.kernel_launch_params"
 
-# Operands are read by ld.global.nc, which a compiler might move before a wait. It did not: in the machine code of ten kernels of ResNet-50 and
-# MobileNetV2 in half precision (nvcc 13.0, nvdisasm, 2026-11-27) the first access to global memory stands behind it. Pointers handed
-# through an asm behind the wait would take no more registers, but are then generic ones (ld in place of ld.global) and no longer __restrict__.
+# Operands are read by ld.global.nc, which a compiler might move before a wait. It did not: in the machine code of ten kernels of ResNet-50
+# and MobileNetV2 in half precision (nvcc 13.0, nvdisasm, 2026-11-27) the first access to global memory stands behind it. Pointers handed
+# through an asm behind the wait would take no more registers, but are then generic ones (ld in place of ld.global) and no longer
+# __restrict__.
 # Guarded: the text is compiled for older ones, too, where what a kernel takes there is asked.
 _WAIT: Final = "convc_wait_for_grids"
 _SOURCE: Final = f"""\

@@ -45,9 +45,6 @@ __all__ = ["ALGORITHM", "InnerProduct"]
 # More output channels fill vectors of their own.
 _MOST_CHANNELS: Final = 16
 
-# Cycles of one lane-wise sum's last additions and its store.
-_ACROSS: Final = 6.0
-
 
 class InnerProduct:
     """See the module's text."""
@@ -92,15 +89,22 @@ class InnerProduct:
                     yield _knobs(tile, a, chunks)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
-        """Return FMA cycles of all tiles, and of the sums across lanes."""
+        """Return the cycles of all tiles' FMAs, or loads, and of the sums across lanes; or of the data's way, once for every group."""
         spec, a, core = _seen(problem.spec), knobs["data_block"], target.core
         *outer, rows, cols = _points(spec)
         tile = Tile(knobs["rows"], knobs["cols"], knobs["channels"])
-        places = spec.data[0] * math.prod(outer) * math.prod(_filters(spec))
+        filters, groups = math.prod(_filters(spec)), -(-spec.out_channels // tile.vectors)
+        places = spec.data[0] * math.prod(outer) * filters
         steps = -(-spec.in_channels // a) * math.prod(_taps(spec))
-        compute = steps * tile_cycles(target, tile, rows, cols, spec.out_channels, a)
-        across = _ACROSS * rows * cols * spec.out_channels
-        cycles = max(places * (compute + across), spec.nbytes / core.data)
+        fmas = tile_cycles(target, tile, rows, cols, spec.out_channels, a)
+        # Data are whole vectors here, no scalars.
+        each = 1 + tile.vectors / (tile.rows * tile.cols)
+        loads = groups * rows * cols * each / core.loads_of(target.lanes, a)
+        across = core.across * rows * cols * spec.out_channels
+        read = 4 * math.prod(spec.data)
+        way = core.l2 if read <= target.l2_bytes else core.data
+        stream = max(groups * filters * read / way, spec.nbytes / core.data)
+        cycles = max(places * (steps * max(fmas, loads) + across), stream)
         return cycles * turns(_shared_units(spec, knobs), target)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:

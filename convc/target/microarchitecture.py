@@ -34,6 +34,7 @@ class Microarchitecture:
         uncovered: of two streams, work and loads from memory, the part of the shorter that the longer one does not hide.
         data_uncovered: the same of work and a layer's data and results.
         ends: of a register tile's way through its epilogue to L2, the part that the next tile's multiply-adds do not hide.
+        across: cycles of a vector's sum over its lanes and of storing that.
         border: seconds of a kernel that writes zeros around a layer's data, on one thread.
         bf16_dots: whole vectors of pairs of bfloat16 products added a cycle, by vdpbf16ps.
         hertz: cycles a second under load; only ratios of estimates decide, this turns them into the seconds that reports show.
@@ -58,6 +59,7 @@ class Microarchitecture:
     wide_tiles: float = 1.0
     data_uncovered: float = 0.5
     ends: float = 1.0
+    across: float = 6.0
     border: float = 5e-6
     bf16_dots: float = 1.0
 
@@ -121,7 +123,8 @@ _INTEL_SERVER: Final = Microarchitecture(
 # of channels instead of planes: 512 channels at 7 x 7 1379 -> 1170 us, 256 at 14 x 14 662 -> 583, 128 at 64 x 64 2877 -> 2793.
 # Between multiply-adds other pipes have room: 24 -> 144 channels at 56 x 56 take 191 us, of which products 184 at the peak, in spite of
 # 28224 vectors that are clipped and stored and of 2.1 MB moved; depthwise 3x3 of 144 there 77, products 69, 3.6 MB. MobileNetV2's 17
-# borders take 48 us, of which a microsecond each is the profile's.
+# borders take 48 us, of which a microsecond each is the profile's. `across`: 1x1, 32 -> 12 channels at 56 x 56 as inner products 51 us, of
+# which multiply-adds 20.
 _ZEN4: Final = Microarchitecture(
     "Zen 4",
     fmas=1,
@@ -144,6 +147,7 @@ _ZEN4: Final = Microarchitecture(
     wide_tiles=1.02,
     data_uncovered=0.05,
     ends=0.25,
+    across=3.0,
     border=2e-6,
 )
 

@@ -24,6 +24,7 @@ FREE = {
     "sink_transposes": "%x = input : f32[1,3,4,4]",
     "fuse_layer_norm": "%x = input : f32[2,3,4,5]",
     "fuse_group_norm": "%x = input : f32[2,3,4,5]",
+    "fuse_softmax": "%x = input : f32[2,3,4]",
     "expand_powers": "%x = input : f32[2,3]",
     "fuse_bounds": "%x = input : f32[2,3]",
     "fuse_activations": "%x = input : f32[2,3]",

@@ -25,6 +25,7 @@ from convc.ir.passes.fuse_bounds import fuse_bounds
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
 from convc.ir.passes.fuse_group_norm import fuse_group_norm
 from convc.ir.passes.fuse_layer_norm import fuse_layer_norm
+from convc.ir.passes.fuse_softmax import fuse_softmax
 from convc.ir.passes.keep_reduced_axes import keep_reduced_axes
 from convc.ir.passes.merge_affine import merge_affine
 from convc.ir.passes.merge_branches import merge_branches
@@ -61,6 +62,7 @@ PIPELINE: Final = _named(
     expand_powers,
     fuse_layer_norm,
     fuse_group_norm,
+    fuse_softmax,
     merge_channel_moves,
     unflatten_transposes,
     sink_transposes,

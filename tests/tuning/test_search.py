@@ -8,8 +8,13 @@ import msgspec
 import pytest
 
 from convc.errors import TuningError, UnknownNameError
+from convc.ir import ConvSpec
+from convc.ir.ops.pool import MaxPoolAttributes
 from convc.ir.text import parse
+from convc.schedules.algorithm import Problem
 from convc.schedules.policy import Policy
+from convc.schedules.pooled import Pooled
+from convc.target import parse_target
 from convc.tuning.calibration import Calibration
 from convc.tuning.layer import Layer
 from convc.tuning.options import Options
@@ -17,6 +22,7 @@ from convc.tuning.rpc import Address
 from convc.tuning.search import Search, Trial, neighbours
 from convc.tuning.setting import Setting
 from convc.tuning.subjects import subject_of
+from convc.tuning.subjects.pooled import PooledConvolution
 from convc.tuning.tasks import Task, chain_tasks_of, tasks_of
 from tests.tuning.records import AVX512, LIMITS, PROBLEM
 
@@ -273,3 +279,13 @@ def test_rooflines_take_the_nearest_memory_that_holds_the_layer():
     assert limits.roofline(0, 4e6, 2, l2_bytes=2 << 20) == pytest.approx(4e6 / 1e11)
     known = msgspec.structs.replace(limits, l2_bytes=1 << 20)
     assert known.roofline(0, 1 << 20, 1) == pytest.approx((1 << 20) / 5e10)
+
+
+def test_a_pool_is_tried_behind_settings_that_are_accurate_enough():
+    """The fastest settings by estimate alone may all be F(6, 3), whose error is too large for a record to count."""
+    target, policy = parse_target("llvm", "znver4", 1), Policy()
+    layer = Problem(ConvSpec.of((1, 256, 56, 56), (256, 256, 3, 3), pads=(1,) * 4))
+    window = MaxPoolAttributes((2, 2), (2, 2), (0,) * 4, (1, 1))
+    settings = PooledConvolution(Pooled(layer, window)).settings(target, policy)
+    exact = [s for s in settings if s.algorithm == "winograd" and s.error <= policy.record_error]
+    assert {bool(s.knobs["strip"]) for s in exact} == {True, False}

@@ -244,10 +244,12 @@ def test_means_of_maps():
     """Of one to three dimensions, with and without the axes that are gone; others stay convc's own."""
     outputs, given = {}, {}
     for shape in ((2, 3, 9), (1, 3, 7, 6), (1, 2, 4, 5, 4)):
-        x, spatial = cc.input(f"x{len(shape)}", shape), tuple(range(2, len(shape)))
-        given[x.node.name] = whole(shape, len(shape))
+        # Of the same data both would be one pool.
+        x, y = (cc.input(f"{name}{len(shape)}", shape) for name in "xy")
+        spatial = tuple(range(2, len(shape)))
+        given |= {v.node.name: whole(shape, len(shape) + i) for i, v in enumerate((x, y))}
         outputs[f"kept{len(shape)}"] = cc.mean(x, spatial, keepdims=True)
-        outputs[f"gone{len(shape)}"] = cc.mean(x, spatial)
+        outputs[f"gone{len(shape)}"] = cc.mean(y, spatial)
         outputs[f"rows{len(shape)}"] = cc.mean(x, (1,))
     graph = cc.graph(outputs, name="means")
     found, story = run(graph, given, cudnn="prefer")

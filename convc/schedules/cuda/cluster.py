@@ -134,9 +134,11 @@ def clustered(source: str) -> str:
         >>> body = "{ convc_cluster_sum_2_128x32(met, sums, room); }"
         >>> clustered(head + body).removesuffix(body)
         'extern "C" __global__ void __cluster_dims__(1, 1, 2) __launch_bounds__(128) k(float* y)'
+        >>> clustered("// a library's calls alone")
+        "// a library's calls alone"
     """
     heads = list(_HEAD.finditer(source))
-    ends = [*(head.start() for head in heads[1:]), len(source)]
+    ends = [*(head.start() for head in heads), len(source)][1:]
     blocks: dict[str, str] = {}
     for head, end in zip(heads, ends, strict=True):
         if call := _CALL.search(source, head.end(), end):

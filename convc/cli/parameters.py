@@ -97,6 +97,8 @@ def target_words(target: str, sm: str | None, ptx: bool, fast_math: bool, early:
     Example:
         >>> target_words("cuda", "90", True, False)
         'cuda -arch=90 -ptx'
+        >>> target_words("cuda", "90", False, False, "off")
+        'cuda -arch=90 -early=off'
     """
     words = [
         target,

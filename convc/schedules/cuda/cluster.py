@@ -92,6 +92,11 @@ class ClusterSum:
         blocks: of the cluster, which are those of blockIdx.z, and parts of a sum.
         threads: of a block.
         sums: of a thread, for the channels of the whole tile and two blocks of 8 pixels.
+
+    Example:
+        >>> made = ClusterSum(blocks=2, threads=256, sums=64)
+        >>> made.name, made.room, made.room_bytes
+        ('convc_cluster_sum_2_256x64', 8192, 32768)
     """
 
     blocks: int

@@ -59,12 +59,12 @@ def row_registers(knobs: Knobs) -> int:
 
 
 def row_shared_bytes(knobs: Knobs, dtype: str) -> int:
-    """Return shared memory of a block: both operands of a step, `stages` times; behind them, what others of its cluster write there.
+    """Return a block's bytes of shared memory: both operands of a step, `stages` times, or what others of its cluster write in their place.
 
     Example:
-        >>> tile = {"pixels": 128, "channels": 256, "step": 64, "stages": 2, "warp_pixels": 16, "warp_channels": 256}
+        >>> tile = {"pixels": 128, "channels": 256, "step": 32, "stages": 2, "warp_pixels": 16, "warp_channels": 256}
         >>> row_shared_bytes(tile, "float16"), row_shared_bytes({**tile, "cluster": 4}, "float16")
-        (98304, 98304)
+        (49152, 98304)
     """
     rows = knobs["pixels"] + knobs["channels"]
     steps = rows * knobs["step"] * numpy_dtype(dtype).itemsize * knobs["stages"]
@@ -142,12 +142,23 @@ def group_of(knobs: Knobs) -> int:
 
 
 def cluster_of(knobs: Knobs) -> int:
-    """Return how many blocks add up their parts of a sum in their shared memory."""
+    """Return how many blocks add up their parts of a sum in their shared memory; 1: none does.
+
+    Example:
+        >>> cluster_of({"split": 4}), cluster_of({"split": 4, "cluster": 4})
+        (1, 4)
+    """
     return knobs.get("cluster", 1)
 
 
 def cluster_sum_of(knobs: Knobs) -> ClusterSum:
-    """Return how those blocks do it."""
+    """Return how those blocks do it.
+
+    Example:
+        >>> tile = {"pixels": 128, "channels": 128, "warp_pixels": 16, "warp_channels": 128}
+        >>> cluster_sum_of({**tile, "cluster": 2})
+        ClusterSum(blocks=2, threads=256, sums=64)
+    """
     threads = warps_of(knobs) * _WARP
     return ClusterSum(cluster_of(knobs), threads, knobs["pixels"] * knobs["channels"] // threads)
 

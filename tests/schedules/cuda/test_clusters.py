@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import tvm
 
 from convc.ir import ConvSpec, Step
 from convc.schedules.algorithm import Problem
-from convc.schedules.cuda import compiler, dependent_launch, nvcc
+from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.backend import BACKEND
 from convc.schedules.cuda.cluster import ClusterSum
 from convc.schedules.offers import offers_of
@@ -118,27 +118,30 @@ def test_a_packaged_module_launches_clusters():
         assert_exact(result.actual, result.expected.astype(result.actual.dtype).astype(np.float64))
 
 
-@cache
-def source(early: bool = False) -> str:
-    spec = SMALL_MAP.with_batch(1) if early else SMALL_MAP
-    asked = {"pixels": 64, "channels": 64, "cluster": 2, "stages": 3, "step": 64}
-    trial = Trial("tensor_core_blocked", spec, EPILOGUE, setting(spec, **asked))
-    functions = {f"k{i}": scheduled(trial).with_attr("global_symbol", f"k{i}") for i in range(8)}
+def source(spec: ConvSpec, clusters: Sequence[int]) -> str:
+    """Return CUDA C of a module of kernels of such clusters, 0: of none."""
+    asked = {"pixels": 64, "channels": 64, "stages": 3, "step": 64, "group": 4}
+    functions = {}
+    for i, cluster in enumerate(clusters):
+        knobs = setting(spec, **asked, cluster=cluster)
+        made = scheduled(Trial("tensor_core_blocked", spec, EPILOGUE, knobs))
+        functions[f"k{i}"] = made.with_attr("global_symbol", f"k{i}")
     return compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
 
 
 def test_kernels_say_how_many_blocks_are_a_cluster():
-    heads = re.findall(r"__global__ void .*?(?=\w+_kernel\()", source())
-    assert set(heads) == {"__global__ void __cluster_dims__(1, 1, 2) __launch_bounds__(128) "}
-    others = Trial("tensor_core_blocked", SMALL_MAP, EPILOGUE)
-    module = tvm.IRModule({"k0": scheduled(others).with_attr("global_symbol", "k0")})
-    assert "__cluster_dims__" not in compiler.source_of(compiler.build(module, TARGET))
+    """Each by itself: those beside it may have another number, or none."""
+    found = re.findall(r"__global__ void (.*?)(k\d)_kernel\(", source(SMALL_MAP, (0, 2, 4, 0)))
+    heads = {"k0": "", "k1": "__cluster_dims__(1, 1, 2) ", "k2": "__cluster_dims__(1, 1, 4) ", "k3": ""}  # fmt: skip
+    # Declared once, and once with its body.
+    assert sorted(found) == sorted([(f"{dims}__launch_bounds__(128) ", k) for k, dims in heads.items()] * 2)  # fmt: skip
 
 
 def test_early_kernels_of_clusters_wait_first():
-    text = source(early=True)
-    assert dependent_launch.most_early_blocks(TARGET.gpu) == 132
-    for body in re.findall(r"__global__ void [^;{]*\{(.*?)\n\}\n", text, re.DOTALL):
+    text = source(SMALL_MAP.with_batch(1), (2,) * 8)
+    bodies = re.findall(r"__global__ void [^;{]*\{(.*?)\n\}\n", text, re.DOTALL)
+    assert len(bodies) == 8
+    for body in bodies:
         assert body.index("convc_wait_for_grids();") < body.index("convc_cluster_sum_2")
 
 

@@ -107,6 +107,8 @@ def test_early_launches_must_be_in_code_that_has_them():
         parse_target("cuda -arch=sm_80 -early=on")
     with pytest.raises(UnknownNameError, match="value of -early"):
         parse_target("cuda -arch=sm_90 -early=always")
+    with pytest.raises(ToolchainError, match="option of target llvm must be one of -mcpu"):
+        parse_target("llvm -early=on")
 
 
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")

@@ -73,7 +73,7 @@ class Reader {
       int *place = k.extents.add(bump_);
       return place && (*place = axis, true);
     }
-    return false;  // clusters, cooperative launches
+    return false;  // clusters whose size a launch says (a kernel's own text may), cooperative launches
   }
   static bool same(const Text &tag, const char *name) { return tag.size == strlen(name) && memcmp(tag.data, name, tag.size) == 0; }
   bool zero_terminated(const Text &from, Text &to) {
@@ -118,7 +118,7 @@ convc_status parse_kernels(const unsigned char *data, Bump &bump, Kernels &kerne
   memcpy(&size, data, sizeof size);
   Reader reader(data + sizeof size, size, bump);
   if (!read(reader, bump, kernels)) {
-    return fail(CONVC_ERROR_FORMAT, "module's kernels must be machine code in the form of apache-tvm 0.27, without clusters and tensor maps; got another."
+    return fail(CONVC_ERROR_FORMAT, "module's kernels must be machine code in the form of apache-tvm 0.27, without tensor maps and clusters whose size a launch says; got another."
                 " Use the libconvc of the convc that made it.");
   }
   return CONVC_OK;

@@ -37,19 +37,21 @@ def least_total(costs: Mapping[str, np.ndarray], pairs: Sequence[Pair]) -> dict[
         {'a': 1, 'b': 1}
     """
     sizes = {name: len(row) for name, row in costs.items()}
-    tables: list[tuple[tuple[str, ...], np.ndarray]] = [((n,), row) for n, row in costs.items()]
-    tables += [((a, b), table) for a, b, table in pairs]
-    beside: dict[str, set[str]] = {name: set() for name in costs}
-    for a, b, _ in pairs:
-        beside[a].add(b)
-        beside[b].add(a)
+    # Of one choice a name is no axis: an array has 64 at most, and a block of DenseNet-264 more layers beside each other.
+    left = [name for name in costs if sizes[name] > 1]
+    tables: list[tuple[tuple[str, ...], np.ndarray]] = [((name,), costs[name]) for name in left]
+    beside: dict[str, set[str]] = {name: set() for name in left}
+    for a, b, table in pairs:
+        names = tuple(name for name in (a, b) if name in beside)
+        tables.append((names, table.reshape([sizes[name] for name in names])))
+        for name in names:
+            beside[name].update({*names} - {name})
 
     def combinations(name: str) -> int:
         return math.prod(sizes[n] for n in (name, *beside[name]))
 
     answers: list[tuple[str, tuple[str, ...], np.ndarray]] = []
     # In the order given where several are as narrow, so that the same graph gives the same choices.
-    left = list(costs)
     while left:
         name = min(left, key=combinations)
         if combinations(name) > _MOST:
@@ -66,10 +68,10 @@ def least_total(costs: Mapping[str, np.ndarray], pairs: Sequence[Pair]) -> dict[
         for n in around:
             beside[n] = (beside[n] | set(around)) - {n, name}
         left.remove(name)
-    taken: dict[str, int] = {}
+    taken = dict.fromkeys(costs, 0)
     for name, around, best in reversed(answers):
         taken[name] = int(best[tuple(taken[n] for n in around)])
-    return {name: taken[name] for name in costs}
+    return taken
 
 
 def _along(axes: Sequence[str], names: Sequence[str], table: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,24 @@ def test_what_is_moved_is_exact(dtype: str, mcpu: str, threads: int) -> None:
     moves = {s.reason.split(" -> ")[0] for s in compiled.manifest.steps if s.op == "reorder"}
     assert "plain" in moves
     assert moves & {"nchw16c", "nchw8c"}
+
+
+@pytest.mark.parametrize(("first", "middle"), [("direct", 3), ("inner_product", 8)])
+@pytest.mark.parametrize("shape", [(2, 20, 5, 40), (1, 16, 7, 7), (1, 24, 33)])
+def test_blocks_of_one_channel_are_moved_like_plain_order(
+    shape: tuple[int, ...], first: str, middle: int
+) -> None:
+    """A padded layer of three channels reads NCHW1c, from one that writes blocks; what `inner_product` writes so goes into blocks."""
+    rng = np.random.default_rng(0)
+    rank, b = len(shape) - 2, GraphBuilder("few")
+    x = b.input("x", TensorType(shape, "float32"))
+    near = rng.integers(-3, 4, (middle, shape[1], *(1,) * rank)).astype(np.float32)
+    wide = rng.integers(-3, 4, (24, middle, *(3,) * rank)).astype(np.float32)
+    few = b.add("conv", [x, b.constant(near, "w")], ConvAttributes(), "few")
+    y = b.add("conv", [few, b.constant(wide, "v")], ConvAttributes(pads=(1,) * 2 * rank), "y")
+    graph = b.finish({"y": y})
+    compiled = compile(graph, threads=1, algo_for={"few": first, "y": "direct"})
+    feeds = {x: rng.integers(-8, 9, shape).astype(np.float32)}
+    np.testing.assert_array_equal(compiled.run(feeds)["y"], interpret(graph, feeds)["y"])
+    moved = r"reorder_(\d+_1|1_\d+)_"
+    assert any(re.match(moved, step.symbol) for step in compiled.manifest.steps)

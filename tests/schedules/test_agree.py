@@ -93,3 +93,12 @@ def test_what_is_too_dense_is_said_to_be():
     pairs = [(a, b, np.zeros((2, 2))) for a, b in itertools.combinations(names, 2)]
     assert least_total({n: np.zeros(2) for n in names}, pairs) is None
     assert least_total({n: np.zeros(1) for n in names}, [(a, b, np.zeros((1, 1))) for a, b, _ in pairs]) is not None  # fmt: skip
+
+
+def test_names_of_one_choice_are_no_axes():
+    """Arrays have 64 axes at most."""
+    names = [f"n{i}" for i in range(70)]
+    pairs = [(a, b, np.zeros((1, 1))) for a, b in itertools.combinations(names, 2)]
+    pairs += [(name, "open", np.array([[float(i), 1.0]])) for i, name in enumerate(names)]
+    costs = {**{name: np.zeros(1) for name in names}, "open": np.zeros(2)}
+    assert least_total(costs, pairs) == {**dict.fromkeys(names, 0), "open": 1}

@@ -134,15 +134,24 @@ def test_quads_are_for_cpus_that_have_the_instruction() -> None:
 
 @pytest.mark.parametrize("mcpu", ["host", "x86-64-v3"])
 def test_tables_of_bytes(mcpu: str) -> None:
-    """Rows of whole vectors of 64, 32 and 16 bytes, plain rows and rows of blocks, with channels that fill no block; and lines."""
+    """Rows of whole vectors of 64, 32 and 16 bytes, plain rows and rows of blocks, with channels that fill no block; lines; no rows."""
     rng = np.random.default_rng(4)
     b, outputs, feeds = GraphBuilder("tables"), {}, {}
     for dtype in ("uint8", "int8"):
         info = np.iinfo(dtype)
-        for shape in ((2, 20, 3, 8), (1, 24, 5, 6), (1, 16, 5, 5), (1, 20, 21), (3, 100)):
+        for shape in (
+            (2, 20, 3, 8),
+            (1, 24, 5, 6),
+            (1, 16, 5, 5),
+            (1, 20, 21),
+            (3, 100),
+            (96,),
+            (9,),
+            (),
+        ):
             name = f"{dtype}_{'x'.join(map(str, shape))}"
             x = b.input(f"x_{name}", TensorType(shape, "uint8"))
-            feeds[x] = rng.integers(0, 256, shape).astype(np.uint8)
+            feeds[x] = np.asarray(rng.integers(0, 256, shape), np.uint8)
             values = rng.integers(info.min, info.max + 1, 256).astype(dtype)
             table = b.constant(values, f"t_{name}")
             outputs[f"plain_{name}"] = b.add("lookup", [x, table], name=f"plain_{name}")

@@ -127,13 +127,14 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, target: Target) -> None:
 
 def _schedule_table(sch: s_tir.Schedule, block: Any, target: Target) -> bool:
     """Vectorise the bytes of a row (of a block of channels), which lie one behind the other; False if they are no whole vectors."""
-    *outer, points, last = sch.get_loops(block)
-    length = extent(sch, points) * extent(sch, last)
+    loops = list(sch.get_loops(block))
+    outer, row = loops[:-2], loops[-2:]
+    length = _volume(sch, row)
     width = next((w for w in WIDTHS if length % w == 0), 0)
     if not width:
         _schedule_block(sch, block, target)
         return False
-    rest, lane = sch.split(sch.fuse(points, last), [None, width])
+    rest, lane = sch.split(fused(sch, row), [None, width])
     sch.vectorize(lane)
     if _volume(sch, [*outer, rest]) * width >= PARALLEL_ELEMENTS:
         sch.parallel(fused(sch, _enough(sch, [*outer, rest], target)))

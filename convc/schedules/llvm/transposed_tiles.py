@@ -41,21 +41,35 @@ def schedule(func: tirx.PrimFunc, block: int, target: Target) -> tirx.PrimFunc:
     """
     x, y = func.params
     dtype = DataType(str(x.dtype))
-    to_blocks = len(y.ty.shape) > len(x.ty.shape)
+    read, written = ([int(extent) for extent in param.ty.shape] for param in (x, y))
+    # Blocks of one channel are plain order with an axis of one element behind it.
+    ones = len(read) == len(written)
+    to_blocks = written[-1] > 1 if ones else len(written) > len(read)
+    plain = read if to_blocks else written
+    plain = plain[:-1] if ones else plain
     columns = max(block, _NARROW // dtype.itemsize) if to_blocks else block
-    plain = [int(extent) for extent in (x if to_blocks else y).ty.shape]
     if str(dtype) not in _MOVED or plain[-1] < columns or block & (block - 1):
         return elementwise.schedule_transpose(func, block, target)
-    return func.with_body(_Move(x, y, plain, block, columns, to_blocks=to_blocks).body(target))
+    move = _Move(x, y, plain, block, columns, to_blocks=to_blocks, ones=ones)
+    return func.with_body(move.body(target))
 
 
 class _Move:
     """The loops of one move."""
 
     def __init__(
-        self, x: Any, y: Any, plain: Sequence[int], block: int, columns: int, *, to_blocks: bool
+        self,
+        x: Any,
+        y: Any,
+        plain: Sequence[int],
+        block: int,
+        columns: int,
+        *,
+        to_blocks: bool,
+        ones: bool,
     ) -> None:
-        self.x, self.y, self.block, self.columns, self.to_blocks = x, y, block, columns, to_blocks
+        self.x, self.y, self.block, self.columns = x, y, block, columns
+        self.to_blocks, self.ones = to_blocks, ones
         self.batch, self.channels, *self.rows, self.width = plain
         self.dtype = str(x.dtype)
 
@@ -135,7 +149,9 @@ class _Move:
         """Return where the i-th vector of a tile lies: a channel's columns, or as many points as a vector holds."""
         n, block, *at = place
         if plain:
-            return [n, block * self.block + i, *at, tirx.Ramp(column, 1, self.columns)]
+            # Points of blocks of one lie one behind the other, too.
+            last = [column, tirx.Ramp(0, 1, self.columns)] if self.ones else [tirx.Ramp(column, 1, self.columns)]  # fmt: skip
+            return [n, block * self.block + i, *at, *last]
         # Points of narrow blocks lie one behind the other.
         points = self.columns // self.block
         return [n, block, *at, column + i * points, tirx.Ramp(0, 1, self.columns)]

@@ -33,5 +33,5 @@ class Bytes:
         if not isinstance(other, Bytes):
             return NotImplemented
         a, b = self.array, other.array
-        same = (a.shape, a.dtype) == (b.shape, b.dtype)
-        return same and np.array_equal(*(x.reshape(-1).view(np.uint8) for x in (a, b)))
+        left, right = (x.reshape(-1).view(np.uint8) for x in (a, b))
+        return (a.shape, a.dtype) == (b.shape, b.dtype) and np.array_equal(left, right)

@@ -11,7 +11,7 @@ from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.schedules.rounded import rounded, rounded_bits, whole
 from convc.schedules.scalar import zero_beyond
 
-__all__ = ["finished"]
+__all__ = ["finished", "stored"]
 
 
 def finished(
@@ -43,15 +43,27 @@ def finished(
     def result(n, k, *at):
         own = bias(*phase(at[:-1]), k, at[-1])
         y = (sums(n, k, *at) + own).astype("float32") * factor[k, at[-1]]
-        if a.dtype == "float32":
-            return y
-        if residual:
-            scale, other, shift = (tirx.const(value, "float32") for value in a.added)
-            ends = (tirx.const(float(v), "float32") for v in (a.own_least, a.own_greatest))
-            q = whole(rounded_bits(y, *ends))
-            r = residual[0](n, k, *at).astype("int32").astype("float32")
-            y = q * scale + (r * other + shift)
-        return rounded(y, tirx.const(float(a.zero), "float32"), *a.limits, a.dtype)
+        # By way of int32, or a vector of bytes is widened element by element.
+        added = [r(n, k, *at).astype("int32").astype("float32") for r in residual]
+        return stored(y, a, added)
 
     y = te.compute(shape, result, name="requantized")
     return [*operands, bias, factor, *residual, zero_beyond(y, channels, b)]
+
+
+def stored(y: Any, attributes: QuantizedConvAttributes, added: Sequence[Any] = ()) -> Any:
+    """Return a scaled sum as the layer's result: as it is, or rounded, with nothing or one value added, see `QuantizedConvAttributes`.
+
+    Args:
+        y: float32.
+        attributes: of the layer.
+        added: float32.
+    """
+    a = attributes
+    if a.dtype == "float32":
+        return y
+    for r in added:
+        scale, other, shift = (tirx.const(value, "float32") for value in a.added)
+        ends = (tirx.const(float(v), "float32") for v in (a.own_least, a.own_greatest))
+        y = whole(rounded_bits(y, *ends)) * scale + (r * other + shift)
+    return rounded(y, tirx.const(float(a.zero), "float32"), *a.limits, a.dtype)

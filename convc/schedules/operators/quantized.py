@@ -13,7 +13,8 @@ from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.ir.spec import ConvSpec
 from convc.schedules.lookup import looked_up
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
-from convc.schedules.rounded import rounded, rounded_bits, whole
+from convc.schedules.requantized import stored
+from convc.schedules.rounded import rounded
 
 __all__ = ["ROWS"]
 
@@ -64,14 +65,7 @@ def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
     def result(batch: Any, k: Any, *at: Any) -> Any:
         y = (acc(batch, k, *at) + bias[k]).astype("float32") * factor[k]
-        if a.dtype == "float32":
-            return y
-        if residual:
-            own, other, shift = (tirx.const(v, "float32") for v in a.added)
-            ends = (tirx.const(float(v), "float32") for v in (a.own_least, a.own_greatest))
-            q = whole(rounded_bits(y, *ends))
-            y = q * own + (residual[0](batch, k, *at).astype("float32") * other + shift)
-        return rounded(y, tirx.const(a.zero, "float32"), *a.limits, a.dtype)
+        return stored(y, a, [r(batch, k, *at).astype("float32") for r in residual])
 
     return te.compute(spec.output, result, name="requantized")
 

@@ -8,10 +8,13 @@ from typing import Any, Final
 import numpy as np
 from tvm import tirx
 
+from convc.ir.spec import ConvSpec
+from convc.schedules.algorithm import row_chunks
 from convc.schedules.plan import Knobs
+from convc.schedules.register_tile import best_tile
 from convc.target import Target
 
-__all__ = ["DOT", "QUAD", "has_dot", "in_quads", "multiply", "seen_as"]
+__all__ = ["DOT", "QUAD", "has_dot", "in_quads", "multiply", "seen_as", "tile_knobs"]
 
 # LLVM's name of vpdpbusd on 512 bits: (sums, four unsigned bytes, four signed bytes) -> sums.
 DOT: Final = "llvm.x86.avx512.vpdpbusd.512"
@@ -21,6 +24,31 @@ QUAD: Final = 4
 def has_dot(target: Target) -> bool:
     """Return whether the CPU adds four products of bytes in one instruction."""
     return "avx512vnni" in target.features and target.lanes == 16
+
+
+def tile_knobs(spec: ConvSpec, target: Target, rows: int, cols: int) -> Knobs:
+    """Return blocks and register tile of a layer of bytes.
+
+    Args:
+        spec: of two spatial dimensions at least.
+        target: the CPU.
+        rows: of the result, or of one of its phases, in which the tile lies.
+        cols: likewise.
+    """
+    block = target.lanes
+    # A tile of more vectors may read the inputs of more groups.
+    most = 4 if spec.group == 1 else 1
+    vectors = -(-spec.out_channels // block)
+    tile = best_tile(target, rows, cols, vectors, block=block, max_vectors=most)
+    return {
+        "data_block": QUAD if spec.in_channels <= QUAD else block,
+        "block": block,
+        "rows": tile.rows,
+        "cols": tile.cols,
+        "vectors": tile.vectors,
+        "chunks": row_chunks(spec, target, tile.rows, rows),
+        "dot": int(has_dot(target)),
+    }
 
 
 def seen_as(channels: int, knobs: Knobs) -> tuple[int, tuple[str, str]]:

@@ -26,14 +26,14 @@ from tvm import te
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
 from convc.schedules import quantized_phases
-from convc.schedules.algorithm import Operands, Problem, gathered_halo, row_chunks
+from convc.schedules.algorithm import Operands, Problem, gathered_halo
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.direct import ALGORITHM as DIRECT
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
-from convc.schedules.quads import QUAD, has_dot, in_quads, multiply, seen_as
+from convc.schedules.quads import QUAD, in_quads, multiply, seen_as, tile_knobs
 from convc.schedules.rank import raised
-from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.register_tile import Tile, tile_cycles
 from convc.schedules.requantized import finished
 from convc.schedules.span import Span
 from convc.target import Target
@@ -56,20 +56,7 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     if spec.transposed:
         return quantized_phases.knobs(spec, target)
     spec = raised(spec)
-    block = target.lanes
-    vectors = -(-spec.out_channels // block)
-    most = 4 if spec.group == 1 else 1
-    rows, cols = spec.output[-2:]
-    tile = best_tile(target, rows, cols, vectors, block=block, max_vectors=most)
-    return {
-        "data_block": QUAD if spec.in_channels <= QUAD else block,
-        "block": block,
-        "rows": tile.rows,
-        "cols": tile.cols,
-        "vectors": tile.vectors,
-        "chunks": row_chunks(spec, target, tile.rows, rows),
-        "dot": int(has_dot(target)),
-    }
+    return tile_knobs(spec, target, *spec.output[-2:])
 
 
 def is_depthwise(spec: ConvSpec) -> bool:

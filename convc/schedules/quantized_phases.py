@@ -9,13 +9,13 @@ from tvm import te
 
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
-from convc.schedules.algorithm import Operands, Problem, row_chunks
+from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.phase_sums import phase_sums
 from convc.schedules.phases import by_phase, phased, phases_of
 from convc.schedules.plan import Knobs
-from convc.schedules.quads import QUAD, has_dot, in_quads, multiply, seen_as
+from convc.schedules.quads import QUAD, in_quads, multiply, seen_as, tile_knobs
 from convc.schedules.rank import raised_weight
-from convc.schedules.register_tile import Tile, best_tile, tile_cycles
+from convc.schedules.register_tile import Tile, tile_cycles
 from convc.schedules.requantized import finished
 from convc.schedules.span import Span, swapped
 from convc.schedules.subpixel import ALGORITHM as SUBPIXEL
@@ -27,22 +27,8 @@ __all__ = ["biases", "compute", "cycles", "knobs", "operands", "pack"]
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return blocks and tile; the tile lies in one phase."""
     spec = phased(spec)
-    block = target.lanes
     *_, high, wide = phases_of(spec)
-    vectors = -(-spec.out_channels // block)
-    # A tile of more vectors may read the inputs of more groups.
-    most = 4 if spec.group == 1 else 1
-    tile = best_tile(target, high.count, wide.count, vectors, block=block, max_vectors=most)
-    return {
-        "data_block": QUAD if spec.in_channels <= QUAD else block,
-        "block": block,
-        "rows": tile.rows,
-        "cols": tile.cols,
-        "vectors": tile.vectors,
-        "chunks": row_chunks(spec, target, tile.rows, high.count),
-        "dot": int(has_dot(target)),
-        "transposed": 1,
-    }
+    return {**tile_knobs(spec, target, high.count, wide.count), "transposed": 1}
 
 
 def operands(spec: ConvSpec, target: Target, knobs: Knobs) -> Operands:

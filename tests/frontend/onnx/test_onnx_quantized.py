@@ -12,8 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convc.compiler import compile
 from convc.frontend.onnx import from_onnx
+from convc.ir import Graph
 from convc.ir.passes.quantize_layers import quantize_layers
 from convc.ir.reference import interpret
+from convc.ir.types import Shape
 from convc.source import load_graph
 
 ort = pytest.importorskip("onnxruntime")
@@ -83,6 +85,16 @@ def _residual_net(dtype: str) -> onnx.ModelProto:
     return n.model(y, (2, 3, 10, 10))
 
 
+def _three(model: onnx.ModelProto, graph: Graph, shape: Shape) -> tuple[np.ndarray, ...]:
+    """Return a network's result by convc, by the reference, by ONNX Runtime."""
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"x": x})
+    (got,) = compile(graph, threads=1).run({"x": x}).values()
+    (exact,) = interpret(graph, {"x": x}).values()
+    return got, exact, wanted
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_within_a_step_of_onnxruntime(dtype: str) -> None:
     model = _residual_net(dtype)
@@ -91,14 +103,9 @@ def test_within_a_step_of_onnxruntime(dtype: str) -> None:
     assert ops["conv_quantized"] == 4
     assert ops["conv"] == ops["dense"] == ops["add"] == ops["pad"] == 0
     assert sum(bool(getattr(node.attributes, "added", ())) for node in graph.nodes) == 1
-    compiled = compile(graph, threads=1)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(1).normal(size=(2, 3, 10, 10)).astype(np.float32)
-    (wanted,) = session.run(None, {"x": x})
-    (got,) = compiled.run({"x": x}).values()
+    got, exact, wanted = _three(model, graph, (2, 3, 10, 10))
     assert len(np.unique(wanted)) > 8
     assert np.abs(got - wanted).max() <= 0.02 * 1.001
-    (exact,) = interpret(graph, {"x": x}).values()
     assert np.abs(got - exact).max() <= 0.02 * 1.001
     assert np.mean(got == exact.astype(np.float32)) > 0.9
 
@@ -125,12 +132,7 @@ def test_transposed_convolutions(dtype: str) -> None:
     ops = Counter(node.op for node in graph.nodes)
     assert ops["conv_quantized"] == 4
     assert ops["conv_transpose"] == ops["add"] == ops["relu"] == 0
-    compiled = compile(graph, threads=1)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(1).normal(size=(2, 3, 5, 6)).astype(np.float32)
-    (wanted,) = session.run(None, {"x": x})
-    (got,) = compiled.run({"x": x}).values()
-    (exact,) = interpret(graph, {"x": x}).values()
+    got, exact, wanted = _three(model, graph, (2, 3, 5, 6))
     # Bytes are equal; the last sums are exact, and rounded to float32.
     np.testing.assert_allclose(got, exact, rtol=3 * 2**-24, atol=0)
     # ONNX Runtime adds floats up: what lies beside the middle of two steps may fall to the other one.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import tvm
 from tvm import te
 
 from convc.ir import ConvSpec, Step
@@ -15,6 +16,7 @@ from convc.ir.epilogue import apply_epilogue
 from convc.ir.ops.conv import convolve, convolve_transposed
 from convc.ir.types import numpy_dtype
 from convc.schedules.algorithm import Problem
+from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.backend import BACKEND
 from convc.schedules.cuda.compiler import OPTIONS
 from convc.target import parse_target
@@ -22,7 +24,7 @@ from tests.conv_grid import CONV_GRID
 from tests.cuda_emulation.emulation import OWN_PASSES, Case, run_cases
 from tests.tolerance import INEXACT, assert_bounded, assert_exact, error_bound
 
-__all__ = ["TARGET", "Trial", "check", "data_of", "sample", "scheduled", "taken"]
+__all__ = ["TARGET", "Trial", "check", "data_of", "sample", "scheduled", "taken", "wgmma_resources"]
 
 TARGET = parse_target("cuda -arch=sm_90")
 
@@ -135,3 +137,14 @@ def check(trials: Sequence[Trial], *, exact: bool) -> None:
         except AssertionError as error:
             wrong.append(f"{trial}: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def wgmma_resources(trials: Sequence[Trial]) -> dict[str, nvcc.Resources]:
+    """Return what ptxas says of each trial's kernel on sm_90a, all in one module, none waiting for each wgmma by itself."""
+    functions = {f"k{i}": scheduled(t).with_attr("global_symbol", f"k{i}") for i, t in enumerate(trials)}  # fmt: skip
+    source = compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
+    words = nvcc.ptxas_words(source, "90a", ("-O3",))
+    assert "serializ" not in words
+    found = nvcc.parse_resources(words)
+    assert len(found) == len(trials)
+    return found

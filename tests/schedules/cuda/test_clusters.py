@@ -22,7 +22,7 @@ from convc.target import parse_target
 from tests.cuda_emulation.emulation import EmulationError, conv_results, launch
 from tests.cuda_emulation.test_engine import ALL_ORDERS, kernel
 from tests.schedules.conv_module import Case
-from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, scheduled
+from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, check, scheduled, wgmma_resources
 from tests.tolerance import assert_exact
 
 ALGORITHM = BACKEND.algorithm("tensor_core_blocked")
@@ -203,10 +203,5 @@ def test_no_setting_of_clusters_spills():
         if "cluster" in knobs:
             kinds[knobs["channels"], knobs["cluster"], knobs["stages"] > 2] = knobs
     made = [Trial("tensor_core_blocked", spec, EPILOGUE, k) for k in kinds.values()]
-    functions = {f"k{i}": scheduled(t).with_attr("global_symbol", f"k{i}") for i, t in enumerate(made)}  # fmt: skip
-    text = compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
-    words = nvcc.ptxas_words(text, "90a", ("-O3",))
-    assert "serializ" not in words
-    found = nvcc.parse_resources(words)
-    assert len(found) == len(made)
+    found = wgmma_resources(made)
     assert all(r.spill_bytes == r.stack_bytes == 0 for r in found.values())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tvm
 
 from convc.errors import LoweringError
 from convc.ir import ConvSpec, Step
 from convc.schedules.algorithm import Problem
-from convc.schedules.cuda import compiler, nvcc
+from convc.schedules.cuda import nvcc
 from convc.schedules.cuda.backend import BACKEND
 from convc.schedules.cuda.row_model import patch_rate
 from convc.schedules.offers import offers_of
@@ -17,7 +16,7 @@ from convc.schedules.policy import Policy
 from convc.schedules.remarks import remarked
 from convc.schedules.tuned import Measurement
 from convc.target import parse_target
-from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, scheduled
+from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, wgmma_resources
 
 ALGORITHM = BACKEND.algorithm("tensor_core_blocked")
 LAYER = ConvSpec.of((8, 128, 28, 28), (128, 128, 3, 3), pads=(1, 1, 1, 1), dtype="float16")
@@ -152,10 +151,5 @@ def test_products_that_go_on_behind_the_next_copies_are_not_serialised():
     kinds = [setting(group=4, stages=s, pixels=128, channels=128, split=1) for s in (3, 5)]
     epilogue = (Step("bias"), Step("add"), Step("relu"))
     trials = [Trial("tensor_core_blocked", LAYER, epilogue, k) for k in kinds]
-    functions = {f"k{i}": scheduled(t).with_attr("global_symbol", f"k{i}") for i, t in enumerate(trials)}  # fmt: skip
-    source = compiler.source_of(compiler.build(tvm.IRModule(functions), TARGET))
-    words = nvcc.ptxas_words(source, "90a", ("-O3",))
-    assert "serializ" not in words
-    found = nvcc.parse_resources(words)
-    assert len(found) == len(trials)
+    found = wgmma_resources(trials)
     assert all(r.spill_bytes == r.stack_bytes == 0 for r in found.values())

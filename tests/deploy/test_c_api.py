@@ -177,14 +177,14 @@ def wide() -> CompiledModel:
 def test_planned_memory_is_what_is_measured(
     programs: Programs, wide: CompiledModel, tmp_path: Path
 ) -> None:
-    """The sum that `inspect --memory` prints against the resident memory that a load and a run add."""
+    """The sum that `inspect --memory` prints against the memory that a load and a run add."""
     planned, measured, workspace, taken = map(
         int, programs.drive("memory", wide.export(tmp_path / "wide.so")).split()
     )
     assert taken == workspace == wide.manifest.workspace_bytes > 0
-    # Half a MiB for what is not planned: pages of code, of the manifest, of the C library that are touched for the first time.
+    # A quarter of a MiB for what is not planned: the module's code and manifest, the library's own objects (97 KiB measured).
     assert planned <= measured + (64 << 10)
-    assert measured <= planned + (512 << 10)
+    assert measured <= planned + (256 << 10)
 
 
 def test_inspection_from_c(programs: Programs, module_file: Path, tmp_path: Path) -> None:

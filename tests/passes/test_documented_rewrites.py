@@ -19,6 +19,7 @@ FREE = {
     "fold_constants": "%x = input : f32[1]",
     "remove_identities": "%x = input : f32[2,3,4]",
     "merge_channel_moves": "%a = input : f32[1,2,3,3] %b = input : f32[1,2,3,3]",
+    "nest_concats": "%a = input : f32[1,4,2,2] %b = input : f32[1,5,2,2]",
     "unflatten_transposes": "%x = input : f32[1,3,4,4] %t = input : f32[1,16,3]",
     "drop_unit_axes": "%x = input : f32[2,3,4] %m = input : f32[1,1,1,4]",
     "sink_transposes": "%x = input : f32[1,3,4,4]",
@@ -36,6 +37,7 @@ FREE = {
     "merge_branches": "%x = input : f32[1,1,3,3]",
     "fold_channel_affine": "%x = input : f32[1,1,3,3]",
     "merge_affine": "%x = input : f32[1,2,3,3]",
+    "pool_before_pointwise": "%x = input : f32[1,3,4,4] %w = input : f32[2,3,1,1]",
     "fuse_epilogue": (
         "%x = input : f32[1,3,5,5] %w = input : f32[4,3,3,3] %b = input : f32[1,4,1,1] %r = input : f32[1,4,3,3]"
         " %q = input : f32[2,3,4,5] %k = input : f32[2,3,5,4] %f = input : f32[3,1,1] %mask = input : f32[1,4,4]"

@@ -31,6 +31,8 @@ from convc.ir.passes.merge_affine import merge_affine
 from convc.ir.passes.merge_branches import merge_branches
 from convc.ir.passes.merge_channel_moves import merge_channel_moves
 from convc.ir.passes.merge_pads import merge_pads
+from convc.ir.passes.nest_concats import nest_concats
+from convc.ir.passes.pool_before_pointwise import pool_before_pointwise
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
 from convc.ir.passes.sink_transposes import sink_transposes
@@ -64,6 +66,7 @@ PIPELINE: Final = _named(
     fuse_group_norm,
     fuse_softmax,
     merge_channel_moves,
+    nest_concats,
     unflatten_transposes,
     sink_transposes,
     fuse_bounds,
@@ -77,6 +80,7 @@ PIPELINE: Final = _named(
     merge_branches,
     fold_channel_affine,
     merge_affine,
+    pool_before_pointwise,
     fuse_epilogue,
     # What became equal or dead on the way.
     deduplicate_nodes,

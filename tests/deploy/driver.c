@@ -6,7 +6,7 @@
  *   driver fork MODULE              what works in a forked child, and what is an error there
  *   driver threads MODULE IN N R    N threads, a context each, R runs each; all results equal the first
  *   driver replaced MODULE NEWER IN OUT0 ...  NEWER takes MODULE's place while that is loaded, and is run as by `run best`
- *   driver reload MODULE N          load, run, unload N times; resident memory stays
+ *   driver reload MODULE N          load, run, unload N times; memory stays
  *   driver inspect FILE...          one line a file: status, and message or the model's name
  *   driver load FILE...             the same with the code
  *   driver memory MODULE            what a run takes, measured by the system: bytes planned, bytes measured
@@ -88,13 +88,23 @@ static void transfer(const char *path, void *memory, size_t nbytes, int writes) 
   }
 }
 
-/* Kilobytes that this process has in memory. */
-static long resident(void) {
-  long size, pages = 0;
-  FILE *file = fopen("/proc/self/statm", "r");
-  if (!file || fscanf(file, "%ld %ld", &size, &pages) != 2) exit(1);
+/* Bytes that this process has in memory of its own and of one file: what nobody planned of the C library's and of this program's
+ * code stays out, since how much of a file is mapped around a touched page is the kernel's to choose, and so does the error of
+ * statm's counters, which are kept by processor and summed up late (64 pages a processor). smaps walks the pages. */
+static long committed(const char *path) {
+  char line[4096], name[4096];
+  long total = 0, kilobytes;
+  unsigned long low, high;
+  int ours = 0;
+  FILE *file = fopen("/proc/self/smaps", "r");
+  EXPECT(file);
+  while (fgets(line, sizeof line, file)) {
+    name[0] = 0;
+    if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %4095s", &low, &high, name) >= 2) ours = !strcmp(name, path);
+    else if (sscanf(line, ours ? "Rss: %ld kB" : "Anonymous: %ld kB", &kilobytes) == 1) total += 1024 * kilobytes;
+  }
   fclose(file);
-  return pages * (sysconf(_SC_PAGESIZE) / 1024);
+  return total;
 }
 
 /* ---- verbs ---- */
@@ -347,9 +357,9 @@ static void reload(const char *path, int count) {
     convc_unload(module);
     free_buffers(&b);
     /* The first tenth: the C library keeps what it has once asked the system for. */
-    if (i == count / 10) after_first = resident();
+    if (i == count / 10) after_first = committed(path);
   }
-  printf("%ld\n", resident() - after_first);
+  printf("%ld\n", (committed(path) - after_first) / 1024);
 }
 
 static void open_all(convc_status (*open)(const char *, const convc_load_options *, convc_module **), int count, char **paths) {
@@ -360,25 +370,6 @@ static void open_all(convc_status (*open)(const char *, const convc_load_options
     printf("%d %s\n", (int)status, status ? convc_last_error() : convc_module_name(module));
     convc_unload(module);
   }
-}
-
-/* Bytes that this process has in memory of its own and of one file: what nobody planned of the C library's and of this program's
- * code stays out, since how much of a file is mapped around a touched page is the kernel's to choose, and so does the error of
- * statm's counters, which are kept by processor and summed up late (64 pages a processor). smaps walks the pages. */
-static long committed(const char *path) {
-  char line[4096], name[4096];
-  long total = 0, kilobytes;
-  unsigned long low, high;
-  int ours = 0;
-  FILE *file = fopen("/proc/self/smaps", "r");
-  EXPECT(file);
-  while (fgets(line, sizeof line, file)) {
-    name[0] = 0;
-    if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %4095s", &low, &high, name) >= 2) ours = !strcmp(name, path);
-    else if (sscanf(line, ours ? "Rss: %ld kB" : "Anonymous: %ld kB", &kilobytes) == 1) total += 1024 * kilobytes;
-  }
-  fclose(file);
-  return total;
 }
 
 static void memory(const char *path) {

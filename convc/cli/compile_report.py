@@ -72,7 +72,7 @@ def document(
 def _target(compiled: CompiledModel) -> str:
     target, threads = compiled.manifest.target, compiled.manifest.threads
     if target.device:
-        return f"{target.kind} {' '.join(target.device)}"
+        return " ".join((target.kind, *target.device, *target.options))
     return f"{target.kind} {target.mcpu}, {threads} threads"
 
 

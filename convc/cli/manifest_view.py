@@ -48,6 +48,7 @@ def show_manifest(file: Path, manifest: Manifest, layers: bool, output: Output) 
     rows = (
         ("module", f"{manifest.name} ({file}, {mebibytes(file.stat().st_size)})"),
         ("target", f"{target.kind} {target.mcpu}, {target.triple}; needs {', '.join(target.features) or 'nothing special'}"),
+        *(("device", _device(manifest)) for _ in target.device[:1]),
         ("made by", f"convc {manifest.convc}, apache-tvm {manifest.tvm}, apache-tvm-ffi {manifest.tvm_ffi}"),
         *(("input", f"{t.name}: {t.dtype} {_extents(t)}") for t in manifest.inputs if not manifest.areas or t.name not in manifest.areas[0].filled),
         *(("output", f"{t.name}: {t.dtype} {_extents(t)}{_counted(t)}") for t in manifest.outputs),
@@ -88,6 +89,16 @@ def _algorithm(step: Step) -> str:
     """Return what computes a step, and what does where a device refuses that."""
     own = max(step.otherwise, key=lambda s: (s.flops, bool(s.algorithm)), default=None)
     return step.algorithm if own is None else f"{step.algorithm}, else {own.algorithm}"
+
+
+def _device(manifest: Manifest) -> str:
+    """Return what a device's code is, and for each number of samples how its kernels are launched."""
+    code = " ".join((*manifest.target.device, *manifest.target.options))
+    sizes = (manifest, *manifest.smaller)
+    early = ", ".join(
+        f"{part.early}{f' of batch {part.batch}' if part.batch else ''}" for part in sizes
+    )
+    return f"{code}; kernels that begin while the one before ends: {early}"
 
 
 def _counted(tensor: Tensor) -> str:

@@ -20,8 +20,8 @@ from convc.lowering.memory import Lifetime, plan_arena
 from convc.lowering.program import Call, Program
 from convc.runtime import manifest as form
 from convc.schedules.backend import backend_of
+from convc.schedules.findings import collect
 from convc.schedules.part_names import part_prefix
-from convc.schedules.workspace import collect
 from convc.target import Target
 from convc.toolchain import installed_version
 
@@ -128,7 +128,7 @@ def build_variants(
                 program, offsets, weights.nbytes, arena_bytes, prefix, whole=whole
             )
         target = parts[numbers[0]][1]
-        with collect() as workspace:
+        with collect() as found:
             module = tvm.IRModule(functions)
             objects += backend_of(target).compile(module, target, compilers)
         made += [
@@ -137,7 +137,8 @@ def build_variants(
                 batch=batch.sizes[number % len(batch.sizes)] if batch else 0,
                 entry=part_prefix(number) + ENTRY,
                 arena_bytes=arena_bytes,
-                workspace_bytes=workspace.nbytes,
+                workspace_bytes=found.workspace_bytes,
+                early=found.early[number],
                 steps=tuple(_steps(parts[number][0].calls, offsets, part_prefix(number))),
             )
             for number, offsets, arena_bytes in placed
@@ -159,6 +160,7 @@ def build_variants(
         outputs=tuple(_output(program, t, rows_out.get(t[0], 0)) for t in program.outputs),
         arena_bytes=first.arena_bytes,
         workspace_bytes=first.workspace_bytes,
+        early=first.early,
         weights_bytes=weights.nbytes,
         graph_sha256=graph_sha256,
         threads=target.cores,
@@ -191,12 +193,9 @@ def _joined(sizes: Sequence[form.Variant]) -> form.Variant:
 
 
 def _target_info(target: Target) -> form.TargetInfo:
-    code: tuple[str, ...] = ()
-    if target.device is not None:
-        gpu = target.device
-        code = tuple(f"sm_{sm}" for sm in gpu.every_sm)
-        code += (f"ptx_{min(gpu.every_sm)}",) if gpu.ptx else ()
-    return form.TargetInfo(target.kind, target.triple, target.mcpu, target.features, code)
+    device = target.device
+    code, options = (device.code, device.options) if device is not None else ((), ())
+    return form.TargetInfo(target.kind, target.triple, target.mcpu, target.features, code, options)
 
 
 def _place_buffers(program: Program) -> tuple[dict[str, int], int]:

@@ -69,13 +69,15 @@ class Sized(msgspec.Struct, frozen=True, kw_only=True):
     entry: str
     arena_bytes: int = 0
     workspace_bytes: int = 0
+    early: int = 0
     steps: tuple[Step, ...] = ()
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """The code of a module for one CPU: what differs between CPUs. All variants share the weights' section.
 
-    `workspace_bytes` is the most scratch memory, outside the arena, that one thread takes at any time. With a symbolic batch,
+    `workspace_bytes` is the most scratch memory, outside the arena, that one thread takes at any time; `early` counts
+    a device's kernels that begin while the one before ends (`--early`). With a symbolic batch,
     `batch` is the largest number of samples that there is code for, else 0; `smaller` are the others, in descending order.
     """
 
@@ -84,6 +86,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     entry: str = "main"
     arena_bytes: int = 0
     workspace_bytes: int = 0
+    early: int = 0
     steps: tuple[Step, ...] = ()
     smaller: tuple[Sized, ...] = ()
 
@@ -109,6 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     arena_bytes: int = 0
     workspace_bytes: int = 0
+    early: int = 0
     weights_bytes: int = 0
     weights_sha256: str = ""
     graph_sha256: str = ""

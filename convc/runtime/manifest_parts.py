@@ -81,7 +81,7 @@ class TargetInfo(msgspec.Struct, frozen=True):
     """The machine that the code was made for.
 
     `features` are LLVM's names of what the CPU's instructions need; `device` lists a device's code, "sm_90" or "ptx_80", and the CPU then
-    only launches it.
+    only launches it. `options` are what else was asked of the device's code, as a target's words: "-fast-math", "-early=off".
     """
 
     kind: str
@@ -89,6 +89,7 @@ class TargetInfo(msgspec.Struct, frozen=True):
     mcpu: str
     features: tuple[str, ...] = ()
     device: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 class Open(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from convc.errors import ToolchainError, unknown_name
 from convc.target.caches import host_caches
-from convc.target.cuda import EARLY, Gpu, gpu_of, parse_sm, present_gpu
+from convc.target.cuda import EARLY, Gpu, gpu_of, parse_early, parse_sm, present_gpu
 from convc.target.microarchitecture import Microarchitecture, microarchitecture
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ KINDS: Final = ("llvm", "cuda")
 
 _OPTIONS: Final = {"llvm": ("-mcpu",), "cuda": ("-mcpu", "-arch", "-early", "-ptx", "-fast-math")}
 _WITH_VALUE: Final = ("-mcpu", "-arch", "-early")
-_EARLY: Final = {"auto": None, "on": True, "off": False}
 
 # What launches the kernels of a device needs no vectors, and should run wherever such a device is.
 _LAUNCHING_CPU = "x86-64-v2"
@@ -75,7 +74,7 @@ class Target:
 
     def __str__(self) -> str:
         if self.device is not None:
-            return f"{self.kind} {'+'.join(f'sm_{sm}' for sm in self.device.every_sm)}"
+            return " ".join((self.kind, "+".join(self.device.code), *self.device.options))
         return f"{self.kind} {self.mcpu} ({self.lanes} lanes)"
 
     @property
@@ -208,7 +207,7 @@ def parse_target(
         _device(given.get("-arch")),
         ptx="-ptx" in given,
         fast_math="-fast-math" in given,
-        early=_early(given.get("-early", "auto")),
+        early=parse_early(given.get("-early", "auto")),
     )
     if device.early and not device.may_begin_early:
         raise ToolchainError(
@@ -243,12 +242,6 @@ def parse_targets(
     # "host" may be one of the others.
     made = [parse_target(target, name, cores, mtriple=mtriple) for name in names]
     return tuple({t.mcpu: t for t in made}.values())
-
-
-def _early(word: str) -> bool | None:
-    if word not in _EARLY:
-        raise unknown_name("value of -early", word, list(_EARLY))
-    return _EARLY[word]
 
 
 def _device(sm: str | None) -> Gpu:

@@ -13,10 +13,12 @@ from typing import Final
 from convc.errors import ToolchainError, unknown_name
 from convc.runtime.driver import look
 
-__all__ = ["CAPABILITIES", "EARLY", "Gpu", "gpu_of", "parse_sm", "present_gpu"]
+__all__ = ["CAPABILITIES", "EARLY", "Gpu", "gpu_of", "parse_early", "parse_sm", "present_gpu"]
 
 # Compute capability from which on kernels may begin while the one before ends (programmatic dependent launch).
 EARLY: Final = 90
+# How a target says whether they do.
+_EARLY_WORDS: Final = {"auto": None, "on": True, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,29 @@ class Gpu:
     def every_sm(self) -> tuple[int, ...]:
         """All capabilities that code is made for, the one that is planned for first."""
         return (self.sm, *self.also)
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What code is made: machine code by capability, and PTX, which drivers of all later devices translate.
+
+        Example:
+            >>> replace(gpu_of(90), also=(80,), ptx=True).code
+            ('sm_90', 'sm_80', 'ptx_80')
+        """
+        ptx = (f"ptx_{min(self.every_sm)}",) if self.ptx else ()
+        return (*(f"sm_{sm}" for sm in self.every_sm), *ptx)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What else was asked of the code, as `convc.target.parse_target` takes it.
+
+        Example:
+            >>> replace(gpu_of(90), fast_math=True, early=False).options
+            ('-fast-math', '-early=off')
+        """
+        early = next(word for word, value in _EARLY_WORDS.items() if value is self.early)
+        asked = {"-fast-math": self.fast_math, f"-early={early}": self.early is not None}
+        return tuple(word for word, is_asked in asked.items() if is_asked)
 
     @property
     def warpgroups(self) -> bool:
@@ -126,6 +151,21 @@ def gpu_of(sm: int) -> Gpu:
     if sm not in CAPABILITIES:
         raise unknown_name("compute capability", str(sm), map(str, CAPABILITIES))
     return CAPABILITIES[sm]
+
+
+def parse_early(word: str) -> bool | None:
+    """Return what a word says of early launches: "on", "off", or "auto" (None).
+
+    Raises:
+        UnknownNameError: for another word.
+
+    Example:
+        >>> [parse_early(word) for word in ("auto", "on", "off")]
+        [None, True, False]
+    """
+    if word not in _EARLY_WORDS:
+        raise unknown_name("value of -early", word, list(_EARLY_WORDS))
+    return _EARLY_WORDS[word]
 
 
 def parse_sm(text: str) -> tuple[int, ...]:

@@ -151,6 +151,33 @@ def test_openssl_checks_the_same_signature(convc: Convc, module: Path, tmp_path:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_module_says_what_was_asked_of_its_devices_code(
+    convc: Convc, models: Path, tmp_path: Path
+) -> None:
+    """So does a lock, which another wish than its own does not fit. The kernels' code is not looked at: nothing here runs."""
+    out, lock = tmp_path / "net.so", tmp_path / "net.lock"
+    plain = ("compile", models / "tiny.cvc", "-o", out, "--target", "cuda", "--sm", "90", "--no-verify")  # fmt: skip
+    asked = ("--fast-math", "--early", "on")
+    with mock.patch(
+        "convc.schedules.cuda.nvcc.compile_source", lambda source, gpu: source.encode()
+    ):
+        done = convc(*plain, *asked, "--lock", lock)
+        assert done.code == 0, done.err
+        assert "cuda sm_90 -fast-math -early=on" in done.out
+        early = read_manifest(out).early
+        assert early > 0
+        row = f"sm_90 -fast-math -early=on; kernels that begin while the one before ends: {early}\n"
+        assert f"device   {row}" in convc("inspect", out).out
+        written = out.read_bytes()
+        assert convc(*plain, *asked, "--locked", lock).code == 0
+        assert out.read_bytes() == written
+        refused = convc(*plain, "--fast-math", "--locked", lock)
+        assert refused.code == 2
+        assert "got cuda sm_90 -fast-math -early=on, 1 threads, and here is cuda sm_90 -fast-math" in " ".join(refused.err.split())  # fmt: skip
+        assert convc(*plain, "--ptx").code == 0
+    assert "device   sm_90 ptx_90; kernels that begin while the one before ends: 0\n" in convc("inspect", out).out  # fmt: skip
+
+
 def test_a_kernel_beside_cudnns_calls(convc: Convc, models: Path, tmp_path: Path) -> None:
     """There by default, and told; not with --no-fallback. The kernels' code is not looked at: nothing here runs."""
     flags = ("--target", "cuda", "--sm", "90", "--cudnn", "prefer", "--no-verify", "--json")

@@ -17,6 +17,7 @@ import pytest
 
 import convc
 from convc import CompiledModel
+from convc import dsl as cc
 from convc.deploy.libconvc import NATIVE
 from convc.runtime import read_manifest
 from convc.schedules.cuda.dependent_launch import TAG
@@ -84,6 +85,34 @@ def test_results_of_early_kernels_in_c(
     outputs = [tmp_path / "scores.bin", tmp_path / "features.bin"]
     programs.drive("run", "best", model, image_file, *outputs, **device)
     assert_outputs(tmp_path)
+
+
+def test_results_of_clusters_in_c(
+    nvcc: None, programs: Programs, device: dict[str, str], tmp_path: Path
+) -> None:
+    """Parts of a sum meet in another block's shared memory; a driver's launch says nothing of it, the kernel itself does."""
+    data = np.random.default_rng(0).integers(-1, 2, (1, 384, 7, 7)).astype(np.float16)
+    filters = np.random.default_rng(1).integers(-1, 2, (40, 384, 1, 1)).astype(np.float16)
+    x = cc.input("x", data.shape, "float16")
+    graph = cc.graph({"y": cc.conv2d(x, filters, name="wide")}, name="wide")
+    pinned = {"target": "cuda -arch=sm_90", "algo": "tensor_core_blocked"}
+    lock = convc.compile(graph, **pinned).planned.lock
+    plan = msgspec.to_builtins(lock)
+    # No estimate takes a cluster.
+    plan["layers"]["wide"]["knobs"] = {
+        "pixels": 64, "channels": 16, "step": 64, "warp_pixels": 16, "warp_channels": 16,
+        "math": 1, "split": 2, "stages": 3, "group": 4, "cluster": 2,
+    }  # fmt: skip
+    (tmp_path / "wide.lock").write_bytes(msgspec.json.encode(plan))
+    model = convc.compile(graph, **pinned, locked=tmp_path / "wide.lock")
+    data.tofile(tmp_path / "x.bin")
+    out = tmp_path / "y.bin"
+    programs.drive(
+        "run", "best", model.export(tmp_path / "wide.so"), tmp_path / "x.bin", out, **device
+    )
+    expected = np.einsum("kc,nchw->nkhw", filters[:, :, 0, 0].astype(int), data.astype(int))
+    assert np.abs(expected).max() < 2048  # a float16 has all whole numbers
+    np.testing.assert_array_equal(np.fromfile(out, np.float16).reshape(expected.shape), expected)
 
 
 def test_any_number_of_samples(

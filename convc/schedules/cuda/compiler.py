@@ -36,7 +36,7 @@ from convc.schedules.cuda import cutlass_objects, nvcc
 from convc.schedules.cuda.cluster import clustered
 from convc.schedules.cuda.copies import own_copies
 from convc.schedules.cuda.dependent_launch import begin_early, most_early_blocks
-from convc.schedules.workspace import note, one_function
+from convc.schedules.findings import note_scratch, one_function
 from convc.target import Gpu, Target
 
 __all__ = ["LIBRARY", "OPTIONS", "SHIMS", "build", "compile_objects", "pipeline", "source_of"]
@@ -89,7 +89,7 @@ def _stop_at_source() -> Iterator[None]:
 
 def _note(statement: Any) -> Any:
     shape = math.prod(int(extent) for extent in statement.buffer.shape)
-    note(shape * tvm.DataType(statement.buffer.dtype).itemsize)
+    note_scratch(shape * tvm.DataType(statement.buffer.dtype).itemsize)
     return statement
 
 

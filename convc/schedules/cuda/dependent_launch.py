@@ -33,6 +33,7 @@ from tvm import tirx
 from tvm.backend.cuda.op import cuda_func_call
 
 from convc.schedules.cuda.mma import once
+from convc.schedules.findings import note_early
 from convc.schedules.part_names import part_of
 from convc.target import Gpu
 from convc.target.cuda import EARLY
@@ -88,6 +89,8 @@ def begin_early(most: float) -> Any:
         -->
         cudaGridDependencySynchronize(); body
 
+    How many there are of each part is noted, see `convc.schedules.findings`.
+
     Args:
         most: see `most_early_blocks`.
     """
@@ -97,8 +100,10 @@ def begin_early(most: float) -> Any:
         rows: dict[int, list[Any]] = {}
         for name in mod.functions:
             rows.setdefault(part_of(name.name_hint), []).append(name)
-        begun = [n for row in rows.values() if _gains([mod[n] for n in row], most) for n in row]
-        early = {name: _early(mod[name]) for name in begun}
+        begun = {n: row for n, row in rows.items() if _gains([mod[name] for name in row], most)}
+        for part, row in begun.items():
+            note_early(part, len(row))
+        early = {name: _early(mod[name]) for row in begun.values() for name in row}
         return tvm.IRModule({**dict(mod.functions.items()), **early}, attrs=mod.attrs)
 
     return rewrite

@@ -19,11 +19,11 @@ import tvm_ffi
 from tvm import tirx
 
 from convc.schedules.backend import Progress
+from convc.schedules.findings import note_scratch, one_function
 from convc.schedules.llvm.byte_tables import permuted
 from convc.schedules.llvm.dots import in_bytes
 from convc.schedules.llvm.rounding import by_instruction, in_halves
 from convc.schedules.llvm.short_loops import write_out
-from convc.schedules.workspace import note, one_function
 from convc.target import Target
 
 __all__ = ["build", "compile_objects"]
@@ -38,7 +38,7 @@ def _keep(statement: Any) -> Any:
     size = math.prod(int(d) for d in statement.buffer.shape)
     nbytes = size * tvm.DataType(statement.buffer.dtype).itemsize
     if nbytes > _STACK_BYTES:
-        note(nbytes)
+        note_scratch(nbytes)
         return statement
     annotations = dict(statement.annotations) if statement.annotations else {}
     annotations["disable_lower_builtin"] = tirx.IntImm("int32", 1)

@@ -13,6 +13,7 @@ from convc.errors import ToolchainError, UnknownNameError
 from convc.ir import ConvSpec
 from convc.schedules.cuda import compiler, nvcc
 from convc.schedules.cuda.dependent_launch import TAG
+from convc.schedules.findings import collect
 from convc.schedules.part_names import part_prefix
 from convc.target import parse_target
 from tests.cuda_emulation.emulation import EmulationError, launch, worker
@@ -54,16 +55,17 @@ FEW, MANY = (1, 16, 8, 8), (1, 16, 64, 64)
 
 def built(
     shapes: list[tuple[int, ...]], dtype: str, architecture: str, smaller: int = 0
-) -> tuple[str, bytes]:
-    """Return the source of a module of convolutions and what is embedded of it; the last `smaller` are of another batch size."""
+) -> tuple[str, bytes, dict[int, int]]:
+    """Return a module of convolutions: source, what is embedded, how many begin early; the last `smaller` are of another batch size."""
     functions = {}
     for index, data in enumerate(shapes):
         spec = ConvSpec.of(data, (16, 16, 1, 1), dtype=dtype)
         func = scheduled(Trial("generic", spec, (), {"rows": 1, "threads": 256}))
         name = f"{part_prefix(int(index >= len(shapes) - smaller))}k{index}"
         functions[name] = func.with_attr("global_symbol", name)
-    host = compiler.build(tvm.IRModule(functions), parse_target(f"cuda -arch={architecture}"))
-    return compiler.source_of(host), compiler._packed(host)
+    with collect() as found:
+        host = compiler.build(tvm.IRModule(functions), parse_target(f"cuda -arch={architecture}"))
+    return compiler.source_of(host), compiler._packed(host), dict(found.early)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,8 @@ def built(
     ],
 )
 def test_rows_of_short_kernels_begin_early_all_or_none(shapes, dtype, architecture, early):
-    source, embedded = built(shapes, dtype, architecture)
+    source, embedded, counted = built(shapes, dtype, architecture)
+    assert counted == ({0: len(shapes)} if early else {})
     bodies = re.findall(r"__global__ void [^;{]*\{\s*([^;]*;)", source)
     assert len(bodies) == len(shapes)
     assert set(bodies) == {"convc_wait_for_grids();"} or not early
@@ -94,7 +97,8 @@ def test_rows_of_short_kernels_begin_early_all_or_none(shapes, dtype, architectu
 @pytest.mark.parametrize("first", [FEW, MANY])
 def test_each_batch_size_is_a_row_of_its_own(first):
     second = MANY if first is FEW else FEW
-    source, _ = built([first] * 9 + [second] * 8, "float16", "sm_90", smaller=8)
+    source, _, counted = built([first] * 9 + [second] * 8, "float16", "sm_90", smaller=8)
+    assert counted == ({0: 9} if first is FEW else {1: 8})
     waits = [name for name, body in re.findall(r"__global__ void [^;{]*?(\w+)_kernel\([^;{]*\{\s*([^;]*;)", source) if "wait_for_grids" in body]  # fmt: skip
     expected = [f"k{i}" for i in range(9)] if first is FEW else [f"v1_k{i}" for i in range(9, 17)]
     assert sorted(waits) == sorted(expected)
@@ -114,7 +118,7 @@ def test_early_launches_must_be_in_code_that_has_them():
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="there is no nvcc")
 def test_no_load_is_moved_before_the_wait(tmp_path):
     """Operands are only read, so that nvcc takes loads that may go past other writes, ld.global.nc: not past this wait."""
-    source, _ = built([FEW] * 8, "float16", "sm_90")
+    source, _, _ = built([FEW] * 8, "float16", "sm_90")
     (tmp_path / "k.cu").write_text(source)
     words = [nvcc.find_nvcc(), "-arch=sm_90", "-ptx", "k.cu", "-o", "k.ptx"]
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, timeout=300)

@@ -15,9 +15,9 @@ from convc.planning import Wishes, plan_graph
 from convc.schedules.algorithm import Problem, knob_space
 from convc.schedules.cuda import compiler
 from convc.schedules.cuda.backend import BACKEND
+from convc.schedules.findings import collect
 from convc.schedules.policy import Policy
 from convc.schedules.properties import properties_of
-from convc.schedules.workspace import collect
 from tests.schedules.conv_module import conv_node
 from tests.schedules.cuda.cuda_convolutions import TARGET, Trial, scheduled
 
@@ -33,10 +33,10 @@ def split(name: str, dtype: str = "float32") -> Trial:
 
 def taken(trial: Trial) -> int:
     """Return the bytes that the kernels of a layer hand each other."""
-    with collect() as workspace:
+    with collect() as found:
         func = scheduled(trial).with_attr("global_symbol", "layer")
         compiler.build(tvm.IRModule({"layer": func}), TARGET)
-    return workspace.nbytes
+    return found.workspace_bytes
 
 
 FIRST = ConvSpec.of((2, 3, 15, 13), (24, 3, 7, 7), strides=(2, 2), pads=(3, 3, 3, 3), dtype="float16")  # fmt: skip

@@ -29,6 +29,8 @@ def quantized_call(
     spec = quantized_spec(data.type, weight.type, attributes)
     knobs = dict(quantized.knobs(spec, target))
     packed = quantized.pack(weight.value, spec, knobs)
+    factor = graph[node.inputs[3]].value
+    knobs["packs"] = int(quantized.saturates(attributes, factor, target))
     least = backend_of(target).parallel_cycles
     if least is not None:
         knobs["parallel"] = int(quantized.cycles(spec, target, knobs) > least)

@@ -34,11 +34,14 @@ from convc.schedules.plan import Knobs
 from convc.schedules.quads import QUAD, in_quads, multiply, seen_as, tile_knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, tile_cycles
-from convc.schedules.requantized import finished
+from convc.schedules.requantized import bias_of, finished
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = ["compute", "cycles", "is_depthwise", "knobs", "operands", "pack"]
+__all__ = ["compute", "cycles", "is_depthwise", "knobs", "operands", "pack", "saturates"]
+
+# Below it a float32 times 2^31 is a float32 below 2^31.
+_LEAST_UNSAFE: Final = 1.0
 
 # 255 x 128 each: the sum of so many is below 2^24, and every partial one whole.
 _EXACT_PRODUCTS: Final = 512
@@ -99,6 +102,15 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     return steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
 
 
+def saturates(attributes: QuantizedConvAttributes, factor: np.ndarray, target: Target) -> bool:
+    """Return whether results may be made bytes by way of int32: the CPU packs vectors of them, and no sum times its factor is beyond.
+
+    A sum is at most 2^31; what is added to a result is of the magnitude of bytes.
+    """
+    small = bool(attributes.added) or float(factor.max(initial=0.0)) < _LEAST_UNSAFE
+    return attributes.dtype != "float32" and small and "avx512bw" in target.features and target.lanes == 16  # fmt: skip
+
+
 def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     """Return int8 weights as [K/(v b)][C/a][R][S][a][v b]; with quads [..][a/4][v b] int32 of four channels each."""
     if knobs.get("depthwise"):
@@ -115,14 +127,12 @@ def compute(
     """Return data, weight, bias, factor, result; blocks `acc` and what follows."""
     if knobs.get("depthwise"):
         x, w, sums = DEPTHWISE.compute(_in_floats(spec), target, knobs)
-        blocks, b = int(sums.shape[1]), knobs["block"]
-        return finished(
-            attributes,
-            (x, w),
-            sums.shape,
-            lambda n, k, *at: sums(n, k, *at).astype("int32"),
-            spec.out_channels,
-        )
+        bias = bias_of(int(sums.shape[1]), knobs["block"])
+
+        def whole(n, k, *at):
+            return sums(n, k, *at).astype("int32") + bias(k, at[-1])
+
+        return finished(attributes, (x, w, bias), sums.shape, whole, spec.out_channels)
     if spec.transposed:
         return quantized_phases.compute(spec, attributes, target, knobs)
     spec = raised(spec)
@@ -135,6 +145,7 @@ def compute(
     times = multiply(knobs)
     x = te.placeholder((N, span.all_blocks, *extents, steps), kinds[0], name="data")
     w = te.placeholder((wide, span.blocks, *spec.kernel, steps, v * b), kinds[1], name="weight")
+    bias = bias_of(blocks, b)
     co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, steps), "ci")
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 
@@ -147,13 +158,10 @@ def compute(
 
     acc = te.compute((N, wide, *points, v * b), product, name="acc")
 
-    return finished(
-        attributes,
-        (x, w),
-        (N, blocks, *points, b),
-        lambda n, k, *at: acc(n, k // v, *at[:-1], k % v * b + at[-1]),
-        K,
-    )
+    def whole(n, k, *at):
+        return acc(n, k // v, *at[:-1], k % v * b + at[-1]) + bias(k, at[-1])
+
+    return finished(attributes, (x, w, bias), (N, blocks, *points, b), whole, K)
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

@@ -6,11 +6,13 @@ nearbyint does not: TVM makes a loop over a vector's elements of it, and LLVM ga
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tvm import tirx
+from tvm.ir import Call
 
-__all__ = ["rounded", "rounded_bits", "whole"]
+__all__ = ["Rounded", "rounded", "rounded_bits", "unrounded", "whole"]
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 
@@ -48,3 +50,67 @@ def rounded(y: Expr, zero: Expr, least: int, greatest: int, dtype: str) -> Expr:
 
 def _magic() -> Expr:
     return tirx.const(_MAGIC, "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """What `rounded` has made bytes of: round(value) + zero, within bounds, in `dtype`."""
+
+    value: Expr
+    zero: int
+    least: int
+    greatest: int
+    dtype: str
+
+
+def unrounded(node: Expr) -> Rounded | None:
+    """Return what `rounded` with constant bounds has made an expression, or a vector, of; also where some lanes are 0 instead.
+
+    Example:
+        >>> y = tirx.Var("y", "float32")
+        >>> found = unrounded(rounded(y, tirx.const(3.0, "float32"), 0, 255, "uint8"))
+        >>> found.value.same_as(y), found.zero, found.least, found.greatest
+        (True, 3, 0, 255)
+    """
+    if isinstance(node, tirx.Select):
+        found = unrounded(node.true_value)
+        if found is None or _constant(node.false_value) != 0 or not found.least <= 0 <= found.greatest:  # fmt: skip
+            return None
+        nothing = tirx.const(-float(found.zero), str(found.value.ty.dtype))
+        return replace(found, value=tirx.Select(node.condition, found.value, nothing))
+    if not isinstance(node, tirx.Cast):
+        return None
+    dtype = str(node.ty.dtype).partition("x")[0]
+    bits, zero = node.value, 0
+    if isinstance(bits, tirx.Add | tirx.Sub):
+        added = _constant(bits.b)
+        if added is None:
+            return None
+        bits, zero = bits.a, int(added) if isinstance(bits, tirx.Add) else -int(added)
+    parts = _bounded(bits)
+    if parts is None:
+        return None
+    value, least, greatest = parts
+    return Rounded(value, zero, least + zero, greatest + zero, dtype)
+
+
+def _bounded(bits: Expr) -> tuple[Expr, int, int] | None:
+    """Return (y, least, greatest) of what `rounded_bits` has returned."""
+    if not isinstance(bits, tirx.Min) or (greatest := _constant(bits.b)) is None:
+        return None
+    call = bits.a
+    if not isinstance(call, Call) or call.op.name != "tirx.reinterpret":
+        return None
+    total = call.args[0]
+    if not isinstance(total, tirx.Add) or _constant(total.b) != _MAGIC:
+        return None
+    if not isinstance(total.a, tirx.Max) or (least := _constant(total.a.b)) is None:
+        return None
+    return total.a.a, int(least), int(greatest) - _MAGIC_BITS
+
+
+def _constant(value: Expr) -> float | None:
+    """Return the number that an expression is, in every lane of a vector."""
+    if isinstance(value, tirx.Broadcast):
+        value = value.value
+    return value.value if isinstance(value, tirx.IntImm | tirx.FloatImm) else None

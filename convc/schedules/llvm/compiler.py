@@ -1,4 +1,4 @@
-"""S-TIR to machine code for CPUs: TVM's own pipeline with two settings and four passes of ours.
+"""S-TIR to machine code for CPUs: TVM's own pipeline with two settings and five passes of ours.
 
 Rewrite (KeepOnStack):
     tile = TVMBackendAllocWorkspace(1792)   # TVM's choice for anything local, a call per tile
@@ -20,6 +20,7 @@ from tvm import tirx
 
 from convc.schedules.backend import Progress
 from convc.schedules.findings import note_scratch, one_function
+from convc.schedules.llvm.byte_stores import together
 from convc.schedules.llvm.byte_tables import permuted
 from convc.schedules.llvm.dots import in_bytes
 from convc.schedules.llvm.rounding import by_instruction, in_halves
@@ -66,6 +67,11 @@ def _write_out(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFun
     return write_out(func)
 
 
+@tirx.transform.prim_func_pass(opt_level=0, name="convc.ByteStores")
+def _byte_stores(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
+    return together(func)
+
+
 def _pipeline() -> tuple[Any, Any, Any]:
     base, _, device = tirx.get_tir_pipeline("s_tir")
 
@@ -77,6 +83,7 @@ def _pipeline() -> tuple[Any, Any, Any]:
                 _permuted,
                 _write_out,
                 tirx.transform.UnrollLoop(),
+                _byte_stores,
                 tirx.transform.LowerTVMBuiltin(),
                 tirx.transform.LowerIntrin(),
             ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from convc.schedules.llvm.byte_stores import marked
 from convc.schedules.llvm.convolutions import depthwise, direct, subpixel
 from convc.schedules.llvm.dots import dots_inside
+from convc.schedules.llvm.first_terms import begin_with_bias
 from convc.schedules.plan import Knobs
 from convc.schedules.quads import DOT
 from convc.target import Target
@@ -16,6 +18,11 @@ __all__ = ["schedule"]
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.quantized` scheduled."""
     if knobs.get("depthwise"):
-        return depthwise(func, knobs, target)
-    func = (subpixel if knobs.get("transposed") else direct)(func, knobs, target)
-    return dots_inside(func, DOT) if knobs["dot"] else func
+        func = depthwise(func, knobs, target)
+    elif knobs.get("transposed"):
+        func = subpixel(func, knobs, target)
+    else:
+        func = begin_with_bias(direct(func, knobs, target), knobs)
+    if knobs["dot"]:
+        func = dots_inside(func, DOT)
+    return marked(func) if knobs.get("packs") else func

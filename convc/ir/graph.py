@@ -260,7 +260,7 @@ class Graph:
                 raise VerifyError(f"%{node.name} must have type {wanted}; it says {node.type}.")
             seen[node.name] = node.type
         if not self.outputs:
-            raise VerifyError(f"graph {self.name} must have an output.")
+            raise VerifyError(f"graph {self.name} must have an output; got none.")
         for output in self.outputs:
             if output.value not in seen:
                 raise VerifyError(

@@ -64,8 +64,16 @@ def numpy_dtype(name: str) -> np.dtype:
 
 
 def dtype_name(dtype: DTypeLike) -> str:
-    """Return convc's name of a NumPy dtype, the inverse of `numpy_dtype`."""
-    name = np.dtype(dtype).name
+    """Return convc's name of a NumPy dtype, the inverse of `numpy_dtype`.
+
+    Raises:
+        DTypeError: for what is none, or one that convc has not.
+    """
+    try:
+        # NumPy takes None for float64.
+        name = "None" if dtype is None else np.dtype(dtype).name
+    except (TypeError, ValueError):
+        name = str(dtype)
     if name not in SHORT_NAMES:
         raise DTypeError(f"element type must be one of {', '.join(SHORT_NAMES)}; got '{name}'.")
     return name

@@ -51,7 +51,7 @@ BROKEN = [
         VerifyError,
         "%y must have attributes NoAttributes; got ClipAttributes.",
     ),
-    ((X,), (), VerifyError, "graph g must have an output."),
+    ((X,), (), VerifyError, "graph g must have an output; got none."),
     (
         (X,),
         (Output("a", "z"),),

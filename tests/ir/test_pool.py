@@ -93,7 +93,12 @@ REFUSALS = [
         MAP,
         "pool pads must be smaller than the window 2; got (2, 0).",
     ),
-    ((6, 6), {}, MAP, "pool window 6 must fit the padded extent 5; data f32[1,2,5,5]."),
+    (
+        (6, 6),
+        {},
+        MAP,
+        "pool window 6 must fit the padded extent on spatial axis 0; got 5 of f32[1,2,5,5].",
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convc.errors import VerifyError
+from convc.errors import DTypeError, VerifyError
 from convc.frontend.dsl.tensor import Tensor
 from convc.ir.graph import Graph, Output
 
@@ -48,6 +48,10 @@ def _names(tensors: Sequence[Tensor]) -> dict[Tensor, str]:
     return names
 
 
+def _is_output(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
 def graph(outputs: Tensor | Mapping[str, Tensor], *, name: str = "graph") -> Graph:
     """Return the verified graph of everything that `outputs` depend on; inputs in the order in which they are first read.
 
@@ -56,6 +60,7 @@ def graph(outputs: Tensor | Mapping[str, Tensor], *, name: str = "graph") -> Gra
         name: of the graph.
 
     Raises:
+        DTypeError: if `outputs` or `name` are something else.
         VerifyError: if two tensors have the same name, or there is no output.
 
     Example:
@@ -63,7 +68,11 @@ def graph(outputs: Tensor | Mapping[str, Tensor], *, name: str = "graph") -> Gra
         >>> [(o.name, o.value) for o in graph(input("x", (2,)) + 1.0).outputs]
         [('add_1', 'add_1')]
     """
-    named = {"": outputs} if isinstance(outputs, Tensor) else dict(outputs)
+    named = {"": outputs} if isinstance(outputs, Tensor) else outputs
+    if not (isinstance(named, Mapping) and all(map(_is_output, named.items()))):
+        raise DTypeError(f"outputs must be a tensor, or tensors by their names; got {outputs!r}.")
+    if not isinstance(name, str):
+        raise DTypeError(f"graph name must be a string; got {name!r}.")
     tensors = collected(list(named.values()))
     names = _names(tensors)
     nodes = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from convc.frontend.dsl.arguments import number
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, binary, building
 from convc.ir.ops.elementwise import (
     AlphaAttributes,
@@ -115,19 +116,19 @@ def clip(
     x: Operand, min: float = float("-inf"), max: float = float("inf"), *, name: str | None = None
 ) -> Tensor:
     """Return x limited to [min, max]."""
-    return apply("clip", [x], ClipAttributes(float(min), float(max)), name=name)
+    return apply("clip", [x], ClipAttributes(number("min", min), number("max", max)), name=name)
 
 
 @building
 def leaky_relu(x: Operand, alpha: float = 0.01, *, name: str | None = None) -> Tensor:
     """Return x where positive, else alpha x."""
-    return apply("leaky_relu", [x], LeakyAttributes(float(alpha)), name=name)
+    return apply("leaky_relu", [x], LeakyAttributes(number("alpha", alpha)), name=name)
 
 
 @building
 def elu(x: Operand, alpha: float = 1.0, *, name: str | None = None) -> Tensor:
     """Return x where positive, else alpha (exp(x) - 1)."""
-    return apply("elu", [x], AlphaAttributes(float(alpha)), name=name)
+    return apply("elu", [x], AlphaAttributes(number("alpha", alpha)), name=name)
 
 
 @building
@@ -135,4 +136,5 @@ def hard_sigmoid(
     x: Operand, alpha: float = 0.2, beta: float = 0.5, *, name: str | None = None
 ) -> Tensor:
     """Return alpha x + beta limited to [0, 1]."""
-    return apply("hard_sigmoid", [x], HardSigmoidAttributes(float(alpha), float(beta)), name=name)
+    attributes = HardSigmoidAttributes(number("alpha", alpha), number("beta", beta))
+    return apply("hard_sigmoid", [x], attributes, name=name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import is_whole, whole_numbers
 from convc.ir.types import Shape
 
 __all__ = ["Axes", "both_sides", "per_axis"]
@@ -20,7 +21,7 @@ def per_axis(name: str, value: Axes, rank: int, *, default: int | None = None) -
         >>> per_axis("strides", 2, 3), per_axis("strides", 1, 3, default=1)
         ((2, 2, 2), ())
     """
-    values = (value,) * rank if isinstance(value, int) else tuple(map(int, value))
+    values = (int(value),) * rank if is_whole(value) else whole_numbers(name, value)
     if len(values) != rank:
         raise ShapeError(f"{name} must be one number or {rank} numbers; got {values}.")
     return () if set(values) == {default} else values
@@ -33,7 +34,7 @@ def both_sides(name: str, value: Axes, rank: int, *, default: int | None = None)
         >>> both_sides("pads", (1, 2), 2), both_sides("pads", (0, 0, 1, 2), 2)
         ((1, 2, 1, 2), (0, 0, 1, 2))
     """
-    values = (value,) * rank if isinstance(value, int) else tuple(map(int, value))
+    values = (int(value),) * rank if is_whole(value) else whole_numbers(name, value)
     if len(values) == rank:
         values *= 2
     if len(values) != 2 * rank:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import EllipsisType
 from typing import TypeAlias
 
-import numpy as np
-
-from convc.errors import ShapeError
+from convc.errors import DTypeError, ShapeError
+from convc.frontend.dsl.arguments import is_whole
 from convc.ir.ops.shape import SliceAttributes
 from convc.ir.types import Shape, TensorType
 
@@ -18,11 +17,14 @@ Index: TypeAlias = int | slice | EllipsisType
 
 def _bounds(entry: object, axis: int, extent: int) -> tuple[int, int, int]:
     if isinstance(entry, slice):
+        for part in (entry.start, entry.stop, entry.step):
+            if not (part is None or is_whole(part)):
+                raise DTypeError(f"slice must have whole numbers on axis {axis}; got {entry}.")
         if entry.step is not None and entry.step < 1:
             raise ShapeError(f"slice step must be positive on axis {axis}; got {entry.step}.")
         begin, end, step = entry.indices(extent)
         return begin, max(begin, end), step
-    if isinstance(entry, int | np.integer) and not isinstance(entry, bool):
+    if is_whole(entry):
         place = int(entry) + extent if entry < 0 else int(entry)
         if not 0 <= place < extent:
             raise ShapeError(f"index must be in [{-extent}, {extent}) on axis {axis}; got {entry}.")
@@ -34,6 +36,7 @@ def resolve_index(index: tuple[Index, ...], type: TensorType) -> tuple[SliceAttr
     """Return the box that an index selects, and its shape without the axes that integers drop.
 
     Raises:
+        DTypeError: for a slice of something else than whole numbers.
         ShapeError: for more entries than axes, an integer outside the axis, a step below 1, or what is no index.
 
     Example:

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import flag, number, whole
 from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
 from convc.frontend.dsl.movement import flip
-from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
+from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_array, as_tensor, building
 from convc.ir.epilogue import Step
 from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes, DenseAttributes
 from convc.ir.ops.conv_weight_grad import ConvWeightGradAttributes
 from convc.ir.ops.shape import ReshapeAttributes
+from convc.ir.types import dtype_name
 
 __all__ = [
     "batch_norm",
@@ -44,7 +47,7 @@ class Conv(Protocol):
         dilations: Axes = 1,
         group: int = 1,
         filter_flip: bool = False,
-        accum_dtype: str = "",
+        accum_dtype: DTypeLike = "",
         name: str | None = None,
     ) -> Tensor: ...
 
@@ -63,7 +66,7 @@ class ConvTranspose(Protocol):
         dilations: Axes = 1,
         group: int = 1,
         output_padding: Axes = 0,
-        accum_dtype: str = "",
+        accum_dtype: DTypeLike = "",
         name: str | None = None,
     ) -> Tensor: ...
 
@@ -74,11 +77,17 @@ def _with_bias(
     return ([*operands], ()) if bias is None else ([*operands, bias], (Step("bias"),))
 
 
+def _sum_type(accum_dtype: DTypeLike) -> str:
+    # A word is checked by the op, which knows what its operands may be added up in.
+    return accum_dtype if isinstance(accum_dtype, str) else dtype_name(accum_dtype)
+
+
 def _flipped(weight: Operand) -> Operand:
     """Return a filter with every spatial axis reversed: now, or by a step of the graph where it comes later."""
     if isinstance(weight, Tensor):
         return flip(weight, tuple(range(2, len(weight.shape))))
-    return np.flip(weight, tuple(range(2, np.ndim(weight))))
+    array = as_array(weight)
+    return np.flip(array, tuple(range(2, array.ndim)))
 
 
 def _check_rank(x: Tensor, rank: int) -> None:
@@ -100,19 +109,21 @@ def _conv(rank: int) -> Conv:
         dilations: Axes = 1,
         group: int = 1,
         filter_flip: bool = False,
-        accum_dtype: str = "",
+        accum_dtype: DTypeLike = "",
         name: str | None = None,
     ) -> Tensor:
         x = as_tensor(x)
         _check_rank(x, rank)
-        operands, epilogue = _with_bias([x, _flipped(weight) if filter_flip else weight], bias)
+        operands, epilogue = _with_bias(
+            [x, _flipped(weight) if flag("filter_flip", filter_flip) else weight], bias
+        )
         attributes = ConvAttributes(
             per_axis("strides", strides, rank, default=1),
             both_sides("pads", pads, rank, default=0),
             per_axis("dilations", dilations, rank, default=1),
-            group,
+            whole("group", group),
             epilogue,
-            accum_dtype,
+            _sum_type(accum_dtype),
         )
         return apply("conv", operands, attributes, name=name)
 
@@ -142,7 +153,7 @@ def _conv_transpose(rank: int) -> ConvTranspose:
         dilations: Axes = 1,
         group: int = 1,
         output_padding: Axes = 0,
-        accum_dtype: str = "",
+        accum_dtype: DTypeLike = "",
         name: str | None = None,
     ) -> Tensor:
         x = as_tensor(x)
@@ -152,10 +163,10 @@ def _conv_transpose(rank: int) -> ConvTranspose:
             per_axis("strides", strides, rank, default=1),
             both_sides("pads", pads, rank, default=0),
             per_axis("dilations", dilations, rank, default=1),
-            group,
+            whole("group", group),
             per_axis("output_padding", output_padding, rank, default=0),
             epilogue,
-            accum_dtype,
+            _sum_type(accum_dtype),
         )
         return apply("conv_transpose", operands, attributes, name=name)
 
@@ -185,7 +196,7 @@ def conv_weight_grad(
     pads: Axes = 0,
     dilations: Axes = 1,
     group: int = 1,
-    accum_dtype: str = "",
+    accum_dtype: DTypeLike = "",
     name: str | None = None,
 ) -> Tensor:
     """Return the gradient of a loss with respect to a convolution's weight, from the gradient with respect to its result.
@@ -206,13 +217,15 @@ def conv_weight_grad(
     """
     x = as_tensor(x)
     rank = len(x.shape) - 2
+    if rank < 1:
+        raise ShapeError(f"data must have rank 3, 4 or 5, (N, C, *spatial); got {x.node.type}.")
     attributes = ConvWeightGradAttributes(
         per_axis("kernel", kernel, rank),
         per_axis("strides", strides, rank, default=1),
         both_sides("pads", pads, rank, default=0),
         per_axis("dilations", dilations, rank, default=1),
-        group,
-        accum_dtype,
+        whole("group", group),
+        _sum_type(accum_dtype),
     )
     return apply("conv_weight_grad", [x, gradient], attributes, name=name)
 
@@ -247,7 +260,7 @@ def _normalisation(
     four = (scale, bias, mean, variance)
     if not any(isinstance(p, Tensor) for p in four):
         # Known now: float64, rounded once when they become constants.
-        s, b, m, v = (np.asarray(p, np.float64) for p in four)
+        s, b, m, v = (as_array(p).astype(np.float64) for p in four)
         factor = s / np.sqrt(v + epsilon)
         return factor, b - m * factor
     s, b, m, v = (as_tensor(p, dtype) for p in four)
@@ -277,11 +290,12 @@ def batch_norm(
     _, *rest = x.shape or (0,)
     channels = rest[0] if rest else None
     for label, value in (("scale", scale), ("bias", bias), ("mean", mean), ("variance", variance)):
-        shape = value.shape if isinstance(value, Tensor) else np.shape(value)
+        shape = value.shape if isinstance(value, Tensor) else as_array(value).shape
         if channels is None or shape != (channels,):
             raise ShapeError(
                 f"batch_norm {label} must have shape (C,) for data (N, C, ...); got {shape} for {x.node.type}."
             )
+    epsilon = number("epsilon", epsilon)
     factor, shift = _normalisation(scale, bias, mean, variance, epsilon, x.dtype)
     per_channel = ReshapeAttributes((1, *rest[:1], *(1,) * len(rest[1:])))
 

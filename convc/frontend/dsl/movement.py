@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from convc.errors import DTypeError, ShapeError
+from convc.frontend.dsl.arguments import axis_number, axis_numbers, listed, number, whole
 from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
 from convc.ir.ops.flip import FlipAttributes
@@ -22,7 +24,10 @@ __all__ = ["concat", "flatten", "flip", "pad", "resize_nearest"]
 def flatten(x: Operand, axis: int = 1, *, name: str | None = None) -> Tensor:
     """Return a matrix: axes before `axis` become rows, the others columns."""
     x = as_tensor(x)
-    shape = (math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+    at, rank = whole("axis", axis), len(x.shape)
+    if not -rank <= at <= rank:
+        raise ShapeError(f"axis must be in [{-rank}, {rank}] for {x.node.type}; got {at}.")
+    shape = (math.prod(x.shape[:at]), math.prod(x.shape[at:]))
     return apply("reshape", [x], ReshapeAttributes(shape), name=name)
 
 
@@ -30,25 +35,27 @@ def flatten(x: Operand, axis: int = 1, *, name: str | None = None) -> Tensor:
 def flip(x: Operand, axes: int | Sequence[int], *, name: str | None = None) -> Tensor:
     """Return the tensor with `axes` reversed; negative ones count from the end."""
     x = as_tensor(x)
-    rank = len(x.shape)
-    given = (axes,) if isinstance(axes, int) else axes
-    attributes = FlipAttributes(tuple(a + rank if a < 0 else a for a in given))
+    attributes = FlipAttributes(axis_numbers("axes", axes, len(x.shape)))
     return apply("flip", [x], attributes, name=name)
 
 
 @building
 def concat(tensors: Sequence[Operand], axis: int = 1, *, name: str | None = None) -> Tensor:
     """Return the tensors one after the other along `axis`; a negative axis counts from the end."""
-    rank = max((len(as_tensor(t).shape) for t in tensors), default=0)
-    attributes = ConcatAttributes(axis + rank if axis < 0 else axis)
-    return apply("concat", list(tensors), attributes, name=name)
+    parts = listed(tensors)
+    if parts is None:
+        raise DTypeError(f"tensors must be a list; got {tensors!r}.")
+    if not parts:
+        raise ShapeError("concat must have at least 1 operands; got 0.")
+    attributes = ConcatAttributes(axis_number("axis", axis, len(as_tensor(parts[0]).shape)))
+    return apply("concat", parts, attributes, name=name)
 
 
 @building
 def pad(x: Operand, pads: Axes, value: float = 0.0, *, name: str | None = None) -> Tensor:
     """Return the tensor with a border of `value`: pads for every axis, batch and channels included."""
     x = as_tensor(x)
-    attributes = PadAttributes(both_sides("pads", pads, len(x.shape)), float(value))
+    attributes = PadAttributes(both_sides("pads", pads, len(x.shape)), number("value", value))
     return apply("pad", [x], attributes, name=name)
 
 

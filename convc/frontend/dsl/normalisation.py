@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import number
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
 from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.ops.shape import ReshapeAttributes
@@ -36,7 +37,7 @@ def batch_norm_training(
         >>> y.shape, mean.shape, variance.shape
         ((8, 4, 5, 5), (4,), (4,))
     """
-    x = as_tensor(x)
+    x, epsilon = as_tensor(x), number("epsilon", epsilon)
     scale, bias = as_tensor(scale, x.dtype), as_tensor(bias, x.dtype)
     rank = len(x.shape)
     channels = x.shape[1:2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import flag, number, whole
 from convc.frontend.dsl.geometry import Axes, both_sides, per_axis
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
 from convc.ir.ops.linear import ReduceAttributes
@@ -71,7 +72,7 @@ def _max_pool(rank: int) -> MaxPool:
             per_axis("strides", strides, rank, default=1),
             both_sides("pads", pads, rank, default=0),
             per_axis("dilations", dilations, rank, default=1),
-            ceil_mode,
+            flag("ceil_mode", ceil_mode),
         )
         return apply("max_pool", [x], attributes, name=name)
 
@@ -97,8 +98,8 @@ def _average_pool(rank: int) -> AveragePool:
             per_axis("strides", strides, rank, default=1),
             both_sides("pads", pads, rank, default=0),
             per_axis("dilations", dilations, rank, default=1),
-            ceil_mode,
-            count_include_pad,
+            flag("ceil_mode", ceil_mode),
+            flag("count_include_pad", count_include_pad),
         )
         return apply("average_pool", [x], attributes, name=name)
 
@@ -136,5 +137,7 @@ def lrn(
     name: str | None = None,
 ) -> Tensor:
     """Return x / (bias + alpha/size * sum of squares over `size` neighbouring channels)^beta."""
-    attributes = LRNAttributes(size, float(alpha), float(beta), float(bias))
+    attributes = LRNAttributes(
+        whole("size", size), number("alpha", alpha), number("beta", beta), number("bias", bias)
+    )
     return apply("lrn", [x], attributes, name=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from convc.frontend.dsl.arguments import axis_numbers, flag, whole
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
 from convc.ir.ops.linear import AxisAttributes, ReduceAttributes
 
@@ -34,8 +35,8 @@ def _reduction(function_name: str) -> Reduction:
     ) -> Tensor:
         x = as_tensor(x)
         rank = len(x.shape)
-        given = range(rank) if axes is None else (axes,) if isinstance(axes, int) else axes
-        attributes = ReduceAttributes(tuple(a + rank if a < 0 else a for a in given), keepdims)
+        over = tuple(range(rank)) if axes is None else axis_numbers("axes", axes, rank)
+        attributes = ReduceAttributes(over, flag("keepdims", keepdims))
         return apply(f"reduce_{function_name}", [x], attributes, name=name)
 
     function.__name__ = function.__qualname__ = function_name
@@ -52,10 +53,10 @@ min = _reduction("min")
 @building
 def softmax(x: Operand, axis: int = -1, *, name: str | None = None) -> Tensor:
     """Return exp(x) / sum(exp(x)) along `axis`."""
-    return apply("softmax", [x], AxisAttributes(axis), name=name)
+    return apply("softmax", [x], AxisAttributes(whole("axis", axis)), name=name)
 
 
 @building
 def log_softmax(x: Operand, axis: int = -1, *, name: str | None = None) -> Tensor:
     """Return log(softmax(x)) along `axis`."""
-    return apply("log_softmax", [x], AxisAttributes(axis), name=name)
+    return apply("log_softmax", [x], AxisAttributes(whole("axis", axis)), name=name)

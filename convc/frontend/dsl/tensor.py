@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from convc.errors import ConvcError, DTypeError, ShapeError
+from convc.frontend.dsl.arguments import is_whole, listed, whole_numbers
 from convc.frontend.dsl.indexing import Index, resolve_index
 from convc.ir.graph import Node, placeholder
 from convc.ir.graph import constant as constant_node
@@ -25,6 +26,7 @@ __all__ = [
     "Operand",
     "Tensor",
     "apply",
+    "as_array",
     "as_tensor",
     "binary",
     "building",
@@ -37,6 +39,9 @@ __all__ = [
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+# Kinds of NumPy's types that it makes numbers of by dropping, parsing or counting: complex numbers, dates, texts.
+_NOT_NUMBERS: Final = "cmMSU"
+
 Operand: TypeAlias = Union["Tensor", Array, float]
 
 
@@ -75,7 +80,7 @@ class Tensor:
 
     def transpose(self, *perm: int | Sequence[int]) -> Tensor:
         """Return the tensor with result axis i being axis perm[i]; without arguments, axes reversed."""
-        return transpose(self, _flat(perm) or None)
+        return transpose(self, _flat(perm) if perm else None)
 
     def __getitem__(self, index: Index | tuple[Index, ...]) -> Tensor:
         """Return a box of the tensor: integers (which drop their axis), slices with positive steps, one ellipsis."""
@@ -126,14 +131,31 @@ def building(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        name = kwargs.get("name")
         try:
+            if not isinstance(name, str | None):
+                raise DTypeError(f"name must be a string; got {name!r}.")
             return function(*args, **kwargs)
         except ConvcError as error:
-            name = kwargs.get("name")
-            error.add_note(f"while building {function.__name__}" + (f" '{name}'" if name else ""))
+            named = f" '{name}'" if isinstance(name, str) and name else ""
+            error.add_note(f"while building {function.__name__}{named}")
             raise
 
     return call
+
+
+def _leading_name(input: str, shape: Sequence[int | str]) -> tuple[str, Shape]:
+    """Return the name of a symbolic batch, or "", and all extents."""
+    given = listed(shape) or []
+    is_named = bool(given) and isinstance(given[0], str)
+    symbol = given[0] if is_named else ""
+    if (is_named and not symbol) or any(isinstance(extent, str) for extent in given[1:]):
+        raise ShapeError(
+            f"input '{input}' must have whole numbers for extents, but for a name of the leading one; got {tuple(shape)}."
+        )
+    return symbol, whole_numbers(
+        f"extents of input '{input}'", [1, *given[1:]] if symbol else shape
+    )
 
 
 @building
@@ -147,6 +169,7 @@ def input(name: str, shape: Sequence[int | str], dtype: DTypeLike = "float32") -
         dtype: element type.
 
     Raises:
+        DTypeError: for a name that is no string, and extents or an element type that are none.
         ShapeError: for a negative extent, or a name that is not the leading extent.
 
     Example:
@@ -155,15 +178,11 @@ def input(name: str, shape: Sequence[int | str], dtype: DTypeLike = "float32") -
         >>> input("x", ("N", 3, 8, 8)).shape
         (1, 3, 8, 8)
     """
-    head, rest = tuple(shape[:1]), tuple(shape[1:])
-    symbol = head[0] if head and isinstance(head[0], str) else ""
-    if any(isinstance(extent, str) for extent in rest) or head == ("",):
-        raise ShapeError(
-            f"input '{name}' must have whole numbers for extents, but for a name of the leading one; got {tuple(shape)}."
-        )
-    extents = tuple(map(int, (1, *rest) if symbol else shape))
+    if not isinstance(name, str):
+        raise DTypeError(f"input must have a string for its name; got {name!r}.")
     if not name:
         raise ShapeError(f"input must have a name; got '{name}'.")
+    symbol, extents = _leading_name(name, shape)
     if min(extents, default=0) < 0:
         raise ShapeError(f"input '{name}' must have extents >= 0; got {extents}.")
     return Tensor(placeholder(name, TensorType(extents, dtype_name(dtype)), symbol))
@@ -195,8 +214,30 @@ def constant(
         >>> constant([1.0, 2.0], dtype="float32")
         Tensor(constant: f32[2])
     """
-    array = np.array(value, None if dtype is None else numpy_dtype(dtype_name(dtype)))
-    return Tensor(constant_node(name or "", array))
+    return Tensor(constant_node(name or "", as_array(value, dtype)))
+
+
+def as_array(value: object, dtype: DTypeLike | None = None) -> Array:
+    """Return a copy of what NumPy can make an array of.
+
+    Raises:
+        DTypeError: for what is no array of numbers, or has one that `dtype` cannot hold.
+
+    Example:
+        >>> as_array([[1, 2]], "float32").shape
+        (1, 2)
+    """
+    wanted = None if dtype is None else numpy_dtype(dtype_name(dtype))
+    try:
+        array = np.array(value)
+        if wanted is not None and array.dtype.kind not in _NOT_NUMBERS:
+            array = np.array(value, wanted)
+    except (TypeError, ValueError, OverflowError) as error:
+        held = f" that {wanted} holds" if wanted else ""
+        raise DTypeError(f"operand must be a tensor, or numbers{held}; got {value!r}.") from error
+    # Its own type must be one of ours, too.
+    dtype_name(array.dtype)
+    return array
 
 
 def as_tensor(operand: Operand, like: str | None = None) -> Tensor:
@@ -217,7 +258,7 @@ def as_tensor(operand: Operand, like: str | None = None) -> Tensor:
         if wanted not in FLOATS and (isinstance(operand, float) or wanted == "bool"):
             raise DTypeError(f"number must be whole beside a tensor of {wanted}; got {operand!r}.")
         return constant(operand, dtype=wanted)
-    array = np.asarray(operand)
+    array = as_array(operand)
     adapts = dtype_name(array.dtype) in FLOATS and wanted in FLOATS
     return constant(array, dtype=wanted if adapts else None)
 
@@ -260,16 +301,17 @@ def binary(op: str) -> Binary:
 _OPERATORS: Final = {op: binary(op) for op in ("add", "sub", "mul", "div", "pow")}
 
 
-def _flat(arguments: Sequence[int | Sequence[int]]) -> list[int]:
+def _flat(arguments: Sequence[int | Sequence[int]]) -> Sequence[int]:
     """Return the numbers of f(1, 2) and of f((1, 2)) alike."""
-    return [n for a in arguments for n in ([a] if isinstance(a, int) else a)]
+    alone = len(arguments) == 1 and not is_whole(arguments[0])
+    return arguments[0] if alone else arguments  # type: ignore[return-value]
 
 
 @building
 def reshape(x: Operand, shape: Sequence[int], *, name: str | None = None) -> Tensor:
     """Return the elements in another shape; one extent may be -1, for what is left."""
     x = as_tensor(x)
-    extents = list(map(int, shape))
+    extents = [*whole_numbers("shape", shape)]
     known = math.prod(n for n in extents if n != -1)
     if extents.count(-1) == 1 and known > 0 and x.node.type.size % known == 0:
         extents[extents.index(-1)] = x.node.type.size // known
@@ -280,7 +322,8 @@ def reshape(x: Operand, shape: Sequence[int], *, name: str | None = None) -> Ten
 def transpose(x: Operand, perm: Sequence[int] | None = None, *, name: str | None = None) -> Tensor:
     """Return the tensor with result axis i being axis perm[i]; without `perm`, axes reversed."""
     x = as_tensor(x)
-    axes = tuple(reversed(range(len(x.shape)))) if perm is None else tuple(map(int, perm))
+    rank = len(x.shape)
+    axes = tuple(reversed(range(rank))) if perm is None else whole_numbers("perm", perm)
     return apply("transpose", [x], TransposeAttributes(axes), name=name)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import numpy as np
-
 from convc.errors import DTypeError, ShapeError
+from convc.frontend.dsl.arguments import is_whole, whole_numbers
 from convc.frontend.dsl.tensor import Operand, Tensor, as_tensor
 from convc.ir.ops.conv import accumulator
 from convc.ir.types import FLOATS, Shape, TensorType, dtype_name
@@ -21,7 +20,6 @@ __all__ = [
     "dilated",
     "float_tensor",
     "ir_pads",
-    "is_whole",
     "per_axis",
     "sum_type",
 ]
@@ -35,11 +33,6 @@ _MODES = "'valid', 'full', 'half', an int >= 0, or one int or pair of ints >= 0 
 def dilated(kernel: int, dilation: int) -> int:
     """Return the extent that a dilated filter covers."""
     return (kernel - 1) * dilation + 1
-
-
-def is_whole(value: object) -> bool:
-    """Whether a value is a whole number, Python's or NumPy's; True and False are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def axis_pads(mode: object, covered: int) -> tuple[int, int]:
@@ -60,8 +53,8 @@ def axis_pads(mode: object, covered: int) -> tuple[int, int]:
         named = {"valid": 0, "full": covered - 1, "half": covered // 2}
         if mode in named:
             return named[mode], named[mode]
-    elif is_whole(mode) and mode >= 0:  # type: ignore[operator]
-        return int(mode), int(mode)  # type: ignore[call-overload]
+    elif is_whole(mode) and mode >= 0:
+        return int(mode), int(mode)
     elif (
         isinstance(mode, Sequence) and len(mode) == 2 and all(is_whole(m) and m >= 0 for m in mode)
     ):
@@ -112,7 +105,7 @@ def per_axis(name: str, value: int | Sequence[int], rank: int) -> Shape:
     Raises:
         ShapeError: for another count, or a number below 1.
     """
-    values = (int(value),) * rank if is_whole(value) else tuple(map(int, value))  # type: ignore[arg-type,call-overload]
+    values = (int(value),) * rank if is_whole(value) else whole_numbers(name, value)
     if len(values) != rank or min(values) < 1:
         raise ShapeError(f"{name} must be {rank} numbers >= 1; got {value!r}.")
     return values

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import is_whole
 from convc.frontend.dsl.movement import concat
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, building, reshape, transpose
-from convc.frontend.nnet.geometry import check_declared, float_tensor, is_whole
+from convc.frontend.nnet.geometry import check_declared, float_tensor
 from convc.ir.ops.conv import ConvAttributes
 from convc.ir.ops.definition import Array
 

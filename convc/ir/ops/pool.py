@@ -112,7 +112,7 @@ def infer_pool(types: Sequence[TensorType], a: PoolAttributes) -> TensorType:
         )
         if count < 1:
             raise ShapeError(
-                f"pool window {covered} must fit the padded extent {data.shape[2 + axis] + sum(both)}; data {data}."
+                f"pool window {covered} must fit the padded extent on spatial axis {axis}; got {data.shape[2 + axis] + sum(both)} of {data}."
             )
         extents.append(count)
     return TensorType((*data.shape[:2], *extents), data.dtype)

@@ -20,6 +20,7 @@ from typing import Final, overload
 import numpy as np
 
 from convc.errors import DTypeError, ShapeError, UnsupportedModelError
+from convc.frontend.dsl.arguments import listed
 from convc.frontend.dsl.collect import collected
 from convc.frontend.dsl.gradient import (
     convolution,
@@ -98,8 +99,8 @@ def _grad(
     wrt: Tensor | Sequence[Tensor],
     output_grads: Operand | Sequence[Operand] | None,
 ) -> Tensor | list[Tensor]:
-    results = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    targets = [wrt] if isinstance(wrt, Tensor) else list(wrt)
+    # What is neither is refused by _check_floats, as the one tensor that it is not.
+    results, targets = _several(outputs), _several(wrt)
     _check_floats(results, "outputs")
     _check_floats(targets, "wrt")
     parts: dict[Tensor, list[Tensor]] = {}
@@ -128,8 +129,15 @@ def _grad(
 _grad.__name__ = "grad"
 
 
+def _several(given: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    entries = listed(given)
+    return [given] if entries is None else entries  # type: ignore[list-item]
+
+
 def _check_floats(tensors: Iterable[Tensor], argument: str) -> None:
     for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise DTypeError(f"{argument} must be a tensor or a list of them; got {tensor!r}.")
         if not tensor.node.type.is_float:
             raise DTypeError(f"{argument} must have a float type; got {tensor!r}.")
 
@@ -151,7 +159,7 @@ def _seeds(
     if isinstance(outputs, Tensor):
         given = [as_tensor(output_grads, outputs.dtype)]  # type: ignore[arg-type]
     else:
-        if isinstance(output_grads, Tensor | np.ndarray | float | int):
+        if not isinstance(output_grads, Sequence):
             raise ShapeError(
                 f"output_grads must be one for each of {len(results)} outputs; got {output_grads!r}."
             )

@@ -64,7 +64,6 @@ from convc.frontend.dsl.elementwise import (
 )
 from convc.frontend.dsl.gradient import grad
 from convc.frontend.dsl.layers import (
-    batch_norm,
     conv1d,
     conv2d,
     conv3d,
@@ -76,7 +75,7 @@ from convc.frontend.dsl.layers import (
     matmul,
 )
 from convc.frontend.dsl.movement import concat, flatten, flip, pad, resize_nearest
-from convc.frontend.dsl.normalisation import batch_norm_training
+from convc.frontend.dsl.normalisation import batch_norm, batch_norm_training
 from convc.frontend.dsl.pooling import (
     average_pool1d,
     average_pool2d,

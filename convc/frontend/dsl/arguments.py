@@ -1,4 +1,4 @@
-"""Arguments as they are meant: what is no number, no whole number or no tensor is refused by the argument's name.
+"""Arguments as they are meant: what is no number, no whole number or no array of numbers is refused by the argument's name.
 
 NumPy's numbers count as Python's; True and False are none. Nothing is rounded: `strides=2.5` is a mistake, not 2.
 """
@@ -6,13 +6,17 @@ NumPy's numbers count as Python's; True and False are none. Nothing is rounded: 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from convc.errors import DTypeError, ShapeError
+from convc.ir.ops.definition import Array
+from convc.ir.types import dtype_name, numpy_dtype
 
 __all__ = [
+    "as_array",
     "axis_number",
     "axis_numbers",
     "flag",
@@ -22,6 +26,10 @@ __all__ = [
     "whole",
     "whole_numbers",
 ]
+
+
+# Kinds of NumPy's types that it makes numbers of by dropping, parsing or counting: complex numbers, dates, texts.
+_NOT_NUMBERS: Final = "cmMSU"
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -129,3 +137,26 @@ def axis_numbers(argument: str, value: object, rank: int) -> tuple[int, ...]:
     """
     given = (value,) if is_whole(value) else whole_numbers(argument, value)
     return tuple(axis_number(argument, axis, rank) for axis in given)
+
+
+def as_array(value: object, dtype: DTypeLike | None = None) -> Array:
+    """Return a copy of what NumPy can make an array of.
+
+    Raises:
+        DTypeError: for what is no array of numbers, or has one that `dtype` cannot hold.
+
+    Example:
+        >>> as_array([[1, 2]], "float32").shape
+        (1, 2)
+    """
+    wanted = None if dtype is None else numpy_dtype(dtype_name(dtype))
+    try:
+        array = np.array(value)
+        if wanted is not None and array.dtype.kind not in _NOT_NUMBERS:
+            array = np.array(value, wanted)
+    except (TypeError, ValueError, OverflowError) as error:
+        held = f" that {wanted} holds" if wanted else ""
+        raise DTypeError(f"operand must be a tensor, or numbers{held}; got {value!r}.") from error
+    # Its own type must be one of ours, too.
+    dtype_name(array.dtype)
+    return array

@@ -1,4 +1,4 @@
-"""Per-axis arguments: one number for all axes, or one for each."""
+"""Per-axis arguments: one number for all axes, or one for each; and extents."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from convc.errors import ShapeError
-from convc.frontend.dsl.arguments import is_whole, whole_numbers
+from convc.frontend.dsl.arguments import is_whole, listed, whole_numbers
 from convc.ir.types import Shape
 
-__all__ = ["Axes", "both_sides", "per_axis"]
+__all__ = ["Axes", "both_sides", "extents_of", "per_axis"]
 
 Axes: TypeAlias = int | Sequence[int]
 
@@ -40,3 +40,22 @@ def both_sides(name: str, value: Axes, rank: int, *, default: int | None = None)
     if len(values) != 2 * rank:
         raise ShapeError(f"{name} must be one number, {rank} or {2 * rank} numbers; got {values}.")
     return () if set(values) == {default} else values
+
+
+def extents_of(input: str, shape: Sequence[int | str]) -> tuple[str, Shape]:
+    """Return the name of a symbolic batch, or "", and all extents.
+
+    Example:
+        >>> extents_of("x", ("N", 3, 8)), extents_of("x", (2, 3))
+        (('N', (1, 3, 8)), ('', (2, 3)))
+    """
+    given = listed(shape) or []
+    is_named = bool(given) and isinstance(given[0], str)
+    symbol = given[0] if is_named else ""
+    if (is_named and not symbol) or any(isinstance(extent, str) for extent in given[1:]):
+        raise ShapeError(
+            f"input '{input}' must have whole numbers for extents, but for a name of the leading one; got {tuple(shape)}."
+        )
+    return symbol, whole_numbers(
+        f"extents of input '{input}'", [1, *given[1:]] if symbol else shape
+    )

@@ -1,14 +1,71 @@
-"""Batch normalisation with the statistics of the batch itself, as in training."""
+"""Batch normalisation: with given statistics, and with those of the batch itself, as in training."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from convc.errors import ShapeError
-from convc.frontend.dsl.arguments import number
+from convc.frontend.dsl.arguments import as_array, number
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, as_tensor, building
 from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.ops.shape import ReshapeAttributes
 
-__all__ = ["batch_norm_training"]
+__all__ = ["batch_norm", "batch_norm_training"]
+
+
+def _normalisation(
+    scale: Operand, bias: Operand, mean: Operand, variance: Operand, epsilon: float, dtype: str
+) -> tuple[Operand, Operand]:
+    """Return a, b with a x + b = scale (x - mean) / sqrt(variance + epsilon) + bias: arrays if all four are, else tensors."""
+    four = (scale, bias, mean, variance)
+    if not any(isinstance(p, Tensor) for p in four):
+        # Known now: float64, rounded once when they become constants.
+        s, b, m, v = (as_array(p).astype(np.float64) for p in four)
+        factor = s / np.sqrt(v + epsilon)
+        return factor, b - m * factor
+    s, b, m, v = (as_tensor(p, dtype) for p in four)
+    ratio = s / apply("sqrt", [v + epsilon])
+    return ratio, b - m * ratio
+
+
+@building
+def batch_norm(
+    x: Operand,
+    scale: Operand,
+    bias: Operand,
+    mean: Operand,
+    variance: Operand,
+    *,
+    epsilon: float = 1e-5,
+    name: str | None = None,
+) -> Tensor:
+    """Return scale (x - mean) / sqrt(variance + epsilon) + bias, per channel.
+
+    It is one mul and one add, which fold into a convolution before them.
+
+    Shapes:
+        data (N, C, ...), the others (C,)
+    """
+    x = as_tensor(x)
+    _, *rest = x.shape or (0,)
+    channels = rest[0] if rest else None
+    for label, value in (("scale", scale), ("bias", bias), ("mean", mean), ("variance", variance)):
+        shape = value.shape if isinstance(value, Tensor) else as_array(value).shape
+        if channels is None or shape != (channels,):
+            raise ShapeError(
+                f"batch_norm {label} must have shape (C,) for data (N, C, ...); got {shape} for {x.node.type}."
+            )
+    epsilon = number("epsilon", epsilon)
+    factor, shift = _normalisation(scale, bias, mean, variance, epsilon, x.dtype)
+    per_channel = ReshapeAttributes((1, *rest[:1], *(1,) * len(rest[1:])))
+
+    def along_channels(value: Operand) -> Operand:
+        if isinstance(value, Tensor):
+            return apply("reshape", [value], per_channel)
+        return np.reshape(value, per_channel.shape)
+
+    scaled = apply("mul", [x, along_channels(factor)])
+    return apply("add", [scaled, along_channels(shift)], name=name)
 
 
 @building

@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from convc.errors import ConvcError, DTypeError, ShapeError
-from convc.frontend.dsl.arguments import is_whole, listed, whole_numbers
+from convc.frontend.dsl.arguments import as_array, is_whole, whole_numbers
+from convc.frontend.dsl.geometry import extents_of
 from convc.frontend.dsl.indexing import Index, resolve_index
 from convc.ir.graph import Node, placeholder
 from convc.ir.graph import constant as constant_node
 from convc.ir.ops import Attributes
 from convc.ir.ops.definition import Array
 from convc.ir.ops.shape import ReshapeAttributes, TransposeAttributes
-from convc.ir.types import FLOATS, Shape, TensorType, dtype_name, numpy_dtype
+from convc.ir.types import FLOATS, Shape, TensorType, dtype_name
 
 __all__ = [
     "Binary",
     "Operand",
     "Tensor",
     "apply",
-    "as_array",
     "as_tensor",
     "binary",
     "building",
@@ -39,9 +39,6 @@ __all__ = [
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-# Kinds of NumPy's types that it makes numbers of by dropping, parsing or counting: complex numbers, dates, texts.
-_NOT_NUMBERS: Final = "cmMSU"
-
 Operand: TypeAlias = Union["Tensor", Array, float]
 
 
@@ -144,20 +141,6 @@ def building(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
-def _leading_name(input: str, shape: Sequence[int | str]) -> tuple[str, Shape]:
-    """Return the name of a symbolic batch, or "", and all extents."""
-    given = listed(shape) or []
-    is_named = bool(given) and isinstance(given[0], str)
-    symbol = given[0] if is_named else ""
-    if (is_named and not symbol) or any(isinstance(extent, str) for extent in given[1:]):
-        raise ShapeError(
-            f"input '{input}' must have whole numbers for extents, but for a name of the leading one; got {tuple(shape)}."
-        )
-    return symbol, whole_numbers(
-        f"extents of input '{input}'", [1, *given[1:]] if symbol else shape
-    )
-
-
 @building
 def input(name: str, shape: Sequence[int | str], dtype: DTypeLike = "float32") -> Tensor:
     """Return a graph input.
@@ -182,7 +165,7 @@ def input(name: str, shape: Sequence[int | str], dtype: DTypeLike = "float32") -
         raise DTypeError(f"input must have a string for its name; got {name!r}.")
     if not name:
         raise ShapeError(f"input must have a name; got '{name}'.")
-    symbol, extents = _leading_name(name, shape)
+    symbol, extents = extents_of(name, shape)
     if min(extents, default=0) < 0:
         raise ShapeError(f"input '{name}' must have extents >= 0; got {extents}.")
     return Tensor(placeholder(name, TensorType(extents, dtype_name(dtype)), symbol))
@@ -215,29 +198,6 @@ def constant(
         Tensor(constant: f32[2])
     """
     return Tensor(constant_node(name or "", as_array(value, dtype)))
-
-
-def as_array(value: object, dtype: DTypeLike | None = None) -> Array:
-    """Return a copy of what NumPy can make an array of.
-
-    Raises:
-        DTypeError: for what is no array of numbers, or has one that `dtype` cannot hold.
-
-    Example:
-        >>> as_array([[1, 2]], "float32").shape
-        (1, 2)
-    """
-    wanted = None if dtype is None else numpy_dtype(dtype_name(dtype))
-    try:
-        array = np.array(value)
-        if wanted is not None and array.dtype.kind not in _NOT_NUMBERS:
-            array = np.array(value, wanted)
-    except (TypeError, ValueError, OverflowError) as error:
-        held = f" that {wanted} holds" if wanted else ""
-        raise DTypeError(f"operand must be a tensor, or numbers{held}; got {value!r}.") from error
-    # Its own type must be one of ours, too.
-    dtype_name(array.dtype)
-    return array
 
 
 def as_tensor(operand: Operand, like: str | None = None) -> Tensor:

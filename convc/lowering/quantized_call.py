@@ -43,7 +43,7 @@ def quantized_call(
     else:
         added = places.bias(node.inputs[2], knobs["block"])
     arguments = (
-        Argument(read.buffer, view.quads() if knobs["dot"] else view),
+        Argument(read.buffer, view.quads() if knobs["dot"] and not knobs.get("taps") else view),
         places.weight(f"{node.name}.weight", packed),
         added,
         places.bias(node.inputs[3], knobs["block"]),
@@ -59,7 +59,9 @@ def quantized_call(
     parts = (spec.key, attributes, sorted(knobs.items()))
     kernel = named_kernel(stem, parts, [a.view for a in arguments], make)
     reason = "one product at a time: the CPU has no avx512vnni"
-    if knobs["dot"]:
+    if knobs.get("taps"):
+        reason = "four taps an instruction"
+    elif knobs["dot"]:
         reason = "four products an instruction"
     elif knobs.get("depthwise"):
         reason = "exact sums in float32"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.register_tile import best_tile
 from convc.target import Target
 
-__all__ = ["DOT", "QUAD", "has_dot", "in_quads", "multiply", "seen_as", "tile_knobs"]
+__all__ = ["DOT", "QUAD", "has_dot", "in_quads", "multiply", "quad_of", "seen_as", "tile_knobs"]
 
 # LLVM's name of vpdpbusd on 512 bits: (sums, four unsigned bytes, four signed bytes) -> sums.
 DOT: Final = "llvm.x86.avx512.vpdpbusd.512"
@@ -63,6 +64,12 @@ def in_quads(packed: np.ndarray) -> np.ndarray:
     *outer, a, wide = packed.shape
     quads = np.moveaxis(packed.reshape(*outer, a // QUAD, QUAD, wide), -2, -1)
     return np.ascontiguousarray(quads).view(np.int32)[..., 0]
+
+
+def quad_of(elements: Sequence[Any]) -> Any:
+    """Return four bytes as one int32, the first in its last bits."""
+    parts = [x.astype("int32") << tirx.const(8 * i, "int32") for i, x in enumerate(elements[1:], 1)]
+    return reduce(lambda left, right: left | right, parts, elements[0].astype("int32"))
 
 
 def multiply(knobs: Knobs) -> Callable[[Any, Any], Any]:

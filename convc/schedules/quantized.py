@@ -7,7 +7,8 @@ THE ALGORITHM   acc[n, k, p, q] = sum over c, r, s of (x[n, c, ...] - x_zero) w[
                 bytes; or acc factor[k] as a float
                 transposed: the sums of `subpixel`, quads as above; what the filter's other taps read is the zero point, so that each
                 phase has a bias of its own
-                depthwise: the sums of `depthwise` in float32, which holds them exactly: 9 products of bytes are below 2^19 of 2^24
+                depthwise: four taps of a row in the instruction, see `quantized_taps`; without it, or with taps apart, the sums of
+                `depthwise` in float32, which holds them exactly: 9 products of bytes are below 2^19 of 2^24
 WHEN            constant int8 weights of zero point 0, one scale a channel; 1-D, 2-D, 3-D, any stride, dilation and group
 COST            C/group R S / 4 steps of the register tile an output point; without the instruction as many as `direct`
 ACCURACY        exact sums; one multiplication in float32 and one rounding, ties to even: y + 1.5 2^23 has the rounded y in its last bits
@@ -25,7 +26,7 @@ from tvm import te
 
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
-from convc.schedules import quantized_phases
+from convc.schedules import quantized_phases, quantized_taps
 from convc.schedules.algorithm import Operands, Problem, gathered_halo
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.direct import ALGORITHM as DIRECT
@@ -49,6 +50,8 @@ _EXACT_PRODUCTS: Final = 512
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
     """Return blocks and tile."""
+    if _is_of_one(spec) and quantized_taps.applies(spec, target):
+        return quantized_taps.knobs(spec, target)
     if is_depthwise(spec):
         return {
             **DEPTHWISE.knobs(_in_floats(spec), target),
@@ -64,13 +67,13 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
 
 def is_depthwise(spec: ConvSpec) -> bool:
     """Whether the layer is depthwise, and its sums are exact in float32."""
-    products = math.prod(spec.kernel)
-    return (
-        spec.group == spec.in_channels == spec.out_channels
-        and spec.group > 1
-        and not spec.transposed
-        and products <= _EXACT_PRODUCTS
-    )
+    return _is_of_one(spec) and math.prod(spec.kernel) <= _EXACT_PRODUCTS
+
+
+def _is_of_one(spec: ConvSpec) -> bool:
+    """Whether each result is of one channel, its own."""
+    one = spec.group == spec.in_channels == spec.out_channels and spec.group > 1
+    return one and not spec.transposed
 
 
 def _in_floats(spec: ConvSpec) -> Problem:
@@ -79,6 +82,8 @@ def _in_floats(spec: ConvSpec) -> Problem:
 
 def operands(spec: ConvSpec, target: Target, knobs: Knobs) -> Operands:
     """Return the layouts."""
+    if knobs.get("taps"):
+        return quantized_taps.operands(spec, target, knobs)
     if knobs.get("depthwise"):
         return DEPTHWISE.operands(_in_floats(spec), target, knobs)
     if spec.transposed:
@@ -89,6 +94,8 @@ def operands(spec: ConvSpec, target: Target, knobs: Knobs) -> Operands:
 
 def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     """Return the cycles of all tiles."""
+    if knobs.get("taps"):
+        return quantized_taps.cycles(spec, target, knobs)
     if knobs.get("depthwise"):
         return DEPTHWISE.cycles(_in_floats(spec), target, knobs)
     if spec.transposed:
@@ -113,6 +120,8 @@ def saturates(attributes: QuantizedConvAttributes, factor: np.ndarray, target: T
 
 def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
     """Return int8 weights as [K/(v b)][C/a][R][S][a][v b]; with quads [..][a/4][v b] int32 of four channels each."""
+    if knobs.get("taps"):
+        return quantized_taps.pack(weight, spec, knobs)
     if knobs.get("depthwise"):
         return DEPTHWISE.pack(weight.astype(np.float32), _in_floats(spec), knobs)
     if spec.transposed:
@@ -125,6 +134,8 @@ def compute(
     spec: ConvSpec, attributes: QuantizedConvAttributes, target: Target, knobs: Knobs
 ) -> list[te.Tensor]:
     """Return data, weight, bias, factor, result; blocks `acc` and what follows."""
+    if knobs.get("taps"):
+        return quantized_taps.compute(spec, attributes, target, knobs)
     if knobs.get("depthwise"):
         x, w, sums = DEPTHWISE.compute(_in_floats(spec), target, knobs)
         bias = bias_of(int(sums.shape[1]), knobs["block"])

@@ -45,3 +45,13 @@ def test_long_loops_and_wide_stores_stay_loops():
     assert isinstance(long.body, tirx.BufferStore)
     wide = kernel(9, 16, "int32")
     assert write_out(wide).body.same_as(wide.body)
+
+
+def test_loops_of_vectors_stay():
+    """LLVM makes no vectors of vectors; a row of a depthwise layer of bytes, unrolled, is 14 times the code."""
+    x, y = (tirx.decl_buffer((64,), dtype, name) for dtype, name in (("int32", "x"), ("int8", "y")))
+    i = tirx.Var("i", "int32")
+    at = tirx.Ramp(i * 16, 1, 16)
+    store = tirx.BufferStore(y, tirx.Cast("int8x16", tirx.BufferLoad(x, [at])), [at])
+    func = tirx.PrimFunc([x, y], tirx.For(i, 0, 4, tirx.ForKind.SERIAL, store))
+    assert write_out(func).body.kind == tirx.ForKind.SERIAL

@@ -25,6 +25,7 @@ from convc.schedules.llvm.byte_tables import permuted
 from convc.schedules.llvm.dots import in_bytes
 from convc.schedules.llvm.rounding import by_instruction, in_halves
 from convc.schedules.llvm.short_loops import write_out
+from convc.schedules.llvm.tap_quads import loaded
 from convc.target import Target
 
 __all__ = ["build", "compile_objects"]
@@ -54,7 +55,7 @@ def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.Pri
 
 @tirx.transform.prim_func_pass(opt_level=0, name="convc.InBytes")
 def _in_bytes(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
-    return in_halves(in_bytes(func))
+    return in_halves(in_bytes(loaded(func)))
 
 
 @tirx.transform.prim_func_pass(opt_level=0, name="convc.Permuted")

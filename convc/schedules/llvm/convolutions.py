@@ -158,8 +158,10 @@ def depthwise(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFun
     part, po = share_rows(sch, po, knobs)
     sch.reorder(n, *part, k, *slices, po, qo, pi, qi, lane)
     acc = sch.get_sblock("acc")
-    taps = int(sch.get(sch.get_loops(acc)[-1]).extent)
-    first = accumulate(sch, acc, qo, len(slices) + 2, knobs["block"], unroll=1 if taps <= 16 else 0)
+    rows, taps = _extents(sch, sch.get_loops(acc)[-2:])
+    # Rows of quads, too, which results of neighbouring rows share.
+    unrolled = 2 if knobs.get("taps") and rows * taps <= 16 else 1 if taps <= 16 else 0
+    first = accumulate(sch, acc, qo, len(slices) + 2, knobs["block"], unroll=unrolled)
     sch.unroll(pi)
     sch.unroll(qi)
     sch.vectorize(lane)

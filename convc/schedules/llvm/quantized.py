@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from convc.schedules.llvm import tap_quads
 from convc.schedules.llvm.byte_stores import marked
 from convc.schedules.llvm.convolutions import depthwise, direct, subpixel
 from convc.schedules.llvm.dots import dots_inside
@@ -17,7 +18,9 @@ __all__ = ["schedule"]
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.quantized` scheduled."""
-    if knobs.get("depthwise"):
+    if knobs.get("taps"):
+        func = tap_quads.marked(begin_with_bias(depthwise(func, knobs, target), knobs))
+    elif knobs.get("depthwise"):
         func = depthwise(func, knobs, target)
     elif knobs.get("transposed"):
         func = subpixel(func, knobs, target)

@@ -31,7 +31,8 @@ def _narrows(store: Any) -> bool:
     if not isinstance(value, tirx.Cast):
         return False
     narrow, wide = (tvm.DataType(str(v.ty.dtype)) for v in (value, value.value))
-    return narrow.bits <= _NARROW_BITS < wide.bits
+    # LLVM makes no vectors of what are vectors.
+    return narrow.bits <= _NARROW_BITS < wide.bits and wide.lanes == 1
 
 
 def _clipped(loop: Any) -> Any:

@@ -47,6 +47,16 @@ def _first(call: _Call) -> str:
     return "" if not any(call.batched[1:]) else "an operand behind the first depends on the batch"
 
 
+def _first_and_epilogue(call: _Call) -> str:
+    """As `_first`, but what the epilogue adds to the result is data, too."""
+    steps = [step.name for step in call.attributes.epilogue if step.takes_operand]
+    added = [has_batch for name, has_batch in zip(steps, call.batched[2:], strict=True) if name == "add"]  # fmt: skip
+    if not all(added):
+        return "what is added has no batch"
+    others = (*call.batched[:2], *(b for n, b in zip(steps, call.batched[2:], strict=True) if n != "add"))  # fmt: skip
+    return _first(_Call(call.node, (), others))
+
+
 def _first_and_added(call: _Call) -> str:
     """As `_first`, but what is added to the result, behind the fourth operand, is data, too."""
     if not all(call.batched[4:]):
@@ -103,7 +113,8 @@ def _gather(call: _Call) -> str:
 _along_axis: Final = _off(lambda a: (a.axis,))
 _RULES: Final[dict[str, Rule]] = {
     **{name: _broadcast for name, op in OPS.items() if op.elementwise},
-    **dict.fromkeys(("conv", "conv_transpose", "dense", "conv_local", "conv_local_data_grad", "lookup"), _first),
+    **dict.fromkeys(("conv_local", "conv_local_data_grad", "lookup"), _first),
+    **dict.fromkeys(("conv", "conv_transpose", "dense"), _first_and_epilogue),
     "conv_quantized": _first_and_added,
     **dict.fromkeys(("max_pool", "average_pool", "lrn", "sum_pool_grad", "group_norm"), _first),
     **dict.fromkeys(("max_pool_grad", "max_pool_select", "grid_sample", "deform_columns"), _together),

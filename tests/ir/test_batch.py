@@ -95,6 +95,23 @@ def test_what_mixes_samples_is_refused(op):
         cc.graph({"y": MIXED[op](cc.input("x", X))})
 
 
+def _residual(added: str, batch: str = ' {batch = "N"}') -> str:
+    return f"""graph @g {{ %x = input {{batch = "N"}} : f32[1,2,4,4]  %z = input{batch} : f32[1,2,4,4]  %w = constant splat(0.5) : f32[2,2,1,1]
+    %b = constant splat(1.0) : f32[2]  %y = conv(%x, %w, {added}) {{epilogue = [bias, add, relu]}}  return %y }}"""
+
+
+def test_what_an_epilogue_adds_is_each_sample_s_own():
+    graph = parse(_residual("%b, %z"))
+    assert "y" in per_sample(graph)
+    data = {name: values(3, 2, 4, 4) for name in ("x", "z")}
+    many = interpret(with_batch(graph, 3), data)["y"]
+    for i in range(3):
+        one = interpret(graph, {name: array[i : i + 1] for name, array in data.items()})["y"]
+        np.testing.assert_allclose(many[i : i + 1], one, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ShapeError, match="conv does not: what is added has no batch"):
+        parse(_residual("%b, %z", batch=""))
+
+
 def test_an_op_without_a_rule_is_refused():
     assert "roi_align" in OPS
     text = """graph @g { %x = input {batch = "N"} : f32[1,2,8,8]  %r = constant splat(1.0) : f32[1,4]  %i = constant splat(0) : i64[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -132,6 +133,12 @@ class OperatorNode:
     ) -> str:
         """Add the op that produces an output, under the output's ONNX name."""
         return self._values.builder.add(op, inputs, attributes, self.outputs[output])
+
+    def inner(self, stem: str) -> OperatorNode:
+        """Return the node as one whose only output is on the way to this one's: another operator's converter writes its part."""
+        part = copy.copy(self)
+        part.outputs = [f"{self.outputs[0]}/{stem}"]
+        return part
 
     def step(self, op: str, inputs: Sequence[str], attributes: Attributes | None = None) -> str:
         """Add an op on the way to the output."""

@@ -24,7 +24,7 @@ from tests.frontend.onnx.onnx_models import (
 )
 from tests.frontend.onnx.operator_cases import CASES, IMAGE, Case, floats
 
-SINCE = {op: since for _, op, since, _ in supported_operators()}
+SINCE = {op: since for domain, op, since, _ in supported_operators() if domain == "ai.onnx"}
 RUNS = [(case, version) for case in CASES for version in case.versions(SINCE[case.op])]
 
 

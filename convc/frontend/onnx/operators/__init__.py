@@ -8,11 +8,13 @@ from convc.frontend.onnx.converter import Converter, display_domain
 from convc.frontend.onnx.operators import (
     activations,
     arithmetic,
+    attention_microsoft,
     blocks,
     constants,
     control,
     conv,
     einsum,
+    fused_microsoft,
     gather,
     join_split,
     linear,
@@ -40,11 +42,13 @@ __all__ = ["CONVERTERS", "FAMILIES", "SupportedOperator", "find_converter", "sup
 FAMILIES: Final = (
     activations,
     arithmetic,
+    attention_microsoft,
     blocks,
     constants,
     control,
     conv,
     einsum,
+    fused_microsoft,
     gather,
     join_split,
     linear,
@@ -68,6 +72,11 @@ FAMILIES: Final = (
 
 CONVERTERS: Final[tuple[Converter, ...]] = tuple(row for family in FAMILIES for row in family.ROWS)
 
+# What to do about a domain that nobody but its maker reads.
+_WAYS_OUT: Final = {
+    "com.microsoft.nchwc": "layouts of one machine; save the model with ORT_ENABLE_EXTENDED at most, not ORT_ENABLE_ALL"
+}
+
 _BY_VERSION: Final = {(r.domain, r.op_type, since): r for r in CONVERTERS for since in r.since}
 
 
@@ -81,7 +90,8 @@ def find_converter(domain: str, op_type: str, version: int | None) -> Converter 
     if version is not None and (domain, op_type, version) in _BY_VERSION:
         return _BY_VERSION[domain, op_type, version]
     if all(row.domain != domain for row in CONVERTERS):
-        return Unsupported(f'no rule for domain "{domain}"')
+        way_out = f" ({_WAYS_OUT[domain]})" if domain in _WAYS_OUT else ""
+        return Unsupported(f'no rule for domain "{domain}"{way_out}')
     if version is None:
         return Unsupported(f"{display_domain(domain)} has no such operator at the model's opset")
     known = [v for d, op, v in _BY_VERSION if (d, op) == (domain, op_type)]

@@ -19,7 +19,7 @@ from convc.ir.ops.elementwise import (
 )
 from convc.ir.ops.shape import ReshapeAttributes
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "swish", "tanh_gelu"]
 
 
 def _unary(
@@ -70,9 +70,9 @@ def prelu(node: OperatorNode) -> str:
     return node.emit("add", [node.step("relu", [x]), scaled])
 
 
-def swish(node: OperatorNode) -> str:
+def swish(node: OperatorNode, default: float = 1.0) -> str:
     """Write x * sigmoid(alpha x)."""
-    alpha = node.attributes.real("alpha", 1.0)
+    alpha = node.attributes.real("alpha", default)
     x = node.value()
     if alpha == 1.0:
         return node.emit("silu", [x])
@@ -89,7 +89,12 @@ def gelu(node: OperatorNode) -> str:
     approximate = node.attributes.text("approximate", "none", ("none", "tanh"))
     if approximate == "none":
         return node.emit("gelu", [node.value()])
-    x, dtype = node.value(), node.type().dtype
+    return tanh_gelu(node, node.value())
+
+
+def tanh_gelu(node: OperatorNode, x: str) -> str:
+    """Write x/2 * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+    dtype = node.step_type(x).dtype
 
     def scalar(value: float, stem: str) -> str:
         return node.literal(value, dtype, stem)

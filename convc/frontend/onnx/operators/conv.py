@@ -14,7 +14,7 @@ from convc.ir.ops.conv import ConvAttributes, ConvTransposeAttributes
 from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
 from convc.ir.types import Shape
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "conv"]
 
 
 def _operands(node: OperatorNode) -> tuple[list[str], tuple[Step, ...]]:
@@ -22,14 +22,15 @@ def _operands(node: OperatorNode) -> tuple[list[str], tuple[Step, ...]]:
     return ([*operands, node.value(2)], (Step("bias"),)) if node.has(2) else (operands, ())
 
 
-def conv(node: OperatorNode) -> str:
-    """Write Conv with its padding resolved."""
+def conv(node: OperatorNode, added: tuple[str, ...] = (), behind: tuple[Step, ...] = ()) -> str:
+    """Write Conv with its padding resolved; `behind` are steps behind the bias, `added` their operands."""
     window = read_window(node, node.type(1).shape[2:])
     pads = same_pads(node.type().shape[2:], window) if window.is_same else window.pads
     operands, epilogue = _operands(node)
     group = node.attributes.integer("group", 1)
-    attributes = ConvAttributes(window.strides, pads, window.dilations, group, epilogue)
-    return node.emit("conv", operands, attributes)
+    steps = (*epilogue, *behind)
+    attributes = ConvAttributes(window.strides, pads, window.dilations, group, steps)
+    return node.emit("conv", [*operands, *added], attributes)
 
 
 def conv_transpose(node: OperatorNode) -> str:

@@ -15,7 +15,7 @@ from convc.ir.ops.conv import DenseAttributes
 from convc.ir.ops.definition import Array
 from convc.ir.ops.shape import ReshapeAttributes, TransposeAttributes
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "gemm", "scaled_matmul"]
 
 
 def _scaled(array: Array, factor: float) -> Array:
@@ -76,6 +76,32 @@ def gemm(node: OperatorNode) -> str:
         return node.emit("dense", [x, weight, bias], DenseAttributes((Step("bias"),)))
     product = _times(node, node.step("dense", [x, weight]), factor)
     return node.emit("add", [product, _times(node, node.value(2), beta)])
+
+
+def scaled_matmul(node: OperatorNode, across: bool, down: bool, alpha: float) -> str:
+    """Write alpha A' B' of matrices, or rows of them: the last two axes of A and B are exchanged where `across` and `down` say so."""
+    left, right = node.type(0), node.type(1)
+    if min(left.rank, right.rank) < 2:
+        raise Unsupported(f"operands {left} and {right} (only matrices)")
+    a = _exchanged(node, node.value(0)) if across else node.value(0)
+    if left.rank == 2 and right.rank == 2 and node.is_constant(1):
+        weight, factor = _weight(node, down, alpha)
+        assert factor == 1.0, "a constant takes its factor in"
+        return node.emit("dense", [a, weight])
+    b = _exchanged(node, node.value(1)) if down else node.value(1)
+    if alpha == 1.0:
+        return node.emit("matmul", [a, b])
+    # The smaller of the operands is scaled: in an attention the product is the largest of the three.
+    if left.size <= right.size:
+        a = _times(node, a, alpha)
+    else:
+        b = _times(node, b, alpha)
+    return node.emit("matmul", [a, b])
+
+
+def _exchanged(node: OperatorNode, value: str) -> str:
+    *batch, rows, columns = range(node.step_type(value).rank)
+    return node.step("transpose", [value], TransposeAttributes((*batch, columns, rows)))
 
 
 def matmul(node: OperatorNode) -> str:

@@ -15,7 +15,7 @@ from convc.ir.ops.layer_norm import LayerNormAttributes
 from convc.ir.ops.linear import ReduceAttributes
 from convc.ir.ops.shape import ReshapeAttributes
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "along_last"]
 
 
 def _normalized(
@@ -40,7 +40,7 @@ def layer_normalization(node: OperatorNode) -> str | tuple[str, ...]:
     wide = data.dtype if data.dtype == "float64" else "float32"
     one_axis = axis == data.rank - 1 and node.type(1).size == data.shape[axis] > 0
     if one_axis and data.dtype == wide and not any(node.outputs[1:]):
-        return _along_last(node, epsilon)
+        return along_last(node, node.value(), node.value(1), node.value(2) if node.has(2) else None, epsilon)  # fmt: skip
     axes = tuple(range(axis, data.rank))
     y, mean, factor = _normalized(node, node.cast(node.value(), wide), axes, epsilon)
     y = node.step("mul", [node.cast(y, data.dtype), node.value(1)])
@@ -49,17 +49,17 @@ def layer_normalization(node: OperatorNode) -> str | tuple[str, ...]:
     return y, mean, factor
 
 
-def _along_last(node: OperatorNode, epsilon: float) -> str:
-    """Write one op: the mean and the factor have no reader."""
-    data = node.type()
+def along_last(node: OperatorNode, x: str, scale: str, bias: str | None, epsilon: float) -> str:
+    """Write one op over x's last axis: the mean and the factor have no reader."""
+    data = node.step_type(x)
     axis = data.rank - 1
     row = ReshapeAttributes((*[1] * axis, data.shape[axis]))
-    scale = node.step("reshape", [node.value(1)], row)
-    if node.has(2):
-        bias = node.step("reshape", [node.value(2)], row)
+    scale = node.step("reshape", [scale], row)
+    if bias is not None:
+        bias = node.step("reshape", [bias], row)
     else:
         bias = node.literal(np.zeros(row.shape), data.dtype, "bias")
-    return node.emit("layer_norm", [node.value(), scale, bias], LayerNormAttributes(axis, epsilon))
+    return node.emit("layer_norm", [x, scale, bias], LayerNormAttributes(axis, epsilon))
 
 
 def group_normalization(node: OperatorNode) -> str:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from convc.frontend.onnx.counted import CountedValue
 from convc.frontend.onnx.narrow import NarrowValue
+from convc.frontend.onnx.sequences import SequenceValue
 from convc.ir.ops.definition import Array
 
 if TYPE_CHECKING:
     from convc.frontend.onnx.operator_node import OperatorNode
 
-__all__ = ["Converter", "Result", "display_domain"]
+__all__ = ["Converter", "Result", "Value", "display_domain"]
 
 
-Result: TypeAlias = "str | Array | NarrowValue | CountedValue | tuple[str | Array | NarrowValue | CountedValue, ...]"
+Value: TypeAlias = "str | Array | NarrowValue | CountedValue | SequenceValue"
+Result: TypeAlias = "Value | tuple[Value, ...]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from onnx import GraphProto, NodeProto
 
 from convc.errors import ConvcError, DTypeError, InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
-from convc.frontend.onnx.converter import Converter, Result
+from convc.frontend.onnx.converter import Converter, Result, Value
 from convc.frontend.onnx.counted import CountedValue
 from convc.frontend.onnx.expansion import expand_functions
 from convc.frontend.onnx.folding import ConstantFolder
@@ -25,17 +25,16 @@ from convc.frontend.onnx.inference import (
     may_be_misinferred,
     skeleton,
 )
-from convc.frontend.onnx.input_shapes import (
-    bind_inputs,
-)
+from convc.frontend.onnx.input_shapes import bind_inputs
 from convc.frontend.onnx.model_file import ModelSource, normal_domain, since_version
 from convc.frontend.onnx.narrow import NARROW, NarrowValue, narrow_name, natural
-from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.operator_node import Operand, OperatorNode
 from convc.frontend.onnx.operators import find_converter
 from convc.frontend.onnx.origins import Origins
 from convc.frontend.onnx.refusal import Unsupported
 from convc.frontend.onnx.report import RefusalReport
 from convc.frontend.onnx.row_wise import check_operator, counted_result
+from convc.frontend.onnx.sequences import SequenceValue
 from convc.frontend.onnx.values import BodyRefused, Refused, ValueTable
 from convc.frontend.onnx.weights import check_weights
 from convc.ir import Graph, GraphBuilder
@@ -107,9 +106,7 @@ class Import:
                 )
                 raise
 
-    def _import_body(
-        self, graph: GraphProto, arguments: Sequence[str | Array]
-    ) -> list[str | Array]:
+    def _import_body(self, graph: GraphProto, arguments: Sequence[Operand]) -> list[Operand]:
         """Write a body's nodes, its inputs bound to `arguments`, and return its outputs."""
         if self.depth >= DEEPEST:
             raise Unsupported(f"bodies within bodies, {DEEPEST} deep")
@@ -159,9 +156,7 @@ class Import:
         except DTypeError as error:
             self._refuse(proto, version, str(error).rstrip("."), is_operator=False)
 
-    def _results(
-        self, proto: NodeProto, row: Converter, version: int
-    ) -> Sequence[Array | str | NarrowValue | CountedValue | None]:
+    def _results(self, proto: NodeProto, row: Converter, version: int) -> Sequence[Value | None]:
         """Return an array or a value of the graph for each output that is read."""
         given = [name for name in proto.input if name]
         narrow = self.values.narrow(given[0]) if given else ""
@@ -211,7 +206,7 @@ class Import:
     def _define(
         self,
         proto: NodeProto,
-        results: Sequence[Array | str | NarrowValue | CountedValue | Refused | None],
+        results: Sequence[Value | Refused | None],
     ) -> None:
         for name, result in zip(proto.output, results, strict=False):
             if not name or result is None:
@@ -221,7 +216,7 @@ class Import:
                 *SHORT_NAMES,
                 *NARROW,
             )
-            if known and not isinstance(result, Refused):
+            if known and not isinstance(result, Refused | SequenceValue):
                 self._cross_check(proto, name)
 
     def _cross_check(self, proto: NodeProto, name: str) -> None:
@@ -254,8 +249,9 @@ class Import:
         self._define(proto, [Refused() for _ in proto.output])
 
 
-def _all_of(result: Result) -> tuple[str | Array | NarrowValue | CountedValue, ...]:
+def _all_of(result: Result) -> tuple[Value, ...]:
     """Return what a converter answers as one value for each output."""
+    # These are pairs with names.
     if isinstance(result, NarrowValue | CountedValue) or not isinstance(result, tuple):
         return (result,)
     return result

@@ -84,7 +84,8 @@ def skeleton(source: ModelSource, inputs: Mapping[str, TensorType]) -> ModelProt
     result.graph.output.extend(graph.output)
     for output in result.graph.output:
         # Many files leave it out; the checker wants it there, and nobody reads it.
-        output.type.tensor_type.shape.SetInParent()
+        if not output.type.HasField("sequence_type"):
+            output.type.tensor_type.shape.SetInParent()
     return result
 
 
@@ -114,7 +115,8 @@ def infer_types(model: ModelProto, label: str) -> dict[str, InferredType]:
     bare.CopyFrom(model)
     for output in bare.graph.output:
         # A stale shape in the file would be merged into the inferred one.
-        output.type.tensor_type.ClearField("shape")
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
     try:
         inferred = onnx.shape_inference.infer_shapes(
             bare, check_type=True, strict_mode=True, data_prop=True

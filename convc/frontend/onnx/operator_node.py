@@ -13,6 +13,7 @@ from convc.errors import InvalidModelError
 from convc.frontend.onnx.attributes import AttributeReader
 from convc.frontend.onnx.origins import Origin, Origins
 from convc.frontend.onnx.refusal import Unsupported
+from convc.frontend.onnx.sequences import SequenceValue
 from convc.frontend.onnx.values import ValueTable
 from convc.ir import TensorType
 from convc.ir.ops import Attributes
@@ -20,9 +21,11 @@ from convc.ir.ops.definition import Array
 from convc.ir.ops.logic import CastAttributes
 from convc.ir.types import numpy_dtype
 
-__all__ = ["BodyImporter", "OperatorNode"]
+__all__ = ["BodyImporter", "Operand", "OperatorNode"]
 
-BodyImporter: TypeAlias = "Callable[[GraphProto, Sequence[str | Array]], list[str | Array]]"
+# An array that is known at import, a value of the graph, or a list of both.
+Operand: TypeAlias = "str | Array | SequenceValue"
+BodyImporter: TypeAlias = "Callable[[GraphProto, Sequence[Operand]], list[Operand]]"
 
 
 class OperatorNode:
@@ -82,6 +85,18 @@ class OperatorNode:
     def operand(self, index: int) -> str | Array:
         """Return an input: its array if it is known at import, else a value of the graph."""
         return self.constant(index) if self.is_constant(index) else self.value(index)
+
+    def sequence(self, index: int) -> tuple[str | Array, ...]:
+        """Return what is in an input that is a sequence."""
+        value = self.argument(index)
+        if not isinstance(value, SequenceValue):
+            raise InvalidModelError(f"{self.op_type} input {index} must be a sequence; got {self.type(index)}.")  # fmt: skip
+        return value.elements
+
+    def argument(self, index: int) -> Operand:
+        """Return an input as what a body is given: as `operand`, or a sequence."""
+        held = self._values.sequence(self._name(index))
+        return self.operand(index) if held is None else held
 
     def type(self, index: int = 0) -> TensorType:
         """Return an input's shape and element type."""
@@ -155,13 +170,15 @@ class OperatorNode:
         array = np.asarray(value, numpy_dtype(dtype))
         return self._values.emit_constant(array, f"{self.outputs[0]}/{stem}")
 
-    def as_value(self, value: str | Array) -> str:
+    def as_value(self, value: Operand) -> str:
         """Return a value of the graph for an array, too."""
         if isinstance(value, str):
             return value
+        if isinstance(value, SequenceValue):
+            raise Unsupported("a sequence of tensors that only a run would choose")
         return self._values.emit_constant(value, f"{self.outputs[0]}/constant")
 
-    def body(self, name: str, arguments: Sequence[str | Array]) -> list[str | Array]:
+    def body(self, name: str, arguments: Sequence[Operand]) -> list[Operand]:
         """Write a body's nodes into the graph, its inputs bound to `arguments`, and return its outputs."""
         return self._bodies(self.attributes.graph(name), arguments)
 

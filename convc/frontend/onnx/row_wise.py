@@ -10,12 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
+from convc.frontend.onnx.converter import Value
 from convc.frontend.onnx.counted import Counted, CountedValue
-from convc.frontend.onnx.narrow import NarrowValue
 from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.operators.reshape import normalized_axes
 from convc.frontend.onnx.refusal import Unsupported
-from convc.ir.ops.definition import Array
 from convc.ir.types import Shape
 
 __all__ = ["check_operator", "counted_result"]
@@ -108,7 +107,7 @@ _RULES: Final[Mapping[str, Rule]] = {
 def counted_result(
     node: OperatorNode,
     counted: Mapping[int, Counted],
-    result: str | Array | NarrowValue | CountedValue,
+    result: Value,
 ) -> CountedValue:
     """Return a result and how much of it is there.
 

@@ -12,6 +12,7 @@ from convc.errors import InvalidModelError
 from convc.frontend.onnx.counted import Counted, CountedValue
 from convc.frontend.onnx.narrow import NARROW, NarrowValue, carried, narrow_name, natural
 from convc.frontend.onnx.refusal import Unsupported
+from convc.frontend.onnx.sequences import SequenceValue
 from convc.frontend.onnx.tensors import TensorReader
 from convc.ir import Graph, GraphBuilder, TensorType
 from convc.ir.ops.definition import Array
@@ -40,15 +41,17 @@ class ValueTable:
     def __init__(self, builder: GraphBuilder, tensors: TensorReader) -> None:
         self.builder = builder
         self._tensors = tensors
-        self._known: dict[str, Array | TensorProto | str | Refused] = {}
+        self._known: dict[str, Array | TensorProto | str | SequenceValue | Refused] = {}
         self._emitted: dict[str, str] = {}
         self._narrow: dict[str, str] = {}
         self._counted: dict[str, Counted] = {}
 
     def define(
-        self, name: str, value: Array | TensorProto | str | NarrowValue | CountedValue | Refused
+        self,
+        name: str,
+        value: Array | TensorProto | str | NarrowValue | CountedValue | SequenceValue | Refused,
     ) -> None:
-        """Give a name its meaning: an array, a tensor not read yet, or a value of the builder."""
+        """Give a name its meaning: an array, a tensor not read yet, a value of the builder, or a sequence of them."""
         self._narrow.pop(name, None)
         self._counted.pop(name, None)
         if isinstance(value, CountedValue):
@@ -63,13 +66,18 @@ class ValueTable:
         self._known[name] = value
         self._emitted.pop(name, None)  # a body that is written out again defines its names anew
 
-    def _look_up(self, name: str) -> Array | TensorProto | str | Refused:
+    def _look_up(self, name: str) -> Array | TensorProto | str | SequenceValue | Refused:
         if name not in self._known:
             raise InvalidModelError(f"value '{name}' must be defined before its use; it is not.")
         return self._known[name]
 
-    def meaning(self, name: str) -> Array | str:
-        """Return the array of a constant, or the builder's value.
+    def sequence(self, name: str) -> SequenceValue | None:
+        """Return the tensors of a sequence; None of what is none."""
+        value = self._look_up(name)
+        return value if isinstance(value, SequenceValue) else None
+
+    def meaning(self, name: str) -> Array | str | SequenceValue:
+        """Return the array of a constant, the builder's value, or a sequence of them.
 
         Raises:
             BodyRefused: if the node that makes it was refused.
@@ -81,7 +89,7 @@ class ValueTable:
             raise Unsupported(f"a body's result '{name}' of type {self._narrow[name]}")
         if name in self._counted:
             raise Unsupported(f"a body's result '{name}' whose size is known at run time only")
-        return value if isinstance(value, str) else self.constant(name)
+        return value if isinstance(value, str | SequenceValue) else self.constant(name)
 
     def narrow(self, name: str) -> str:
         """Return the narrow type that a value carries, "" if it is what it seems."""
@@ -108,6 +116,8 @@ class ValueTable:
         if isinstance(value, TensorProto):
             array = self._tensors.array(value)
             value = self._known[name] = carried(array) if name in self._narrow else array
+        if isinstance(value, SequenceValue):
+            raise Unsupported(f"'{name}' is a sequence of tensors")
         if not isinstance(value, np.ndarray):
             raise Unsupported(f"depends on runtime values of '{name}'")
         return value
@@ -137,6 +147,9 @@ class ValueTable:
 
     def finish(self, names: Sequence[str]) -> Graph:
         """Return the graph with these outputs; after them those that count outputs whose size is data."""
+        for name in names:
+            if self.sequence(name) is not None:
+                raise InvalidModelError(f"output '{name}' must be a tensor; got a sequence. Make its tensors outputs of their own.")  # fmt: skip
         outputs = {name: self.operand(name) for name in names}
         counters: dict[str, str] = {}  # the value that counts -> its public name
         counts = {}

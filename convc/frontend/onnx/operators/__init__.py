@@ -32,6 +32,7 @@ from convc.frontend.onnx.operators import (
     resize,
     sample,
     select,
+    sequence,
     signal,
     softmax,
 )
@@ -66,6 +67,7 @@ FAMILIES: Final = (
     resize,
     sample,
     select,
+    sequence,
     signal,
     softmax,
 )

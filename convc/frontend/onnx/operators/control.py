@@ -12,14 +12,15 @@ import numpy as np
 
 from convc.errors import InvalidModelError
 from convc.frontend.onnx.converter import Converter, Result
-from convc.frontend.onnx.operator_node import OperatorNode
+from convc.frontend.onnx.operator_node import Operand, OperatorNode
 from convc.frontend.onnx.operators.gather import take
 from convc.frontend.onnx.operators.reshape import normalized_axes
 from convc.frontend.onnx.refusal import Unsupported
+from convc.frontend.onnx.sequences import SequenceValue
 from convc.ir.ops.definition import Array
 from convc.ir.ops.shape import ConcatAttributes, ReshapeAttributes
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "stack"]
 
 
 def if_(node: OperatorNode) -> Result:
@@ -44,7 +45,14 @@ def if_(node: OperatorNode) -> Result:
     return tuple(results)
 
 
-def _stacked(node: OperatorNode, values: list[str | Array], axis: int = 0) -> str | Array:
+def _tensor(value: Operand) -> str | Array:
+    """Return what a turn gives to be stacked."""
+    if isinstance(value, SequenceValue):
+        raise InvalidModelError("what a body collects must be tensors; got a sequence.")
+    return value
+
+
+def stack(node: OperatorNode, values: list[str | Array], axis: int = 0) -> str | Array:
     """Return values as slices along a new axis."""
     if all(isinstance(v, np.ndarray) for v in values):
         return np.stack([np.asarray(v) for v in values], axis)
@@ -59,24 +67,24 @@ def _stacked(node: OperatorNode, values: list[str | Array], axis: int = 0) -> st
 def loop(node: OperatorNode) -> Result:
     """Write Loop: inputs trip count, condition, carried values; outputs carried values, then what each turn collects."""
     body = node.attributes.graph("body")
-    carried: list[str | Array] = [node.operand(i) for i in range(2, len(node.inputs))]
+    carried: list[Operand] = [node.argument(i) for i in range(2, len(node.inputs))]
     going = bool(node.constant(1).reshape(-1)[0]) if node.has(1) else True
     count = int(node.constant(0).reshape(-1)[0]) if node.has(0) else None
     collected: list[list[str | Array]] = [[] for _ in range(len(body.output) - 1 - len(carried))]
     turn = 0
     while going and (count is None or turn < count):
-        first: list[str | Array] = [np.asarray(turn, np.int64), np.asarray(True)]
+        first: list[Operand] = [np.asarray(turn, np.int64), np.asarray(True)]
         condition, *results = node.body("body", [*first, *carried])
         if not isinstance(condition, np.ndarray):
             raise Unsupported("a condition that is known at run time")
         going = bool(condition.reshape(-1)[0])
         carried, scanned = results[: len(carried)], results[len(carried) :]
         for row, value in zip(collected, scanned, strict=True):
-            row.append(value)
+            row.append(_tensor(value))
         turn += 1
     if collected and not turn:
         raise Unsupported("a loop that never runs and collects")
-    return (*carried, *(_stacked(node, row) for row in collected))
+    return (*carried, *(stack(node, row) for row in collected))
 
 
 def scan(node: OperatorNode) -> Result:
@@ -105,10 +113,10 @@ def scan(node: OperatorNode) -> Result:
     if len(counts) != 1:
         raise InvalidModelError(f"Scan inputs must have one length; got {sorted(counts)}.")
     (count,) = counts
-    carried: list[str | Array] = [node.operand(i) for i in range(states)]
+    carried: list[Operand] = [node.operand(i) for i in range(states)]
     collected: list[list[str | Array]] = [[] for _ in range(outputs)]
     for turn in range(count):
-        slices: list[str | Array] = []
+        slices: list[Operand] = []
         for i, axis in enumerate(axes):
             place = count - 1 - turn if directions[i] else turn
             x = node.value(states + i)
@@ -120,7 +128,7 @@ def scan(node: OperatorNode) -> Result:
         results = node.body("body", [*carried, *slices])
         carried = results[:states]
         for row, value in zip(collected, results[states:], strict=True):
-            row.append(value)
+            row.append(_tensor(value))
     if not count:
         raise Unsupported("a scan of nothing")
     stacked = []
@@ -129,7 +137,7 @@ def scan(node: OperatorNode) -> Result:
             len(np.shape(row[0])) if isinstance(row[0], np.ndarray) else node.step_type(row[0]).rank
         )
         stacked.append(
-            _stacked(node, row[::-1] if backwards else row, axis + rank + 1 if axis < 0 else axis)
+            stack(node, row[::-1] if backwards else row, axis + rank + 1 if axis < 0 else axis)
         )
     return (*carried, *stacked)
 

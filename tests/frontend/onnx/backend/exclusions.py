@@ -10,7 +10,6 @@ __all__ = ["EXCLUSIONS", "excluded"]
 EXCLUSIONS = (
     ("test_bernoulli*", "random numbers"),
     ("test_image_decoder*", "decoding of image files"),
-    ("simple/test_sequence_model*", "sequences"),
     ("test_scan_sum", "Scan-8, which has a batch axis and sequence lengths"),
 )  # fmt: skip
 

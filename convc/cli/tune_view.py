@@ -159,7 +159,7 @@ def _clock(session: Session) -> str:
 
 def _left(session: Session) -> str:
     """Return an estimate of the time left: the layers that are not done at the pace of those that are, or the budget's rest."""
-    limit = session.options.seconds
+    limit = session.options.search_seconds
     done = sum(layer.done and bool(layer.rounds) for layer in session.layers)
     open_layers = sum(not layer.done for layer in session.layers)
     pace = session.spent / done * open_layers if done else None

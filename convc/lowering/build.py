@@ -82,6 +82,7 @@ def build_variants(
     options: Mapping[str, str] | None = None,
     convc_version: str = "",
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    alternatives: bool = False,
 ) -> Built:
     """Return the machine code of one model for one or several CPUs.
 
@@ -93,11 +94,13 @@ def build_variants(
         options: what the user asked for, for the manifest.
         convc_version: for the manifest.
         progress: called with (kernels done, kernels in all, what is at hand): those scheduled, and those that another compiler makes.
+        alternatives: the parts are programs for one target in place of one another: what they have in common is compiled once.
     """
     weights = _Weights(shared=len(parts) > 1)
     # All placed before any code is made: every entry function is told the size of the whole.
     weight_offsets = [weights.place(program) for program, _ in parts]
-    total = sum(len(program.kernels) for program, _ in parts)
+    kernels = [program.kernels for program, _ in parts]
+    total = len({s for k in kernels for s in k}) if alternatives else sum(map(len, kernels))
 
     def compilers(finished: int, more: int, what: str) -> None:
         progress(done + finished, total + more, what)
@@ -105,7 +108,7 @@ def build_variants(
     objects: list[bytes] = []
     made: list[form.Variant] = []
     done = 0
-    for numbers in _compiled_together(parts):
+    for numbers in [range(len(parts))] if alternatives else _compiled_together(parts):
         functions: dict[str, tirx.PrimFunc] = {}
         placed: list[tuple[int, Offsets, int]] = []
         for number in numbers:
@@ -114,8 +117,10 @@ def build_variants(
             # A space of names each: an arena buffer may be called like a weight, an input or an output.
             offsets = {"arena": arena_offsets, "weights": weight_offsets[number]}
             placed.append((number, offsets, arena_bytes))
-            prefix = part_prefix(number)
-            for symbol, kernel in program.kernels.items():
+            prefix = "" if alternatives else part_prefix(number)
+            for symbol, kernel in kernels[number].items():
+                if prefix + symbol in functions:
+                    continue
                 progress(done, total, "")
                 func = kernel.make()
                 functions[prefix + symbol] = (
@@ -125,8 +130,8 @@ def build_variants(
             # A device's launches are recorded and ordered as one function's.
             whole = parts[number][1].device is not None
             functions |= entry_functions(
-                program, offsets, weights.nbytes, arena_bytes, prefix, whole=whole
-            )
+                program, offsets, weights.nbytes, arena_bytes, part_prefix(number), prefix, whole=whole
+            )  # fmt: skip
         target = parts[numbers[0]][1]
         with collect() as found:
             module = tvm.IRModule(functions)
@@ -139,7 +144,11 @@ def build_variants(
                 arena_bytes=arena_bytes,
                 workspace_bytes=found.workspace_bytes,
                 early=found.early[number],
-                steps=tuple(_steps(parts[number][0].calls, offsets, part_prefix(number))),
+                steps=tuple(
+                    _steps(
+                        parts[number][0].calls, offsets, "" if alternatives else part_prefix(number)
+                    )
+                ),
             )
             for number, offsets, arena_bytes in placed
         ]

@@ -55,6 +55,7 @@ def entry_functions(
     weights_bytes: int,
     arena_bytes: int,
     prefix: str = "",
+    kernels: str = "",
     *,
     whole: bool = False,
 ) -> dict[str, tirx.PrimFunc]:
@@ -65,7 +66,8 @@ def entry_functions(
         offsets: of the buffers in the weights and the arena.
         weights_bytes: size of the weights.
         arena_bytes: size of the arena.
-        prefix: of every symbol, so that the code for several CPUs fits into one library.
+        prefix: of these functions' symbols, so that the code of several programs fits into one library.
+        kernels: of the kernels' symbols.
         whole: no parts.
     """
     name = prefix + ENTRY
@@ -81,7 +83,7 @@ def entry_functions(
         return main.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
 
     def calls(group: Sequence[Call]) -> Callable[[_Memory], list[Any]]:
-        return lambda memory: [memory.statement(call, prefix) for call in group]
+        return lambda memory: [memory.statement(call, kernels) for call in group]
 
     if len(groups) <= 1:
         return {name: made(name, calls(program.calls))}

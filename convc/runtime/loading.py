@@ -26,7 +26,7 @@ from convc.runtime.package import map_weights, open_package
 from convc.runtime.threads import ThreadPool, check_threads
 from convc.runtime.variants import by_area, by_size, choose, every_variant, named, only, runnable
 
-__all__ = ["load", "load_each"]
+__all__ = ["load", "load_alternatives", "load_each"]
 
 
 def load(
@@ -127,6 +127,25 @@ def load_each(path: str | os.PathLike[str], threads: int | None = None) -> dict[
     # None fits: loading it says in words what is missing.
     names = [v.target.mcpu for v in fitting] or [manifest.target.mcpu]
     return {name: load(path, threads=threads, mcpu=name) for name in names}
+
+
+def load_alternatives(path: str | os.PathLike[str], threads: int | None = None) -> tuple[Module, ...]:  # fmt: skip
+    """Return every variant of the module at `path` as a module of its own: programs for this CPU in place of one another.
+
+    They share code and weights. Arguments and errors as `load`, but that no variant is chosen.
+    """
+    count = check_threads(threads)
+    package = open_package(path)
+    check_abi(package.manifest)
+    runtime = runtime_library(package.path.absolute().parent)
+    with loadable_name(package.path) as name:
+        library = tvm_ffi.load_module(name, keep_module_alive=False)
+    package.check_unchanged()
+    held, pool = array_window(map_weights(package)), ThreadPool(runtime, count)
+    return tuple(
+        Module(only(package.manifest, v), library, library.get_function(v.entry), held, pool, "allow")
+        for v in every_variant(package.manifest)
+    )  # fmt: skip
 
 
 def _for_this_machine(manifest: Manifest, mcpu: str | None) -> Manifest:

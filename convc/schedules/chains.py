@@ -27,7 +27,7 @@ from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.plan import Chain, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.sharing import LAUNCH
-from convc.schedules.tuned import Records
+from convc.schedules.tuned import Measurement, Records
 from convc.target import Target
 
 __all__ = [
@@ -230,6 +230,8 @@ class _Compared:
             and set(m.knobs) == set(chain.knobs)
             and (limit is None or model.workspace(chain.problem, m.knobs) <= limit)
         ]
+        if any(m.untuned is not None for m in known):
+            return _Compared.in_network(chain, rows, known)
         best = min(rows, key=lambda m: m.seconds, default=None)
         knobs = chain.knobs if best is None else best.knobs
         alone = [layers[name] for name in chain.layers]
@@ -240,6 +242,17 @@ class _Compared:
             return _Compared(chain, knobs, best.seconds, apart, True, 1.0, handed)
         gain = _GAIN_OVER_TUNED if measured else _GAIN
         return _Compared(chain, knobs, chain.together, chain.apart, False, gain)
+
+    @staticmethod
+    def in_network(
+        chain: PossibleChain, usable: Sequence[Measurement], known: Sequence[Measurement]
+    ) -> _Compared:
+        """Return what records from a network say: one kernel, by those of them that may be used, or one each."""
+        best = min(known, key=lambda m: m.seconds)
+        if best not in usable:
+            return _Compared(chain, chain.knobs, 1.0, 0.0, True, 1.0)
+        # What it saved there is not known: its layers were not timed one by one. More than any estimate, it was tried.
+        return _Compared(chain, best.knobs, best.seconds, math.inf, True, 1.0)
 
     @property
     def saved(self) -> float:
@@ -252,6 +265,8 @@ class _Compared:
     def taken(self) -> Chain:
         *others, _ = self.chain.layers
         names = " and ".join(f"'{name}'" for name in others)
+        if math.isinf(self.apart):
+            return Chain(self.chain.layers, self.knobs, f"one kernel with {names}, the fastest measured in a network")  # fmt: skip
         how = "measured" if self.measured else "estimated"
         times = f"{self.apart / self.together:.2f} x faster than {len(self.chain.layers)}"
         if self.handed:

@@ -146,14 +146,15 @@ class Chooser:
         return Choice(best.algorithm, best.knobs, reason, source=best.source)
 
     def measured(self, index: int) -> float | None:
-        """Return the seconds of one of the offers, if they are from a record of this layer."""
+        """Return the seconds of one of the offers, if they are from a record of this layer alone."""
         offer = self.offers[index]
-        return offer.seconds if self.made.tuned and offer.measured else None
+        alone = self.made.tuned and offer.measured and not offer.in_network
+        return offer.seconds if alone else None
 
     def choice(self, index: int) -> Choice:
         """Return the choice of one of the offers, with its reason."""
         offer, made = self.offers[index], self.made
-        source = "record" if made.tuned and offer.measured else offer.source
+        source = "record" if made.settled or (made.tuned and offer.measured) else offer.source
         because = ""
         if self.tuned and source != "record":
             because = f"no record for {made.problem.key}"
@@ -166,7 +167,9 @@ class Chooser:
                 if row.seconds and row.algorithm != offer.algorithm
             )
             reason = offer.reason if rivals else "the only one that applies"
-            if rivals and offer.seconds:
+            if made.settled:
+                reason = "as estimated, in a network nothing measured was faster"
+            elif rivals and offer.seconds and not offer.in_network:
                 verb = {
                     "record": "measured",
                     "neighbour": "by a like layer",

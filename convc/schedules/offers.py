@@ -29,13 +29,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One setting of one algorithm with its seconds, measured here or estimated."""
+    """One setting of one algorithm with its seconds, measured here or estimated; `in_network`: measured among other layers."""
 
     algorithm: str
     knobs: Knobs
     seconds: float
     source: Literal["record", "neighbour", "estimate"]
     reason: str
+    in_network: bool = False
 
     @property
     def measured(self) -> bool:
@@ -51,12 +52,14 @@ class Offers:
         offers: measured and estimated ones.
         candidates: one row an algorithm, in the table's order.
         tuned: whether the problem has records of its own that may be chosen.
+        settled: whether records say that in a network nothing was faster than by estimate.
     """
 
     problem: Problem
     offers: tuple[Offer, ...]
     candidates: tuple[Candidate, ...]
     tuned: bool
+    settled: bool = False
 
     def by(self, algorithm: str) -> list[Offer]:
         """Return an algorithm's offers: its measured ones if there are any."""
@@ -106,7 +109,8 @@ def offers_of(
     known = records if policy.by == "time" else {}
     own = known.get(problem.key, ())
     near = None
-    if not own and known:
+    settled = not own and problem.key in known
+    if not own and known and not settled:
         near = nearest(problem, geometries(known), same_shape=policy.when == "per_shape")
     like = (Problem.parse(near), known[near]) if near is not None else None
     offers: list[Offer] = []
@@ -123,7 +127,7 @@ def offers_of(
         best = min(made, key=lambda o: o.seconds)
         seconds = None if vetoed else best.seconds
         rows.append(Candidate(algorithm.name, vetoed or best.reason, best.knobs, seconds))
-    return Offers(problem, tuple(offers), tuple(rows), any(o.measured for o in offers))
+    return Offers(problem, tuple(offers), tuple(rows), any(o.measured for o in offers), settled)
 
 
 def _veto(
@@ -189,6 +193,15 @@ def _measured(
             continue
         wants = algorithm.operands(problem, target, knobs)
         blocks = (wants.data.block, wants.result.block)
+        if m.untuned is not None:
+            # What stood beside it was counted.
+            gain = f"measured in a network {m.untuned.seconds / m.seconds:.2f} x faster than the model's choice"
+            same = (m.untuned.algorithm, dict(m.untuned.knobs)) == (m.algorithm, dict(m.knobs))
+            reason = (
+                "the model's choice, in a network nothing measured was faster" if same else gain
+            )
+            best[blocks] = Offer(m.algorithm, knobs, m.seconds, "record", reason, in_network=True)
+            continue
         # Where other layers are in blocks, plain data and results cost a copy on each side that the kernel's own time does not have.
         copies = 0.0 if any(blocks) else backend_of(target).plain_seconds(problem.spec, target)
         seconds = m.seconds + copies + _packing_seconds(algorithm, problem, target, knobs)
@@ -212,6 +225,8 @@ def _estimated(
         return Offer(algorithm.name, knobs, seconds, "estimate", "estimate")
     other, measured = like
     names = set(knobs)
+    if any(m.untuned is not None for m in measured):
+        return _as_in_network(algorithm, problem, target, knobs, other, measured)
     mine = [
         replace(m, knobs=completed(algorithm, m.knobs))
         for m in measured
@@ -229,6 +244,44 @@ def _estimated(
         seconds = estimated_seconds(algorithm, problem, target, knobs)
     reason = f"estimate, corrected by {other.key}"
     return Offer(algorithm.name, knobs, seconds * ratio, "neighbour", reason)
+
+
+def _as_in_network(
+    algorithm: Algorithm,
+    problem: Problem,
+    target: Target,
+    knobs: Knobs,
+    other: Problem,
+    measured: Sequence[Measurement],
+) -> Offer:
+    """Return the setting that won over the model's choice in a like layer's place, with the same gain over what the model expects here.
+
+    Where the model's own choice had won there, as in most places, its own stands here, whatever the two times were: in a network a time
+    has in it what its neighbours cost.
+    """
+    own = Offer(algorithm.name, knobs, estimated_seconds(algorithm, problem, target, knobs), "estimate", "estimate")  # fmt: skip
+    best = min(measured, key=lambda m: m.seconds)
+    untuned, backend = best.untuned, backend_of(target)
+    if untuned is None or best.algorithm != algorithm.name:
+        return own
+    if (untuned.algorithm, dict(untuned.knobs)) == (best.algorithm, dict(best.knobs)):
+        return own
+    beaten = backend.algorithm(untuned.algorithm)
+    there = [posed(other, row, target) for row in (algorithm, beaten)]
+    mine, knobs_there = completed(algorithm, best.knobs), completed(beaten, untuned.knobs)
+    legal = dict(mine) in map(dict, knob_space(algorithm, problem, target))
+    if not legal or any(isinstance(answer, Unsupported) for answer in there):
+        return own
+    expected = [
+        estimated_seconds(row, answer, target, setting)
+        for row, answer, setting in zip(
+            (algorithm, beaten), there, (mine, knobs_there), strict=True
+        )
+        if not isinstance(answer, Unsupported)
+    ]
+    ratio = (best.seconds / expected[0]) / (untuned.seconds / expected[1])
+    seconds = estimated_seconds(algorithm, problem, target, mine) * ratio
+    return Offer(algorithm.name, mine, seconds, "neighbour", f"estimate, corrected by {other.key} in a network")  # fmt: skip
 
 
 def _within(algorithm: Algorithm, problem: Problem, target: Target, policy: Policy) -> Knobs:

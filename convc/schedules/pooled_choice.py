@@ -178,6 +178,10 @@ class _Compared:
         refusal = model.supports(self.posed, algorithm)
         if isinstance(refusal, Unsupported):
             return self._apart(pool, refusal.reason)
+        if (won := self._in_network()) is not None:
+            if not won.knobs["strip"]:
+                return self._apart(pool, "two kernels are the fastest measured in a network")
+            return self._together(layer, pool, won.knobs, "the fastest measured in a network")
         measured = self._measured(algorithm)
         if measured is not None:
             together, apart = measured
@@ -213,6 +217,13 @@ class _Compared:
         pool = seconds(model.pool_cycles(self.posed, self.target, own["block"]), self.target)
         conv = algorithm.cycles(self.posed.layer, self.target, own) * _caution(own)
         return seconds(conv, self.target) + pool + launch, pool + launch
+
+    def _in_network(self) -> Measurement | None:
+        """Return the record of what was the fastest in a network, if there is one: of the algorithm that the convolution has here."""
+        known = self.records.get(self.posed.key, ()) if self.policy.by == "time" else ()
+        names = {*self.own.knobs, "strip"}
+        rows = (m for m in known if m.untuned is not None and m.algorithm == self.own.algorithm and set(m.knobs) == names)  # fmt: skip
+        return min(rows, key=lambda m: m.seconds, default=None)
 
     def _measured(self, algorithm: Algorithm) -> tuple[Measurement, Measurement] | None:
         """Return the fastest records of one kernel and of two, if there are both: of the algorithm and the blocks that were agreed on."""

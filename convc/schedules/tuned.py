@@ -10,24 +10,42 @@ from typing import Final, TypeAlias
 from convc.schedules.algorithm import KIND, SEPARATOR, Problem
 from convc.schedules.plan import Knobs
 
-__all__ = ["Measurement", "Records", "distance", "geometries", "nearest"]
+__all__ = ["APART", "Measurement", "Records", "Untuned", "distance", "geometries", "nearest"]
 
 # Twice the channels on both sides, or a map of twice the width: further away a record says little about this shape.
 FARTHEST: Final = 2.0
 
+# The algorithm of a chain's record that says: in its place its layers were faster as kernels of their own.
+APART: Final = "apart"
+
+
+@dataclass(frozen=True, slots=True)
+class Untuned:
+    """The model's choice in the places where a setting was measured in a network, and what it took there."""
+
+    algorithm: str
+    knobs: Knobs
+    seconds: float
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One setting's measured time on this device, and its measured error relative to the greatest result."""
+    """One setting's measured time on this device, and its measured error relative to the greatest result.
+
+    `untuned` is there where it was timed in a network, among other layers, and None where alone. The two cannot be compared.
+    """
 
     algorithm: str
     knobs: Knobs
     seconds: float
     error: float
+    untuned: Untuned | None = None
 
 
 Records: TypeAlias = Mapping[str, tuple[Measurement, ...]]
-"""Measurements by the problem's key, all of one device, one target and one number of threads."""
+"""Measurements by the problem's key, all of one device, one target and one number of threads.
+
+Of a key all are from networks or all from alone. A key without any has been settled: in a network nothing was faster than by estimate."""
 
 
 def geometries(records: Iterable[str], kind: str = "") -> list[tuple[str, Problem]]:

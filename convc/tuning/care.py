@@ -10,6 +10,7 @@ from pathlib import Path
 
 from convc.errors import TuningError
 from convc.schedules.table import TEMPLATE
+from convc.tuning.in_network import latest
 from convc.tuning.knowledge import trials
 from convc.tuning.log import Contents, Log, read_log
 from convc.tuning.record import Record
@@ -45,7 +46,7 @@ class LogSummary:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best setting of one workload, and how many were tried."""
+    """The best setting of one workload, and how many were tried alone; `in_network`: the network it was the best in, last of all."""
 
     workload: str
     threads: int
@@ -57,6 +58,7 @@ class Best:
     error: float
     final: bool
     trials: int
+    in_network: str = ""
 
 
 def find_logs(folder: Path) -> list[Path]:
@@ -93,7 +95,10 @@ def summary(path: Path) -> LogSummary:
 
 
 def best_of(records: Iterable[Record]) -> list[Best]:
-    """Return the best setting of every workload, device and number of threads; those without a success are left out."""
+    """Return the best setting of every workload, device and number of threads; those without a success are left out.
+
+    Where a workload was timed in networks, that is the best in the last of them, which no time alone can be compared with.
+    """
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
         groups[record.key].append(record)
@@ -101,7 +106,14 @@ def best_of(records: Iterable[Record]) -> list[Best]:
     for (workload, threads, target, device, _), group in groups.items():
         known = trials(group)
         good = [(t.seconds, key, t) for key, t in known.items() if t.seconds is not None]
-        if good:
+        placed = max(latest(group).values(), key=lambda rows: rows[0].at, default=None)
+        if placed is not None:
+            best = min(placed, key=lambda r: r.seconds)
+            assert best.in_network is not None
+            rows.append(
+                Best(workload, threads, target, device, best.algorithm, best.knobs, best.seconds, best.error, False, len(known), best.in_network.name)
+            )  # fmt: skip
+        elif good:
             finals = [row for row in good if row[2].final]
             seconds, (name, knobs), trial = min(finals or good, key=lambda row: row[:2])
             rows.append(
@@ -144,11 +156,20 @@ def append_new(into: Path, records: Iterable[Record]) -> int:
 
 
 def _identity(record: Record) -> tuple:
-    return (*record.key, *record.setting, record.at, record.seconds, record.final, record.status)
+    where = record.in_network and record.in_network.network
+    return (
+        *record.key,
+        *record.setting,
+        record.at,
+        record.seconds,
+        record.final,
+        record.status,
+        where,
+    )
 
 
 def prune(path: Path, *, keep: int = 5) -> tuple[int, int]:
-    """Keep the best settings of every workload, all failures once, and nothing of another template or that cannot be read.
+    """Keep the best settings of every workload, what was found last in each network, all failures once; nothing of another template.
 
     Args:
         path: the log.
@@ -168,8 +189,11 @@ def prune(path: Path, *, keep: int = 5) -> tuple[int, int]:
         known = trials(group)
         good = sorted((t.seconds, key) for key, t in known.items() if t.seconds is not None)
         wanted = {key for _, key in good[:keep]} | {k for k, t in known.items() if t.final}
+        placed = latest(group)
         last: dict[tuple, Record] = {}
         for record in group:
+            if record.in_network is not None:
+                continue
             if record.setting in wanted or record.status != "ok":
                 old = last.get((record.setting, record.final))
                 if (
@@ -180,6 +204,7 @@ def prune(path: Path, *, keep: int = 5) -> tuple[int, int]:
                 ):
                     last[record.setting, record.final] = record
         kept += last.values()
+        kept += [record for rows in placed.values() for record in rows]
     before = len(contents.records) + contents.older + len(contents.damaged) + contents.torn
     log.replace(kept)
     return before, len(kept)

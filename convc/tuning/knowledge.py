@@ -14,6 +14,7 @@ from convc.schedules.table import TEMPLATE
 from convc.schedules.tuned import Measurement
 from convc.target import Target
 from convc.tuning.device import device_name, log_path, target_name
+from convc.tuning.in_network import in_networks
 from convc.tuning.log import read_log
 from convc.tuning.record import Record
 from convc.tuning.search import Key, Trial
@@ -40,10 +41,11 @@ def matching(records: Iterable[Record], target: Target, *, device: str | None = 
 
 
 def trials(records: Iterable[Record]) -> dict[Key, Trial]:
-    """Return what is known of each setting of one workload: the last final comparison, else the fastest success, else a failure."""
+    """Return what is known of each setting of one workload alone: the last final comparison, else the fastest success, else a failure."""
     rows: dict[Key, list[Record]] = defaultdict(list)
     for record in records:
-        rows[record.setting].append(record)
+        if record.in_network is None:
+            rows[record.setting].append(record)
     known = {}
     for key, group in rows.items():
         good = [r for r in group if r.status == "ok"]
@@ -58,8 +60,18 @@ def trials(records: Iterable[Record]) -> dict[Key, Trial]:
     return known
 
 
-def measurements(records: Iterable[Record]) -> dict[str, tuple[Measurement, ...]]:
-    """Return the measurements by workload, of records that match each other; failures are left out."""
+def measurements(
+    records: Iterable[Record], network: str = ""
+) -> dict[str, tuple[Measurement, ...]]:
+    """Return the measurements by workload, of records that match each other; failures are left out.
+
+    Where a workload was timed in a network, what was found there is all that counts, see `in_networks`.
+
+    Args:
+        records: of one target and device.
+        network: `network_key` of the one that is compiled.
+    """
+    records = list(records)
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[record.workload].append(record)
@@ -75,7 +87,7 @@ def measurements(records: Iterable[Record]) -> dict[str, tuple[Measurement, ...]
         if rows:
             # Of equal times the one that leaves less open, see `Settles`.
             found[workload] = tuple(sorted(rows, key=lambda m: (m.seconds, m.algorithm, -len(m.knobs))))  # fmt: skip
-    return found
+    return found | in_networks(records, network)
 
 
 def folders() -> list[Path]:
@@ -105,12 +117,13 @@ class Knowledge:
     notes: tuple[str, ...] = ()
 
 
-def knowledge(target: Target, logs: Sequence[Path] | None = None) -> Knowledge:
+def knowledge(target: Target, logs: Sequence[Path] | None = None, network: str = "") -> Knowledge:
     """Return what the logs know of a target.
 
     Args:
         target: with the number of threads as its cores.
         logs: files to read; by default this device's log in every one of `folders`.
+        network: `network_key` of the one that is compiled.
 
     Raises:
         OSError: if a log cannot be read.
@@ -125,4 +138,4 @@ def knowledge(target: Target, logs: Sequence[Path] | None = None) -> Knowledge:
         records += mine
         foreign += others
         notes += contents.notes(path)
-    return Knowledge(measurements(records), tuple(paths), foreign, tuple(notes))
+    return Knowledge(measurements(records, network), tuple(paths), foreign, tuple(notes))

@@ -31,6 +31,7 @@ class Options:
         timeout: seconds for building, and for timing, one setting.
         memory_bytes: of one worker.
         initializer: "module:function", called in every worker.
+        for_network: share of `seconds` that is left for timing in the network, see `network_stage`.
     """
 
     seconds: float | None = 180.0
@@ -46,6 +47,12 @@ class Options:
     timeout: float = 30.0
     memory_bytes: int = 4 << 30
     initializer: str = ""
+    for_network: float = 0.0
+
+    @property
+    def search_seconds(self) -> float | None:
+        """Wall time for the layers' searches."""
+        return None if self.seconds is None else (1 - self.for_network) * self.seconds
 
 
 def default_jobs() -> int:

@@ -9,7 +9,7 @@ import msgspec
 
 from convc.errors import TuningError
 
-__all__ = ["SCHEMA", "Record", "Status", "decode", "encode", "now"]
+__all__ = ["SCHEMA", "InNetwork", "Record", "Status", "decode", "encode", "now"]
 
 SCHEMA: Final = 1
 
@@ -22,6 +22,24 @@ Status: TypeAlias = Literal[
     "timeout",
     "crash",
 ]
+
+
+class InNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a setting that was timed in its places in a network, among other layers, and won there.
+
+    Attributes:
+        network: `network_key`.
+        name: the graph's, for people.
+        untuned: the model's choice there, algorithm and knobs.
+        untuned_seconds: what that took in the same places.
+        whole: time of the network with all that won over that without records: median and limits; all 1 where nothing was gained.
+    """
+
+    network: str
+    name: str = ""
+    untuned: tuple[str, dict[str, int]]
+    untuned_seconds: float
+    whole: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +63,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         build_seconds: what building it took.
         at: when, seconds since 1970.
         versions: convc's and TVM's.
+        in_network: where the setting was timed among a network's other layers; None: alone. Its seconds are then of one place, with what
+            it makes its neighbours take longer, a copy for example. Lines of before have none.
     """
 
     schema: int = SCHEMA
@@ -65,6 +85,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     build_seconds: float = 0.0
     at: float = 0.0
     versions: dict[str, str] = {}
+    in_network: InNetwork | None = None
 
     @property
     def setting(self) -> tuple[str, tuple[tuple[str, int], ...]]:

@@ -85,7 +85,9 @@ class Session:
             key = layer.task.subject.key
             layer.search.known = trials(r for r in known if r.workload == key)
         given = () if options.warm_start is None else read_log(options.warm_start).records
-        near, asked = measurements([*mine, *given]), measurements(given)
+        # A search is about times alone.
+        alone = [r for r in (*mine, *given) if r.in_network is None]
+        near, asked = measurements(alone), measurements(r for r in given if r.in_network is None)
         for layer in self.layers:
             # A layer that has begun goes on as if it had never stopped, whatever has become known of its neighbours; or one that is
             # done would begin anew each time that another has found something.
@@ -111,7 +113,8 @@ class Session:
     def over(self) -> bool:
         """Whether the time or the trials of this run are used up."""
         options = self.options
-        return (options.seconds is not None and self.spent >= options.seconds) or (
+        limit = options.search_seconds
+        return (limit is not None and self.spent >= limit) or (
             options.trials is not None and self.trials >= options.trials
         )
 

@@ -17,6 +17,7 @@ from convc.schedules.remarks import remarks_on
 from convc.schedules.select import AUTO, is_convolution, problem_of, select
 from convc.target import Target
 from convc.tuning.knowledge import Knowledge, knowledge
+from convc.tuning.network_key import network_key
 
 __all__ = ["Planned", "Wishes", "locked_sizes", "plan_graph", "plan_module"]
 
@@ -134,7 +135,7 @@ def plan_graph(
         return Planned(plan, lock.options, lock, notes=_remarks(graph, plan, target))
     known = Knowledge({})
     if wishes.policy.by == "time":
-        known = knowledge(target, wishes.logs)
+        known = knowledge(target, wishes.logs, network_key(graph))
     convolves = any(map(is_convolution, graph.nodes))
     pins, policy = wishes_with_cudnn(wishes.cudnn, target, wishes.algo_for, wishes.policy, convolves)  # fmt: skip
     plan = select(

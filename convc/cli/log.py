@@ -85,7 +85,7 @@ def show(
             r.status,
             seconds(r.seconds) if r.seconds else "",
             f"{r.error:.1e}" if r.error >= 0 else "",
-            r.message or ("final" if r.final else ""),
+            r.message or (f"in {r.in_network.name}" if r.in_network else "final" if r.final else ""),
         )
         for r in rows
     ]
@@ -105,9 +105,9 @@ def best(
     if json:
         print_json({"best": rows})
         return
-    columns = (Column("workload"), Column("threads", True), Column("algorithm"), Column("knobs"), Column("time", True), Column("error", True), Column("trials", True))  # fmt: skip
+    columns = (Column("workload"), Column("threads", True), Column("algorithm"), Column("knobs"), Column("time", True), Column("error", True), Column("trials", True), Column("timed in"))  # fmt: skip
     cells = [
-        (b.workload, str(b.threads), b.algorithm, _knobs(b.knobs), seconds(b.seconds), f"{b.error:.1e}", str(b.trials))
+        (b.workload, str(b.threads), b.algorithm, _knobs(b.knobs), seconds(b.seconds), f"{b.error:.1e}" if b.error >= 0 else "", str(b.trials), b.in_network)
         for b in rows
     ]  # fmt: skip
     console().print(table(f"{len(rows)} workloads", columns, cells))

@@ -23,7 +23,7 @@ from convc.schedules.pooled import NAME, Pooled, padded
 from convc.schedules.pooled_choice import best_setting, pool_behind
 from convc.schedules.properties import properties_of
 from convc.schedules.select import problem_of, select
-from convc.schedules.tuned import Measurement
+from convc.schedules.tuned import Measurement, Untuned
 from convc.schedules.winograd import ALGORITHM as WINOGRAD
 from convc.target import Target, parse_target
 from convc.tuning.tasks import chain_tasks_of
@@ -201,6 +201,19 @@ def test_measured_times_decide_where_one_kernel_and_two_are_measured():
     assert "'z' apart: one kernel measured 0.80 x faster than two" in slower["y"].reason
     # Without a measured time of both the model decides.
     assert "estimated" in plan(1.0, 1.25, error=1.0).chains[0].reason
+
+
+def test_what_a_network_says_of_the_two_decides():
+    graph = network(PAIR)
+    behind = pool_behind(graph, graph["y"], problem_of(graph, graph["y"]))
+    assert behind is not None
+    own = select(graph, XEON, policy=Policy(exclude=(NAME,)))["y"]
+    for strip in (0, 2):
+        untuned = Untuned(own.algorithm, {**own.knobs, "strip": 2}, 1.0)
+        row = Measurement(own.algorithm, {**own.knobs, "strip": strip}, 0.9, 1e-7, untuned)
+        plan = select(graph, XEON, records={behind[1].key: (row,)})
+        assert [dict(c.knobs) for c in plan.chains] == [{"strip": 2}] * bool(strip)
+        assert "the fastest measured in a network" in plan["y"].reason
 
 
 def test_a_measured_tile_is_kept_where_its_strips_pay():

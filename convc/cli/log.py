@@ -85,7 +85,8 @@ def show(
             r.status,
             seconds(r.seconds) if r.seconds else "",
             f"{r.error:.1e}" if r.error >= 0 else "",
-            r.message or (f"in {r.in_network.name}" if r.in_network else "final" if r.final else ""),
+            r.message
+            or (f"in {r.in_network.name}" if r.in_network else "final" if r.final else ""),
         )
         for r in rows
     ]

@@ -46,8 +46,11 @@ _NEAR: Final = 1.1
 # differs by up to 1.4 % (MobileNetV2 on Zen 4, 185 rounds; 0.3 % is the standard deviation over its steps).
 _WORTH: Final = 0.02
 _FEWEST_ROUNDS: Final = 9
+# So many rounds, and more of a network that is short: until so many seconds are over or there are this many times as many.
 _ROUNDS: Final = 25
 _WHOLE_ROUNDS: Final = 60
+_SECONDS: Final = 10.0
+_MORE: Final = 6
 # Of the time that is left, the share that the steps' rounds may take; the rest is for the whole.
 _FOR_STEPS: Final = 0.6
 
@@ -130,10 +133,10 @@ class NetworkStage:
         return select(self.graph, self.target, policy=Policy(max_error=self.max_error))
 
     def _contests(self, untuned: Plan) -> list[Contest]:
-        alone: dict[str, list[Key]] = {}
+        alone: dict[str, list[tuple[Key, float]]] = {}
         for key, search in self.searches.items():
             rows = search.ranking()
-            alone[key] = [s.key for s, seconds in rows if seconds <= _NEAR * rows[0][1]]
+            alone[key] = [(s.key, seconds) for s, seconds in rows if seconds <= _NEAR * rows[0][1]]
         return contests_of(untuned, self.tasks, alone, _RIVALS)
 
     def _in_turns(
@@ -145,9 +148,9 @@ class NetworkStage:
         progress: Callable[[int], None],
     ) -> list[list] | None:
         """Return rounds of one measurement of each module, in an order that turns round, as many as there is time for."""
-        left, began, rounds = self.left(), self.clock(), []
-        while len(rounds) < most:
-            progress(len(rounds))
+        left, began, rounds, spent = self.left(), self.clock(), [], 0.0
+        while len(rounds) < most or (len(rounds) < _MORE * most and spent < _SECONDS):
+            progress(min(most, len(rounds)))
             indices = range(count) if len(rounds) % 2 == 0 else reversed(range(count))
             measured = {index: measure(index) for index in indices}
             rounds.append([measured[index] for index in range(count)])

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from tvm import te
@@ -157,7 +157,7 @@ def compute(
     x = te.placeholder((N, span.all_blocks, *extents, steps), kinds[0], name="data")
     w = te.placeholder((wide, span.blocks, *spec.kernel, steps, v * b), kinds[1], name="weight")
     bias = bias_of(blocks, b)
-    co, ci = te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, steps), "ci")
+    co, ci, channels = _channels(spec, span, steps, knobs)
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 
     def product(n, k, *at):
@@ -165,7 +165,7 @@ def compute(
         axes = zip(p, spec.strides, taps, spec.dilations, strict=True)
         position = [i * stride + r * dilation for i, stride, r, dilation in axes]
         left, right = x(n, span.first(k) + co, *position, ci), w(k, co, *taps, ci, lane)
-        return te.sum(times(left, right), axis=[co, *taps, ci])
+        return te.sum(times(left, right), axis=[*channels[:-1], *taps, channels[-1]])
 
     acc = te.compute((N, wide, *points, v * b), product, name="acc")
 
@@ -173,6 +173,19 @@ def compute(
         return acc(n, k // v, *at[:-1], k % v * b + at[-1]) + bias(k, at[-1])
 
     return finished(attributes, (x, w, bias), (N, blocks, *points, b), whole, K)
+
+
+def _channels(spec: ConvSpec, span: Span, steps: int, knobs: Knobs) -> tuple[Any, Any, list[Any]]:
+    """Return a product's block of channels and step in it, and the axes that are summed over.
+
+    One tap's are one axis, which ends with the last quad that holds a channel: 24 channels are 6, where two blocks are 8.
+    """
+    quads = -(-spec.in_channels // QUAD)
+    if knobs["dot"] and spec.group == 1 and spec.is_pointwise and quads < span.blocks * steps:
+        quad = te.reduce_axis((0, quads), "quad")
+        return quad // steps, quad % steps, [quad]
+    axes = [te.reduce_axis((0, span.blocks), "co"), te.reduce_axis((0, steps), "ci")]
+    return *axes, axes
 
 
 def _span(spec: ConvSpec, knobs: Knobs) -> Span:

@@ -28,7 +28,7 @@ from convc.schedules.layout import View
 from convc.schedules.library_call import refusable
 from convc.schedules.operators import OPERATORS, OpAlgorithm
 from convc.schedules.plan import Knobs
-from convc.schedules.scalar import zero_beyond
+from convc.schedules.scalar import factor, zero_beyond
 from convc.schedules.weight_gradients import WeightGradient
 from convc.target import Target
 
@@ -258,7 +258,7 @@ def _keeps_zeros(unit: Unit, literals: Mapping[str, float]) -> bool:
 
 
 def _fill(shape: Shape, value: float, dtype: str, name: str) -> te.Tensor:
-    return te.compute(shape, lambda *i: tirx.const(value, dtype), name=name)
+    return te.compute(shape, lambda *i: factor(value, dtype), name=name)
 
 
 def literals_of(graph: Graph, unit: Unit) -> dict[str, float]:

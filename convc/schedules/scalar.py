@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+import numpy as np
 from tvm import te, tirx, topi
 
 from convc.ir.epilogue import Step
+from convc.ir.types import FLOATS, numpy_dtype
 from convc.schedules.error_function import erf
 from convc.schedules.logistic import exp, one_plus_exp_of_minus
 
@@ -20,6 +22,7 @@ __all__ = [
     "UNARY",
     "apply_steps",
     "cast",
+    "factor",
     "is_once",
     "map_elements",
     "once",
@@ -72,6 +75,20 @@ def _const(value: float, x: Tensor) -> Expr:
     return tirx.const(value, x.dtype)
 
 
+def factor(value: float, dtype: Any) -> Expr:
+    """Return a constant that is multiplied or divided.
+
+    TVM makes 0 of a product with 0.0 and of 0.0 divided by something, where infinity and NaN give NaN. It does not look into bits, and
+    has no code for bits that are all 0: a zero is minus zero, its sign turned.
+    """
+    if value or str(dtype) not in FLOATS:
+        return tirx.const(value, dtype)
+    minus = np.array(-0.0, numpy_dtype(str(dtype)))
+    bits = f"int{8 * minus.itemsize}"
+    zero = tirx.reinterpret(dtype, tirx.const(int(minus.view(bits)), bits))
+    return zero if np.signbit(value) else zero * tirx.const(-1, dtype)
+
+
 def _by_precision(
     fast: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor]:
@@ -102,7 +119,7 @@ def _clip(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _leaky_relu(x: Tensor, alpha: float) -> Tensor:
-    return map_elements(x, lambda v: tirx.Select(v < _const(0, x), v * _const(alpha, x), v))
+    return map_elements(x, lambda v: tirx.Select(v < _const(0, x), v * factor(alpha, x.dtype), v))
 
 
 def _elu(x: Tensor, alpha: float) -> Tensor:
@@ -131,7 +148,7 @@ _silu = _by_precision(
 
 
 def _hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
-    line = map_elements(x, lambda v: v * _const(alpha, x) + _const(beta, x))
+    line = map_elements(x, lambda v: v * factor(alpha, x.dtype) + _const(beta, x))
     return _clip(line, 0.0, 1.0)
 
 

@@ -17,6 +17,14 @@ Tensor = te.Tensor
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 
 
+def _subtract(a: Tensor, b: Tensor) -> Tensor:
+    """Return a - b, of floats as a + -b: TVM makes 0 of x - x and a of (a + b) - b, where infinity and NaN give NaN.
+
+    LLVM makes a subtraction of it again.
+    """
+    return topi.add(a, topi.negative(b)) if a.dtype in FLOATS else topi.subtract(a, b)
+
+
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     """Return a / b, of integers towards zero, 0 for a divisor of 0: the processor stops a program that divides by 0."""
     if a.dtype in FLOATS:
@@ -82,7 +90,7 @@ def _extreme(above: bool) -> Callable[[Tensor, Tensor], Tensor]:
 
 BINARY: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "add": topi.add,
-    "sub": topi.subtract,
+    "sub": _subtract,
     "mul": topi.multiply,
     "div": _divide,
     "pow": _power,

@@ -148,6 +148,10 @@ def _infer_unary(name: str) -> Callable[[Sequence[TensorType], Any], TensorType]
         kind = "a number" if name in _ON_INTEGERS else "a float"
         if types[0].dtype == "bool" or not (types[0].is_float or name in _ON_INTEGERS):
             raise DTypeError(f"{name} operand must have {kind} type; got {types[0]}.")
+        if name == "clip" and (math.isnan(attributes.min) or math.isnan(attributes.max)):
+            raise ShapeError(
+                f"clip bounds must be numbers; got {attributes.min}, {attributes.max}."
+            )
         return types[0]
 
     return infer

@@ -14,6 +14,7 @@ __all__ = ["fuse_bounds"]
 
 _BOUNDS: Final = frozenset({"maximum", "minimum"})
 _RELU: Final = ClipAttributes(0.0)
+_NOWHERE: Final = ClipAttributes()
 
 
 def _clip(node: Node) -> ClipAttributes | None:
@@ -31,9 +32,10 @@ def _bounded(r: Rewriter, node: Node) -> tuple[Node, ClipAttributes] | None:
         element = uniform_element(bound)
         if element is None or data.type != node.type or math.isnan(element):
             continue
-        if node.op == "maximum":
-            return data, ClipAttributes(min=float(element))
-        return data, ClipAttributes(max=float(element))
+        number = float(element)
+        found = ClipAttributes(min=number) if node.op == "maximum" else ClipAttributes(max=number)
+        # A bound that nothing passes is an identity, which `remove_identities` drops.
+        return None if found == _NOWHERE else (data, found)
     return None
 
 

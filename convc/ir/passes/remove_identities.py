@@ -44,6 +44,8 @@ _NEUTRAL: Final[dict[str, tuple[float, tuple[int, ...]]]] = {
     "mul": (1.0, (0, 1)),
     "div": (1.0, (1,)),
     "pow": (1.0, (1,)),
+    "maximum": (float("-inf"), (0, 1)),
+    "minimum": (float("inf"), (0, 1)),
 }
 
 # ops of one operand that are identities whenever they keep its type
@@ -81,7 +83,8 @@ def remove_identities(graph: Graph) -> Graph:
     """Return the graph without ops that give back their operand, and with one reshape or transpose for two in a row.
 
     Identities: reshape, concat, resize to the operand's own type; transpose in order; slice of everything; pad by nothing; clip
-    without bounds; pool of single points; + 0, - 0, * 1, / 1, pow 1 (which turn -0.0 into 0.0 at most).
+    without bounds; pool of single points; + 0, - 0, * 1, / 1, pow 1 (which turn -0.0 into 0.0 at most); the maximum with
+    minus infinity, the minimum with infinity.
 
     Rewrite:
         %t = transpose(%x) {perm = [0, 2, 1]};  %u = transpose(%t) {perm = [1, 2, 0]};  %y = relu(%u)

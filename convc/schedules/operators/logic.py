@@ -10,7 +10,7 @@ from tvm import te, tirx
 from convc.ir.graph import Node
 from convc.ir.types import FLOATS, numpy_dtype
 from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
-from convc.schedules.scalar import map_elements
+from convc.schedules.scalar import factor, map_elements
 from convc.schedules.scalar_pairs import is_nan
 
 __all__ = ["ROWS"]
@@ -127,9 +127,29 @@ def _between_floats(node: Node, types: Types, block: int) -> bool:
     return is_image(types) and types[0].is_float and node.type.is_float
 
 
+def _compare(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Return a comparison that holds with NaN.
+
+    TVM takes floats for ordered: x == x is true to it, not (a < b) is b <= a, one of which always holds. It sees neither through the
+    choice nor that b - 0.0 is b; LLVM removes both.
+    """
+
+    def compared(node: Node, a: Any, b: Any) -> Any:
+        dtype = str(b.ty.dtype)
+        if dtype not in FLOATS:
+            return function(a, b)
+        holds = function(a, b + factor(-0.0, dtype))
+        return tirx.Select(holds, tirx.const(1, "bool"), tirx.const(0, "bool"))
+
+    return compared
+
+
+_same = _compare(lambda a, b: a == b)
+
+
 def _equal(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     bools = types[0].dtype == "bool"
-    same = _elements(lambda node, a, b: tirx.Not(_differ(a, b)) if bools else a == b)
+    same = _elements(lambda node, a, b: tirx.Not(_differ(a, b)) if bools else _same(node, a, b))
     return same.compute(tensors, node, types, block)
 
 
@@ -183,10 +203,10 @@ def _choice() -> Operator:
 
 ROWS: Final[dict[str, Operator]] = {
     "equal": Operator(_equal),
-    "less": _elements(lambda node, a, b: a < b),
-    "less_equal": _elements(lambda node, a, b: a <= b),
-    "greater": _elements(lambda node, a, b: a > b),
-    "greater_equal": _elements(lambda node, a, b: a >= b),
+    "less": _elements(_compare(lambda a, b: a < b)),
+    "less_equal": _elements(_compare(lambda a, b: a <= b)),
+    "greater": _elements(_compare(lambda a, b: a > b)),
+    "greater_equal": _elements(_compare(lambda a, b: a >= b)),
     "logical_and": _elements(lambda node, a, b: tirx.all(a, b)),
     "logical_or": _elements(lambda node, a, b: tirx.any(a, b)),
     "logical_xor": _elements(lambda node, a, b: _differ(a, b)),

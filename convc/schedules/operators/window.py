@@ -169,7 +169,7 @@ def _lrn(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
 
     total = te.compute(x.shape, squares, name="squares")
     base = scalar.map_elements(
-        total, lambda v: v * tirx.const(a.alpha / a.size, dtype) + tirx.const(a.bias, dtype)
+        total, lambda v: v * scalar.factor(a.alpha / a.size, dtype) + tirx.const(a.bias, dtype)
     )
     wide = topi.cast(x, dtype)
     if a.beta != 0.75:

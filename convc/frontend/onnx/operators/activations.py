@@ -54,19 +54,23 @@ def clip(node: OperatorNode) -> Result:
 
 
 def prelu(node: OperatorNode) -> str:
-    """Write max(x, 0) + slope * min(x, 0); one slope for all is leaky_relu."""
+    """Write max(x, 0) + slope * min(x, 0), a choice where slopes may be infinite or NaN; one slope for all is leaky_relu."""
     x, dtype = node.value(), node.type().dtype
     if node.is_constant(1) and node.type(1).size == 1 and node.type(1).rank <= node.type().rank:
         alpha = float(node.constant_scalar(1))
         return node.emit("leaky_relu", [x], LeakyAttributes(alpha))
-    negative = node.step("minimum", [x, node.literal(0.0, dtype, "zero")])
+    zero = node.literal(0.0, dtype, "zero")
     slope, data, given = node.value(1), node.type(), node.type(1)
     if given.shape == data.shape[1:2] and data.rank > 2 and data.shape[-1] != given.size:
         # Opset 6 wrote one slope a channel so, and files that were raised to a newer one still do.
         slope = node.step(
             "reshape", [slope], ReshapeAttributes((given.size, *(1,) * (data.rank - 2)))
         )
-    scaled = node.step("mul", [negative, slope])
+    if not (node.is_constant(1) and np.isfinite(node.constant(1)).all()):
+        # 0 times infinity would be what is added to a positive x.
+        below = node.step("less", [x, zero])
+        return node.emit("where", [below, node.step("mul", [x, slope]), x])
+    scaled = node.step("mul", [node.step("minimum", [x, zero]), slope])
     return node.emit("add", [node.step("relu", [x]), scaled])
 
 

@@ -10,11 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-import numpy as np
 from tvm import te, tirx, topi
 
 from convc.ir.epilogue import Step
-from convc.ir.types import FLOATS, numpy_dtype
+from convc.ir.types import FLOATS
 from convc.schedules.error_function import erf
 from convc.schedules.logistic import exp, one_plus_exp_of_minus
 
@@ -78,15 +77,11 @@ def _const(value: float, x: Tensor) -> Expr:
 def factor(value: float, dtype: Any) -> Expr:
     """Return a constant that is multiplied or divided.
 
-    TVM makes 0 of a product with 0.0 and of 0.0 divided by something, where infinity and NaN give NaN. It does not look into bits, and
-    has no code for bits that are all 0: a zero is minus zero, its sign turned.
+    TVM makes 0 of a product with 0.0 and of 0.0 divided by something, where infinity and NaN give NaN. That the root of a zero is this
+    zero, sign and all, is what the compilers behind it know and TVM does not.
     """
-    if value or str(dtype) not in FLOATS:
-        return tirx.const(value, dtype)
-    minus = np.array(-0.0, numpy_dtype(str(dtype)))
-    bits = f"int{8 * minus.itemsize}"
-    zero = tirx.reinterpret(dtype, tirx.const(int(minus.view(bits)), bits))
-    return zero if np.signbit(value) else zero * tirx.const(-1, dtype)
+    number = tirx.const(value, dtype)
+    return number if value or str(dtype) not in FLOATS else tirx.sqrt(number)
 
 
 def _by_precision(

@@ -75,3 +75,16 @@ def test_norms_softmax_and_stacks_of_products():
     expected = interpret(graph, data)
     for name in expected:
         np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_zeros_that_are_multiplied_and_differences_of_one_value(dtype):
+    graph = parse(
+        f"graph @g {{ %x = input : {dtype}[6] %k = constant splat(0.0) : {dtype}[] %m = constant splat(-0.0) : {dtype}[]"
+        " %a = mul(%x, %k) %b = div(%m, %x) %c = sub(%x, %x) %d = equal(%x, %x) %e = leaky_relu(%x) {alpha = 0.0} return %a, %b, %c, %d, %e }"
+    )
+    x = np.array([np.inf, -np.inf, np.nan, 0.0, 1.0, -2.0], numpy_dtype({"f32": "float32", "f16": "float16"}[dtype]))  # fmt: skip
+    outputs, _ = compile_and_run(graph, {"x": x}, target="cuda -arch=sm_90")
+    with np.errstate(all="ignore"):
+        for name, expected in interpret(graph, {"x": x}).items():
+            np.testing.assert_array_equal(outputs[name], expected, err_msg=name)

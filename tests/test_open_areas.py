@@ -103,6 +103,18 @@ def test_every_size_is_right(module: AreaModule) -> None:
     assert len(module.profile({"x": image(9, 9)}, 1)) > 5
 
 
+@pytest.mark.parametrize("algo", ["winograd", "fft"])
+def test_what_a_pool_leaves_beyond_is_in_no_tile_of_a_layer(algo: str) -> None:
+    """The maximum of nothing is minus infinity, and a layer without padding reads whole tiles."""
+    body = "a = Conv<pads=[1,1,1,1]>(x, k)  p = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(a)  y = Conv(p, l)"
+    made = model(body)
+    peer = onnxruntime.InferenceSession(made.SerializeToString())
+    areas = compile(made, shapes=SHAPES, threads=1, algo=algo).load(threads=1)
+    for size in ((10, 13), (17, 22), (40, 31)):
+        x = image(*size)
+        np.testing.assert_allclose(areas(x), *peer.run(None, {"x": x}), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [(41, 36), (40, 37), (7, 8), (8, 7)])
 def test_other_sizes_are_refused(module: AreaModule, size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=rf"from 8 x 8 to 40 x 36; got {size[0]} x {size[1]}"):

@@ -52,8 +52,10 @@ def _conv(walk: Walk, node: Node) -> None:
     data = walk.data(node)
     pads: Any = node.attributes.pads  # type: ignore[attr-defined]
     reaches = node.op == "conv_transpose" or any(pads[len(pads) // 2 :])
+    # Winograd and fft read whole tiles and count on what is outside a window to cancel, which infinities (of a pool over nothing) do not.
+    in_tiles = max(walk.nodes[node.inputs[1]].type.shape[2:]) > 1
     extents = walk.windowed(node)
-    source = walk.within(data, _ZERO) if reaches else data
+    source = walk.within(data, _ZERO) if reaches or in_tiles else data
     walk.put(node, extents, [source, *node.inputs[1:]])
 
 

@@ -21,7 +21,7 @@ LOGS = Path(__file__).parents[2] / "tuning_logs"
 SAMPLE = 150
 POOL = "_pool-"
 # The instruction set of each log's records.
-CPUS = {"intel-xeon-6-207": "emeraldrapids"}
+CPUS = {"intel-xeon-6-207": "emeraldrapids", "amd-epyc-25-17": "znver4"}
 
 
 @pytest.mark.parametrize("path", sorted(LOGS.glob("llvm/*.jsonl")), ids=lambda path: path.stem)

@@ -117,7 +117,7 @@ class TuneView:
             ("layers", f"{done} of {len(session.layers)} done"),
             ("trials", f"{session.counts.get('ok', 0)} ok, {failures}"),
             ("time", f"{_clock(session)}{_left(session)}"),
-            ("gain", f"{seconds(gained)} a run so far" if gained else "none yet"),
+            ("gain alone", f"{seconds(gained)} of all tasks so far" if gained else "none yet"),
         ]
         if session.current is not None:
             rows.append(("now", _line(session.current)))

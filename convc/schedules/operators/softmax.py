@@ -19,8 +19,9 @@ from convc.target import Target
 
 __all__ = ["ROWS"]
 
-# What the scratch of a vector of neighbouring rows may take of L1 beside the data.
-_LONGEST_COLUMN: Final = 256
+
+# Of the widest vectors.
+_MOST_LANES: Final = 16
 
 
 def _axis(node: Node) -> int:
@@ -70,7 +71,10 @@ def _by_rows(*, log: bool) -> OpAlgorithm:
         if x.dtype == "float64":
             return Unsupported("its exponential is one of float32")
         axis = _axis(node)
-        longest = LONGEST_ROW if axis == x.rank - 1 else _LONGEST_COLUMN
+        # As many neighbouring rows as a vector has lanes are side by side.
+        longest = (
+            LONGEST_ROW if axis == x.rank - 1 else LONGEST_ROW // min(_MOST_LANES, x.shape[-1])
+        )
         if not 0 < x.shape[axis] <= longest:
             return Unsupported(f"rows must have from 1 to {longest} elements; got {x.shape[axis]}")
         return None

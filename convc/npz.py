@@ -32,7 +32,12 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with np.load(Path(path), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        # np.load gives an array for .npy, which is no context manager and has no files.
+        # np.load gives an array for .npy, which is no context manager and has no files; its words are about pickles nobody asked for.
+        with open(path, "rb") as file:
+            begins = file.read(6)
+        found = f"one that begins with {begins!r}"
+        if begins.startswith(b"PK"):
+            found = "one of Python objects" if "pickle" in str(error) else str(error)
         raise InputError(
-            f"'{os.fspath(path)}' must be a NumPy .npz file; it does not read: {error}."
+            f"'{os.fspath(path)}' must be a NumPy .npz file of numbers; got {found}. Write it with `numpy.savez`."
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import tempfile
 import traceback
@@ -98,10 +99,30 @@ _TRY: Final = {
 }
 
 
+# How Typer's validator words what a value should be.
+_RULE: Final = re.compile(
+    r"Input should be (.*?)(?:, unable to .*)?|Value error, .* is not (one of .*?)\.?"
+)
+
+
+def _refused_value(error: BaseException) -> str | None:
+    """Return Typer's refusal of a flag's value in our form, with the value, which its own text lacks; None for anything else."""
+    param, found = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
+    if param is None or not callable(found):
+        return None
+    first = found()[0]  # type: ignore[index]
+    rule = _RULE.fullmatch(first["msg"])
+    if rule is None:
+        return None
+    return f"{'/'.join(param.opts)} must be {rule[1] or rule[2]}; got {first['input']!r}."
+
+
 def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror is not None:
         where = f"'{error.filename}': " if error.filename is not None else ""
         return f"{where}{error.strerror}. {_TRY.get(error.errno or 0, '')}".rstrip()
+    if (refused := _refused_value(error)) is not None:
+        return refused
     # Typer adds "Invalid value for '--flag'" to what it found itself; our own texts name the flag.
     shown = getattr(error, "format_message", None)
     ours = isinstance(error, typer.BadParameter) and error.param is None

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from convc.npz import save_npz
+from convc.errors import InputError
+from convc.npz import load_npz, save_npz
 from tests.cli.command_line import Result
 
 Convc = Callable[..., Result]
@@ -116,3 +117,24 @@ def test_a_half_precision_layer_is_tuned(convc: Convc, net: Path, tmp_path: Path
     out = tmp_path / "half.so"
     made = convc("compile", net, "-o", out, "--dtype", "bf16", "--log", log, "--require-tuned")
     assert made.code == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (b"junk of no kind", r"got one that begins with b'junk o'\."),
+        (np.ones(3), r"got one that begins with b'\\x93NUMPY'\."),
+        ({"x": np.array([None])}, r"got one of Python objects\."),
+    ],
+)
+def test_files_of_values_that_are_no_arrays_of_numbers(tmp_path, array, found):
+    path = tmp_path / "values.npz"
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    elif isinstance(array, dict):
+        np.savez(path, **array)
+    else:
+        with path.open("wb") as file:
+            np.save(file, array)
+    with pytest.raises(InputError, match=rf"must be a NumPy \.npz file of numbers; {found}"):
+        load_npz(path)

@@ -74,3 +74,17 @@ def test_an_assignment_finds_the_longest_name_first() -> None:
     assert (
         caught.value.message == "-i must look like NAME=VALUE with NAME one of x, y; got 'z=ones'."
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--threads", "0"), "--threads must be greater than or equal to 1; got '0'."),
+        (("--threads", "many"), "--threads must be a valid integer; got 'many'."),
+        (("--max-error", "nan"), "--max-error must be greater than or equal to 0; got 'nan'."),
+        (("--dtype", "fp8"), "--dtype must be one of 'fp64', 'fp32', 'fp16', 'bf16'; got 'fp8'."),
+    ],
+)
+def test_a_refused_value_is_repeated(convc, models, flags: tuple[str, str], text: str) -> None:
+    result = convc("explain", models / "tiny.cvc", *flags)
+    assert (result.code, result.err.splitlines()[0]) == (2, f"error: {text}")

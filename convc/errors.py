@@ -149,6 +149,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         unknown algorithm 'winogard'; known: direct, winograd. Did you mean 'winograd'?
     """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    # From Python a name may be anything.
+    near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UnknownNameError(f"unknown {kind} '{name}'; known: {', '.join(names) or 'none'}.{hint}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import whole
 from convc.frontend.dsl.movement import flip, pad
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, constant
 from convc.frontend.nnet.geometry import (
@@ -252,7 +253,7 @@ class Convolution:
             )
 
     def _check_groups(self, inputs: int, outputs: int) -> None:
-        groups = self.num_groups
+        groups = whole("num_groups", self.num_groups)
         if groups < 1 or inputs % groups or outputs % groups:
             raise ShapeError(
                 f"num_groups must divide the channels of input and output; got {groups} for {inputs} and {outputs}."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from convc.errors import DTypeError, ShapeError
-from convc.frontend.dsl.arguments import is_whole, whole_numbers
+from convc.frontend.dsl.arguments import is_whole, listed, whole_numbers
 from convc.frontend.dsl.tensor import Operand, Tensor, as_tensor
 from convc.ir.ops.conv import accumulator
 from convc.ir.types import FLOATS, Shape, TensorType, dtype_name
@@ -119,7 +119,12 @@ def check_declared(name: str, declared: DeclaredShape, actual: Sequence[int]) ->
     """
     if declared is None:
         return
-    wanted = tuple(None if d is None else int(d) for d in declared)
+    given = listed(declared)
+    if given is None or not all(d is None or is_whole(d) for d in given):
+        raise DTypeError(
+            f"{name} must be whole numbers, None where one is not known; got {declared!r}."
+        )
+    wanted = tuple(None if d is None else int(d) for d in given)
     agree = len(wanted) == len(actual) and all(
         d is None or d == a for d, a in zip(wanted, actual, strict=True)
     )

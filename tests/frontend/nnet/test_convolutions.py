@@ -9,7 +9,7 @@ import pytest
 
 from convc import dsl, grad, nnet
 from convc.compiler import compile
-from convc.errors import DTypeError, ShapeError
+from convc.errors import DTypeError, ShapeError, UnknownNameError
 from convc.ir.reference import interpret
 from convc.ir.types import numpy_dtype
 
@@ -260,3 +260,23 @@ def test_a_weight_gradient_says_what_it_was_asked_for():
     assert "accumulate must be float32; got float64" in said[1]
     (first, second) = model.plan.gradients.values()
     assert (first.algorithm, second.algorithm) == ("blocked", "plain")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_groups": 2.5}, "num_groups must be a whole number; got 2.5."),
+        ({"subsample": (1.5, 1)}, "subsample must be whole numbers; got (1.5, 1)."),
+        ({"input_shape": 4}, "input_shape must be whole numbers, None where one is not known; got 4."),
+        ({"filter_shape": (6, "4", 3, 2)}, "filter_shape must be whole numbers, None where one is not known; got (6, '4', 3, 2)."),
+    ],
+)  # fmt: skip
+def test_what_is_no_whole_number(arguments, message):
+    with pytest.raises(DTypeError) as caught:
+        nnet.conv2d(X, W, **arguments)
+    assert str(caught.value) == message
+
+
+def test_a_mode_that_is_no_name():
+    with pytest.raises(UnknownNameError, match="unknown pool mode '3'"):
+        nnet.pool_2d(X, (2, 2), ignore_border=True, mode=3)

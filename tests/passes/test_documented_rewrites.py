@@ -21,6 +21,7 @@ FREE = {
     "merge_channel_moves": "%a = input : f32[1,2,3,3] %b = input : f32[1,2,3,3]",
     "nest_concats": "%a = input : f32[1,4,2,2] %b = input : f32[1,5,2,2]",
     "unflatten_transposes": "%x = input : f32[1,3,4,4] %t = input : f32[1,16,3]",
+    "resample_tokens": "%t = input : f32[1,3,4,5] %p = constant splat(1) : i32[9,2] %w = constant splat(0.5) : f32[9,2]",
     "drop_unit_axes": "%x = input : f32[2,3,4] %m = input : f32[1,1,1,4]",
     "sink_transposes": "%x = input : f32[1,3,4,4]",
     "fuse_layer_norm": "%x = input : f32[2,3,4,5]",

@@ -35,6 +35,7 @@ from convc.ir.passes.nest_concats import nest_concats
 from convc.ir.passes.pool_before_pointwise import pool_before_pointwise
 from convc.ir.passes.remove_identities import remove_identities
 from convc.ir.passes.replace_global_pools import replace_global_pools
+from convc.ir.passes.resample_tokens import resample_tokens
 from convc.ir.passes.sink_transposes import sink_transposes
 from convc.ir.passes.unflatten_transposes import unflatten_transposes
 
@@ -68,6 +69,7 @@ PIPELINE: Final = _named(
     merge_channel_moves,
     nest_concats,
     unflatten_transposes,
+    resample_tokens,
     sink_transposes,
     fuse_bounds,
     fuse_activations,

@@ -22,6 +22,9 @@ __all__ = ["AUTO", "Chooser", "asked_for", "matches", "named_algorithms", "wishe
 
 AUTO: Final = "auto"
 
+# Where an offer's time is from.
+_VERBS: Final = {"record": "measured", "neighbour": "by a like layer", "estimate": "estimated"}
+
 
 def wishes(node: Node) -> list[str]:
     """Return the algorithms that a convolution's author asks for, in order of preference."""
@@ -161,21 +164,20 @@ class Chooser:
         if self.pinned:
             reason = self.pinned
         else:
+            # What was measured is compared with what was, an estimate with estimates.
             rivals = sorted(
-                (row.seconds, row.algorithm)
-                for row in made.candidates
-                if row.seconds and row.algorithm != offer.algorithm
+                (o.seconds, o.algorithm)
+                for o in admissible(made, self.policy)
+                if o.algorithm != offer.algorithm
             )
-            reason = offer.reason if rivals else "the only one that applies"
             if made.settled:
                 reason = "as estimated, in a network nothing measured was faster"
-            elif rivals and offer.seconds and not offer.in_network:
-                verb = {
-                    "record": "measured",
-                    "neighbour": "by a like layer",
-                    "estimate": "estimated",
-                }
-                reason = f"{verb[offer.source]} {rivals[0][0] / offer.seconds:.2f} x faster than {rivals[0][1]}"
+            elif rivals and not offer.in_network:
+                reason = self._beside(offer, *rivals[0])
+            elif not rivals and sum(row.applies for row in made.candidates) == 1:
+                reason = "the only one that applies"
+            else:
+                reason = offer.reason
             reason = "; ".join([*self.refusals, reason])
         rows = tuple(
             replace(row, knobs=offer.knobs, seconds=offer.seconds)
@@ -184,3 +186,13 @@ class Chooser:
             for row in made.candidates
         )
         return Choice(offer.algorithm, offer.knobs, reason, rows, source, because)
+
+    def _beside(self, offer: Offer, rival: float, name: str) -> str:
+        """Return why an offer is taken beside its fastest rival, which may be the faster one by itself."""
+        verb = _VERBS[offer.source]
+        if offer.seconds <= rival:
+            return f"{verb} {rival / offer.seconds:.2f} x faster than {name}"
+        slower = f"{verb} {offer.seconds / rival:.2f} x slower than {name}"
+        if all(o.algorithm != name for o in self.offers):
+            return f"{slower}, which the policy leaves out"
+        return f"{slower} by itself, but in its neighbours' blocks of channels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +133,34 @@ def test_policies():
     assert choose(near, prefer=("direct",)).algorithm == "direct"
     rows = candidates(PROBLEM, ZEN4, Policy(exclude=("fft",)))
     assert {r.algorithm: r.reason for r in rows}["fft"] == "excluded by the policy"
+
+
+def test_a_reason_says_which_way_the_times_differ():
+    assert re.fullmatch(r"estimated \d\.\d\d x faster than \w+", choose().reason)
+    near = {PROBLEM.key: (record("winograd", 1e-3), record("direct", 1.05e-3))}
+    preferred = choose(near, prefer=("direct",)).reason
+    assert preferred == "measured 1.05 x slower than winograd, which the policy leaves out"
+    assert (
+        "x slower than winograd, which the policy leaves out" in choose(require=("im2col",)).reason
+    )
+
+
+def test_a_layer_that_takes_its_neighbours_blocks_says_so():
+    """Groups of 28 channels in blocks of 28 are faster for the layer, and slower with a copy on each side."""
+    pointwise = ConvSpec.of((1, 112, 28, 28), (112, 28, 1, 1), group=4)
+    depthwise = ConvSpec.of((1, 112, 28, 28), (112, 1, 3, 3), pads=(1, 1, 1, 1), group=112)
+    b = GraphBuilder("g")
+    x = b.input("x", TensorType(pointwise.data))
+    for i, spec in enumerate((pointwise, depthwise, pointwise, depthwise)):
+        x = conv_node(b, x, b.constant(np.ones(spec.weight, np.float32)), spec, name=f"l{i}")
+    graph = b.finish({"y": x})
+    alone = choose(graph=net(pointwise))
+    among = select(graph, ZEN4)["l2"]
+    assert (alone.algorithm, among.algorithm) == ("im2col", "direct")
+    assert re.fullmatch(
+        r"estimated 1\.\d\d x slower than im2col by itself, but in its neighbours' blocks of channels",
+        among.reason,
+    )
 
 
 def test_policies_that_cannot_be():

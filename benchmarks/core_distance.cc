@@ -44,7 +44,10 @@ extern "C" double core_distance(int first, int second, int rounds) {
   bool pinned = Pin(first);
   line.store(-1, std::memory_order_release);
   Other other{second, rounds, false};
-  if (pthread_create(&thread, nullptr, Answer, &other) != 0) return -1;
+  if (pthread_create(&thread, nullptr, Answer, &other) != 0) {
+    pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+    return -1;
+  }
   while (line.load(std::memory_order_acquire) != 0) {
   }
   auto begin = std::chrono::steady_clock::now();

@@ -73,7 +73,7 @@ def _target(compiled: CompiledModel) -> str:
     target, threads = compiled.manifest.target, compiled.manifest.threads
     if target.device:
         return " ".join((target.kind, *target.device, *target.options))
-    return f"{target.kind} {target.mcpu}, {threads} threads"
+    return f"{target.kind} {target.mcpu}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _worst(reports: dict[str, VerifyReport]) -> float | None:

@@ -29,6 +29,7 @@ from convc.ir.spec import ConvSpec
 from convc.schedules import quantized_phases, quantized_taps
 from convc.schedules.algorithm import Operands, Problem, gathered_halo
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
+from convc.schedules.depthwise import sums_over_data
 from convc.schedules.direct import ALGORITHM as DIRECT
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs
@@ -66,8 +67,9 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
 
 
 def is_depthwise(spec: ConvSpec) -> bool:
-    """Whether the layer is depthwise, and its sums are exact in float32."""
-    return _is_of_one(spec) and math.prod(spec.kernel) <= _EXACT_PRODUCTS
+    """Whether the layer is depthwise, its sums exact in float32 and over taps: those over the data take padding for zeros."""
+    exact = math.prod(spec.kernel) <= _EXACT_PRODUCTS
+    return _is_of_one(spec) and exact and not sums_over_data(raised(spec))
 
 
 def _is_of_one(spec: ConvSpec) -> bool:

@@ -24,7 +24,6 @@ from tvm import te
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, gathered_halo, row_chunks
-from convc.schedules.depthwise import sums_over_data
 from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs
 from convc.schedules.quads import QUAD, has_dot, multiply, quad_of
@@ -77,7 +76,7 @@ class _Row:
 def applies(spec: ConvSpec, target: Target) -> bool:
     """Whether four taps of a row are one product: the layer is depthwise, which the caller knows."""
     together = spec.dilations[-1] == 1 or spec.kernel[-1] == 1
-    return has_dot(target) and together and not sums_over_data(raised(spec))
+    return has_dot(target) and together
 
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:

@@ -36,6 +36,7 @@ CASES: tuple[tuple[int, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] 
     (20, (33,), (3,), {"pads": (1, 1)}),
     (16, (29,), (9,), {"pads": (4, 4), "strides": (2,)}),
     (8, (4, 5, 9), (3, 3, 3), {"pads": (1,) * 6}),
+    (16, (3, 3), (7, 7), {"pads": (3, 3, 3, 3)}),
 )
 
 
@@ -74,8 +75,28 @@ def test_what_it_is_for() -> None:
     assert quantized_taps.applies(spec(), zen4)
     assert not quantized_taps.applies(spec(), skylake)
     assert not quantized_taps.applies(spec(dilations=(2, 2)), zen4)
-    long = ConvSpec.of((1, 32, 6, 6), (32, 1, 13, 13), pads=(6,) * 4, group=32, dtype="int32")
-    assert not quantized_taps.applies(long, zen4)
+
+
+@pytest.mark.parametrize("mcpu", ["host", "skylake-avx512"])
+@pytest.mark.parametrize(
+    "geometry", [{}, {"dilations": (1, 2), "strides": (2, 1)}], ids=["near", "apart"]
+)
+def test_filters_larger_than_the_data(mcpu: str, geometry: dict[str, Any]) -> None:
+    """What stands around the data is the zero point, so sums are over taps; those of floats may leave padding out."""
+    rng = np.random.default_rng(0)
+    b = GraphBuilder("bytes")
+    operands = [
+        b.input("x", TensorType((2, 20, 3, 4), "uint8")),
+        b.constant(rng.integers(-128, 128, (20, 1, 7, 5)).astype(np.int8), "w"),
+        b.constant(rng.integers(-9000, 9000, 20).astype(np.int32), "b"),
+        b.constant(rng.uniform(1e-3, 3e-3, 20).astype(np.float32), "f"),
+    ]
+    form = QuantizedConvAttributes(pads=(3, 3, 3, 4), group=20, pad=131, zero=100, **geometry)
+    graph = b.finish({"y": b.add("conv_quantized", operands, form, "y")})
+    feeds = {"x": rng.integers(0, 256, (2, 20, 3, 4)).astype(np.uint8)}
+    wanted = interpret(graph, feeds)["y"]
+    np.testing.assert_array_equal(compile(graph, mcpu=mcpu).run(feeds)["y"], wanted)
+    assert len(np.unique(wanted)) > 30
 
 
 @pytest.mark.parametrize(

@@ -133,11 +133,28 @@ def test_what_is_refused(text: str, reason: str) -> None:
         ("MultiHeadAttention<num_heads=2>(x[1,5,8], y[1,5,8], v[1,5,8], b[16])", "room for three parts"),
         ("SkipLayerNormalization(x[2,3,8], y[2,3,8], g[7])", "7"),
         ("BiasGelu(x[2,3,8], b[3])", "broadcast"),
+        ("BiasGelu(x[2,3,8])", "must be given input 1"),
+        ("FastGelu()", "must be given input 0"),
+        ("SkipLayerNormalization()", "must be given input 0"),
+        ("SkipLayerNormalization(x[3,3], , g[3])", "must be given input 1"),
+        ("SkipLayerNormalization(x[3,3], y[3,3])", "must be given input 2"),
     ],
 )  # fmt: skip
 def test_what_is_no_model(text: str, reason: str) -> None:
     with pytest.raises((InvalidModelError, ShapeError), match=reason):
         from_onnx(model_of(text)[0])
+
+
+def test_halves_hold_what_leaves_later_keys_out() -> None:
+    text = "MultiHeadAttention<num_heads=2, unidirectional=1>(x[2,6,8], y[2,6,8], v[2,6,8])"
+    model, data = model_of(text)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    halves = {name: x.astype(np.float16) for name, x in data.items()}
+    (later,) = (n.value for n in from_onnx(model).nodes if "later" in n.name)
+    assert later.min() == -65504
+    (expected,), (actual,) = theirs(model, halves), interpret(from_onnx(model), halves).values()
+    np.testing.assert_allclose(actual, expected, rtol=4e-3, atol=4e-3)
 
 
 NET = """<ir_version: 8, opset_import: ["": 17]> g (float[1,3,16,16] x) => (float[1,5] y)

@@ -24,6 +24,7 @@ from convc.frontend.onnx.operator_node import OperatorNode
 from convc.frontend.onnx.refusal import Unsupported
 from convc.ir.ops.linear import AxisAttributes
 from convc.ir.ops.shape import ReshapeAttributes, SliceAttributes, TransposeAttributes
+from convc.ir.types import greatest_finite
 
 __all__ = ["ROWS"]
 
@@ -119,7 +120,7 @@ def _attend(node: OperatorNode, parts: Sequence[str], mask: int, added: int) -> 
     if node.has(mask):
         scores = node.step("add", [scores, _masked(node, mask, (batch, keys), filtered, dtype)])
     if node.attributes.flag("unidirectional", False):
-        later = np.triu(np.full((length, keys), np.finfo(np.float32).min), 1 + keys - length)
+        later = np.triu(np.full((length, keys), -greatest_finite(dtype)), 1 + keys - length)
         scores = node.step("add", [scores, node.literal(later, dtype, "later")])
     weights = node.step("softmax", [scores], AxisAttributes(3))
     heads_apart = node.step("matmul", [weights, value])

@@ -78,18 +78,24 @@ def fused_matmul(node: OperatorNode) -> str:
 
 
 def gelu(node: OperatorNode) -> str:
-    """Write Gelu, and BiasGelu, whose bias is added first: x/2 * (1 + erf(x / sqrt 2))."""
+    """Write Gelu: x/2 * (1 + erf(x / sqrt 2))."""
+    return node.emit("gelu", [node.value()])
+
+
+def bias_gelu(node: OperatorNode) -> str:
+    """Write BiasGelu, whose bias is added first."""
     return node.emit("gelu", [_sum(node, (0, 1))])
 
 
 def fast_gelu(node: OperatorNode) -> str:
-    """Write FastGelu, whose bias is added first: the approximation by tanh."""
-    return tanh_gelu(node, _sum(node, (0, 1)))
+    """Write FastGelu, whose bias is added first if there is one: the approximation by tanh."""
+    return tanh_gelu(node, _sum(node, (0,), 1))
 
 
-def _sum(node: OperatorNode, indices: tuple[int, ...]) -> str:
-    """Return the sum of the operands that are given."""
-    first, *others = (node.value(i) for i in indices if node.has(i))
+def _sum(node: OperatorNode, needed: tuple[int, ...], optional: int | None = None) -> str:
+    """Return the sum of the operands that an operator needs, and of one that it may have."""
+    given = optional is not None and node.has(optional)
+    first, *others = (node.value(i) for i in (*needed, *((optional,) if given else ())))
     for other in others:
         first = node.step("add", [first, other])
     return first
@@ -97,17 +103,16 @@ def _sum(node: OperatorNode, indices: tuple[int, ...]) -> str:
 
 def skip_layer_normalization(node: OperatorNode) -> tuple[str, ...]:
     """Write SkipLayerNormalization: the sum of input, skip and bias, and that normalised along its last axis."""
-    total = _sum(node, (0, 1, 4))
-    wide = node.cast(total, _wide(node))
-    scale, bias = (node.cast(node.value(i), _wide(node)) if node.has(i) else None for i in (2, 3))
-    assert scale is not None, "value(2) raises where there is none"
+    total = _sum(node, (0, 1), 4)
+    wide, scale = (node.cast(x, _wide(node)) for x in (total, node.value(2)))
+    bias = node.cast(node.value(3), _wide(node)) if node.has(3) else None
     y = along_last(node.inner("norm"), wide, scale, bias, node.attributes.real("epsilon", 1e-12))
     return _with_sum(node, y, total)
 
 
 def skip_simplified_layer_normalization(node: OperatorNode) -> tuple[str, ...]:
     """Write SkipSimplifiedLayerNormalization: the same sum over its root mean square."""
-    total = _sum(node, (0, 1, 3))
+    total = _sum(node, (0, 1), 3)
     x = node.cast(total, _wide(node))
     square = node.step("mul", [x, x])
     mean = node.step("reduce_mean", [square], ReduceAttributes((node.step_type(x).rank - 1,)))
@@ -140,7 +145,7 @@ ROWS: Final = (
     _row("FusedMatMul", fused_matmul, "no transposed batches"),
     _row("TransposeMatMul", fused_matmul),
     _row("Gelu", gelu),
-    _row("BiasGelu", gelu),
+    _row("BiasGelu", bias_gelu),
     _row("FastGelu", fast_gelu),
     _row("QuickGelu", lambda node: swish(node, 1.702)),
     _row("SkipLayerNormalization", skip_layer_normalization),

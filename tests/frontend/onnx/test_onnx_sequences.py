@@ -6,13 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
-from convc.errors import ConvcError, InvalidModelError, UnsupportedModelError
+from convc.errors import ConvcError, InvalidModelError, ShapeError, UnsupportedModelError
 from convc.frontend.onnx import from_onnx
 from convc.ir.passes import run_passes
 from convc.ir.reference import interpret
 from tests.frontend.onnx.onnx_models import check_against_onnx, random_inputs
 
 ONE, LAST, THREE = (f"{n} = Constant <value = int64 {{{v}}}> ()" for n, v in (("one", 1), ("last", -1), ("three", 3)))  # fmt: skip
+PAIR, TRIPLE, ROW = (f"{n} = Constant <value = int64[{d}] {{{v}}}> ()" for n, d, v in (("pair", "2", "1, 2"), ("triple", "3", "1, 2, 3"), ("row", "1,2", "1, 2")))  # fmt: skip
 CASES = {
     "construct and at": f"{ONE} s = SequenceConstruct(x, z) y = SequenceAt(s, one)",
     "from behind": f"{LAST} s = SequenceConstruct(x, z) y = SequenceAt(s, last)",
@@ -72,6 +73,8 @@ def test_slices_that_are_joined_again_are_nothing() -> None:
         (f"{THREE} s = SequenceConstruct(x, z) t = SequenceInsert(s, x, three) y = SequenceAt(t, three)", InvalidModelError, r"must be in \[-2, 2\]; got 3"),
         ("s = SequenceEmpty() t = SequenceErase(s) y = ConcatFromSequence<axis=0>(t)", InvalidModelError, r"must be in \[0, 0\); got -1"),
         ("s = SequenceEmpty() y = ConcatFromSequence<axis=0>(s)", InvalidModelError, "a tensor or more; got an empty sequence"),
+        (f"{PAIR} {TRIPLE} s = SequenceConstruct(pair, triple) y = ConcatFromSequence<axis=0, new_axis=1>(s)", ShapeError, "concat"),
+        (f"{PAIR} {ROW} s = SequenceConstruct(pair, row) y = ConcatFromSequence<axis=0>(s)", ShapeError, "concat"),
         ("n = Constant <value = int64[2] {1, 2}> () s = SplitToSequence<axis=2>(x, n) y = ConcatFromSequence<axis=0>(s)", InvalidModelError, r"add up to 4; got \[1, 2\]"),
         ("i = Cast<to=7>(u) j = Squeeze(i) s = SequenceConstruct(x, z) y = SequenceAt(s, j)", UnsupportedModelError, "depends on runtime values of 'j'"),
         ("c = Cast<to=9>(u) d = Squeeze(c) s = If(d) <then_branch = t () => (seq(float[2,3,4]) p) { p = SequenceConstruct(x, x) }, else_branch = f () => (seq(float[2,3,4]) q) { q = SequenceConstruct(z, z) }> y = ConcatFromSequence<axis=0>(s)", UnsupportedModelError, "only a run would choose"),

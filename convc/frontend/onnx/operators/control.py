@@ -53,9 +53,10 @@ def _tensor(value: Operand) -> str | Array:
 
 
 def stack(node: OperatorNode, values: list[str | Array], axis: int = 0) -> str | Array:
-    """Return values as slices along a new axis."""
-    if all(isinstance(v, np.ndarray) for v in values):
-        return np.stack([np.asarray(v) for v in values], axis)
+    """Return values as slices along a new axis; arrays that do not fit together are refused as values of the graph are."""
+    arrays = [v for v in values if isinstance(v, np.ndarray)]
+    if len(arrays) == len(values) and len({v.shape for v in arrays}) == 1:
+        return np.stack(arrays, axis)
     parts = []
     for value in map(node.as_value, values):
         shape = list(node.step_type(value).shape)

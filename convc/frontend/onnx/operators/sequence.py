@@ -112,8 +112,9 @@ def concat_from_sequence(node: OperatorNode) -> str | Array:
     (axis,) = normalized_axes(node, (a.integer("axis"),), rank)
     if is_new:
         return stack(node, had, axis)
-    if all(isinstance(v, np.ndarray) for v in had):
-        return np.concatenate([np.asarray(v) for v in had], axis)
+    arrays = [v for v in had if isinstance(v, np.ndarray)]
+    if len(arrays) == len(had) and len({(*v.shape[:axis], -1, *v.shape[axis + 1 :]) for v in arrays}) == 1:  # fmt: skip
+        return np.concatenate(arrays, axis)
     return node.emit("concat", [node.as_value(v) for v in had], ConcatAttributes(axis))
 
 

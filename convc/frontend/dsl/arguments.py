@@ -103,6 +103,10 @@ def flag(argument: str, value: object) -> bool:
 
     Raises:
         DTypeError: for anything else.
+
+    Example:
+        >>> flag("filter_flip", np.True_)
+        True
     """
     if not (isinstance(value, bool | np.bool_) or (is_whole(value) and value in (0, 1))):
         raise DTypeError(f"{argument} must be True or False; got {value!r}.")

@@ -37,7 +37,13 @@ class Order:
 
 
 def order_of(steps: Sequence[StepName], contests: Sequence[Contest]) -> Order:
-    """Return the places in the order in which a module runs them."""
+    """Return the places in the order in which a module runs them.
+
+    Example:
+        >>> contests = [Contest(n, "layer", ((n,),), ()) for n in ("a", "b")]
+        >>> order_of([StepName("b", True), StepName("a", False), StepName("a", True)], contests).contest
+        (1, 0)
+    """
     found = {n: (i, names) for i, c in enumerate(contests) for names in c.places for n in names}
     contest: list[int] = []
     place: dict[str, int] = {}
@@ -50,7 +56,13 @@ def order_of(steps: Sequence[StepName], contests: Sequence[Contest]) -> Order:
 
 
 def apart(contests: Sequence[Contest], order: Order) -> list[list[int]]:
-    """Return workloads in groups, by index, in none of which places of two follow one another; those without rivals are left out."""
+    """Return workloads in groups, by index, in none of which places of two follow one another; those without rivals are left out.
+
+    Example:
+        >>> contests = [Contest(n, "layer", ((n,),), (), (("direct", ()),)) for n in "abc"]
+        >>> apart(contests, order_of([StepName(n, True) for n in "abc"], contests))
+        [[0, 2], [1]]
+    """
     near: dict[int, set[int]] = {i: set() for i in range(len(contests))}
     for one, other in zip(order.contest, order.contest[1:], strict=False):
         near[one].add(other)
@@ -74,6 +86,13 @@ def owners(steps: Sequence[StepName], order: Order, tried: Sequence[int]) -> lis
         steps: of a module in which the workloads `tried` run rivals, or of the one without rivals that it is compared with.
         order: of the places.
         tried: no two of them neighbours.
+
+    Example:
+        >>> contests = [Contest(n, "layer", ((n,),), ()) for n in "abc"]
+        >>> order = order_of([StepName(n, True) for n in "abc"], contests)
+        >>> steps = [StepName("a", True), StepName("b", False), StepName("b", True), StepName("c", True)]
+        >>> owners(steps, order, [1])  # a copy for b, b itself, and the layer behind it
+        [None, 1, 1, 1]
     """
 
     def tries(place: int | None) -> int | None:

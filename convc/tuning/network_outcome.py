@@ -51,7 +51,12 @@ class Outcome:
 
     @property
     def gained(self) -> bool:
-        """Whether the whole gained beyond its limits, so that what won is used."""
+        """Whether the whole gained beyond its limits, so that what won is used.
+
+        Example:
+            >>> Outcome(whole=Spread(0.95, 0.94, 0.96)).gained, Outcome(whole=Spread(0.99, 0.98, 1.01)).gained
+            (True, False)
+        """
         return self.whole is not None and self.whole.high < _GAIN
 
 

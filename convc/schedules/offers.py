@@ -194,13 +194,13 @@ def _measured(
         wants = algorithm.operands(problem, target, knobs)
         blocks = (wants.data.block, wants.result.block)
         if m.untuned is not None:
-            # What stood beside it was counted.
+            # What stood beside it was counted; the fastest comes first.
             gain = f"measured in a network {m.untuned.seconds / m.seconds:.2f} x faster than the model's choice"
             same = (m.untuned.algorithm, dict(m.untuned.knobs)) == (m.algorithm, dict(m.knobs))
             reason = (
                 "the model's choice, in a network nothing measured was faster" if same else gain
             )
-            best[blocks] = Offer(m.algorithm, knobs, m.seconds, "record", reason, in_network=True)
+            best.setdefault(blocks, Offer(m.algorithm, knobs, m.seconds, "record", reason, in_network=True))  # fmt: skip
             continue
         # Where other layers are in blocks, plain data and results cost a copy on each side that the kernel's own time does not have.
         copies = 0.0 if any(blocks) else backend_of(target).plain_seconds(problem.spec, target)
@@ -262,7 +262,8 @@ def _as_in_network(
     own = Offer(algorithm.name, knobs, estimated_seconds(algorithm, problem, target, knobs), "estimate", "estimate")  # fmt: skip
     best = min(measured, key=lambda m: m.seconds)
     untuned, backend = best.untuned, backend_of(target)
-    if untuned is None or best.algorithm != algorithm.name:
+    known = {row.name for row in backend.algorithms}
+    if untuned is None or best.algorithm != algorithm.name or untuned.algorithm not in known:
         return own
     if (untuned.algorithm, dict(untuned.knobs)) == (best.algorithm, dict(best.knobs)):
         return own
@@ -270,7 +271,9 @@ def _as_in_network(
     there = [posed(other, row, target) for row in (algorithm, beaten)]
     mine, knobs_there = completed(algorithm, best.knobs), completed(beaten, untuned.knobs)
     legal = dict(mine) in map(dict, knob_space(algorithm, problem, target))
-    if not legal or any(isinstance(answer, Unsupported) for answer in there):
+    if not legal or isinstance(there[0], Unsupported) or isinstance(there[1], Unsupported):
+        return own
+    if not are_knobs_of(beaten, set(beaten.knobs(there[1], target)), knobs_there):
         return own
     expected = [
         estimated_seconds(row, answer, target, setting)

@@ -87,6 +87,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     in_network: InNetwork | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse times in a network that no ratio can be made of; msgspec reports it as a line that is no record."""
+        where = self.in_network
+        if where is not None and min(self.seconds, where.untuned_seconds) <= 0:
+            raise ValueError(f"seconds in a network must be positive; got {self.seconds} and {where.untuned_seconds}")  # fmt: skip
+
     @property
     def setting(self) -> tuple[str, tuple[tuple[str, int], ...]]:
         """Algorithm and knobs, hashable."""

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from convc.errors import TuningError
 from convc.ir.text import parse
 from convc.planning import Wishes, plan_graph
 from convc.schedules.algorithm import SEPARATOR, Problem, knob_space
@@ -152,3 +154,29 @@ def test_lines_of_before_are_read():
     line = encode(record()).replace(b',"in_network":null', b"")
     assert b"in_network" not in line
     assert decode(line) == record()
+
+
+def test_what_no_ratio_can_be_made_of_is_no_record():
+    line = encode(placed())
+    for good, bad in ((b'"untuned_seconds":0.0003', b'"untuned_seconds":0'), (b'"seconds":0.0002', b'"seconds":0')):  # fmt: skip
+        assert good in line
+        with pytest.raises(TuningError, match="seconds in a network must be positive"):
+            decode(line.replace(good, bad))
+
+
+@pytest.mark.parametrize(
+    "untuned", [("gone", {}), (APART, {}), ("direct", {}), ("winograd", {"tile": 1})]
+)
+def test_a_beaten_choice_that_is_not_known_says_nothing_of_a_like_layer(
+    untuned: tuple[str, dict[str, int]],
+):
+    records = measurements([placed(untuned=untuned)])
+    assert {o.source for o in offers_of(LIKE, AVX512, Policy(), records).by("direct")} == {
+        "estimate"
+    }
+
+
+def test_of_two_found_at_once_the_faster():
+    # Both read and write blocks of one size.
+    records = measurements([placed(seconds=1e-4), placed(knobs=OWN, seconds=2e-4)])
+    assert [dict(o.knobs) for o in offers_of(PROBLEM, AVX512, Policy(), records).by("direct")] == [OTHER]  # fmt: skip

@@ -94,8 +94,9 @@ def fast_gelu(node: OperatorNode) -> str:
 
 def _sum(node: OperatorNode, needed: tuple[int, ...], optional: int | None = None) -> str:
     """Return the sum of the operands that an operator needs, and of one that it may have."""
-    given = optional is not None and node.has(optional)
-    first, *others = (node.value(i) for i in (*needed, *((optional,) if given else ())))
+    first, *others = map(node.value, needed)
+    if optional is not None and node.has(optional):
+        others.append(node.value(optional))
     for other in others:
         first = node.step("add", [first, other])
     return first

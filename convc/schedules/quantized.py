@@ -45,6 +45,9 @@ __all__ = ["compute", "cycles", "is_depthwise", "knobs", "operands", "pack", "sa
 # Below it a float32 times 2^31 is a float32 below 2^31.
 _LEAST_UNSAFE: Final = 1.0
 
+# Of a byte less its zero point.
+_MOST_ADDED: Final = 512
+
 # 255 x 128 each: the sum of so many is below 2^24, and every partial one whole.
 _EXACT_PRODUCTS: Final = 512
 
@@ -114,9 +117,13 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
 def saturates(attributes: QuantizedConvAttributes, factor: np.ndarray, target: Target) -> bool:
     """Return whether results may be made bytes by way of int32: the CPU packs vectors of them, and no sum times its factor is beyond.
 
-    A sum is at most 2^31; what is added to a result is of the magnitude of bytes.
+    A sum is at most 2^31; a result that something is added to and what is added are of the magnitude of bytes, times their scales.
     """
-    small = bool(attributes.added) or float(factor.max(initial=0.0)) < _LEAST_UNSAFE
+    if attributes.added:
+        own, other, shift = map(abs, attributes.added)
+        small = _MOST_ADDED * (own + other) + shift < 2**30
+    else:
+        small = float(np.abs(factor).max(initial=0.0)) < _LEAST_UNSAFE
     return attributes.dtype != "float32" and small and "avx512bw" in target.features and target.lanes == 16  # fmt: skip
 
 

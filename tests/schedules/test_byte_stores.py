@@ -109,3 +109,24 @@ def test_what_is_rounded_otherwise_is_not_taken_for_it():
     assert unrounded(tirx.Select(beyond, whole, nothing)) is not None
     least = rounded(y, tirx.const(0.0, "float32"), 5, 255, "uint8")
     assert unrounded(tirx.Select(beyond, least, nothing)) is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "added"),
+    [(3e4, ()), (-3e4, ()), (1e-4, (3e8, -2e8, 0.0)), (1e-4, (0.5, 0.5, 5e9)), (1e-4, (0.7, 0.4, 3.0))],
+)  # fmt: skip
+def test_what_is_beyond_int32_saturates(factor: float, added: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(0)
+    b, shape = GraphBuilder("bytes"), (1, 32, 8, 8)
+    operands = [
+        b.input("x", TensorType(shape, "uint8")),
+        b.constant(rng.integers(-128, 128, (32, 32, 1, 1)).astype(np.int8), "w"),
+        b.constant(rng.integers(-9000, 9000, 32).astype(np.int32), "b"),
+        b.constant(np.full(32, factor, np.float32), "f"),
+        *([b.input("r", TensorType(shape, "uint8"))] if added else []),
+    ]
+    form = QuantizedConvAttributes(zero=100, added=added, own_least=-100, own_greatest=155)
+    graph = b.finish({"y": b.add("conv_quantized", operands, form, "y")})
+    feeds = {n.name: rng.integers(0, 256, shape).astype(np.uint8) for n in graph.inputs}
+    wanted = interpret(graph, feeds)["y"]
+    np.testing.assert_array_equal(compile(graph).run(feeds)["y"], wanted)

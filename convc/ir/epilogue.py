@@ -98,8 +98,13 @@ class Step:
         found = re.fullmatch(r"\s*(\w+)\s*(?:\(([^)]*)\))?\s*", text)
         if not found:
             raise ShapeError(f"epilogue step must look like 'clip(0.0, 6.0)'; got '{text}'.")
-        arguments = found[2].split(",") if found[2] else ()
-        return Step(found[1], tuple(float(a) for a in arguments))
+        try:
+            arguments = tuple(float(a) for a in found[2].split(",")) if found[2] else ()
+        except ValueError:
+            raise ShapeError(
+                f"epilogue step must have numbers, as 'clip(0.0, 6.0)'; got '{text}'."
+            ) from None
+        return Step(found[1], arguments)
 
 
 def check_epilogue(

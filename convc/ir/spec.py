@@ -272,7 +272,7 @@ class ConvSpec:
         """
         pattern = (
             r"conv\dd(t?)-(\w+)-n(\d+)c(\d+)((?:[dhw]\d+)+)-k(\d+)((?:[trs]\d+)+)"
-            r"-st([\dx]+)-pd([\d.]+)-dl([\dx]+)-g(\d+)(?:-op([\dx]+))?"
+            r"-st(\d+(?:x\d+)*)-pd(\d+(?:\.\d+)*)-dl(\d+(?:x\d+)*)-g([1-9]\d*)(?:-op(\d+(?:x\d+)*))?"
         )
         found = re.fullmatch(pattern, key)
         if not found:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from convc.errors import ConvcError
 from convc.schedules.algorithm import KIND, SEPARATOR, Problem
 from convc.schedules.plan import Knobs
 
@@ -62,7 +63,16 @@ def geometries(records: Iterable[str], kind: str = "") -> list[tuple[str, Proble
         [True, True]
     """
     alone = ((key, key.rpartition(KIND)) for key in records if SEPARATOR not in key)
-    return [(key, Problem.parse(geometry)) for key, (found, _, geometry) in alone if found == kind]
+    found = [(key, geometry) for key, (of, _, geometry) in alone if of == kind]
+    return [(key, problem) for key, geometry in found if (problem := _named(geometry)) is not None]
+
+
+def _named(geometry: str) -> Problem | None:
+    """Return the problem of that name, if there is one: a log may hold another convc's names, or damage that is still JSON."""
+    try:
+        return Problem.parse(geometry)
+    except ConvcError:
+        return None
 
 
 def distance(one: Problem, other: Problem) -> float:

@@ -135,6 +135,14 @@ def test_policies():
     assert {r.algorithm: r.reason for r in rows}["fft"] == "excluded by the policy"
 
 
+@pytest.mark.parametrize("damage", ["pd1.1.1.1-", "st1x1-", "g1", "f32", "k64"])
+def test_a_record_of_no_geometry_says_nothing(damage):
+    """Damage that is still JSON, or another convc's name: the layer is chosen as without it."""
+    for wrong in ("", "x", "0", "pd.1.1-", "g0", "clip(0.0 6.0)"):
+        key = PROBLEM.key.replace(damage, wrong)
+        assert choose({key + "+relu": (record("direct", 1e-9),)}).algorithm == choose().algorithm
+
+
 def test_a_reason_says_which_way_the_times_differ():
     assert re.fullmatch(r"estimated \d\.\d\d x faster than \w+", choose().reason)
     near = {PROBLEM.key: (record("winograd", 1e-3), record("direct", 1.05e-3))}

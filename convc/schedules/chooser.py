@@ -172,7 +172,9 @@ class Chooser:
             )
             if made.settled:
                 reason = "as estimated, in a network nothing measured was faster"
-            elif rivals and not offer.in_network:
+            elif (
+                rivals and offer.seconds and not offer.in_network
+            ):  # of no samples nothing takes time
                 reason = self._beside(offer, *rivals[0])
             elif not rivals and sum(row.applies for row in made.candidates) == 1:
                 reason = "the only one that applies"

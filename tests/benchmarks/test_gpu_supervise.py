@@ -40,7 +40,9 @@ for job in [job for job in jobs if job["part"] == "compiled"] if only else ordin
     if not result.exists() and (name in only if only else job["part"] != "compiled"):
         (results / (name + STARTED)).touch()
         exec((folder / name).read_text())
-        result.write_text(json.dumps({"job": job, **({"compiled": 0.001} if only else {})}))
+        part = result.with_suffix(".part")  # whole or not at all: the parent reads meanwhile
+        part.write_text(json.dumps({"job": job, **({"compiled": 0.001} if only else {})}))
+        part.replace(result)
         (results / (name + STARTED)).unlink()
 """.replace("RESULT", repr(RESULT)).replace("STARTED", repr(STARTED))
 

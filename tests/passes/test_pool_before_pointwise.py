@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from convc.ir.passes import run_passes
 from convc.ir.passes.pool_before_pointwise import pool_before_pointwise
-from convc.ir.reference import interpret
 from convc.ir.text import parse
+from tests.passes.same_meaning import rewritten
 
 HEAD = "%x = input : f32[2,8,6,6] %w = input : f32[4,8,1,1] %b = input : f32[4] %v = input : f32[12,2,1,1] %t = input : f32[4,8,3,3]"
 HALF = "kernel = [2, 2], strides = [2, 2]"
@@ -61,16 +60,8 @@ BODIES = {
 @pytest.mark.parametrize(("body", "left"), BODIES.values(), ids=BODIES.keys())
 def test_pools_change_places(body, left):
     graph = parse(f"graph @g {{ {HEAD} {body} }}")
-    changed = pool_before_pointwise(graph)
-    changed.verify()
+    changed = rewritten(pool_before_pointwise, graph, rounding=1e-13)
     assert [n.op for n in changed.compute_nodes] == left
-    rng = np.random.default_rng(0)
-    data = {n.name: rng.standard_normal(n.type.shape) for n in graph.inputs}
-    wanted, got = interpret(graph, data), interpret(changed, data)
-    assert list(wanted) == list(got)
-    for name in wanted:
-        np.testing.assert_allclose(got[name], wanted[name], rtol=1e-13, atol=1e-13)
-    assert pool_before_pointwise(changed) is changed
 
 
 def test_the_layer_keeps_its_name_and_takes_what_follows():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from convc.ir.passes import run_passes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.resample_tokens import resample_tokens
-from convc.ir.reference import interpret
 from convc.ir.text import parse
+from tests.passes.same_meaning import rewritten
 
 HEAD = "%t = input : f32[2,3,4,5] %v = input : f32[2,3,4,2,5] %p = constant splat(1) : i32[9,2] %w = constant splat(0.25) : f32[9,2]"
 FIRST, LAST = "%i = transpose(%t) {perm = [0, 3, 1, 2]}", "transpose(%r) {perm = [0, 2, 3, 1]}"
@@ -46,16 +45,8 @@ BODIES = {
 @pytest.mark.parametrize(("body", "left"), BODIES.values(), ids=BODIES)
 def test_tokens_are_resampled_where_they_lie(body, left):
     graph = parse(f"graph @g {{ {HEAD} {body} }}")
-    changed = eliminate_dead_nodes(resample_tokens(graph))
-    changed.verify()
+    changed = rewritten(lambda g: eliminate_dead_nodes(resample_tokens(g)), graph)
     assert sorted(n.op for n in changed.compute_nodes) == sorted(left)
-    rng = np.random.default_rng(0)
-    data = {n.name: rng.standard_normal(n.type.shape) for n in graph.inputs}
-    wanted, got = interpret(graph, data), interpret(changed, data)
-    assert list(wanted) == list(got)
-    for name in wanted:
-        np.testing.assert_array_equal(got[name], wanted[name])
-    assert resample_tokens(changed) is changed
 
 
 def test_flattened_images():

@@ -25,6 +25,7 @@ from convc.schedules.algorithm import Problem
 from convc.target import parse_target
 from convc.tuning.calibration import calibration
 from convc.tuning.device import log_path
+from convc.tuning.knowledge import own_folder
 from convc.tuning.log import Log
 from convc.tuning.options import Options, default_jobs
 from convc.tuning.session import Session
@@ -56,14 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--time", default="20m", help="for all layers together; default 20m")
     parser.add_argument("--jobs", type=int, default=default_jobs(), help="processes that build")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="default: this device's in ./tuning_logs")  # fmt: skip
+    parser.add_argument("--log", type=Path, metavar="FILE", help="default: this device's where `convc tune` writes")  # fmt: skip
     return parser
 
 
 def _run(given: argparse.Namespace) -> int:
     tasks = layer_tasks(names(given.classes), given.layers, given.below)
     target = parse_target(cores=check_threads(given.threads))
-    log = given.log or log_path(Path("tuning_logs"), target)
+    log = given.log or log_path(own_folder(), target)
     output = Output()
     view = TuneView(output)
     options = Options(seconds=parse_duration(given.time), jobs=given.jobs)

@@ -56,7 +56,7 @@ def tune(
     runner: Annotated[str, typer.Option("--runner", metavar="local|rpc://HOST:PORT/KEY", help="Where candidates run: here, or on a tracker's servers.")] = "local",
     max_error: Annotated[float | None, typer.Option("--max-error", min=0, help="Greatest |error| / greatest |result| that a winner may have; default 1e-5.", show_default=False)] = None,
     warm_start: Annotated[Path | None, typer.Option("--warm-start", metavar="LOG", help="Try the best settings of another log first.", show_default=False)] = None,
-    log: Annotated[Path | None, typer.Option("--log", metavar="FILE.jsonl", help="Where to keep records; default: tuning_logs/TARGET/DEVICE.jsonl.", show_default=False)] = None,
+    log: Annotated[Path | None, typer.Option("--log", metavar="FILE.jsonl", help="Where to keep records; default: TARGET/DEVICE.jsonl in ./tuning_logs, or in the folder that CONVC_TUNING_LOGS names.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured first, measure nothing.")] = False,
     list_tasks: Annotated[bool, typer.Option("--list-tasks", help="List the distinct layers and what is known of them.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the log has already.")] = False,
@@ -82,6 +82,7 @@ def tune(
     from convc.target import parse_target
     from convc.tuning.calibration import calibration
     from convc.tuning.device import log_path
+    from convc.tuning.knowledge import own_folder
     from convc.tuning.log import Log
     from convc.tuning.options import Options, default_jobs
     from convc.tuning.rpc import Address
@@ -104,7 +105,7 @@ def tune(
         for graph in graphs
         for task in (*tasks_of(graph, layers), *chain_tasks_of(graph, machine, policy, layers))
     )
-    path = log or log_path(Path("tuning_logs"), machine)
+    path = log or log_path(own_folder(), machine)
     if list_tasks:
         _list_tasks(output, tasks, machine, path)
         return

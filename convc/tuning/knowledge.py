@@ -19,7 +19,16 @@ from convc.tuning.log import read_log
 from convc.tuning.record import Record
 from convc.tuning.search import Key, Trial
 
-__all__ = ["ENVIRONMENT", "Knowledge", "folders", "knowledge", "matching", "measurements", "trials"]
+__all__ = [
+    "ENVIRONMENT",
+    "Knowledge",
+    "folders",
+    "knowledge",
+    "matching",
+    "measurements",
+    "own_folder",
+    "trials",
+]
 
 # A folder of logs to use instead of ./tuning_logs and the shipped one; empty: none at all.
 ENVIRONMENT: Final = "CONVC_TUNING_LOGS"
@@ -98,6 +107,11 @@ def folders() -> list[Path]:
     package = Path(version.__file__).parent
     places = (Path.cwd(), package, package.parent)
     return list(dict.fromkeys(p / "tuning_logs" for p in places if (p / "tuning_logs").is_dir()))
+
+
+def own_folder() -> Path:
+    """Return the folder that records are written to: the first one that is read, or would be if it were there."""
+    return Path(os.environ.get(ENVIRONMENT) or "tuning_logs")
 
 
 @dataclass(frozen=True, slots=True)

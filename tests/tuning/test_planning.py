@@ -15,6 +15,7 @@ from convc.lock import read_lock
 from convc.schedules.policy import Policy
 from convc.schedules.table import algorithm_named
 from convc.target import parse_target
+from convc.tuning.device import log_path
 from convc.tuning.log import Log
 from convc.tuning.tasks import tasks_of
 from tests.tuning.records import record
@@ -125,6 +126,13 @@ def test_verbs(log, tmp_path, capsys, monkeypatch):
     assert [t["algorithm"] for t in json.loads(out)["tasks"]] == ["direct", None]
     code, _ = run("compile", "net.cvc", "--require-tuned", "--threads", "1", "--log", str(log.path))
     assert code == 6
+    # What `compile` reads is what `tune` writes to, from any folder.
+    kept = tmp_path / "kept"
+    Log(log_path(kept, HOST)).append(log.read().records)
+    for named, known in ((kept, "direct"), (tmp_path / "none", None)):
+        monkeypatch.setenv("CONVC_TUNING_LOGS", str(named))
+        code, out = run("tune", "net.cvc", "--list-tasks", "--json", "--threads", "1")
+        assert (code, json.loads(out)["tasks"][0]["algorithm"]) == (0, known)
     code, out = run("log", "ls", str(log.path), "--json")
     assert json.loads(out)["logs"][0]["records"] == 2
     code, out = run("log", "best", str(log.path), "--json")

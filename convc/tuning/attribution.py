@@ -7,6 +7,7 @@ places, for all that is moved or computed between them and the layers before and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def apart(contests: Sequence[Contest], order: Order) -> list[list[int]]:
         [[0, 2], [1]]
     """
     near: dict[int, set[int]] = {i: set() for i in range(len(contests))}
-    for one, other in zip(order.contest, order.contest[1:], strict=False):
+    for one, other in itertools.pairwise(order.contest):
         near[one].add(other)
         near[other].add(one)
     groups: list[list[int]] = []
@@ -96,8 +97,9 @@ def owners(steps: Sequence[StepName], order: Order, tried: Sequence[int]) -> lis
     """
 
     def tries(place: int | None) -> int | None:
-        known = place is not None and 0 <= place < len(order.contest)
-        index = order.contest[place] if known else None  # type: ignore[index]
+        if place is None or not 0 <= place < len(order.contest):
+            return None
+        index = order.contest[place]
         return index if index in tried else None
 
     places = [order.place.get(s.node) if s.computes else None for s in steps]

@@ -36,10 +36,15 @@ OTHER = next(
 )
 
 
-def placed(network: str = "here", seconds: float = 2e-4, at: float = 1.0, **changed: object) -> Record:  # fmt: skip
+def placed(
+    network: str = "here",
+    seconds: float = 2e-4,
+    at: float = 1.0,
+    untuned: tuple[str, dict[str, int]] = ("direct", OWN),
+    **changed: object,
+) -> Record:
     """Return a record of a setting that took so long where the model's choice took 300 us."""
-    untuned = changed.pop("untuned", ("direct", OWN))
-    where = InNetwork(network=network, name=network, untuned=untuned, untuned_seconds=3e-4)  # type: ignore[arg-type]
+    where = InNetwork(network=network, name=network, untuned=untuned, untuned_seconds=3e-4)
     return record(seconds=seconds, in_network=where, at=at, **{"knobs": OTHER, **changed})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +83,13 @@ class WrittenBench:
         return self.whole(self.plans[index])
 
 
-def stage(graph: Graph, log: Log, rivals: dict[str, Key], **options: object) -> NetworkStage:
+def stage(
+    graph: Graph,
+    log: Log,
+    rivals: dict[str, Key],
+    left: Callable[[], float | None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> NetworkStage:
     """Return a stage after searches that found each rival faster alone than anything."""
     tasks = (*tasks_of(graph), *chain_tasks_of(graph, HOST, Policy()))
     searches = {}
@@ -91,7 +98,7 @@ def stage(graph: Graph, log: Log, rivals: dict[str, Key], **options: object) -> 
         searches[task.subject.key] = Search(task.subject.settings(HOST, Policy()), known=known)
         for algorithm, knobs in known:
             log.append([record(algorithm, 1e-6, HOST, workload=task.subject.key, knobs=dict(knobs), at=1.0)])  # fmt: skip
-    return NetworkStage(graph, tasks, HOST, log, searches, **options)  # type: ignore[arg-type]
+    return NetworkStage(graph, tasks, HOST, log, searches, left=left, clock=clock)
 
 
 def runs(plan: Plan, name: str, setting: Key) -> bool:

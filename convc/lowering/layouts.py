@@ -214,7 +214,7 @@ def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | N
     data, *constants = graph.operands(node)[:4]
     if "quantized" not in backend_of(target).schedules or any(n.op != CONSTANT for n in constants):
         return None
-    spec = quantized_spec(data.type, constants[0].type, attributes)
+    spec = quantized.in_one_row(quantized_spec(data.type, constants[0].type, attributes))
     return quantized.operands(spec, target, quantized.knobs(spec, target))
 
 

@@ -26,7 +26,14 @@ def quantized_call(
     attributes = node.attributes
     assert isinstance(attributes, QuantizedConvAttributes)
     data, weight, bias, *_ = graph.operands(node)
-    spec = quantized_spec(data.type, weight.type, attributes)
+    given = quantized_spec(data.type, weight.type, attributes)
+    spec = quantized.in_one_row(given)
+
+    def own(argument: Argument, split: tuple[int, ...] | None = None) -> Argument:
+        """Return an image as the kernel sees it."""
+        view = seen(argument, wants.result, split).view
+        return Argument(argument.buffer, view if spec == given else view.in_one_row())
+
     knobs = dict(quantized.knobs(spec, target))
     packed = quantized.pack(weight.value, spec, knobs)
     factor = graph[node.inputs[3]].value
@@ -35,11 +42,11 @@ def quantized_call(
     if least is not None:
         knobs["parallel"] = int(quantized.cycles(spec, target, knobs) > least)
     read = places.read(node.inputs[0], wants.data.block, wants.border, fill=attributes.pad)
-    view = read.view.raised()
+    view = own(read).view
     written = places.write(node)
     if spec.transposed:
-        own = quantized_phases.biases(bias.value, weight.value, spec, attributes.pad)
-        added = places.weight(f"{node.name}.bias", _in_blocks(own, knobs["block"]))
+        biases = quantized_phases.biases(bias.value, weight.value, spec, attributes.pad)
+        added = places.weight(f"{node.name}.bias", _in_blocks(biases, knobs["block"]))
     else:
         added = places.bias(node.inputs[2], knobs["block"])
     arguments = (
@@ -47,8 +54,8 @@ def quantized_call(
         places.weight(f"{node.name}.weight", packed),
         added,
         places.bias(node.inputs[3], knobs["block"]),
-        *(seen(places.read(i, knobs["block"]), wants.result, wants.split) for i in node.inputs[4:]),
-        seen(written, wants.result, wants.split),
+        *(own(places.read(i, knobs["block"]), wants.split) for i in node.inputs[4:]),
+        own(written, wants.split),
     )
 
     def make() -> tirx.PrimFunc:

@@ -105,6 +105,16 @@ class View:
         (n, c, w, b), (sn, sc, sw, sb) = self.shape, self.strides
         return replace(self, shape=(n, c, 1, w, b), strides=(sn, sc, w * sw, sw, sb))
 
+    def in_one_row(self) -> View:
+        """Return blocked images of one point each seen as the points of one image, a row.
+
+        Example:
+            >>> Layout(16).view((197, 64, 1, 1), "uint8").in_one_row().shape
+            (1, 4, 1, 197, 16)
+        """
+        (n, c, *_, b), (sn, sc, *_, sb) = self.shape, self.strides
+        return replace(self, shape=(1, c, 1, n, b), strides=(n * sn, sc, n * sn, sn, sb))
+
     def quads(self) -> View:
         """Return the same bytes with four neighbouring 8-bit elements of the last axis seen as one int32.
 

@@ -40,7 +40,16 @@ from convc.schedules.requantized import bias_of, finished
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = ["compute", "cycles", "is_depthwise", "knobs", "operands", "pack", "saturates"]
+__all__ = [
+    "compute",
+    "cycles",
+    "in_one_row",
+    "is_depthwise",
+    "knobs",
+    "operands",
+    "pack",
+    "saturates",
+]
 
 # Below it a float32 times 2^31 is a float32 below 2^31.
 _LEAST_UNSAFE: Final = 1.0
@@ -67,6 +76,23 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
         return quantized_phases.knobs(spec, target)
     spec = raised(spec)
     return tile_knobs(spec, target, *spec.output[-2:])
+
+
+def in_one_row(spec: ConvSpec) -> ConvSpec:
+    """Return a layer of images of one point each, the rows of a dense layer, as one of the points of one image; others as they are.
+
+    The register tile is of points of an image: one of 197 images of one point (a transformer's tokens) ran at 39 % of the instruction's
+    rate.
+
+    Example:
+        >>> in_one_row(ConvSpec.of((197, 64, 1, 1), (192, 64, 1, 1))).output
+        (1, 192, 1, 197)
+    """
+    N, C, *points = spec.data
+    one = math.prod(points) == 1 and spec.is_pointwise and not any(spec.pads)
+    if N == 1 or spec.rank != 2 or spec.group > 1 or spec.transposed or not one:
+        return spec
+    return replace(spec, data=(1, C, 1, N), strides=(1, 1))
 
 
 def is_depthwise(spec: ConvSpec) -> bool:

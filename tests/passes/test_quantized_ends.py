@@ -40,3 +40,16 @@ def test_long_chains_are_no_tables(length: int, found: bool) -> None:
     chain = " ".join(f"%t{i + 1} = abs(%t{i})" for i in range(length))
     graph = parse(f"graph @g {{ {HEAD} {chain} %y = quantize(%t{length}, %s, %z) return %y }}")
     assert any(n.op == "lookup" for n in tabulate(graph).nodes) == found
+
+
+def test_constants_of_a_function_may_be_stored_as_bytes() -> None:
+    """A GELU as quantisers write it: its 1 and 0.5 are bytes, too."""
+    graph = parse(
+        f"graph @g {{ {HEAD} %i = constant splat(102) : u8[] %one = dequantize(%i, %s, %z) %e = erf(%t0)"
+        " %a = add(%e, %one) %p = quantize(%a, %s, %z) %q = dequantize(%p, %s, %z) %m = mul(%t0, %q)"
+        " %y = quantize(%m, %s, %z) return %y }"
+    )
+    table = tabulate(graph)
+    assert [n.op for n in table.nodes if n.op not in ("constant", "input")] == ["lookup"]
+    data = {"x": np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4) * 11}
+    np.testing.assert_array_equal(interpret(table, data)["y"], interpret(graph, data)["y"])

@@ -20,6 +20,10 @@ CASES: tuple[tuple[Any, Any, Any], ...] = (
     # The last block has two quads of channels, or one that is not whole.
     ((2, 24, 9, 9), (40, 24, 1, 1), {}),
     ((1, 33, 9, 9), (16, 33, 1, 1), {"strides": (2, 2)}),
+    # Rows of dense layers: whole blocks, a part of one, one quad.
+    ((37, 32, 1, 1), (40, 32, 1, 1), {}),
+    ((19, 24, 1, 1), (16, 24, 1, 1), {}),
+    ((61, 3, 1, 1), (9, 3, 1, 1), {}),
     ((1, 64, 7, 7), (64, 32, 3, 3), {"group": 2, "pads": (1, 1, 1, 1)}),
     ((1, 24, 8, 8), (24, 1, 3, 3), {"group": 24, "pads": (1, 1, 1, 1), "dilations": (2, 2)}),
     ((1, 40, 13, 11), (40, 1, 5, 5), {"group": 40, "pads": (2, 2, 2, 2), "strides": (2, 2)}),

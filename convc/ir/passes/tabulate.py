@@ -50,7 +50,7 @@ class _Function:
         operands = [self.r.written[name] for name in node.inputs]
         if node.op == "lookup":
             return self._looked_up(*operands)
-        if node.op == "dequantize" and operands[0].op != "lookup":
+        if node.op == "dequantize" and operands[0].op not in ("lookup", CONSTANT):
             operands, first = operands[1:], self._begins(operands[0])
         elif node.op in OPS and OPS[node.op].elementwise:
             first = []
@@ -61,7 +61,8 @@ class _Function:
         arrays: list[Array] = list(first)
         for operand in operands:
             array = self.of(operand)
-            if array is None or (operand.op != CONSTANT and operand.type.shape != node.type.shape):
+            # Values of a constant, stored as bytes or not, are a single one.
+            if array is None or (array.ndim and operand.type.shape != node.type.shape):
                 return None
             arrays.append(array)
         # As the oracle has them: floats as float64.

@@ -60,9 +60,11 @@ def _conv(walk: Walk, node: Node) -> None:
 
 
 def _conv_quantized(walk: Walk, node: Node) -> None:
-    a, added = node.attributes, node.inputs[4:]
+    a = node.attributes
     assert isinstance(a, QuantizedConvAttributes)
-    operands = [(i, walk.nodes[i].type) for i in node.inputs[:4]]
+    added = node.inputs[4:] if a.added else ()
+    own = [i for i in node.inputs if i not in added]
+    operands = [(i, walk.nodes[i].type) for i in own]
     layer = Node.of(node.name, node.op, operands, replace(a, added=()))
     data, extents = walk.data(layer), walk.windowed(layer)
     if any(walk.extents.get(i) != extents for i in added):

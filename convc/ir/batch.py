@@ -59,7 +59,7 @@ def _first_and_epilogue(call: _Call) -> str:
 
 def _first_and_added(call: _Call) -> str:
     """As `_first`, but what is added to the result, behind the fourth operand, is data, too."""
-    if not all(call.batched[4:]):
+    if call.attributes.added and not all(call.batched[4:]):
         return "what is added has no batch"
     return _first(_Call(call.node, call.shapes[:4], call.batched[:4]))
 

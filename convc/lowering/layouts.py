@@ -211,7 +211,7 @@ def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | N
     attributes = node.attributes
     if not isinstance(attributes, QuantizedConvAttributes):
         return None
-    data, *constants = graph.operands(node)[:4]
+    data, *constants = graph.operands(node)[: 3 if attributes.dynamic else 4]
     if "quantized" not in backend_of(target).schedules or any(n.op != CONSTANT for n in constants):
         return None
     spec = quantized.in_one_row(quantized_spec(data.type, constants[0].type, attributes))

@@ -36,8 +36,11 @@ def quantized_call(
 
     knobs = dict(quantized.knobs(spec, target))
     packed = quantized.pack(weight.value, spec, knobs)
-    factor = graph[node.inputs[3]].value
-    knobs["packs"] = int(quantized.saturates(attributes, factor, target))
+    if attributes.dynamic:
+        knobs["dynamic"] = 1
+    else:
+        factor = graph[node.inputs[3]].value
+        knobs["packs"] = int(quantized.saturates(attributes, factor, target))
     least = backend_of(target).parallel_cycles
     if least is not None:
         knobs["parallel"] = int(quantized.cycles(spec, target, knobs) > least)
@@ -49,12 +52,16 @@ def quantized_call(
         added = places.weight(f"{node.name}.bias", _in_blocks(biases, knobs["block"]))
     else:
         added = places.bias(node.inputs[2], knobs["block"])
+    if attributes.dynamic:
+        others = [places.read(node.inputs[4], 0)]
+    else:
+        others = [own(places.read(i, knobs["block"]), wants.split) for i in node.inputs[4:]]
     arguments = (
         Argument(read.buffer, view.quads() if knobs["dot"] and not knobs.get("taps") else view),
         places.weight(f"{node.name}.weight", packed),
         added,
         places.bias(node.inputs[3], knobs["block"]),
-        *(own(places.read(i, knobs["block"]), wants.split) for i in node.inputs[4:]),
+        *others,
         own(written, wants.split),
     )
 

@@ -36,7 +36,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.quads import QUAD, in_quads, multiply, seen_as, tile_knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, tile_cycles
-from convc.schedules.requantized import bias_of, finished
+from convc.schedules.requantized import Bias, finished
 from convc.schedules.span import Span
 from convc.target import Target
 
@@ -173,7 +173,7 @@ def compute(
         return quantized_taps.compute(spec, attributes, target, knobs)
     if knobs.get("depthwise"):
         x, w, sums = DEPTHWISE.compute(_in_floats(spec), target, knobs)
-        bias = bias_of(int(sums.shape[1]), knobs["block"])
+        bias = Bias(attributes, int(sums.shape[1]), knobs["block"])
 
         def whole(n, k, *at):
             return sums(n, k, *at).astype("int32") + bias(k, at[-1])
@@ -191,7 +191,7 @@ def compute(
     times = multiply(knobs)
     x = te.placeholder((N, span.all_blocks, *extents, steps), kinds[0], name="data")
     w = te.placeholder((wide, span.blocks, *spec.kernel, steps, v * b), kinds[1], name="weight")
-    bias = bias_of(blocks, b)
+    bias = Bias(attributes, blocks, b)
     co, ci, channels = _channels(spec, span, steps, knobs)
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel)]
 

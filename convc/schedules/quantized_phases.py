@@ -16,7 +16,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.quads import QUAD, in_quads, multiply, seen_as, tile_knobs
 from convc.schedules.rank import raised_weight
 from convc.schedules.register_tile import Tile, tile_cycles
-from convc.schedules.requantized import bias_of, finished
+from convc.schedules.requantized import Bias, finished
 from convc.schedules.span import Span, swapped
 from convc.schedules.subpixel import ALGORITHM as SUBPIXEL
 from convc.target import Target
@@ -81,7 +81,7 @@ def compute(
     spec = phased(spec)
     steps, kinds = seen_as(knobs["data_block"], knobs)
     sums = phase_sums(spec, _span(spec, knobs), border, knobs, kinds, steps, multiply(knobs))
-    bias = bias_of(int(sums.shape[1]), int(sums.shape[-1]), spec.strides)
+    bias = Bias(attributes, int(sums.shape[1]), int(sums.shape[-1]), spec.strides)
 
     def with_bias(n, k, *at):
         return sums.at(n, k, *at) + bias(*sums.phase(at[:-1]), k, at[-1])

@@ -28,7 +28,7 @@ from convc.schedules.layout import Halo, Layout
 from convc.schedules.plan import Knobs
 from convc.schedules.quads import QUAD, has_dot, multiply, quad_of
 from convc.schedules.rank import raised, raised_weight
-from convc.schedules.requantized import bias_of, finished
+from convc.schedules.requantized import Bias, finished
 from convc.target import Target
 
 __all__ = ["applies", "compute", "cycles", "knobs", "operands", "pack"]
@@ -165,7 +165,7 @@ def compute(
     x = te.placeholder((N, blocks, *extents, b), "uint8", name="data")
     shape = (blocks, *spec.kernel[:-1], row.shared, row.quads, b)
     w = te.placeholder(shape, "int32", name="weight")
-    bias = bias_of(blocks, b)
+    bias = Bias(attributes, blocks, b)
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(spec.kernel[:-1])]
     quad, times = te.reduce_axis((0, row.quads), "quad"), multiply(knobs)
 

@@ -11,22 +11,42 @@ from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.schedules.rounded import rounded, rounded_bits, whole
 from convc.schedules.scalar import zero_beyond
 
-__all__ = ["bias_of", "finished", "stored"]
+__all__ = ["Bias", "finished", "stored"]
 
 
-def bias_of(blocks: int, block: int, phases: Sequence[int] = ()) -> te.Tensor:
-    """Return the operand that sums begin with, or get; `phases` is how many phases each axis has that have one of their own."""
-    return te.placeholder((*phases, blocks, block), "int32", name="bias")
+class Bias:
+    """The operand that sums begin with, or get; where the data's zero point is known at run time, that times the operand.
+
+    Attributes:
+        operand: (blocks, block), int32.
+        zero: of the data; no operand where it is in the bias already.
+    """
+
+    def __init__(
+        self,
+        attributes: QuantizedConvAttributes,
+        blocks: int,
+        block: int,
+        phases: Sequence[int] = (),
+    ) -> None:
+        """Make the operands; `phases` is how many phases each axis has that have a bias of their own."""
+        self.operand = te.placeholder((*phases, blocks, block), "int32", name="bias")
+        self.zero = [te.placeholder((), "int32", name="zero")] if attributes.dynamic else []
+
+    def __call__(self, *at: Any) -> Any:
+        """Return what is added to the sum at an index of a block and lane, with its phases before it."""
+        value = self.operand(*at)
+        return value * self.zero[0]() if self.zero else value
 
 
 def finished(
     attributes: QuantizedConvAttributes,
-    operands: tuple[te.Tensor, te.Tensor, te.Tensor],
+    operands: tuple[te.Tensor, te.Tensor, Bias],
     shape: Sequence[Any],
     sums: Callable[..., Any],
     channels: int,
 ) -> list[te.Tensor]:
-    """Return data, weight, bias, factor, what is added, result: whole sums scaled and rounded to the result's type.
+    """Return data, weight, bias, factor, zero point or what is added, result: whole sums scaled and rounded to the result's type.
 
     Args:
         attributes: of the layer.
@@ -36,6 +56,7 @@ def finished(
         channels: of the result, without padding.
     """
     a = attributes
+    x, w, bias = operands
     blocks, b = int(shape[1]), int(shape[-1])
     factor = te.placeholder((blocks, b), "float32", name="factor")
     residual = [te.placeholder(shape, "uint8", name="added")] if a.added else []
@@ -47,7 +68,7 @@ def finished(
         return stored(y, a, added)
 
     y = te.compute(shape, result, name="requantized")
-    return [*operands, factor, *residual, zero_beyond(y, channels, b)]
+    return [x, w, bias.operand, factor, *bias.zero, *residual, zero_beyond(y, channels, b)]
 
 
 def stored(y: Any, attributes: QuantizedConvAttributes, added: Sequence[Any] = ()) -> Any:

@@ -22,6 +22,7 @@ FREE = {
     "nest_concats": "%a = input : f32[1,4,2,2] %b = input : f32[1,5,2,2]",
     "unflatten_transposes": "%x = input : f32[1,3,4,4] %t = input : f32[1,16,3]",
     "resample_tokens": "%t = input : f32[1,3,4,5] %p = constant splat(1) : i32[9,2] %w = constant splat(0.5) : f32[9,2]",
+    "fuse_dynamic_layers": "%x = input : u8[3,2] %z = input : i32[] %s = input : f32[1]",
     "drop_unit_axes": "%x = input : f32[2,3,4] %m = input : f32[1,1,1,4]",
     "sink_transposes": "%x = input : f32[1,3,4,4]",
     "fuse_layer_norm": "%x = input : f32[2,3,4,5]",

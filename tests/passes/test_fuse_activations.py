@@ -154,3 +154,13 @@ def test_a_convolution_ends_in_the_hard_swish_that_torch_wrote():
         "%w = constant dense([1.0, 2.0, 3.0, 4.0]) : f32[2,2,1,1]",
         "%x = conv(%i, %w) {epilogue = [hard_swish]} : f32[1,2,3,3]",
     ]
+
+
+def test_a_gelu_between_two_ranks_is_one_as_well():
+    """ONNX Runtime's quantizer puts a product of a matrix beside tokens."""
+    graph = graph_of(
+        "%u = input : f32[2,3] %t = reshape(%u) {shape = [1, 2, 3]} %root = constant splat(1.4142135) : f32[] %one = constant splat(1.0) : f32[]"
+        " %half = constant splat(0.5) : f32[] %s = div(%t, %root) %e = erf(%s) %g = add(%e, %one) %m = mul(%t, %g) %n = mul(%m, %half)"
+        " %y = reshape(%n) {shape = [2, 3]} return %y"
+    )
+    assert lines(run_passes(graph)) == ["%n = gelu(%u) : f32[2,3]"]

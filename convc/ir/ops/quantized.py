@@ -43,6 +43,8 @@ class QuantizedConvAttributes(Attributes):
         added: nothing, or (own, other, shift): an operand r, uint8, is added, y = round(q own + r other + shift) + zero, q being the
             layer's result by itself, less its zero point.
         own_least, own_greatest: bounds of q.
+        dynamic: whether the zero point of the data is a fifth operand, i32[], and factor, too, may be known only at run time:
+            y = (sum of products + zero bias) factor, a float; bias is minus the sums of the weights.
     """
 
     strides: tuple[int, ...] = ()
@@ -59,6 +61,7 @@ class QuantizedConvAttributes(Attributes):
     added: tuple[float, ...] = ()
     own_least: int = 0
     own_greatest: int = 0
+    dynamic: bool = False
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -120,7 +123,7 @@ def _dequantize(arrays: Sequence[Array], a: Attributes) -> Array:
 
 
 def _infer_conv(types: Sequence[TensorType], a: QuantizedConvAttributes) -> TensorType:
-    data, weight, bias, factor, *residual = types
+    data, weight, bias, factor, *others = types
     if data.dtype != "uint8" or weight.dtype != "int8":
         raise DTypeError(f"conv_quantized must take u8 data and i8 weights; got {data}, {weight}.")
     spec = quantized_spec(data, weight, a)
@@ -132,6 +135,13 @@ def _infer_conv(types: Sequence[TensorType], a: QuantizedConvAttributes) -> Tens
     if a.dtype not in (*_BYTES, "float32"):
         raise DTypeError(f"conv_quantized dtype must be uint8, int8 or float32; got {a.dtype}.")
     result = TensorType(spec.output, a.dtype)
+    if a.dynamic:
+        if others != [TensorType((), "int32")] or a.added or a.dtype != "float32" or a.pad or spec.transposed:  # fmt: skip
+            raise ShapeError(
+                f"conv_quantized with a dynamic zero point must take it as i32[], give a float and read no padding; got {others}."
+            )
+        return result
+    residual = others
     if len(residual) != bool(a.added) or len(a.added) not in (0, 3):
         raise ShapeError(
             f"conv_quantized must have as many added operands as factors of one; got {len(residual)} and {a.added}."
@@ -156,11 +166,13 @@ def _sums(x: Array, w: Array, spec: ConvSpec, pad: int) -> Array:
 
 
 def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
-    x, w, bias, factor, *residual = arrays
+    x, w, bias, factor, *others = arrays
     spec = quantized_spec(TensorType(x.shape, "uint8"), TensorType(w.shape, "int8"), a)
     column = (-1, *(1,) * spec.rank)
     # Sums of up to 2^31 are exact in float64.
-    sums = _sums(x.astype(np.float64), w.astype(np.float64), spec, a.pad) + bias.reshape(column)
+    shift = bias * others[0].astype(np.int64) if a.dynamic else bias
+    sums = _sums(x.astype(np.float64), w.astype(np.float64), spec, a.pad) + shift.reshape(column)
+    residual = [] if a.dynamic else others
     if a.dtype == "float32":
         return sums * factor.reshape(column)
     y = np.rint(sums.astype(np.float32) * factor.astype(np.float32).reshape(column))

@@ -22,6 +22,7 @@ from convc.ir.passes.fold_channel_affine import fold_channel_affine
 from convc.ir.passes.fold_constants import fold_constants
 from convc.ir.passes.fuse_activations import fuse_activations
 from convc.ir.passes.fuse_bounds import fuse_bounds
+from convc.ir.passes.fuse_dynamic_layers import fuse_dynamic_layers
 from convc.ir.passes.fuse_epilogue import fuse_epilogue
 from convc.ir.passes.fuse_group_norm import fuse_group_norm
 from convc.ir.passes.fuse_layer_norm import fuse_layer_norm
@@ -59,6 +60,8 @@ PIPELINE: Final = _named(
     fold_constants,
     eliminate_dead_nodes,
     deduplicate_nodes,
+    # Before a scale is anything but what is multiplied.
+    fuse_dynamic_layers,
     # One spelling for one meaning.
     drop_unit_axes,
     remove_identities,

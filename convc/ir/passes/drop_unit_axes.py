@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.ops import OPS
 from convc.ir.ops.elementwise import BINARY
 from convc.ir.ops.shape import ReshapeAttributes
 from convc.ir.passes.rewrite import Rewriter
@@ -36,7 +37,8 @@ def _without(r: Rewriter, value: Node, rank: int) -> Node | None:
 def drop_unit_axes(graph: Graph) -> Graph:
     """Return the graph with ops on two operands between reshapes that add and remove axes of one element computed without them.
 
-    The mask of shifted windows is added to attention's scores so; in between, neither joins the product in front of it.
+    The mask of shifted windows is added to attention's scores so; in between, neither joins the product in front of it. What follows
+    element by element has no such axes either.
 
     Rewrite:
         %r = reshape(%x) {shape = [1, 2, 3, 4]};  %a = add(%r, %m);  %s = reshape(%a) {shape = [2, 3, 4]};  %y = relu(%s)
@@ -55,7 +57,11 @@ def drop_unit_axes(graph: Graph) -> Graph:
         if data is not None and data.type == node.type:
             r.forward(node, data.name)
             continue
-        if node.op in BINARY and (found := _rewritten(r, node, operands, wide)) is not None:
+        # Of one operand
+        follows = node.op in OPS and OPS[node.op].elementwise and operands[0].name in wide
+        if (node.op in BINARY or (follows and len(operands) == 1)) and (
+            found := _rewritten(r, node, operands, wide)
+        ) is not None:
             outer = r.unique(f"{node.name}_outer")
             wide[outer] = found
             r.add(outer, "reshape", [found], ReshapeAttributes(node.type.shape))

@@ -205,7 +205,7 @@ def _schedule_reduction(
     if length % target.lanes == 0 or (length == target.lanes // 2):
         lanes = min(length, target.lanes)
         last, lane = sch.split(last, [None, lanes])
-        outer, chains = _several_chains(sch, outer, _volume(sch, reduced))
+        (last, *outer), chains = _several_chains(sch, [last, *outer], _volume(sch, reduced))
         sch.reorder(*outer, last, *reduced, *chains, lane)
         sch.vectorize(lane)
     if work >= PARALLEL_ELEMENTS:

@@ -18,14 +18,16 @@ __all__ = ["schedule"]
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
     """Return the PrimFunc of `schedules.quantized` scheduled."""
+    # A bias times a zero point that is known only at run time is added behind the sums.
+    begun = (lambda func, knobs: func) if knobs.get("dynamic") else begin_with_bias
     if knobs.get("taps"):
-        func = tap_quads.marked(begin_with_bias(depthwise(func, knobs, target), knobs))
+        func = tap_quads.marked(begun(depthwise(func, knobs, target), knobs))
     elif knobs.get("depthwise"):
         func = depthwise(func, knobs, target)
     elif knobs.get("transposed"):
         func = subpixel(func, knobs, target)
     else:
-        func = begin_with_bias(direct(func, knobs, target), knobs)
+        func = begun(direct(func, knobs, target), knobs)
     if knobs["dot"]:
         func = dots_inside(func, DOT)
     return marked(func) if knobs.get("packs") else func

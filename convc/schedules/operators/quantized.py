@@ -44,9 +44,10 @@ def _reads(spec: ConvSpec, at: Sequence[Any], taps: Sequence[Any]) -> tuple[list
 
 
 def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
-    x, w, bias, factor, *residual = tensors
+    x, w, bias, factor, *others = tensors
     a = node.attributes
     assert isinstance(a, QuantizedConvAttributes)
+    residual = [] if a.dynamic else others
     spec = quantized_spec(types[0], types[1], a)
     channels, outputs = spec.in_channels // spec.group, spec.out_channels // spec.group
     c = te.reduce_axis((0, channels), "c")
@@ -64,7 +65,8 @@ def _conv(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
     acc = te.compute(spec.output, product, name="acc")
 
     def result(batch: Any, k: Any, *at: Any) -> Any:
-        y = (acc(batch, k, *at) + bias[k]).astype("float32") * factor[k]
+        shift = bias[k] * others[0]() if a.dynamic else bias[k]
+        y = (acc(batch, k, *at) + shift).astype("float32") * factor[k]
         return stored(y, a, [r(batch, k, *at).astype("float32") for r in residual])
 
     return te.compute(spec.output, result, name="requantized")

@@ -63,8 +63,8 @@ def _conv_quantized(walk: Walk, node: Node) -> None:
     a = node.attributes
     assert isinstance(a, QuantizedConvAttributes)
     added = node.inputs[4:] if a.added else ()
-    own = [i for i in node.inputs if i not in added]
-    operands = [(i, walk.nodes[i].type) for i in own]
+    own = len(node.inputs) - len(added)
+    operands = [(i, walk.nodes[i].type) for i in node.inputs[:own]]
     layer = Node.of(node.name, node.op, operands, replace(a, added=()))
     data, extents = walk.data(layer), walk.windowed(layer)
     if any(walk.extents.get(i) != extents for i in added):

@@ -170,9 +170,14 @@ def _conv(arrays: Sequence[Array], a: QuantizedConvAttributes) -> Array:
     spec = quantized_spec(TensorType(x.shape, "uint8"), TensorType(w.shape, "int8"), a)
     column = (-1, *(1,) * spec.rank)
     # Sums of up to 2^31 are exact in float64.
-    shift = bias * others[0].astype(np.int64) if a.dynamic else bias
-    sums = _sums(x.astype(np.float64), w.astype(np.float64), spec, a.pad) + shift.reshape(column)
-    residual = [] if a.dynamic else others
+    sums, residual = _sums(x.astype(np.float64), w.astype(np.float64), spec, a.pad), others
+    if a.dynamic:
+        # A zero point may be any int32, and sums wrap around as those of the ops that it stands for.
+        shift = bias.astype(np.int64) * others[0].astype(np.int64)
+        sums = (sums.astype(np.int64) + shift.reshape(column)).astype(np.int32).astype(np.float64)
+        residual = []
+    else:
+        sums = sums + bias.reshape(column)
     if a.dtype == "float32":
         return sums * factor.reshape(column)
     y = np.rint(sums.astype(np.float32) * factor.astype(np.float32).reshape(column))

@@ -87,10 +87,10 @@ def _chosen(patterns: Sequence[str]) -> Iterator[tuple[str, int]]:
     for pattern in patterns:
         if not any(fnmatch.fnmatch(n, pattern) for names in NAMES.values() for n in names):
             raise unknown_name("network", pattern, [n for names in NAMES.values() for n in names])
-    for source, names in NAMES.items():
+    for names in NAMES.values():
         for place, name in enumerate(names):
             if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns):
-                yield name, opset_of(source, place)
+                yield name, opset_of(name, place)
 
 
 def _check(given: argparse.Namespace) -> int:

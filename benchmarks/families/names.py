@@ -46,20 +46,30 @@ edgenext_xx_small efficientformer_l1 efficientvit_b0 efficientvit_m0 fastvit_t8 
 poolformer_s12 coatnet_nano_rw_224 pvt_v2_b0 gernet_s bat_resnext26ts lambda_resnet26rpt_256 botnet26t_256 halonet26t sebotnet33ts_256
 focalnet_tiny_srf davit_tiny rdnet_tiny mambaout_femto swiftformer_xs ghostnetv3_100 csatv2
 """)
+# One of each further module of timm: attention, mixers and states, what the list above has only as convolutions, and NASNet.
+_TIMM_MODULES: Final = _words("""
+beit_base_patch16_224 cait_xxs24_224 coat_lite_tiny convit_tiny cpubone_nano crossvit_tiny_240 cspnext_tiny deepseek_vit_412m
+deit_tiny_distilled_patch16_224 efficientformerv2_s0 efficientvim_m1 eva02_tiny_patch14_224 fasternet_t0 gcvit_xxtiny gemma4_vit_167m
+hiera_tiny_224 hieradet_small iformer_t lcnetv2_small lowformer_b0 gmlp_ti16_224 resmlp_12_224 mixer_s32_224 mobilenetv5_base mvitv2_tiny
+naflexvit_base_patch16_gap nasnetalarge nest_tiny nextvit_small pit_ti_224 pnasnet5large qwen3_vit_88m legacy_seresnet18 sequencer2d_s shvit_s1
+swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 swinv2_cr_tiny_224 tiny_vit_5m_224 tnt_s_patch16_224 twins_svt_small twins_pcpvt_small
+vit_tiny_patch16_224 vit_tiny_r_s16_p8_224 vit_srelpos_small_patch16_224 samvit_base_patch16_224 vitamin_small_224 volo_d1_224
+xcit_nano_12_p16_224 convformer_s18 caformer_s18 maxvit_rmlp_pico_rw_256
+""")
 
 # What packages for one application build.
 _APPLICATIONS: Final = {
-    "ultralytics": _words("yolov8n yolo11n yolov10n yolo12n yolov8n-seg yolov5n yolov3-tiny"),
-    "monai": _words("unet3d segresnet3d dynunet swin_unetr attention_unet"),
+    "ultralytics": _words("yolov8n yolo11n yolov10n yolo12n yolov8n-seg yolov5n yolov3-tiny yolov9t yolo26n yolo11n-pose yolo11n-obb yolo11n-cls rtdetr-resnet50"),
+    "monai": _words("unet3d segresnet3d dynunet swin_unetr attention_unet unetr vnet highresnet"),
     "segmentation_models_pytorch": _words("Unet PSPNet UnetPlusPlus UPerNet FPN DeepLabV3Plus PAN MAnet Linknet Segformer"),
-    "transformers": _words("segformer levit poolformer clip_vision dpt swin2sr convnextv2 wav2vec2 hifigan"),
-    "diffusers": _words("vae_decoder"),
+    "transformers": _words("segformer levit poolformer clip_vision dpt swin2sr convnextv2 wav2vec2 hifigan mobilenet_v1 glpn sam_encoder yolos dinov3 videomae ast wavlm clap_audio textnet whisper encodec dac univnet detr deformable_detr rt_detr vitpose depth_anything"),
+    "diffusers": _words("vae_decoder vae_encoder autoencoder_tiny autoencoder_dc unet2d unet_condition dit"),
 }  # fmt: skip
 
 NAMES: Final = {
     "torchvision": tuple(
         f"torchvision/{n}" for n in (*_CLASSIFIERS, *SEGMENTATION, *VIDEO, *DETECTION, *_SIZES)
     ),
-    "timm": tuple(f"timm/{n}" for n in _TIMM),
+    "timm": tuple(f"timm/{n}" for n in (*_TIMM, *_TIMM_MODULES)),
     **{package: tuple(f"{package}/{n}" for n in names) for package, names in _APPLICATIONS.items()},
 }

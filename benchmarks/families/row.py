@@ -27,7 +27,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         shape: of the input.
         operators: nodes in the file, without constants.
         parameters: in the torch module.
-        export_seconds, compile_seconds: one thread, on a machine with other work.
+        export_seconds: on a machine with other work.
+        compile_seconds: the processor's, for one thread; rows before 2026-11-28 have a clock's, on a machine with other work.
         peak_gib: most memory of the process that compiled and compared.
         error: max |y - reference| / max |reference|, the greatest of the outputs, against float64.
         peer_error: the same against ONNX Runtime in float32; None where it is not installed or refuses the file.

@@ -11,8 +11,13 @@ OPSETS: Final = tuple(range(11, 24))
 
 # For packages that do not write older ones: attention is in torch's exporters from 14 on. One of each exporter, in turn.
 _RECENT: Final = (17, 18)
-# torch traces no RMSNorm, and what it makes of gemma4 at 22 lacks the limits of six `Clip`s (2.14: onnx's checker refuses the file).
-_ALONE: Final = {"timm/deepseek_vit_412m": 18, "timm/gemma4_vit_167m": 18}
+# torch traces `tile` from 13 on, no `col2im` and no RMSNorm; what its other exporter makes of gemma4 at 22 lacks limits of `Clip`s: no ONNX file.
+_ALONE: Final = {
+    "timm/hieradet_small": 13,
+    "timm/volo_d1_224": 18,
+    "timm/deepseek_vit_412m": 18,
+    "timm/gemma4_vit_167m": 18,
+}
 
 
 def opset_of(name: str, place: int) -> int:

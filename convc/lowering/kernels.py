@@ -202,7 +202,9 @@ def unit_kernel(
         arguments = list(tensors.values())
         types = [graph[i].type for i in unit.result.inputs]
         if algorithm is not None:
-            result = algorithm.compute(arguments, unit.result, types, block, target)
+            # An operand may be two of a node's inputs: of constants that are equal one is left.
+            fed = [tensors[i] for i in unit.result.inputs]
+            result = algorithm.compute(fed, unit.result, types, block, target)
             knobs = algorithm.knobs(unit.result, types, target)
             func = te.create_prim_func([*arguments, result])
             func = backend_of(target).schedules[algorithm.schedule](func, knobs, target)

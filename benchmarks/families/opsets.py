@@ -11,8 +11,10 @@ OPSETS: Final = tuple(range(11, 24))
 
 # For packages that do not write older ones: attention is in torch's exporters from 14 on. One of each exporter, in turn.
 _RECENT: Final = (17, 18)
-# torch traces `tile` from 13 on, no `col2im` and no RMSNorm; what its other exporter makes of gemma4 at 22 lacks limits of `Clip`s: no ONNX file.
+# torch traces `tile` from 13 on, and no `col2im`, RMSNorm or padded weights of run time; its other exporter loses limits of gemma4's
+# `Clip`s above 18.
 _ALONE: Final = {
+    "transformers/univnet": 18,
     "timm/hieradet_small": 13,
     "timm/volo_d1_224": 18,
     "timm/deepseek_vit_412m": 18,

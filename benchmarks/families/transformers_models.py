@@ -92,6 +92,7 @@ def _encodec() -> _Built:
 
 def _dac() -> _Built:
     codec = _made("DacConfig", "DacModel", encoder_hidden_size=16, decoder_hidden_size=256)
+    codec.decoder.tanh = nn.Identity()  # of random weights' results it makes 1 and -1 alone
     return _Codec(codec), (1, 1, 4096)
 
 

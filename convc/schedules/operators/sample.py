@@ -11,14 +11,18 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812  # TVM's own name for it
 
 from convc.ir.graph import Node
-from convc.ir.ops.sample import CUBIC
+from convc.schedules import grid_points
 from convc.schedules.extreme import lowest
-from convc.schedules.operators.operator import Operator, Tensors, Types, is_image
+from convc.schedules.interpolation import clamped, grid_taps, taps
+from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types, is_image
+from convc.schedules.plan import Knobs, Unsupported
+from convc.target import Target
 
 __all__ = ["ROWS"]
 
 # Taps written out; more of them (an antialiased shrinking by 8: 34) run as a loop.
 _WRITTEN_TAPS: Final = 8
+_PARALLEL_ELEMENTS: Final = 16 << 10
 
 
 def _resample(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
@@ -49,72 +53,13 @@ def _resamples_in_plane(node: Node, types: Types, block: int) -> bool:
     return is_image(types) and node.attributes.axis >= 2  # type: ignore[attr-defined]
 
 
-def _taps(position: Any, mode: str, dtype: str) -> list[tuple[Any, Any]]:
-    """Return (place, weight) of the points that one coordinate is interpolated from, places as whole floats."""
-
-    def c(value: float) -> Any:
-        return tirx.const(value, dtype)
-
-    if mode == "nearest":
-        return [(tirx.nearbyint(position), c(1))]
-    first = tirx.floor(position)
-    f = position - first
-    if mode == "linear":
-        return [(first, c(1) - f), (first + c(1), f)]
-
-    def near(d: Any) -> Any:
-        return (c(CUBIC + 2) * d - c(CUBIC + 3)) * d * d + c(1)
-
-    def far(d: Any) -> Any:
-        return ((c(CUBIC) * d - c(5 * CUBIC)) * d + c(8 * CUBIC)) * d - c(4 * CUBIC)
-
-    weights = (far(c(1) + f), near(f), near(c(1) - f), far(c(2) - f))
-    return [(first + c(i - 1), w) for i, w in enumerate(weights)]
-
-
-def _reflected(place: Any, extent: int, align_corners: bool, dtype: str) -> Any:
-    period = 2 * (extent - 1) if align_corners else 2 * extent
-    if period == 0:
-        return tirx.const(0, dtype)
-    whole = tirx.const(period, dtype)
-    p = place - tirx.floor(place / whole) * whole
-    return tirx.min(p, tirx.const(period if align_corners else period - 1, dtype) - p)
-
-
-def _clamped(place: Any, extent: int, dtype: str) -> Any:
-    """Return a whole float as an index inside the data; a NaN becomes 0."""
-    low = tirx.Select(place >= tirx.const(0, dtype), place, tirx.const(0, dtype))
-    return tirx.min(low, tirx.const(extent - 1, dtype)).astype("int32")
-
-
 def _grid_sample(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
+    x, grid = tensors
     a: Any = node.attributes
-    (x, grid), extents, dtype = tensors, types[0].shape[2:], types[0].dtype
-    n = len(extents)
-
-    def c(value: float) -> Any:
-        return tirx.const(value, dtype)
 
     def value(batch: Any, channel: Any, *at: Any) -> Any:
-        axes = []
-        for axis, extent in enumerate(extents):
-            g = grid(batch, *at, n - 1 - axis)
-            if a.align_corners:
-                position = (g + c(1)) * c((extent - 1) / 2)
-            else:
-                position = ((g + c(1)) * c(extent) - c(1)) * c(0.5)
-            taps = []
-            for place, weight in _taps(position, a.mode, dtype):
-                where, share = place, weight
-                if a.padding == "reflection":
-                    where = _reflected(place, extent, a.align_corners, dtype)
-                if a.padding == "zeros":
-                    inside = tirx.all(place >= c(0), place < c(extent))
-                    share = tirx.Select(inside, weight, c(0))
-                taps.append((_clamped(where, extent, dtype), share))
-            axes.append(taps)
         total: Any = None
-        for choice in itertools.product(*axes):
+        for choice in grid_taps(grid, (batch, *at), types[0].shape[2:], a):
             part = x(batch, channel, *(place for place, _ in choice))
             for _, weight in choice:
                 part = part * weight
@@ -122,6 +67,21 @@ def _grid_sample(tensors: Tensors, node: Node, types: Types, block: int) -> te.T
         return total
 
     return te.compute(node.type.shape, value, name="grid_sample")
+
+
+def _by_points(tensors: Tensors, node: Node, types: Types, block: int, target: Target) -> te.Tensor:
+    x, grid = tensors
+    a: Any = node.attributes
+    return grid_points.compute(x, grid, node.type.shape, a)
+
+
+def _points_knobs(node: Node, types: Types, target: Target) -> Knobs:
+    return {"parallel": int(node.type.size >= _PARALLEL_ELEMENTS)}
+
+
+def _no_points(node: Node, types: Types) -> Unsupported | None:
+    a: Any = node.attributes
+    return grid_points.refusal(types[0], node.type, a)
 
 
 def _held(value: Any) -> Any:
@@ -157,7 +117,7 @@ def _roi_align(tensors: Tensors, node: Node, types: Types, block: int) -> te.Ten
         extent = extents[axis]
         inside = tirx.all(at >= c(-1), at <= c(extent))
         at = _held(tirx.max(at, c(0)))
-        left = _held(_clamped(tirx.floor(at), extent, dtype))
+        left = _held(clamped(tirx.floor(at), extent, dtype))
         right = _held(tirx.min(left + 1, extent - 1))
         f = _held(tirx.Select(left < extent - 1, at - left.astype(dtype), c(0)))
         shares = tirx.Select(inside, c(1) - f, c(0)), tirx.Select(inside, f, c(0))
@@ -238,10 +198,10 @@ def _deform_columns(tensors: Tensors, node: Node, types: Types, block: int) -> t
             axes.append(
                 [
                     (
-                        _clamped(place, extent, dtype),
+                        clamped(place, extent, dtype),
                         tirx.Select(tirx.all(place >= c(0), place < c(extent)), weight, c(0)),
                     )
-                    for place, weight in _taps(position, "linear", dtype)
+                    for place, weight in taps(position, "linear", dtype)
                 ]
             )
         total: Any = c(0)
@@ -252,9 +212,11 @@ def _deform_columns(tensors: Tensors, node: Node, types: Types, block: int) -> t
     return te.compute(node.type.shape, value, name="deform_columns")
 
 
+_POINTS: Final = OpAlgorithm("points", "grid_points", _by_points, _points_knobs, _no_points)
+
 ROWS: Final[dict[str, Operator]] = {
     "resample": Operator(_resample, _resamples_in_plane, tables=1),
-    "grid_sample": Operator(_grid_sample),
+    "grid_sample": Operator(_grid_sample, algorithms=(_POINTS,)),
     "roi_align": Operator(_roi_align),
     "deform_columns": Operator(_deform_columns),
 }

@@ -36,6 +36,8 @@ def quantized_call(
 
     knobs = dict(quantized.knobs(spec, target))
     packed = quantized.pack(weight.value, spec, knobs)
+    if quantized.clips(spec, attributes, knobs):
+        knobs["clip"] = 1
     if attributes.dynamic:
         knobs["dynamic"] = 1
     else:

@@ -26,7 +26,7 @@ from tvm import te
 
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
-from convc.schedules import quantized_phases, quantized_taps
+from convc.schedules import clipping, quantized_phases, quantized_taps
 from convc.schedules.algorithm import Operands, Problem, gathered_halo
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.depthwise import sums_over_data
@@ -53,6 +53,9 @@ __all__ = [
 
 # Below it a float32 times 2^31 is a float32 below 2^31.
 _LEAST_UNSAFE: Final = 1.0
+
+# Of a tile's products: what is left where tests for padding are worth their time.
+_CLIPPED: Final = 0.97
 
 # Of a byte less its zero point.
 _MOST_ADDED: Final = 512
@@ -140,6 +143,16 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
     return steps * tile_cycles(target, tile, rows, cols, vectors, knobs["block"])
 
 
+def clips(spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs) -> bool:
+    """Return whether tiles skip the taps that they would read from padding alone, which must add nothing, see `clipping`."""
+    own = "taps" not in knobs and "depthwise" not in knobs and not spec.transposed
+    if not own or attributes.pad or attributes.dynamic:
+        return False
+    spec = raised(spec)
+    tile = (*[1] * (spec.rank - 2), knobs["rows"], knobs["cols"])
+    return clipping.share(spec, tile) < _CLIPPED
+
+
 def saturates(attributes: QuantizedConvAttributes, factor: np.ndarray, target: Target) -> bool:
     """Return whether results may be made bytes by way of int32: the CPU packs vectors of them, and no sum times its factor is beyond.
 
@@ -202,7 +215,8 @@ def compute(
         left, right = x(n, span.first(k) + co, *position, ci), w(k, co, *taps, ci, lane)
         return te.sum(times(left, right), axis=[*channels[:-1], *taps, channels[-1]])
 
-    acc = te.compute((N, wide, *points, v * b), product, name="acc")
+    clip = {clipping.ANNOTATION: clipping.reach(spec)} if knobs.get("clip") else {}
+    acc = te.compute((N, wide, *points, v * b), product, name="acc", attrs=clip)
 
     def whole(n, k, *at):
         return acc(n, k // v, *at[:-1], k % v * b + at[-1]) + bias(k, at[-1])

@@ -10,6 +10,7 @@ import pytest
 from convc.compiler import compile
 from convc.ir import GraphBuilder, TensorType
 from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.ir.passes import run_passes
 from convc.ir.reference import interpret
 from convc.schedules.quads import has_dot
 from convc.target import parse_target
@@ -135,6 +136,32 @@ def test_padding_and_what_is_added(mcpu: str) -> None:
     for name, wanted in exact.items():
         np.testing.assert_array_equal(got[name], wanted, err_msg=name)
         assert len(np.unique(wanted)) > 50, name
+
+
+@pytest.mark.parametrize("pad", [0, 77])
+@pytest.mark.parametrize(("extents", "taps"), [((1, 6, 7), (1, 3, 3)), ((2, 6, 7), (3, 3, 3))])
+def test_taps_that_read_padding_alone(pad: int, extents: Any, taps: Any) -> None:
+    """They are dropped, with what they add in the bias, or skipped by the tiles that read nothing else."""
+    rng = np.random.default_rng(3)
+    b = GraphBuilder("volumes")
+    x = b.input("x", TensorType((1, 20, *extents), "uint8"))
+    operands = [
+        x,
+        b.constant(rng.integers(-128, 128, (24, 20, 3, 3, 3)).astype(np.int8), "w"),
+        b.constant(rng.integers(-9000, 9000, 24).astype(np.int32), "b"),
+        b.constant(rng.uniform(1e-3, 2e-3, 24).astype(np.float32), "f"),
+    ]
+    form = QuantizedConvAttributes(pads=(1,) * 6, pad=pad, zero=100)
+    graph = b.finish({"y": b.add("conv_quantized", operands, form, "y")})
+    layer = run_passes(graph)["y"]
+    assert run_passes(graph)[layer.inputs[1]].type.shape == (24, 20, *taps)
+    compiled = compile(graph, threads=1)
+    (step,) = (s for s in compiled.manifest.steps if s.op == "conv_quantized")
+    assert bool(step.knobs.get("clip")) == (pad == 0)
+    feeds = {"x": rng.integers(0, 256, (1, 20, *extents)).astype(np.uint8)}
+    exact = interpret(graph, feeds)["y"]
+    np.testing.assert_array_equal(compiled.run(feeds)["y"], exact)
+    assert len(np.unique(exact)) > 50
 
 
 def test_quads_are_for_cpus_that_have_the_instruction() -> None:

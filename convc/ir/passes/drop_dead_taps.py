@@ -9,6 +9,7 @@ import numpy as np
 
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes, conv_spec
+from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.ir.passes.rewrite import Rewriter
 
 __all__ = ["drop_dead_taps"]
@@ -50,12 +51,19 @@ def _live(
     return _Axis(slice(begin, end), dilation if end - begin > 1 else 1, before, after)
 
 
-def _write_fewer(r: Rewriter, node: Node, a: ConvAttributes) -> Node | None:
+def _write_fewer(
+    r: Rewriter, node: Node, a: ConvAttributes | QuantizedConvAttributes
+) -> Node | None:
     """Write the layer without its dead taps and return it; None if it has none, or its weights are not constant."""
     data, weight, *others = r.operands(node)
     if weight.op != CONSTANT:
         return None
-    spec = conv_spec(data.type, weight.type, a)
+    if isinstance(a, QuantizedConvAttributes):
+        spec = quantized_spec(data.type, weight.type, a)
+    else:
+        spec = conv_spec(data.type, weight.type, a)
+    if spec.transposed:
+        return None
     n = spec.rank
     axes = [
         _live(
@@ -75,6 +83,14 @@ def _write_fewer(r: Rewriter, node: Node, a: ConvAttributes) -> Node | None:
     ):
         return None
     fewer = np.ascontiguousarray(weight.value[(..., *(axis.taps for axis in kept))])
+    if isinstance(a, QuantizedConvAttributes):
+        bias = others[0]
+        if bias.op != CONSTANT:
+            return None
+        # What the taps read is the zero point.
+        dead = _sums(weight.value) - _sums(fewer)
+        whole = (bias.value.astype(np.int64) + a.pad * dead).astype(np.int32)
+        others[0] = r.constant(f"{bias.name}_live", whole)
     pads = (*(axis.before for axis in kept), *(axis.after for axis in kept))
     dilations = tuple(axis.dilation for axis in kept)
     attributes = replace(
@@ -87,11 +103,16 @@ def _write_fewer(r: Rewriter, node: Node, a: ConvAttributes) -> Node | None:
     )
 
 
+def _sums(weight: np.ndarray) -> np.ndarray:
+    return weight.reshape(len(weight), -1).sum(1, dtype=np.int64)
+
+
 def drop_dead_taps(graph: Graph) -> Graph:
     """Return the graph with filters cut to the taps that read data at all.
 
     A tap whose every read lies in the padding adds zeros. Segmentation heads have such: of 3 x 3 taps 24 apart on 14 x 14 points only
-    the middle one reads data, and the layer is a 1 x 1 convolution without padding. Exact for finite weights.
+    the middle one reads data, and the layer is a 1 x 1 convolution without padding. Exact for finite weights. In a layer of bytes
+    such a tap adds its weight times the zero point, which goes to the bias.
 
     Rewrite:
         %w = constant dense([1.0, 2.0, 3.0]) : f32[1,1,3,1];  %y = conv(%x, %w) {dilations = [24, 1], pads = [24, 0, 24, 0]}
@@ -103,6 +124,7 @@ def drop_dead_taps(graph: Graph) -> Graph:
     r = Rewriter(graph)
     for node in graph.nodes:
         a = node.attributes
-        if not isinstance(a, ConvAttributes) or _write_fewer(r, node, a) is None:
+        layer = isinstance(a, ConvAttributes | QuantizedConvAttributes)
+        if not layer or _write_fewer(r, node, a) is None:
             r.keep(node)
     return r.finish()

@@ -14,6 +14,8 @@ from convc.lowering.program import Argument, Call
 from convc.schedules import quantized, quantized_phases
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
+from convc.schedules.layout import View
+from convc.schedules.plan import Knobs
 from convc.target import Target
 
 __all__ = ["quantized_call"]
@@ -59,7 +61,7 @@ def quantized_call(
     else:
         others = [own(places.read(i, knobs["block"]), wants.split) for i in node.inputs[4:]]
     arguments = (
-        Argument(read.buffer, view.quads() if knobs["dot"] and not knobs.get("taps") else view),
+        Argument(read.buffer, _as_read(view, knobs)),
         places.weight(f"{node.name}.weight", packed),
         added,
         places.bias(node.inputs[3], knobs["block"]),
@@ -84,6 +86,13 @@ def quantized_call(
     return Call(
         kernel, arguments, node.name, node.op, "quantized", reason, knobs, spec.key, spec.flops
     )
+
+
+def _as_read(view: View, knobs: Knobs) -> View:
+    """Return the data as the instruction reads them: quads of channels, rows of bytes, or bytes of which the kernel makes quads."""
+    if knobs.get("row"):
+        return view.in_rows()
+    return view.quads() if knobs["dot"] and not knobs.get("taps") else view
 
 
 def _in_blocks(bias: np.ndarray, block: int) -> np.ndarray:

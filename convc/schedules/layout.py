@@ -105,6 +105,16 @@ class View:
         (n, c, w, b), (sn, sc, sw, sb) = self.shape, self.strides
         return replace(self, shape=(n, c, 1, w, b), strides=(sn, sc, w * sw, sw, sb))
 
+    def in_rows(self) -> View:
+        """Return the same bytes with the points of a row and their channels, of one block, as one axis.
+
+        Example:
+            >>> Layout(3).view((1, 3, 4, 5), "uint8").in_rows().shape
+            (1, 4, 15)
+        """
+        (n, _, *rows, columns, b), (sn, _, *steps, _, sb) = self.shape, self.strides
+        return replace(self, shape=(n, *rows, columns * b), strides=(sn, *steps, sb))
+
     def in_one_row(self) -> View:
         """Return blocked images of one point each seen as the points of one image, a row.
 

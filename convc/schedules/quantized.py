@@ -7,6 +7,7 @@ THE ALGORITHM   acc[n, k, p, q] = sum over c, r, s of (x[n, c, ...] - x_zero) w[
                 bytes; or acc factor[k] as a float
                 transposed: the sums of `subpixel`, quads as above; what the filter's other taps read is the zero point, so that each
                 phase has a bias of its own
+                one to three channels: four bytes of a row in the instruction, see `quantized_rows`
                 depthwise: four taps of a row in the instruction, see `quantized_taps`; without it, or with taps apart, the sums of
                 `depthwise` in float32, which holds them exactly: 9 products of bytes are below 2^19 of 2^24
 WHEN            constant int8 weights of zero point 0, one scale a channel; 1-D, 2-D, 3-D, any stride, dilation and group
@@ -26,7 +27,7 @@ from tvm import te
 
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
-from convc.schedules import clipping, quantized_phases, quantized_taps
+from convc.schedules import clipping, quantized_phases, quantized_rows, quantized_taps
 from convc.schedules.algorithm import Operands, Problem, gathered_halo
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.depthwise import sums_over_data
@@ -75,6 +76,8 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
             "dot": 0,
             "depthwise": 1,
         }
+    if quantized_rows.applies(spec, target):
+        return quantized_rows.knobs(spec, target)
     if spec.transposed:
         return quantized_phases.knobs(spec, target)
     spec = raised(spec)
@@ -120,6 +123,8 @@ def operands(spec: ConvSpec, target: Target, knobs: Knobs) -> Operands:
         return quantized_taps.operands(spec, target, knobs)
     if knobs.get("depthwise"):
         return DEPTHWISE.operands(_in_floats(spec), target, knobs)
+    if knobs.get("row"):
+        return quantized_rows.operands(spec, target, knobs)
     if spec.transposed:
         return quantized_phases.operands(spec, target, knobs)
     border = gathered_halo(spec)
@@ -132,6 +137,8 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
         return quantized_taps.cycles(spec, target, knobs)
     if knobs.get("depthwise"):
         return DEPTHWISE.cycles(_in_floats(spec), target, knobs)
+    if knobs.get("row"):
+        return quantized_rows.cycles(spec, target, knobs)
     if spec.transposed:
         return quantized_phases.cycles(spec, target, knobs)
     spec = raised(spec)
@@ -145,8 +152,8 @@ def cycles(spec: ConvSpec, target: Target, knobs: Knobs) -> float:
 
 def clips(spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs) -> bool:
     """Return whether tiles skip the taps that they would read from padding alone, which must add nothing, see `clipping`."""
-    own = "taps" not in knobs and "depthwise" not in knobs and not spec.transposed
-    if not own or attributes.pad or attributes.dynamic:
+    apart = {"taps", "depthwise", "row"} & set(knobs)
+    if apart or spec.transposed or attributes.pad or attributes.dynamic:
         return False
     spec = raised(spec)
     tile = (*[1] * (spec.rank - 2), knobs["rows"], knobs["cols"])
@@ -172,6 +179,8 @@ def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:
         return quantized_taps.pack(weight, spec, knobs)
     if knobs.get("depthwise"):
         return DEPTHWISE.pack(weight.astype(np.float32), _in_floats(spec), knobs)
+    if knobs.get("row"):
+        return quantized_rows.pack(weight, spec, knobs)
     if spec.transposed:
         return quantized_phases.pack(weight, spec, knobs)
     packed = DIRECT.pack(weight, Problem(spec), knobs)
@@ -192,6 +201,8 @@ def compute(
             return sums(n, k, *at).astype("int32") + bias(k, at[-1])
 
         return finished(attributes, (x, w, bias), sums.shape, whole, spec.out_channels)
+    if knobs.get("row"):
+        return quantized_rows.compute(spec, attributes, target, knobs)
     if spec.transposed:
         return quantized_phases.compute(spec, attributes, target, knobs)
     spec = raised(spec)

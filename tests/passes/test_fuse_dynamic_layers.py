@@ -58,6 +58,29 @@ def test_scaled_sums_are_layers_of_bytes(case: str, mcpu: str) -> None:
     np.testing.assert_allclose(compiled.run(feeds)["y"], wanted, rtol=2**-24, atol=1e-30)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["its zero point", "another one"])
+def test_padding_is_the_zero_point_that_the_data_are_rounded_with(own: bool) -> None:
+    rng = np.random.default_rng(2)
+    weight = rng.integers(-128, 128, (12, 5, 3, 3)).ravel().tolist()
+    graph = parse(
+        f"graph @g {{ %v = input : f32[1,5,7,9] %k = input : f32[] %z8 = input : u8[] %o8 = input : u8[]"
+        f" %w = constant dense({weight}) : i32[12,5,3,3] %s = constant splat(0.001) : f32[]"
+        f' %f0 = cast(%{"z8" if own else "o8"}) {{dtype = "float32"}} %z = cast(%z8) {{dtype = "int32"}} %x = quantize(%v, %k, %f0) {_CENTRED}'
+        f" %m = conv(%d, %w) {{pads = [1, 0, 1, 2], strides = [2, 1]}} {_SCALED} return %y }}"
+    )
+    fused = fuse_dynamic_layers(graph)
+    assert any(n.op == "conv_quantized" for n in fused.nodes) == own
+    feeds = {
+        "v": rng.normal(size=(1, 5, 7, 9)).astype(np.float32),
+        "k": np.array(0.02, np.float32),
+        "z8": np.array(119, np.uint8),
+        "o8": np.array(7, np.uint8),
+    }
+    wanted = interpret(graph, feeds)["y"]
+    np.testing.assert_allclose(interpret(fused, feeds)["y"], wanted, rtol=1e-14)
+    np.testing.assert_allclose(compile(graph, threads=1).run(feeds)["y"], wanted, rtol=2**-24, atol=1e-30)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "graph",
     [

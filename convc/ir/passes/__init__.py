@@ -60,11 +60,11 @@ PIPELINE: Final = _named(
     fold_constants,
     eliminate_dead_nodes,
     deduplicate_nodes,
-    # Before a scale is anything but what is multiplied.
-    fuse_dynamic_layers,
     # One spelling for one meaning.
     drop_unit_axes,
     remove_identities,
+    # Before a scale is anything but what is multiplied.
+    fuse_dynamic_layers,
     expand_powers,
     fuse_layer_norm,
     fuse_group_norm,

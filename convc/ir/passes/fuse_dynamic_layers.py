@@ -11,9 +11,10 @@ from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops.conv import ConvAttributes
 from convc.ir.ops.definition import Array
 from convc.ir.ops.quantized import QuantizedConvAttributes
-from convc.ir.ops.shape import ReshapeAttributes
+from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
 from convc.ir.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from convc.ir.passes.rewrite import Rewriter, read_once
+from convc.ir.types import Shape
 
 __all__ = ["fuse_dynamic_layers"]
 
@@ -52,8 +53,10 @@ def _sums(r: Rewriter, node: Node) -> _Sums | None:
     form = QuantizedConvAttributes(dtype="float32", dynamic=True)
     a = node.attributes
     if isinstance(a, ConvAttributes):
-        if any(a.pads):
+        bytes_ = _padded(r, data, zero, a.pads) if any(a.pads) else data
+        if bytes_ is None:
             return None
+        data = bytes_
         form = QuantizedConvAttributes(
             a.strides, (), a.dilations, a.group, dtype="float32", dynamic=True
         )
@@ -66,6 +69,22 @@ def _sums(r: Rewriter, node: Node) -> _Sums | None:
     if stored.min() < -128 or stored.max() > 127:
         return None
     return _Sums(data, zero, np.ascontiguousarray(stored.astype(np.int8)), form)
+
+
+def _padded(r: Rewriter, data: Node, zero: Node, pads: Shape) -> Node | None:
+    """Return bytes with what stands for zeros around them; None if it is not known that this is their zero point.
+
+    Floats are padded before they are rounded: of 0.0 rounding makes the zero point.
+    """
+    if data.op != "quantize" or zero.op != "cast":
+        return None
+    floats, scale, own = r.operands(data)
+    if own.op != "cast" or own.inputs != zero.inputs or r.operands(own)[0].type.dtype != "uint8":
+        return None
+    n = len(pads) // 2
+    border = PadAttributes((0, 0, *pads[:n], 0, 0, *pads[n:]))
+    wide = r.add(r.unique(f"{data.name}_border"), "pad", [floats], border)
+    return r.add(r.unique(f"{data.name}_padded"), "quantize", [wide, scale, own], data.attributes)
 
 
 def _factor(r: Rewriter, name: str, scale: Node, sums: _Sums, image: bool) -> Node | None:
@@ -132,7 +151,8 @@ def fuse_dynamic_layers(graph: Graph) -> Graph:
         %y = conv_quantized(%y_image, %y_weight, %y_bias, %y_factor, %z) {dtype = "float32", dynamic = true}
         %y_flat = reshape(%y) {shape = [3, 1]}
     Unless:
-        weights less their zero point are not constant or do not fit int8; a convolution pads; something else reads the sums.
+        weights less their zero point are not constant or do not fit int8; a convolution pads what is not seen to be rounded with that zero
+        point; something else reads the sums.
     """
     if not any(n.op == "cast" for n in graph.nodes):
         return graph

@@ -19,6 +19,7 @@ from convc.schedules.llvm import (
     local,
     permutation,
     quantized,
+    row_sums,
     rows,
     transposed_tiles,
 )
@@ -67,6 +68,7 @@ BACKEND: Final = Backend(
         "channels_last": channels_last.schedule,
         "group_norm": group_norm.schedule,
         "grid_points": grid_points.schedule,
+        "row_sums": row_sums.schedule,
     },
     dense=dense,
     schedule_any=elementwise.schedule,

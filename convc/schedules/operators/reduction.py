@@ -9,11 +9,13 @@ from typing import Any, Final
 from tvm import te, tirx, topi
 
 from convc.ir.graph import Node
-from convc.schedules import scalar
+from convc.schedules import row_sums, scalar
 from convc.schedules.extreme import greatest_of, least_of
 from convc.schedules.operators import cudnn
 from convc.schedules.operators.operator import OpAlgorithm, Operator, Tensors, Types, is_image
 from convc.schedules.operators.single import in_single
+from convc.schedules.plan import Knobs, Unsupported
+from convc.target import Target
 
 __all__ = ["ROWS", "sum_over"]
 
@@ -25,6 +27,10 @@ def _spatial_reduction(node: Node, types: Types, block: int) -> bool:
 
 # Terms from which on a sum is added up axis by axis, and one of a single axis in parts.
 _LONG_SUM: Final = 1024
+
+# Rows of 7 elements took 1.4 times as long as by neighbouring rows; from so many elements on threads share the rows.
+_LEAST_ROW: Final = 8
+_PARALLEL_ELEMENTS: Final = 16 << 10
 
 # Parts are whole vectors of the widest unit.
 _LANES: Final = 16
@@ -114,9 +120,43 @@ def _reduce(
     return Operator(compute, _spatial_reduction, algorithms)
 
 
+def _by_rows(mean: bool) -> OpAlgorithm:
+    """Return sums along the last axis in vectors of it; `mean` divides them by their terms.
+
+    Images in blocks of channels have no such rows, and are left to the op's own computation, in blocks.
+    """
+    own = _reduce(sum_over, mean)
+
+    def compute(tensors: Tensors, node: Node, types: Types, block: int, target: Target) -> te.Tensor:  # fmt: skip
+        if block:
+            return own.compute(tensors, node, types, block)
+        count = types[0].shape[-1]
+        lanes = row_sums.lanes_of(count, target.lanes)
+        return row_sums.compute(tensors[0], node.type.shape, lanes, 1.0 / count if mean else 1.0)
+
+    def knobs(node: Node, types: Types, target: Target) -> Knobs:
+        return {"parallel": int(types[0].size >= _PARALLEL_ELEMENTS)}
+
+    return OpAlgorithm("rows", "row_sums", compute, knobs, _no_rows, _spatial_reduction)
+
+
+def _no_rows(node: Node, types: Types) -> Unsupported | None:
+    a: Any = node.attributes
+    x = types[0]
+    if not x.is_float or x.dtype == "float64":
+        return Unsupported(f"its sums are of float32; got {x.dtype}")
+    if tuple(a.axes) != (x.rank - 1,):
+        return Unsupported(f"the axis must be the last alone, {x.rank - 1}; got {list(a.axes)}")
+    if not _LEAST_ROW <= x.shape[-1] <= row_sums.LONGEST or not node.type.size or not node.type.rank:  # fmt: skip
+        return Unsupported(f"rows must be some, of {_LEAST_ROW} to {row_sums.LONGEST} elements; got {x}")  # fmt: skip
+    return None
+
+
 ROWS: Final[dict[str, Operator]] = {
-    "reduce_mean": in_single(_reduce(sum_over, mean=True, algorithms=(cudnn.REDUCE_MEAN,))),
-    "reduce_sum": in_single(_reduce(sum_over)),
+    "reduce_mean": in_single(
+        _reduce(sum_over, mean=True, algorithms=(cudnn.REDUCE_MEAN, _by_rows(mean=True)))
+    ),
+    "reduce_sum": in_single(_reduce(sum_over, algorithms=(_by_rows(mean=False),))),
     "reduce_max": _reduce(_extreme_over(greatest_of, topi.maximum)),
     "reduce_min": _reduce(_extreme_over(least_of, topi.minimum)),
     "reduce_prod": in_single(Operator(_reduce(topi.prod).compute)),

@@ -1,7 +1,8 @@
-"""One convolution, transposed convolution or dense layer of dequantised operands, written in integers."""
+"""One convolution, transposed convolution, dense layer or product with a constant matrix, of dequantised operands, written in integers."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from convc.ir.ops.conv import (
     conv_spec,
 )
 from convc.ir.ops.definition import Array
+from convc.ir.ops.linear import MatmulAttributes
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
 from convc.ir.passes.quantized_ends import scaled
@@ -35,6 +37,8 @@ def _weights(graph: Graph, layer: Node) -> tuple[Array, Array] | None:
     if node.op != "dequantize" or any(n.op != CONSTANT for n in graph.operands(node)):
         return None
     stored, scale, zero = (np.asarray(n.value) for n in graph.operands(node))
+    if isinstance(a, MatmulAttributes):
+        return _filters(stored.T, scale.T, zero.T) if stored.ndim == 2 else None
     if not isinstance(a, ConvTransposeAttributes):
         return _filters(stored, scale, zero)
     found = _filters(stored, scale, zero, axis=1)
@@ -72,7 +76,7 @@ def _bias(graph: Graph, layer: Node, sums: Array) -> Array | None:
 def integer_layer(
     r: Rewriter, graph: Graph, layer: Node, form: QuantizedConvAttributes, scale: float
 ) -> Node | None:
-    """Write a conv, conv_transpose or dense layer of dequantised operands in integers, under its own name; None if it is none.
+    """Write a conv, conv_transpose, dense or matmul of dequantised operands in integers, under its own name; None if it is none.
 
     Args:
         r: the new graph, with the layer in it.
@@ -82,7 +86,8 @@ def integer_layer(
         scale: of the result; 1 for a float.
     """
     a = layer.attributes
-    if not isinstance(a, ConvAttributes | ConvTransposeAttributes | DenseAttributes):
+    kinds = ConvAttributes | ConvTransposeAttributes | DenseAttributes | MatmulAttributes
+    if not isinstance(a, kinds):
         return None
     if [s.name for s in a.epilogue] not in ([], ["bias"]):
         return None
@@ -107,8 +112,9 @@ def integer_layer(
         r.constant(f"{layer.name}_bias", bias.astype(np.int32)),
         r.constant(f"{layer.name}_factor", factor.astype(np.float32)),
     ]
-    if isinstance(a, DenseAttributes):
-        image = ReshapeAttributes((*x.type.shape, 1, 1))
+    if isinstance(a, DenseAttributes | MatmulAttributes):
+        *rows, channels = x.type.shape
+        image = ReshapeAttributes((math.prod(rows), channels, 1, 1))
         x = r.add(r.unique(f"{layer.name}_image"), "reshape", [x], image)
         filters = r.constant(f"{layer.name}_weight", stored[:, :, None, None])
         y = r.add(layer.name, "conv_quantized", [x, filters, *constants], form)

@@ -159,6 +159,40 @@ def test_dequantize_computes_floats() -> None:
     assert np.abs(a - b).max() <= 0.02 * 1.001
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_products_of_several_matrices_with_one(dtype: str) -> None:
+    """Tokens, whose scales are one a column, and none; the second result stays a float."""
+    n = _Net(dtype)
+    x = n.pair("x", 0.02, 114)
+    w, _ = n.weights(20, 24, axis=1)
+    y = n.pair(n.node("Relu", n.node("MatMul", x, w)), 0.01, 0)
+    one = [n.constant(n.rng.integers(-127, 128, (24, 9)).astype(np.int8)), n.constant(np.array(0.003, np.float32)), n.constant(np.array(0, np.int8))]  # fmt: skip
+    model = n.model(n.node("MatMul", y, n.node("DequantizeLinear", *one)), (2, 7, 20))
+    graph = load_graph(model)
+    ops = Counter(node.op for node in graph.nodes)
+    assert (ops["conv_quantized"], ops["matmul"]) == (2, 0)
+    got, exact, wanted = _three(model, graph, (2, 7, 20))
+    assert got.shape == wanted.shape == (2, 7, 9)
+    np.testing.assert_allclose(got, exact, rtol=1e-6)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=0.01 * 0.003 * 127)
+
+
+def test_qlinear_matmul_of_several_matrices() -> None:
+    text = """<ir_version: 8, opset_import: ["": 13]> g (uint8[2,5,8] x) => (uint8[2,5,6] y)
+    <float xs = {0.02}, uint8 xz = {120}, float[6] ws = {0.01,0.02,0.01,0.03,0.01,0.02}, int8[6] wz = {0,0,0,0,0,0}, float ys = {0.05}, uint8 yz = {100}>
+    { y = QLinearMatMul (x, xs, xz, w, ws, wz, ys, yz) }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(3)
+    w = rng.integers(-127, 128, (8, 6)).astype(np.int8)
+    model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    graph = load_graph(model)
+    assert "conv_quantized" in [n.op for n in graph.compute_nodes]
+    x = rng.integers(0, 256, (2, 5, 8)).astype(np.uint8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"x": x})
+    assert np.abs(compile(graph, threads=1).run({"x": x})["y"].astype(int) - wanted).max() <= 1
+
+
 def test_qlinear_conv_is_the_same_layer() -> None:
     text = """<ir_version: 8, opset_import: ["": 13]> g (uint8[1,4,5,5] x) => (uint8[1,6,5,5] y)
     <float xs = {0.02}, uint8 xz = {120}, float[6] ws = {0.01,0.02,0.01,0.03,0.01,0.02}, int8 wz = {0}, float ys = {0.1}, uint8 yz = {100}>

@@ -260,12 +260,17 @@ def matmul_integer(node: OperatorNode) -> str:
 
 def qlinear_matmul(node: OperatorNode) -> str:
     """Write QLinearMatMul: inputs a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point."""
-    if _is_layer(node) and node.type(0).rank == node.type(3).rank == 2:
+    # Of a matrix a scale may be one a row; of several of them it is one.
+    whole = node.type(0).rank == 2 or all(node.type(i).size == 1 for i in (1, 2, 6, 7))
+    if _is_layer(node) and node.type(0).rank >= node.type(3).rank == 2 and whole:
         x = node.step("dequantize", [node.value(0), *parameters_of(node, node.type().shape, 0)])
         parameters = parameters_of(node, node.type(3).shape, 1, (4, 5))
         w = node.step("dequantize", [node.value(3), *parameters])
-        w = node.step("transpose", [w], TransposeAttributes((1, 0)))
-        y = node.step("dense", [x, w])
+        if node.type(0).rank == 2:
+            w = node.step("transpose", [w], TransposeAttributes((1, 0)))
+            y = node.step("dense", [x, w])
+        else:
+            y = node.step("matmul", [x, w])
         parameters = parameters_of(node, node.step_type(y).shape, 1, (6, 7))
         return node.emit("quantize", [y, *parameters], QuantizeAttributes(node.type(7).dtype))
     rows, columns = max(0, node.type(0).rank - 2), max(0, node.type(3).rank - 1)

@@ -24,7 +24,6 @@ from convc.ir.ops.shape import (
     ReshapeAttributes,
     ResizeAttributes,
     SliceAttributes,
-    TransposeAttributes,
 )
 from convc.ir.types import Shape, numpy_dtype
 
@@ -266,11 +265,7 @@ def qlinear_matmul(node: OperatorNode) -> str:
         x = node.step("dequantize", [node.value(0), *parameters_of(node, node.type().shape, 0)])
         parameters = parameters_of(node, node.type(3).shape, 1, (4, 5))
         w = node.step("dequantize", [node.value(3), *parameters])
-        if node.type(0).rank == 2:
-            w = node.step("transpose", [w], TransposeAttributes((1, 0)))
-            y = node.step("dense", [x, w])
-        else:
-            y = node.step("matmul", [x, w])
+        y = node.step("matmul", [x, w])
         parameters = parameters_of(node, node.step_type(y).shape, 1, (6, 7))
         return node.emit("quantize", [y, *parameters], QuantizeAttributes(node.type(7).dtype))
     rows, columns = max(0, node.type(0).rank - 2), max(0, node.type(3).rank - 1)

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
-from convc.errors import ConvcError, DTypeError, ShapeError
+from convc.errors import DTypeError, ShapeError
 from convc.frontend import dsl as cc
+from tests.frontend.odd_arguments import ODD, complaint, complaints_about
 
 X = cc.input("x", (1, 4, 8, 8))
 ROW = cc.input("row", (2, 3))
 LINE, VOLUME = cc.input("line", (1, 4, 8)), cc.input("volume", (1, 4, 4, 4, 4))
-
-ODD: list[Any] = [
-    None, "abc", "", b"x", 0, -1, 3, 1.5, float("nan"), True, 1j, np.int64(1), np.float32(2.5), np.bool_(True), [], [1], [2.5], [None], ["a"],
-    [[1, 2], [3]], {}, {"a": 1}, {1, 2}, object(), int, range(2), slice(None), ..., 10**30, [10**30, 1], (-1,), (0, 0), (-7,), np.zeros((2, 2)),
-    np.array(1), np.array(["a"]), np.array([1, 2], object), np.zeros(2, "c8"), np.zeros(2, "M8[D]"), np.zeros((2, 0)), ml_dtypes.bfloat16(1.5),
-    cc.input("other", (5,), "int8"), X,
-]  # fmt: skip
 
 # What stands for each required argument, where it is not the same everywhere.
 _GIVEN: dict[str, Any] = {
@@ -51,31 +43,14 @@ def _given(function: str) -> dict[str, Any]:
 FUNCTIONS = [name for name in cc.__all__ if name != "Tensor"]
 
 
-def _complaint(call: Any) -> str:
-    """Return what is wrong with how a call ends."""
-    try:
-        call()
-    except ConvcError as error:
-        words = str(error)
-        formed = re.search(r"\b(must|cannot)\b.*\bgot\b", words, re.DOTALL)
-        return "" if formed else f"refused out of form: {words}"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
 # What NumPy says of a result that is infinite is no fault.
 @pytest.mark.filterwarnings("error", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_odd_arguments_are_taken_or_refused_in_form(name):
     function, given = getattr(cc, name), _given(name)
     function(**given)
-    complaints = []
-    for argument in inspect.signature(function).parameters:
-        for odd in ODD:
-            said = _complaint(lambda a=argument, o=odd: function(**{**given, a: o}))
-            complaints += [f"{argument}={odd!r}: {said}"] if said else []
-    assert not complaints
+    arguments = inspect.signature(function).parameters
+    assert not [c for a in arguments for c in complaints_about(function, given, a, ODD)]
 
 
 METHODS: dict[str, Any] = {
@@ -95,7 +70,7 @@ METHODS: dict[str, Any] = {
 @pytest.mark.filterwarnings("error", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("method", METHODS)
 def test_odd_operands_of_tensors_methods(method):
-    found = {repr(o): _complaint(lambda o=o: METHODS[method](o)) for o in ODD}
+    found = {repr(o): complaint(lambda o=o: METHODS[method](o)) for o in ODD}
     assert not {odd: said for odd, said in found.items() if said}
 
 

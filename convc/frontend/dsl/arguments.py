@@ -5,13 +5,13 @@ NumPy's numbers count as Python's; True and False are none. Nothing is rounded: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from convc.errors import DTypeError, ShapeError
+from convc.errors import DTypeError, ShapeError, unknown_name
 from convc.ir.ops.definition import Array
 from convc.ir.types import dtype_name, numpy_dtype
 
@@ -20,9 +20,11 @@ __all__ = [
     "axis_number",
     "axis_numbers",
     "flag",
+    "is_one_of",
     "is_whole",
     "listed",
     "number",
+    "one_of",
     "whole",
     "whole_numbers",
 ]
@@ -35,6 +37,11 @@ _NOT_NUMBERS: Final = "cmMSU"
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, Python's or NumPy's; True and False are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_one_of(value: object, known: Collection[str]) -> TypeGuard[str]:
+    """Whether a value is one of the names; what is no text is none of them, whatever it says of being equal to one."""
+    return isinstance(value, str) and value in known
 
 
 def listed(value: object) -> list[Any] | None:
@@ -64,11 +71,12 @@ def whole(argument: str, value: object) -> int:
     return int(value)
 
 
-def whole_numbers(argument: str, value: object) -> tuple[int, ...]:
-    """Return whole numbers, however many there are.
+def whole_numbers(argument: str, value: object, count: int | None = None) -> tuple[int, ...]:
+    """Return whole numbers, `count` of them; however many there are, where it is left out.
 
     Raises:
         DTypeError: for what is no list of them.
+        ShapeError: for another count.
 
     Example:
         >>> whole_numbers("shape", [2, np.int32(3)])
@@ -77,6 +85,8 @@ def whole_numbers(argument: str, value: object) -> tuple[int, ...]:
     given = listed(value)
     if given is None or not all(map(is_whole, given)):
         raise DTypeError(f"{argument} must be whole numbers; got {value!r}.")
+    if count not in (None, len(given)):
+        raise ShapeError(f"{argument} must be {count} numbers; got {value!r}.")
     return tuple(map(int, given))
 
 
@@ -96,6 +106,21 @@ def number(argument: str, value: object) -> float:
         return float(value)
     except OverflowError:
         raise DTypeError(f"{argument} must be a number that float64 holds; got {value}.") from None
+
+
+def one_of(argument: str, value: object, known: Collection[str]) -> str:
+    """Return a name that is known.
+
+    Raises:
+        UnknownNameError: for anything else.
+
+    Example:
+        >>> one_of("mode", "max", ("max", "sum"))
+        'max'
+    """
+    if not is_one_of(value, known):
+        raise unknown_name(argument, str(value), known)
+    return value
 
 
 def flag(argument: str, value: object) -> bool:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import listed, whole_numbers
 from convc.frontend.dsl.tensor import Operand, Tensor
 from convc.frontend.nnet.conv_layers import Numbers
 from convc.frontend.nnet.convolution import Convolution
@@ -55,7 +56,14 @@ class _AbstractConv:
         Raises:
             ShapeError: if the channels do not fit.
         """
-        (images, filters), (outputs,) = inp, outp
+        read, written = listed(inp) or (), listed(outp) or ()
+        if len(read) != 2 or len(written) != 1:
+            raise ShapeError(
+                f"inp must be the shapes of images and filters, and outp the result's, alone; got {inp!r} and {outp!r}."
+            )
+        images = whole_numbers("images", read[0], self.rank + 2)
+        filters = whole_numbers("filters", read[1], self.convolution.weight_rank)
+        outputs = whole_numbers("outputs", written[0], self.rank + 2)
         groups = self.convolution.num_groups
         if images[1] != filters[-self.rank - 1] * groups:
             raise ShapeError(
@@ -81,8 +89,9 @@ class _GradWeights(_AbstractConv):
         add_assert_shape: bool = True,
     ) -> Tensor:
         """Return the gradient with respect to the filters; `shape` is their spatial one. Shapes are checked, whatever is asserted."""
+        extents = whole_numbers("shape", shape, self.rank)
         unknown = (None,) * (2 + (self.rank if self.convolution.unshared else 0))
-        dw = self.convolution.weight_gradient(img, topgrad, (*unknown, *shape), self.imshp)
+        dw = self.convolution.weight_gradient(img, topgrad, (*unknown, *extents), self.imshp)
         check_declared("kshp", self.kshp, dw.shape)
         return dw
 
@@ -96,7 +105,8 @@ class _GradInputs(_AbstractConv):
         add_assert_shape: bool = True,
     ) -> Tensor:
         """Return the gradient with respect to the images; `shape` is their spatial one. Shapes are checked, whatever is asserted."""
-        dx = self.convolution.input_gradient(topgrad, kern, (None, None, *shape), self.kshp)
+        extents = whole_numbers("shape", shape, self.rank)
+        dx = self.convolution.input_gradient(topgrad, kern, (None, None, *extents), self.kshp)
         check_declared("imshp", self.imshp, dx.shape)
         return dx
 

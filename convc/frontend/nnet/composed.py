@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import whole
 from convc.frontend.dsl.tensor import Operand, Tensor, building
 from convc.frontend.nnet.conv_layers import Numbers
 from convc.frontend.nnet.convolution import Convolution
-from convc.frontend.nnet.geometry import BorderMode, DeclaredShape, float_tensor
+from convc.frontend.nnet.geometry import BorderMode, DeclaredShape, float_tensor, per_axis
 
 __all__ = ["causal_conv1d", "separable_conv2d", "separable_conv3d"]
 
@@ -66,7 +67,8 @@ def separable_conv2d(
         >>> nnet.separable_conv2d(x, np.ones((8, 1, 3, 3)), np.ones((5, 8, 1, 1)), 4).shape
         (1, 5, 7, 6)
     """
-    depthwise = Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_channels)
+    groups = whole("num_channels", num_channels)
+    depthwise = Convolution(2, border_mode, subsample, filter_flip, filter_dilation, groups)
     return _separable(
         depthwise,
         input,
@@ -96,7 +98,8 @@ def separable_conv3d(
     name: str | None = None,
 ) -> Tensor:
     """Return a depthwise 3-D convolution and the 1 x 1 x 1 convolution behind it; as `separable_conv2d`."""
-    depthwise = Convolution(3, border_mode, subsample, filter_flip, filter_dilation, num_channels)
+    groups = whole("num_channels", num_channels)
+    depthwise = Convolution(3, border_mode, subsample, filter_flip, filter_dilation, groups)
     return _separable(
         depthwise,
         input,
@@ -138,13 +141,14 @@ def causal_conv1d(
         (1, 4, 16)
     """
     w = float_tensor("filters", filters, input)
-    before = filter_dilation * (w.shape[-1] - 1) if w.shape else 0
+    (dilation,) = per_axis("filter_dilation", filter_dilation, 1)
+    before = dilation * max(0, w.shape[-1] - 1) if w.shape else 0
     return Convolution(
         1,
         ((before, 0),),
         subsample,
         filter_flip,
-        filter_dilation,
+        dilation,
         num_groups,
         unshared,
         precision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from convc.errors import ShapeError, unknown_name
+from convc.frontend.dsl.arguments import is_one_of, is_whole
 from convc.frontend.dsl.tensor import Operand, Tensor, building
 from convc.frontend.nnet.conv_layers import Numbers
 from convc.frontend.nnet.convolution import Convolution
@@ -70,13 +71,14 @@ def conv2d(
             )
         if hint not in _HINTS:
             raise unknown_name("argument of conv2d", hint, (*_HINTS, "version"))
-    if border_mode not in ("valid", "full"):
+    if not is_one_of(border_mode, ("valid", "full")):
         raise ShapeError(
             f"border_mode must be 'valid' or 'full'; got {border_mode!r}. nnet.conv2d takes the others."
         )
-    if version not in (-1, "no_fft"):
+    without_fft = is_one_of(version, ("no_fft",))
+    if not without_fft and not (is_whole(version) and version == -1):
         raise ShapeError(f"version must be -1 or 'no_fft'; got {version!r}.")
-    algorithm = "direct,im2col,generic" if version == "no_fft" else ""
+    algorithm = "direct,im2col,generic" if without_fft else ""
     return Convolution(2, border_mode, subsample, algorithm=algorithm, name=name).forward(
         input, filters, image_shape, filter_shape
     )

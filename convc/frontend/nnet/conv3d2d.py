@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import is_one_of, listed
 from convc.frontend.dsl.movement import pad
 from convc.frontend.dsl.tensor import Operand, Tensor, building, reshape
 from convc.frontend.nnet.convolution import Convolution
@@ -57,18 +58,18 @@ def conv3d(
             "signals must be (batch, time, channels, rows, columns) and filters (OC, time, channels, rows, columns) of as many "
             f"channels; got {x.node.type} and {w.node.type}."
         )
-    modes = (border_mode,) * 3 if isinstance(border_mode, str) else tuple(border_mode)
+    modes = [border_mode] * 3 if isinstance(border_mode, str) else listed(border_mode) or []
     known = ("valid", "full", "half")
-    if len(modes) != 3 or any(m not in known for m in modes) or modes[1] != modes[2]:
+    if len(modes) != 3 or not all(is_one_of(m, known) for m in modes) or modes[1] != modes[2]:
         raise ShapeError(
             f"border_mode must be 'valid', 'full' or 'half', or three of these with rows and columns alike; got {border_mode!r}."
         )
     batch, channels, taps = x.shape[0], x.shape[2], w.shape[1]
     before, after = axis_pads(modes[0], taps)
-    if before or after:
+    if taps and (before or after):
         x = pad(x, (0, before, 0, 0, 0, 0, after, 0, 0, 0))
     frames = x.shape[1] - taps + 1
-    if frames < 1:
+    if taps < 1 or frames < 1:
         raise ShapeError(
             f"filters must fit the padded signals in time; got {taps} taps for {x.shape[1]} frames."
         )

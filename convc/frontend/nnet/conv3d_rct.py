@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import whole_numbers
 from convc.frontend.dsl.tensor import Operand, Tensor, building, constant, reshape, transpose
 from convc.frontend.nnet.convolution import Convolution
 from convc.frontend.nnet.geometry import float_tensor, per_axis
@@ -56,7 +57,7 @@ def conv3D(  # noqa: N802 (Theano's name)
     """
     x = _channels_first("V", V, W)
     w = _channels_first("W", W, x)
-    y = Convolution(3, subsample=tuple(d), filter_flip=False).forward(x, w)
+    y = Convolution(3, subsample=per_axis("d", d, 3), filter_flip=False).forward(x, w)
     return _biased(y, b, name)
 
 
@@ -85,10 +86,10 @@ def convTransp3D(  # noqa: N802 (Theano's name)
     """
     h = _channels_first("H", H, W)
     w = _channels_first("W", W, h)
-    strides = per_axis("d", tuple(d), 3)
+    strides = per_axis("d", d, 3)
     least = [(o - 1) * s + k for o, s, k in zip(h.shape[2:], strides, w.shape[2:], strict=True)]
-    given = (-1,) * 3 if RShape is None else tuple(RShape)
-    extents = [e if r == -1 else int(r) for r, e in zip(given, least, strict=True)]
+    given = (-1,) * 3 if RShape is None else whole_numbers("RShape", RShape, 3)
+    extents = [e if r == -1 else r for r, e in zip(given, least, strict=True)]
     convolution = Convolution(3, subsample=strides, filter_flip=False)
     return _biased(convolution.input_gradient(h, w, (None, None, *extents)), b, name)
 
@@ -100,9 +101,7 @@ def convGrad3D(  # noqa: N802 (Theano's name)
     """Return the gradient of `conv3D` with respect to W, of shape WShape: (out, row, column, time, in)."""
     x = _channels_first("V", V, dCdH)
     dy = _channels_first("dCdH", dCdH, x)
-    if len(WShape) != 5:
-        raise ShapeError(f"WShape must be (out, row, column, time, in); got {WShape}.")
-    out, *kernel, channels = map(int, WShape)
-    convolution = Convolution(3, subsample=tuple(d), filter_flip=False)
+    out, *kernel, channels = whole_numbers("WShape (out, row, column, time, in)", WShape, 5)
+    convolution = Convolution(3, subsample=per_axis("d", d, 3), filter_flip=False)
     dw = convolution.weight_gradient(x, dy, (out, channels, *kernel))
     return transpose(dw, _TO_BACK, name=name)

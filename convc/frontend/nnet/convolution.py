@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convc.errors import ShapeError
-from convc.frontend.dsl.arguments import whole
+from convc.frontend.dsl.arguments import flag, whole
 from convc.frontend.dsl.movement import flip, pad
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, constant
 from convc.frontend.nnet.geometry import (
@@ -23,6 +23,7 @@ from convc.frontend.nnet.geometry import (
     border_mode_to_pad,
     check_declared,
     dilated,
+    extents,
     float_tensor,
     ir_pads,
     per_axis,
@@ -65,6 +66,13 @@ class Convolution:
     algorithm: str = ""
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        for switch in ("filter_flip", "unshared"):
+            object.__setattr__(self, switch, flag(switch, getattr(self, switch)))
+        object.__setattr__(self, "num_groups", whole("num_groups", self.num_groups))
+        # Computed for what they raise.
+        _ = self.strides, self.dilations, sum_type(self.precision, "float32")
+
     @property
     def strides(self) -> Shape:
         return per_axis("subsample", self.subsample, self.rank)
@@ -90,7 +98,7 @@ class Convolution:
         w = float_tensor("filters", filters, x)
         check_declared("input_shape", input_shape, x.shape)
         check_declared("filter_shape", filter_shape, w.shape)
-        self._check_ranks("input", x, w)
+        self.check_ranks("input", x, w)
         pads = self.pads(w.shape[-self.rank :])
         self._output(x.shape, w.shape, pads)
         outputs = w.shape[0]
@@ -116,15 +124,11 @@ class Convolution:
         dy = float_tensor("output_grad", output_grad, filters)
         w = float_tensor("filters", filters, dy)
         check_declared("filter_shape", filter_shape, w.shape)
-        self._check_ranks("output_grad", dy, w)
+        self.check_ranks("output_grad", dy, w)
         channels = w.shape[self._channel_axis] * self.num_groups
-        extents = self._required("input_shape", input_shape, self.rank + 2)
-        check_declared(
-            "input_shape",
-            tuple(input_shape or ())[:2],
-            (dy.shape[0], channels),
-        )
-        data = (dy.shape[0], channels, *extents)
+        lead, spatial = self._required("input_shape", input_shape, self.rank + 2)
+        check_declared("input_shape", lead, (dy.shape[0], channels))
+        data = (dy.shape[0], channels, *spatial)
         pads = self.pads(w.shape[-self.rank :])
         self._check_gradient(data, w.shape, pads, dy)
         w = self._grown(self._grown(self._flipped(w), 0, self.num_groups), self._channel_axis, 1)
@@ -132,13 +136,13 @@ class Convolution:
         strides, padding, dilations, groups = self._geometry(pads)
         if self.unshared:
             local = LocalDataGradAttributes(
-                extents, strides, padding, dilations, groups, self._wishes(dy)[0]
+                spatial, strides, padding, dilations, groups, self._wishes(dy)[0]
             )
             dx = apply("conv_local_data_grad", [dy, w], local, name=self.name)
         else:
             # What the last stride does not reach has no gradient: ONNX's output_padding.
             rest = []
-            for axis, extent in enumerate(extents):
+            for axis, extent in enumerate(spatial):
                 covered = dilated(w.shape[2 + axis], dilations[axis])
                 reached = (dy.shape[2 + axis] - 1) * strides[axis] + covered - sum(pads[axis])
                 rest.append(extent - reached)
@@ -161,12 +165,12 @@ class Convolution:
         check_declared("input_shape", input_shape, x.shape)
         rank = self.rank
         for label, tensor in (("input", x), ("output_grad", dy)):
-            self._check_rank(label, tensor, rank + 2)
+            self.check_rank(label, tensor, rank + 2)
         if x.shape[0] != dy.shape[0]:
             raise ShapeError(
                 f"input and output_grad must have one batch size; got {x.node.type} and {dy.node.type}."
             )
-        kernel = self._required("filter_shape", filter_shape, self._weight_rank)
+        _, kernel = self._required("filter_shape", filter_shape, self.weight_rank)
         self._check_groups(x.shape[1], dy.shape[1])
         outputs = dy.shape[2:] if self.unshared else ()
         weight = (dy.shape[1], *outputs, x.shape[1] // self.num_groups, *kernel)
@@ -193,7 +197,7 @@ class Convolution:
     # ---- parts ------------------------------------------------------------------------------------------------------
 
     @property
-    def _weight_rank(self) -> int:
+    def weight_rank(self) -> int:
         return 2 + self.rank * (2 if self.unshared else 1)
 
     @property
@@ -226,34 +230,36 @@ class Convolution:
         ends = [extent if a == axis else 0 for a in range(len(tensor.shape))]
         return pad(tensor, [*[0] * len(ends), *ends])
 
-    def _required(self, name: str, declared: DeclaredShape, rank: int) -> Shape:
-        """Return the last axes of a declared shape, all of which must be known."""
-        shape = tuple(declared or ())
-        spatial = shape[-self.rank :]
-        if len(shape) != rank or any(d is None for d in spatial):
+    def _required(
+        self, name: str, declared: DeclaredShape, rank: int
+    ) -> tuple[tuple[int | None, ...], Shape]:
+        """Return a declared shape in two: the axes before the last ones, and those, all of which must be known."""
+        shape = () if declared is None else extents(name, declared)
+        spatial = tuple(d for d in shape[-self.rank :] if d is not None)
+        if len(shape) != rank or len(spatial) != self.rank:
             raise ShapeError(
                 f"{name} must have {rank} entries and say the last {self.rank}, which the operands do not tell; got {declared!r}."
             )
-        return tuple(int(d) for d in spatial if d is not None)
+        return shape[: -self.rank], spatial
 
-    def _check_rank(self, name: str, tensor: Tensor, rank: int) -> None:
+    def check_rank(self, name: str, tensor: Tensor, rank: int) -> None:
         if len(tensor.shape) != rank:
             raise ShapeError(
                 f"{name} must have {rank} axes for {self.rank} spatial ones; got {tensor.node.type}."
             )
 
-    def _check_ranks(self, name: str, x: Tensor, w: Tensor) -> None:
-        self._check_rank(name, x, self.rank + 2)
-        if len(w.shape) != self._weight_rank:
+    def check_ranks(self, name: str, x: Tensor, w: Tensor) -> None:
+        self.check_rank(name, x, self.rank + 2)
+        if len(w.shape) != self.weight_rank:
             form = (
                 "(OC, *output, IC/groups, *kernel)" if self.unshared else "(OC, IC/groups, *kernel)"
             )
             raise ShapeError(
-                f"filters must have {self._weight_rank} axes, {form}; got {w.node.type} for {name} {x.node.type}."
+                f"filters must have {self.weight_rank} axes, {form}; got {w.node.type} for {name} {x.node.type}."
             )
 
     def _check_groups(self, inputs: int, outputs: int) -> None:
-        groups = whole("num_groups", self.num_groups)
+        groups = self.num_groups
         if groups < 1 or inputs % groups or outputs % groups:
             raise ShapeError(
                 f"num_groups must divide the channels of input and output; got {groups} for {inputs} and {outputs}."

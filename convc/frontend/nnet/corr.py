@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import whole_numbers
 from convc.frontend.dsl.tensor import Operand, Tensor
 from convc.frontend.nnet.conv_layers import Numbers
 from convc.frontend.nnet.convolution import Convolution
@@ -58,7 +59,7 @@ class _Correlation:
         self, shape: Sequence[int] | None, computed: Sequence[int | None]
     ) -> tuple[int, ...]:
         """Return the spatial extents: the given ones, or those that the operands leave no choice about."""
-        extents = tuple(computed) if shape is None else tuple(map(int, shape))
+        extents = tuple(computed) if shape is None else whole_numbers("shape", shape)
         if len(extents) != self.rank or any(e is None for e in extents):
             raise ShapeError(
                 f"shape must be {self.rank} extents, and given where stride or border leave several; got {shape}."
@@ -80,10 +81,13 @@ class _GradInputs(_Correlation):
         c = self.convolution
         dy = float_tensor("topgrad", topgrad, kern)
         w = float_tensor("kern", kern, dy)
-        computed = get_conv_gradinputs_shape(
-            w.shape, dy.shape, c.border_mode, c.strides, c.dilations
-        )
-        extents = self._known(shape, computed[2:])
+        c.check_ranks("topgrad", dy, w)
+        computed: Sequence[int | None] = ()
+        if shape is None:
+            computed = get_conv_gradinputs_shape(
+                w.shape, dy.shape, c.border_mode, c.strides, c.dilations
+            )[2:]
+        extents = self._known(shape, computed)
         return c.input_gradient(dy, w, (None, None, *extents))
 
 
@@ -95,6 +99,8 @@ class _GradWeights(_Correlation):
         c = self.convolution
         x = float_tensor("img", img, topgrad)
         dy = float_tensor("topgrad", topgrad, x)
+        c.check_rank("img", x, self.rank + 2)
+        c.check_rank("topgrad", dy, self.rank + 2)
         computed: Sequence[int | None] = ()
         if shape is None:
             computed = get_conv_gradweights_shape(

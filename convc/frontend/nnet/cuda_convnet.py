@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import whole, whole_numbers
 from convc.frontend.dsl.tensor import Operand, Tensor, transpose
 from convc.frontend.nnet.convolution import Convolution
 from convc.frontend.nnet.geometry import float_tensor
@@ -27,9 +28,10 @@ class _Acts:
     """
 
     def __init__(self, pad: int = 0, partial_sum: int | None = None, stride: int = 1) -> None:
-        if pad < 0 or stride < 1:
+        self.pad, self.stride = whole("pad", pad), whole("stride", stride)
+        if self.pad < 0 or self.stride < 1:
             raise ShapeError(f"pad must be >= 0 and stride >= 1; got {pad} and {stride}.")
-        self.pad, self.stride, self.partial_sum = pad, stride, partial_sum
+        self.partial_sum = partial_sum
 
     def _convolution(self, extents: Sequence[int], kernel: int) -> Convolution:
         """Return the correlation: a last window that hangs over the end counts as well."""
@@ -97,7 +99,7 @@ class ImageActs(_Acts):
         w = self._operand("filters", filters, _IN, dy)
         taps = self._square(w)
         least = [(o - 1) * self.stride + taps - 2 * self.pad for o in dy.shape[2:]]
-        extents = least if output_shape is None else [int(e) for e in output_shape]
+        extents = least if output_shape is None else whole_numbers("output_shape", output_shape, 2)
         convolution = self._convolution(extents, taps)
         return transpose(convolution.input_gradient(dy, w, (None, None, *extents)), _OUT)
 
@@ -109,7 +111,7 @@ class WeightActs(_Acts):
         """Return the gradient, (IC, rows, columns, OC)."""
         x = self._operand("images", images, _IN, hid_grads)
         dy = self._operand("hid_grads", hid_grads, _IN, x)
-        rows, cols = map(int, output_shape)
+        rows, cols = whole_numbers("output_shape", output_shape, 2)
         if rows != cols:
             raise ShapeError(f"filters must be square; got {(rows, cols)} taps.")
         convolution = self._convolution(x.shape[2:], rows)

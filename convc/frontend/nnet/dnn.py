@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from convc.errors import ShapeError, unknown_name
+from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import one_of
 from convc.frontend.dsl.tensor import Operand, Tensor, building
 from convc.frontend.nnet.conv_layers import Numbers
 from convc.frontend.nnet.convolution import Convolution
@@ -59,16 +60,13 @@ def convolution_of(
     name: str | None,
 ) -> Convolution:
     """Return what the arguments of `dnn_conv` say; `name` is of the result."""
-    if conv_mode not in ("conv", "cross"):
-        raise unknown_name("conv_mode", conv_mode, ("conv", "cross"))
-    if algo is not None and algo not in ALGORITHMS:
-        raise unknown_name("algo", algo, ALGORITHMS)
-    way, wanted = ALGORITHMS[algo] if algo is not None else ("", "")
+    flips = one_of("conv_mode", conv_mode, ("conv", "cross")) == "conv"
+    way, wanted = ("", "") if algo is None else ALGORITHMS[one_of("algo", algo, ALGORITHMS)]
     return Convolution(
         rank,
         border_mode,
         subsample,
-        conv_mode == "conv",
+        flips,
         dilation,
         num_groups,
         False,
@@ -81,8 +79,8 @@ def convolution_of(
 def _checked_hints(direction_hint: str | None, workmem: str | None) -> None:
     if workmem is not None:
         raise ShapeError(f"workmem must be left out: algo took its place; got {workmem!r}.")
-    if direction_hint is not None and direction_hint not in _HINTS:
-        raise unknown_name("direction_hint", direction_hint, _HINTS)
+    if direction_hint is not None:
+        one_of("direction_hint", direction_hint, _HINTS)
 
 
 @building
@@ -265,9 +263,8 @@ def dnn_pool(
         (1, 3, 4, 4)
     """
     x = float_tensor("img", img)
-    if mode not in _POOL_MODES:
-        raise unknown_name("pool mode", mode, _POOL_MODES)
+    theanos = _POOL_MODES[one_of("pool mode", mode, _POOL_MODES)]
     if len(x.shape) not in (4, 5):
         raise ShapeError(f"img must have 4 or 5 axes; got {x.node.type}.")
     steps = 1 if stride is None else stride
-    return pool(x, len(x.shape) - 2, ws, True, steps, pad or 0, _POOL_MODES[mode], name)
+    return pool(x, len(x.shape) - 2, ws, True, steps, pad, theanos, name)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convc.errors import ShapeError
+from convc.errors import DTypeError, ShapeError
+from convc.frontend.dsl.arguments import listed, number, one_of
 from convc.frontend.dsl.tensor import Operand, Tensor
 from convc.frontend.nnet.conv_layers import Numbers
 from convc.frontend.nnet.convolution import Convolution
-from convc.frontend.nnet.dnn import convolution_of
+from convc.frontend.nnet.dnn import ALGORITHMS, convolution_of
 from convc.frontend.nnet.geometry import BorderMode, float_tensor
 from convc.frontend.nnet.shapes import get_conv_output_shape
 
@@ -43,10 +44,13 @@ class GpuDnnConvDesc:
         precision: str | None = None,
         num_groups: int = 1,
     ) -> None:
-        self.rank = len(subsample) if isinstance(subsample, Sequence) else 2
+        strides = listed(subsample)
+        self.rank = 2 if strides is None else len(strides)
+        if self.rank not in (2, 3):
+            raise ShapeError(f"subsample must be one number, 2 or 3; got {subsample!r}.")
         self.border_mode, self.subsample, self.dilation = border_mode, subsample, dilation
         self.conv_mode, self.precision, self.num_groups = conv_mode, precision, num_groups
-        self.convolution("")
+        self.convolution(None)
 
     @staticmethod
     def get_out_shape(
@@ -66,7 +70,7 @@ class GpuDnnConvDesc:
             self.subsample,
             self.dilation,
             self.conv_mode,
-            algo or None,
+            algo,
             self.precision,
             self.num_groups,
             None,
@@ -82,7 +86,12 @@ class _Op:
     """
 
     def __init__(self, algo: str | None = None, inplace: bool = False) -> None:
-        self.algo = algo
+        self.algo = None if algo is None else one_of("algo", algo, ALGORITHMS)
+
+    def _convolution(self, desc: GpuDnnConvDesc) -> Convolution:
+        if not isinstance(desc, GpuDnnConvDesc):
+            raise DTypeError(f"desc must be a GpuDnnConvDesc; got {desc!r}.")
+        return desc.convolution(self.algo)
 
     @staticmethod
     def _merged(y: Tensor, out: Operand, alpha: float | None, beta: float | None) -> Tensor:
@@ -92,8 +101,10 @@ class _Op:
             raise ShapeError(
                 f"output must have the result's shape {y.shape}; got {before.node.type}."
             )
-        scaled = y if alpha is None or alpha == 1 else y * float(alpha)
-        return scaled + before * float(beta) if beta else scaled
+        scale = 1.0 if alpha is None else number("alpha", alpha)
+        rest = 0.0 if beta is None else number("beta", beta)
+        scaled = y if scale == 1 else y * scale
+        return scaled + before * rest if rest else scaled
 
 
 class GpuDnnConv(_Op):
@@ -120,7 +131,7 @@ class GpuDnnConv(_Op):
         beta: float | None = None,
     ) -> Tensor:
         """Return the scaled convolution and the scaled output."""
-        return self._merged(desc.convolution(self.algo).forward(img, kern), output, alpha, beta)
+        return self._merged(self._convolution(desc).forward(img, kern), output, alpha, beta)
 
 
 class GpuDnnConvGradW(_Op):
@@ -137,7 +148,7 @@ class GpuDnnConvGradW(_Op):
     ) -> Tensor:
         """Return the scaled gradient and the scaled output."""
         shape = float_tensor("output", output, img).shape
-        dw = desc.convolution(self.algo).weight_gradient(img, topgrad, shape)
+        dw = self._convolution(desc).weight_gradient(img, topgrad, shape)
         return self._merged(dw, output, alpha, beta)
 
 
@@ -155,5 +166,5 @@ class GpuDnnConvGradI(_Op):
     ) -> Tensor:
         """Return the scaled gradient and the scaled output."""
         shape = float_tensor("output", output, kern).shape
-        dx = desc.convolution(self.algo).input_gradient(topgrad, kern, shape)
+        dx = self._convolution(desc).input_gradient(topgrad, kern, shape)
         return self._merged(dx, output, alpha, beta)

@@ -6,6 +6,7 @@ Theano's limits (float32 on a GPU, an even last axis, no gradient) do not apply;
 from __future__ import annotations
 
 from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import is_one_of
 from convc.frontend.dsl.tensor import Operand, Tensor, building
 from convc.frontend.nnet.convolution import Convolution
 from convc.frontend.nnet.geometry import DeclaredShape
@@ -22,7 +23,7 @@ def _fft(
     border_mode: str,
     name: str | None,
 ) -> Tensor:
-    if border_mode not in ("valid", "full"):
+    if not is_one_of(border_mode, ("valid", "full")):
         raise ShapeError(f"border_mode must be 'valid' or 'full'; got {border_mode!r}.")
     convolution = Convolution(rank, border_mode, algorithm="fft", name=name)
     return convolution.forward(input, filters, image_shape, filter_shape)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from convc.errors import DTypeError, ShapeError
-from convc.frontend.dsl.arguments import is_whole, listed, whole_numbers
+from convc.frontend.dsl.arguments import is_whole, listed, whole, whole_numbers
 from convc.frontend.dsl.tensor import Operand, Tensor, as_tensor
 from convc.ir.ops.conv import accumulator
 from convc.ir.types import FLOATS, Shape, TensorType, dtype_name
@@ -14,10 +14,13 @@ from convc.ir.types import FLOATS, Shape, TensorType, dtype_name
 __all__ = [
     "BorderMode",
     "DeclaredShape",
+    "Extent",
     "axis_pads",
     "border_mode_to_pad",
     "check_declared",
     "dilated",
+    "extent",
+    "extents",
     "float_tensor",
     "ir_pads",
     "per_axis",
@@ -25,7 +28,8 @@ __all__ = [
 ]
 
 BorderMode: TypeAlias = str | int | Sequence[int | Sequence[int]]
-DeclaredShape: TypeAlias = Sequence[int | None] | None
+Extent: TypeAlias = int | None
+DeclaredShape: TypeAlias = Sequence[Extent] | None
 
 _MODES = "'valid', 'full', 'half', an int >= 0, or one int or pair of ints >= 0 per axis"
 
@@ -74,19 +78,21 @@ def border_mode_to_pad(
         kshp: extents of the filter, already dilated.
 
     Raises:
-        ShapeError: for any other mode.
+        ShapeError: for any other mode, and another number of extents.
+        DTypeError: for extents that are no whole numbers.
 
     Example:
         >>> border_mode_to_pad((1, (0, 2)), 2, (3, 3))
         ((1, 1), (0, 2))
     """
+    covered = whole_numbers("kshp", kshp, whole("convdim", convdim))
     if isinstance(mode, Sequence) and not isinstance(mode, str):
         if len(mode) != convdim:
             raise ShapeError(
                 f"border_mode must have {convdim} entries for {convdim} spatial axes; got {mode!r}."
             )
-        return tuple(axis_pads(m, k) for m, k in zip(mode, kshp, strict=True))
-    return tuple(axis_pads(mode, k) for k in kshp)
+        return tuple(axis_pads(m, k) for m, k in zip(mode, covered, strict=True))
+    return tuple(axis_pads(mode, k) for k in covered)
 
 
 def ir_pads(pairs: Sequence[tuple[int, int]]) -> Shape:
@@ -99,16 +105,53 @@ def ir_pads(pairs: Sequence[tuple[int, int]]) -> Shape:
     return (*(b for b, _ in pairs), *(e for _, e in pairs))
 
 
-def per_axis(name: str, value: int | Sequence[int], rank: int) -> Shape:
-    """Return one positive number per axis; one number stands for all.
+def per_axis(name: str, value: object, rank: int, *, least: int = 1) -> Shape:
+    """Return one number per axis, none below `least`; one number stands for all.
 
     Raises:
-        ShapeError: for another count, or a number below 1.
+        DTypeError: for what are no whole numbers.
+        ShapeError: for another count, or a smaller number.
     """
     values = (int(value),) * rank if is_whole(value) else whole_numbers(name, value)
-    if len(values) != rank or min(values) < 1:
-        raise ShapeError(f"{name} must be {rank} numbers >= 1; got {value!r}.")
+    if len(values) != rank or any(v < least for v in values):
+        raise ShapeError(f"{name} must be {rank} numbers >= {least}; got {value!r}.")
     return values
+
+
+def extent(name: str, value: object, least: int | None = None) -> Extent:
+    """Return a whole number, of `least` or more, or None for one that is not known.
+
+    Raises:
+        DTypeError: for anything else.
+        ShapeError: for a smaller number.
+    """
+    if value is None:
+        return None
+    known = whole(name, value)
+    if least is not None and known < least:
+        raise ShapeError(f"{name} must be >= {least}, or None where it is not known; got {known}.")
+    return known
+
+
+def extents(name: str, value: object, count: int | None = None) -> tuple[Extent, ...]:
+    """Return a shape as far as it is known: whole numbers, and None for the others; `count` of them, if that is given.
+
+    Raises:
+        DTypeError: for anything else.
+        ShapeError: for another count.
+
+    Example:
+        >>> extents("input_shape", [None, 3, 8])
+        (None, 3, 8)
+    """
+    given = listed(value)
+    if given is None or not all(d is None or is_whole(d) for d in given):
+        raise DTypeError(
+            f"{name} must be whole numbers, None where one is not known; got {value!r}."
+        )
+    if count not in (None, len(given)):
+        raise ShapeError(f"{name} must have {count} entries; got {value!r}.")
+    return tuple(None if d is None else int(d) for d in given)
 
 
 def check_declared(name: str, declared: DeclaredShape, actual: Sequence[int]) -> None:
@@ -119,12 +162,7 @@ def check_declared(name: str, declared: DeclaredShape, actual: Sequence[int]) ->
     """
     if declared is None:
         return
-    given = listed(declared)
-    if given is None or not all(d is None or is_whole(d) for d in given):
-        raise DTypeError(
-            f"{name} must be whole numbers, None where one is not known; got {declared!r}."
-        )
-    wanted = tuple(None if d is None else int(d) for d in given)
+    wanted = extents(name, declared)
     agree = len(wanted) == len(actual) and all(
         d is None or d == a for d, a in zip(wanted, actual, strict=True)
     )
@@ -162,7 +200,8 @@ def sum_type(precision: str | None, dtype: str) -> str:
         >>> sum_type(None, "float16"), sum_type("as_input", "float16"), sum_type("float64", "float32")
         ('', 'float16', 'float64')
     """
-    if precision is None or precision == "as_input_f32":
+    named = precision if isinstance(precision, str | None) else dtype_name(precision)
+    if named is None or named == "as_input_f32":
         return ""
-    wanted = dtype if precision == "as_input" else dtype_name(precision)
+    wanted = dtype if named == "as_input" else dtype_name(named)
     return "" if wanted == accumulator(dtype) else wanted

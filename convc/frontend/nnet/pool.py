@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from convc.errors import ShapeError, unknown_name
+from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import flag, one_of, whole
 from convc.frontend.dsl.gradient import grad
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, building, reshape
 from convc.frontend.nnet.conv_layers import Numbers
@@ -49,24 +49,22 @@ def pool(
     ws: Numbers,
     ignore_border: bool,
     stride: Numbers | None,
-    pad: Numbers,
+    pad: Numbers | None,
     mode: str,
     name: str | None,
 ) -> Tensor:
     """Return the pool over the last `rank` axes; see `pool_2d`."""
     x = float_tensor("input", input)
-    if mode not in MODES:
-        raise unknown_name("pool mode", mode, MODES)
+    mode, ignore_border = (
+        one_of("pool mode", mode, MODES),
+        flag("ignore_border", ignore_border),
+    )
     window = per_axis("ws", ws, rank)
     steps = window if stride is None else per_axis("stride", stride, rank)
-    border = (pad,) * rank if isinstance(pad, int) else tuple(map(int, pad))
+    border = per_axis("pad", 0 if pad is None else pad, rank, least=0)
     if len(x.shape) < rank:
         raise ShapeError(f"input must have {rank} axes or more; got {x.node.type}.")
-    if (
-        len(border) != rank
-        or min(border) < 0
-        or any(p >= w for p, w in zip(border, window, strict=True))
-    ):
+    if any(p >= w for p, w in zip(border, window, strict=True)):
         raise ShapeError(
             f"pad must be {rank} numbers >= 0 and smaller than ws {window}; got {pad}."
         )
@@ -169,7 +167,7 @@ def pool_2d(
     )  # type: ignore[assignment]
     if ws is None:
         raise ShapeError("ws must be given; got None.")
-    return pool(input, 2, ws, _ignores(ignore_border), stride, pad or 0, mode, name)
+    return pool(input, 2, ws, _ignores(ignore_border), stride, pad, mode, name)
 
 
 @building
@@ -194,11 +192,11 @@ def pool_3d(
     )  # type: ignore[assignment]
     if ws is None:
         raise ShapeError("ws must be given; got None.")
-    return pool(input, 3, ws, _ignores(ignore_border), stride, pad or 0, mode, name)
+    return pool(input, 3, ws, _ignores(ignore_border), stride, pad, mode, name)
 
 
 @building
-def max_pool_2d_same_size(input: Operand, patch_size: Sequence[int]) -> Tensor:
+def max_pool_2d_same_size(input: Operand, patch_size: Numbers) -> Tensor:
     """Return the input with its maxima over patches kept where they are, and zeros elsewhere.
 
     Example:
@@ -208,7 +206,7 @@ def max_pool_2d_same_size(input: Operand, patch_size: Sequence[int]) -> Tensor:
     """
     x = float_tensor("input", input)
     # The gradient of a maximum goes to where it came from: so does the maximum itself.
-    best = pool(x, 2, tuple(patch_size), True, None, 0, "max", None)
+    best = pool(x, 2, patch_size, True, None, None, "max", None)
     return grad([best], x, [best])
 
 
@@ -225,14 +223,13 @@ class Pool:
     """
 
     def __init__(self, ignore_border: bool = False, mode: str = "max", ndim: int = 2) -> None:
-        if mode not in MODES:
-            raise unknown_name("pool mode", mode, MODES)
-        if ndim not in (1, 2, 3):
+        self.ignore_border = flag("ignore_border", ignore_border)
+        self.mode, self.ndim = one_of("pool mode", mode, MODES), whole("ndim", ndim)
+        if self.ndim not in (1, 2, 3):
             raise ShapeError(f"ndim must be 1, 2 or 3; got {ndim}.")
-        self.ignore_border, self.mode, self.ndim = ignore_border, mode, ndim
 
     def __call__(
         self, x: Operand, ws: Numbers, stride: Numbers | None = None, pad: Numbers | None = None
     ) -> Tensor:
         """Return the pool of `x`; the stride is `ws` where it is left out."""
-        return pool(x, self.ndim, ws, self.ignore_border, stride, pad or 0, self.mode, None)
+        return pool(x, self.ndim, ws, self.ignore_border, stride, pad, self.mode, None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from convc.errors import ShapeError, unknown_name
+from convc.errors import ShapeError
+from convc.frontend.dsl.arguments import one_of
 from convc.frontend.dsl.elementwise import exp
 from convc.frontend.dsl.reduction import log_softmax as dsl_log_softmax
 from convc.frontend.dsl.reduction import softmax as dsl_softmax
@@ -43,8 +44,7 @@ class _Softmax:
             ("algo", algo, ALGORITHMS),
             ("mode", mode, MODES),
         ):
-            if value not in known:
-                raise unknown_name(kind, value, known)
+            one_of(kind, value, known)
         self.algo, self.mode = algo, mode
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from convc.errors import ShapeError
-from convc.frontend.dsl.arguments import is_whole
+from convc.frontend.dsl.arguments import flag, is_whole, listed
 from convc.frontend.dsl.movement import concat
 from convc.frontend.dsl.tensor import Operand, Tensor, apply, building, reshape, transpose
 from convc.frontend.nnet.geometry import check_declared, float_tensor
@@ -30,6 +31,16 @@ __all__ = [
 
 Ratio = tuple[int, int]
 
+# Filters are built when the graph is: 2 GiB of float64, a ratio of 5461 on both axes, or 127/128.
+_MOST_TAPS: Final = 2**28
+
+
+def _check_size(argument: str, value: object, taps: int) -> None:
+    if taps > _MOST_TAPS:
+        raise ShapeError(
+            f"{argument} must need at most {_MOST_TAPS} taps of all phases' filters; got {value!r}, which needs {taps}."
+        )
+
 
 def bilinear_kernel_1D(ratio: int, normalize: bool = True) -> Array:  # noqa: N802 (Theano's name)
     """Return the tent 1 .. ratio .. 1 of length 2 ratio - 1, divided by `ratio` if `normalize`.
@@ -40,9 +51,10 @@ def bilinear_kernel_1D(ratio: int, normalize: bool = True) -> Array:  # noqa: N8
     """
     if not is_whole(ratio) or ratio < 1:
         raise ShapeError(f"ratio must be whole and >= 1; got {ratio}.")
+    _check_size("ratio", ratio, 2 * ratio - 1)
     rise = np.arange(1, ratio + 1, dtype=np.float64)
     tent = np.concatenate([rise, rise[-2::-1]]) if ratio > 1 else rise
-    return tent / ratio if normalize else tent
+    return tent / ratio if flag("normalize", normalize) else tent
 
 
 def bilinear_kernel_2D(ratio: int | Sequence[int], normalize: bool = True) -> Array:  # noqa: N802 (Theano's name)
@@ -52,8 +64,12 @@ def bilinear_kernel_2D(ratio: int | Sequence[int], normalize: bool = True) -> Ar
         >>> bilinear_kernel_2D((1, 2), normalize=False).tolist()
         [[1.0, 2.0, 1.0]]
     """
-    high, wide = ratio if isinstance(ratio, Sequence) else (ratio, ratio)
-    return np.outer(bilinear_kernel_1D(high, normalize), bilinear_kernel_1D(wide, normalize))
+    pair = [ratio] * 2 if is_whole(ratio) else listed(ratio) or []
+    if len(pair) != 2:
+        raise ShapeError(f"ratio must be one number or 2, whole and >= 1; got {ratio!r}.")
+    down, across = (bilinear_kernel_1D(r, normalize) for r in pair)
+    _check_size("ratio", ratio, down.size * across.size)
+    return np.outer(down, across)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,7 @@ class _Axis:
     def of(extent: int, p: int, q: int) -> _Axis:
         output = (extent * p - 1) // q + 1
         places = [divmod(q * t - (p - 1) // 2, p) for t in range(p)]
-        first, last = min(f for f, _ in places), max(f for f, _ in places) + 1
+        first, last = _reach(p, q)
         filters = np.zeros((p, last - first + 1))
         for t, (floor, rest) in enumerate(places):
             filters[t, floor - first] = 1 - rest / p
@@ -85,6 +101,17 @@ class _Axis:
         blocks = -(-output // p)
         reach = q * (blocks - 1) + last
         return _Axis(output, blocks, filters, -first, max(0, reach - extent + 1))
+
+
+def _reach(p: int, q: int) -> tuple[int, int]:
+    """Return the first and last point that any phase reads: later phases read later ones."""
+    return -((p - 1) // 2) // p, (q * (p - 1) - (p - 1) // 2) // p + 1
+
+
+def _taps(p: int, q: int) -> int:
+    """Return the taps of all phases of one axis."""
+    first, last = _reach(p, q)
+    return p * (last - first + 1)
 
 
 def _with_edges(x: Tensor, axis: int, before: int, after: int) -> Tensor:
@@ -104,6 +131,7 @@ def _upsampled(input: Operand, ratios: tuple[Ratio, Ratio], name: str | None) ->
         raise ShapeError(f"input must be (batch, channels, rows, columns); got {x.node.type}.")
     batch, channels, *extents = x.shape
     strides = tuple(q for _, q in ratios)
+    _check_size("ratio", ratios, math.prod(_taps(p, q) for p, q in ratios))
     high, wide = (_Axis.of(e, p, q) for e, (p, q) in zip(extents, ratios, strict=True))
     x = reshape(x, (batch * channels, 1, *extents))
     for axis, phases in ((2, high), (3, wide)):
@@ -131,12 +159,13 @@ def _whole(high: _Axis, wide: _Axis) -> bool:
     return all(a.output == a.blocks * len(a.filters) for a in (high, wide))
 
 
-def _reduced(ratio: Sequence[int]) -> Ratio:
-    if len(ratio) != 2 or not all(is_whole(r) and r >= 1 for r in ratio):
+def _reduced(ratio: object) -> Ratio:
+    pair = listed(ratio) or []
+    if len(pair) != 2 or not all(is_whole(r) and r >= 1 for r in pair):
         raise ShapeError(
             f"frac_ratio must be (p, q) or ((p, q), (p, q)), whole and >= 1; got {ratio}."
         )
-    p, q = map(int, ratio)
+    p, q = map(int, pair)
     divisor = math.gcd(p, q)
     return p // divisor, q // divisor
 
@@ -157,9 +186,10 @@ def frac_bilinear_upsampling(
         >>> nnet.frac_bilinear_upsampling(dsl.input("x", (1, 2, 8, 9)), ((7, 4), (2, 3))).shape
         (1, 2, 14, 6)
     """
-    pairs = [r for r in frac_ratio if isinstance(r, Sequence)]
-    first, second = pairs if len(pairs) == 2 == len(frac_ratio) else (frac_ratio, frac_ratio)
-    return _upsampled(input, (_reduced(first), _reduced(second)), name)  # type: ignore[arg-type]
+    given = listed(frac_ratio) or []
+    is_pair_of_pairs = len(given) == 2 and all(listed(r) is not None for r in given)
+    first, second = given if is_pair_of_pairs else (frac_ratio, frac_ratio)
+    return _upsampled(input, (_reduced(first), _reduced(second)), name)
 
 
 @building
@@ -201,7 +231,7 @@ def bilinear_upsampling(
         "(batch_size, num_input_channels)", (batch_size, num_input_channels), x.shape[:2]
     )
     if frac_ratio is not None:
-        if use_1D_kernel:
+        if flag("use_1D_kernel", use_1D_kernel):
             raise ShapeError("use_1D_kernel must be False with frac_ratio; got True.")
         return frac_bilinear_upsampling(x, frac_ratio, name=name)
     if not is_whole(ratio) or ratio < 1:  # type: ignore[operator]

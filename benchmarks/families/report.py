@@ -22,8 +22,11 @@ weights that keep the size of the data, exported by torch, compiled for one thre
 the model in double precision, in NumPy; ORT is ONNX Runtime in float32. Opsets 11 to 17 come from torch's exporter that traces, 18 to 23
 from that by `torch.export`: another one for each network, in turn. Where a network of random weights magnifies roundings, float32 is far
 from float64 in any order of its sums: ONNX Runtime's own error says how far. So it is with
-ssdlite320, yolo12n and levit below, and in part with mixnet_s and hifigan: torch's own float32 pass is 6.2e-04 off for ssdlite320 and 7.9e-05 for
-mixnet_s (2026-11-26), ONNX Runtime 2e-3, 0.11 and 1e-5 for three inputs of levit. Seconds are those of a machine with other work.
+starnet_s1 (blocks that multiply two branches), ssdlite320, yolo12n and levit below, and in part with mixnet_s and hifigan: torch's own float32 pass is 6.2e-04 off for ssdlite320 and 7.9e-05 for
+mixnet_s (2026-11-26), ONNX Runtime 2e-3, 0.11 and 1e-5 for three inputs of levit. rt_detr orders its queries by scores that are close: 41 of 100 are
+elsewhere than in float64, each within 7e-4 of one of float64's (2026-11-28). Seconds are the processor's from 2026-11-28 on; before
+that they are a clock's, on a machine with other work. Of networks of many equal blocks some have a few, and some are smaller than those
+that are trained: `timm_models`, `transformers_models` and `diffusers_models` say so. The last names of timm are one of each of its modules.
 Detectors end at their heads: torchvision's code after them makes as many rows as there are objects.
 
 ```sh

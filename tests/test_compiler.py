@@ -228,7 +228,7 @@ def test_names_nobody_knows(net):
         compile(net, algo_for={"secnd": "direct"})
     assert (
         str(caught.value)
-        == "unknown convolution 'secnd'; known: first, second. Did you mean 'second'?"
+        == "unknown layer with a choice 'secnd'; known: first, second, m. Did you mean 'second'?"
     )
     with pytest.raises(
         UnknownNameError, match=r"^unknown cpu 'znver'; known: .*\. Did you mean 'znver\d'\?$"
@@ -280,8 +280,8 @@ def test_dump_writes_the_graph_after_each_pass(net, tmp_path: Path):
 
 def test_explain_has_every_algorithm_for_every_layer(net):
     reports = explain(net, threads=1, algo_for={"second": "generic"})
-    assert [r.node for r in reports] == ["first", "second"]
-    for report in reports:
+    assert [r.node for r in reports] == ["first", "second", "m"]
+    for report in reports[:2]:
         assert [c.algorithm for c in report.candidates] == [a.name for a in ALGORITHMS]
         assert [c.chosen for c in report.candidates].count(True) == 1
         for candidate in report.candidates:
@@ -293,6 +293,10 @@ def test_explain_has_every_algorithm_for_every_layer(net):
     assert behind.endswith("apart: only direct and winograd compute strips of rows; not generic")
     refused = next(c for c in reports[0].candidates if c.algorithm == "subpixel")
     assert (refused.estimate_seconds, refused.reason) == (None, "convolution must be transposed")
+    rows, plain = reports[2].candidates
+    assert (rows.algorithm, rows.chosen) == ("rows", False)
+    assert rows.reason == "the axis must be the last alone, 3; got [2, 3]"
+    assert (plain.algorithm, plain.chosen) == ("plain", True)
 
 
 # ---- numbers that the layout could spoil --------------------------------------------------------------------------

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class MaxPool(Protocol):
-    """The largest point under each window; padding never wins."""
+    """The largest point under each window; padding never wins, nor does NaN."""
 
     def __call__(
         self,

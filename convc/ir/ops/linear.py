@@ -13,7 +13,15 @@ from convc.ir.epilogue import Step, apply_epilogue, check_epilogue
 from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
 from convc.ir.types import TensorType
 
-__all__ = ["REDUCTIONS", "ROWS", "AxisAttributes", "MatmulAttributes", "ReduceAttributes"]
+__all__ = [
+    "REDUCTIONS",
+    "ROWS",
+    "AxisAttributes",
+    "MatmulAttributes",
+    "ReduceAttributes",
+    "greatest_along",
+    "least_along",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +46,31 @@ class ReduceAttributes(Attributes):
     keepdims: bool = True
 
 
+def greatest_along(x: Array, axis: int | tuple[int, ...], keepdims: bool) -> Array:
+    """Return the greatest elements along some axes, NaN ignored: of nothing else -inf, as of nothing.
+
+    NumPy's and ONNX's own reference propagate NaN, with ONNX Runtime it depends on where it lies. On x86 to ignore it is one instruction
+    per element; to propagate it took 3x3 pools 1.2 to 3.6 times as long (Zen 4), and CUDA's `fmaxf` ignores it.
+
+    Example:
+        >>> greatest_along(np.array([[1.0, np.nan], [np.nan, np.nan]]), 1, False)
+        array([  1., -inf])
+    """
+    limit = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
+    return np.fmax.reduce(x, axis, keepdims=keepdims, initial=limit) if axis != () else x
+
+
+def least_along(x: Array, axis: int | tuple[int, ...], keepdims: bool) -> Array:
+    """Return the least elements along some axes; NaN as for `greatest_along`, of nothing else inf."""
+    limit = np.iinfo(x.dtype).max if x.dtype.kind in "iu" else np.inf
+    return np.fmin.reduce(x, axis, keepdims=keepdims, initial=limit) if axis != () else x
+
+
 REDUCTIONS: Final[dict[str, Callable[..., Array]]] = {
     "reduce_mean": np.mean,
     "reduce_sum": np.sum,
-    "reduce_max": np.max,
-    "reduce_min": np.min,
+    "reduce_max": greatest_along,
+    "reduce_min": least_along,
     "reduce_prod": np.prod,
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from convc.errors import DTypeError, ShapeError
 from convc.ir.ops.definition import Array, Attributes, Floats, OpDef
+from convc.ir.ops.linear import greatest_along, least_along
 from convc.ir.types import TensorType
 
 __all__ = ["ROWS", "ArgAttributes", "RunningAttributes", "TopKAttributes"]
@@ -61,11 +62,13 @@ def _infer_arg(types: Sequence[TensorType], a: ArgAttributes) -> TensorType:
 
 def _arg(arrays: Sequence[Array], a: ArgAttributes) -> Array:
     x = arrays[0]
-    function = np.argmax if a.largest else np.argmin
+    held = x == (greatest_along if a.largest else least_along)(x, a.axis, keepdims=True)
+    count = x.shape[a.axis]
+    # A row of NaN alone holds none: its place is the last one that is looked at.
     if a.last:
-        found = x.shape[a.axis] - 1 - function(np.flip(x, a.axis), a.axis)
+        found = np.where(held.any(a.axis), count - 1 - np.argmax(np.flip(held, a.axis), a.axis), 0)
     else:
-        found = function(x, a.axis)
+        found = np.where(held.any(a.axis), np.argmax(held, a.axis), count - 1)
     return (np.expand_dims(found, a.axis) if a.keepdims else np.asarray(found)).astype(np.int64)
 
 

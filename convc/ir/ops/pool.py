@@ -156,7 +156,9 @@ def pool_counts(extents: Shape, a: AveragePoolAttributes) -> Array:
 
 
 def _max_reference(arrays: Sequence[Array], a: MaxPoolAttributes) -> Array:
-    return _windows(arrays[0], a, _least(arrays[0])).max(0)
+    # NaN is ignored: a window of nothing else has nothing in it.
+    least = _least(arrays[0])
+    return np.fmax.reduce(_windows(arrays[0], a, least), 0, initial=least)
 
 
 def _least(x: Array) -> float | int:
@@ -174,8 +176,10 @@ def _indices_reference(arrays: Sequence[Array], a: MaxPoolIndicesAttributes) -> 
     base = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
     places = (base * plane.size + order).astype(np.int64)
     taps, first = _windows(x, a, _least(x)), _windows(places, a, -1)
-    held = (taps == taps.max(0)) & (first >= 0)
-    return np.take_along_axis(first, np.argmax(held, 0)[None], 0)[0]
+    held = (taps == np.fmax.reduce(taps, 0, initial=_least(x))) & (first >= 0)
+    chosen = np.take_along_axis(first, np.argmax(held, 0)[None], 0)[0]
+    # A window of NaN alone names the last place of all.
+    return np.where(held.any(0), chosen, places.size - 1)
 
 
 def _average_reference(arrays: Sequence[Array], a: AveragePoolAttributes) -> Array:

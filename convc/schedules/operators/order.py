@@ -23,7 +23,8 @@ def _argmax(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor
     top = (greatest_of if a.largest else least_of)(x, axis, keepdims=True)
     k = te.reduce_axis((0, n), "k")
     reduce = te.max if a.last else te.min
-    absent = tirx.const(-1 if a.last else n, "int64")
+    # What is no place of the extreme counts as the last one looked at: a row of NaN alone has a place, too.
+    absent = tirx.const(0 if a.last else n - 1, "int64")
 
     def value(*i: Any) -> Any:
         rest = i[axis + 1 :] if a.keepdims else i[axis:]

@@ -66,13 +66,13 @@ def _max_pool(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tens
 
 
 def _max_pool_indices(tensors: Tensors, node: Node, types: Types, block: int) -> te.Tensor:
-    """Return the least place, counted in row order, whose element is the window's greatest."""
+    """Return the least place, counted in row order, whose element is the window's greatest; the last of all, where there is none."""
     a = node.attributes
     assert isinstance(a, MaxPoolIndicesAttributes)
     (x,), shape = tensors, types[0].shape
     extents = shape[2:]
     top = window(x, a, node.type, lowest(types[0].dtype), greatest)
-    beyond = tirx.const(math.prod(shape), "int64")
+    beyond = tirx.const(math.prod(shape) - 1, "int64")
 
     def flat(place: Sequence[Any], sizes: Sequence[int]) -> Any:
         total: Any = tirx.const(0, "int64")

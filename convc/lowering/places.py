@@ -6,6 +6,7 @@ concatenation along channels are written straight into their part of its result,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,11 +14,11 @@ import numpy as np
 
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.narrowing import narrow_constant
-from convc.ir.types import Shape, numpy_dtype
+from convc.ir.types import Shape, TensorType, numpy_dtype
 from convc.lowering.bytes_key import Bytes
 from convc.lowering.layouts import Layouts
 from convc.lowering.moves import border_kernel, cast_kernel, reorder_kernel
-from convc.lowering.program import Argument, Buffer, Call, Kernel
+from convc.lowering.program import Argument, Buffer, Call
 from convc.schedules.layout import PLAIN, Halo, Layout, View
 from convc.target import Target
 
@@ -97,9 +98,32 @@ class Places:
     def _copy(
         self, node: Node, source: Argument, result: Argument, read: Layout, written: Layout
     ) -> None:
-        views = [source.view, result.view]
-        kernel = reorder_kernel(node.type, read.block, written.block, self.target, views)
-        self._move(kernel, (source, result), node, f"{read} -> {written}")
+        self._reorder(node, source, result, (read.block, written.block), f"{read} -> {written}")
+
+    def _reorder(
+        self,
+        node: Node,
+        source: Argument,
+        result: Argument,
+        blocks: tuple[int, int],
+        reason: str,
+        type: TensorType | None = None,
+    ) -> None:
+        """Copy an image, `node`'s value or of the given type, from one block to another."""
+        type = type or node.type
+        n, c, *spatial = type.shape if type.is_image else (1, 1)
+        # Rows that are no whole vectors are moved as one row; threads want several of them each.
+        lanes, shared = max(blocks), n * c // max(1, *blocks)
+        if lanes > 1 and spatial[-1] % lanes and shared >= 4 * (self.target.cores - 1):
+            views = [a.view.in_one_row(len(spatial)) for a in (source, result)]
+            if views[0] and views[1]:
+                source, result = (
+                    Argument(source.buffer, views[0]),
+                    Argument(result.buffer, views[1]),
+                )
+                type = replace(type, shape=(n, c, math.prod(spatial)))
+        kernel = reorder_kernel(type, *blocks, self.target, (source.view, result.view))
+        self._emit(Call(kernel, (source, result), node.name, "reorder", reason=reason))
 
     def _seen(
         self, node: Node, place: _Place, layout: Layout, border: Halo | None = None
@@ -144,9 +168,8 @@ class Places:
             if home is not None and home.by == (node.name, index):
                 continue
             arguments = (self.read(operand.name, block), self._seen(operand, part, layout))
-            views = [a.view for a in arguments]
-            kernel = reorder_kernel(operand.type, block, block, self.target, views)
-            self._move(kernel, arguments, node, f"part {index} of {len(node.inputs)}")
+            reason = f"part {index} of {len(node.inputs)}"
+            self._reorder(node, *arguments, (block, block), reason, operand.type)
 
     def alias(self, node: Node, source: str, first: int = 0) -> None:
         """Let a reshape or a slice be its operand's plain bytes, from byte `first` on."""
@@ -180,10 +203,9 @@ class Places:
             buffer = self._arena(f"{node.name}:{result}", result.nbytes(shape, dtype))
         place = _Place(buffer)
         self._fill_border(node, result, place)
-        arguments = (self._seen(node, written, source), self._seen(node, place, result))
-        views = [a.view for a in arguments]
-        kernel = reorder_kernel(node.type, source.block, block, self.target, views)
-        self._move(kernel, arguments, node, f"{source} -> {result}")
+        self._copy(
+            node, self._seen(node, written, source), self._seen(node, place, result), source, result
+        )
         places[block] = place
 
     def _fill_border(self, node: Node, layout: Layout, place: _Place, fill: int = 0) -> None:
@@ -191,14 +213,9 @@ class Places:
         if views:
             arguments = tuple(Argument(place.buffer, view) for view in views)
             kernel = border_kernel(views, self.target, fill)
-            self._move(kernel, arguments, node, f"halo {layout.halo}")
+            reason = f"halo {layout.halo}"
+            self._emit(Call(kernel, arguments, node.name, "border", reason=reason))
             self._fills[place.buffer] = fill
-
-    def _move(
-        self, kernel: Kernel, arguments: tuple[Argument, ...], node: Node, reason: str
-    ) -> None:
-        op = "border" if kernel.symbol.startswith("border") else "reorder"
-        self._emit(Call(kernel, arguments, node.name, op, reason=reason))
 
     def deliver(self, node: Node, index: int) -> None:
         """Copy an output that was not written into the caller's memory: an input, a constant, a reshape, a second name."""
@@ -207,8 +224,7 @@ class Places:
             return
         buffer = Buffer(f"output{index}", "output", node.type.nbytes, index)
         result = Argument(buffer, PLAIN.view(node.type.shape, node.type.dtype))
-        kernel = reorder_kernel(node.type, 0, 0, self.target, [value.view, result.view])
-        self._move(kernel, (value, result), node, "copy to output")
+        self._reorder(node, value, result, (0, 0), "copy to output")
 
     def weight(self, name: str, array: np.ndarray) -> Argument:
         """Return a packed constant; the same name is the same constant, and equal ones lie in one place.
@@ -276,10 +292,7 @@ class Places:
         image = type(node.type)((1, node.type.shape[0], 1, 1), dtype)
         layout = Layout(block)
         buffer = self._arena(f"{node.name}:bias{block}", layout.nbytes(image.shape, image.dtype))
-        arguments = (
-            Argument(source.buffer, PLAIN.view(image.shape, image.dtype)),
-            Argument(buffer, layout.view(image.shape, image.dtype)),
-        )
-        kernel = reorder_kernel(image, 0, block, self.target, [a.view for a in arguments])
-        self._move(kernel, arguments, node, "bias to blocks")
+        plain = Argument(source.buffer, PLAIN.view(image.shape, image.dtype))
+        blocked = Argument(buffer, layout.view(image.shape, image.dtype))
+        self._reorder(node, plain, blocked, (0, block), "bias to blocks", image)
         return Argument(buffer, View((blocks, block), (block, 1), 0, dtype))

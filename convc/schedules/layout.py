@@ -147,6 +147,22 @@ class View:
         strides = (*(s // 2 for s in self.strides[:-1]), 1)
         return replace(self, shape=(*outer, lanes // 2), strides=strides, dtype="int32")
 
+    def in_one_row(self, axes: int) -> View | None:
+        """Return the same bytes with so many spatial axes seen as one, or None if the rows do not lie one behind the other.
+
+        Example:
+            >>> Layout(8).view((1, 16, 14, 14), "float32").in_one_row(2).shape
+            (1, 2, 196, 8)
+            >>> Layout(8, Halo(1, 1, 1, 1)).view((1, 16, 14, 14), "float32").in_one_row(2) is None
+            True
+        """
+        shape, strides = self.shape[2 : 2 + axes], self.strides[2 : 2 + axes]
+        if any(strides[i] != strides[i + 1] * shape[i + 1] for i in range(axes - 1)):
+            return None
+        joined = (*self.shape[:2], math.prod(shape), *self.shape[2 + axes :])
+        steps = (*self.strides[:2], *self.strides[1 + axes :])
+        return replace(self, shape=joined, strides=steps)
+
     def split(self, *factors: int) -> View:
         """Return the same bytes with each spatial axis seen as (extent / factor, factor); for blocked views only."""
         (n, c, *spatial, b), (sn, sc, *steps, sb) = self.shape, self.strides

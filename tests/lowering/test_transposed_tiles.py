@@ -21,6 +21,9 @@ CASES = (
     ((1, 20, 17, 19), 24),
     ((2, 32, 3, 16), 40),
     ((1, 16, 7, 7), 16),
+    ((1, 40, 3, 14), 40),
+    ((2, 20, 4, 5), 20),
+    ((1, 16, 4, 3), 16),
     ((1, 16, 33), 18),
     ((1, 8, 3, 4, 18), 8),
 )
@@ -86,3 +89,26 @@ def test_blocks_of_one_channel_are_moved_like_plain_order(
     np.testing.assert_array_equal(compiled.run(feeds)["y"], interpret(graph, feeds)["y"])
     moved = r"reorder_(\d+_1|1_\d+)_"
     assert any(re.match(moved, step.symbol) for step in compiled.manifest.steps)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "shape", [(2, 40, 5, 7), (1, 160, 14, 14), (1, 24, 3, 5, 6), (1, 33, 2, 9)]
+)
+def test_rows_of_a_dense_image_are_moved_exactly(
+    shape: tuple[int, ...], dtype: str, threads: int
+) -> None:
+    """No border parts a 1x1 layer's rows: they are moved as one, but by two threads where blocks are few."""
+    rng = np.random.default_rng(0)
+    b = GraphBuilder("rows")
+    x = b.input("x", TensorType(shape, dtype))
+    w = np.eye(shape[1], dtype=numpy_dtype(dtype)).reshape(
+        *shape[:2][1:] * 2, *(1,) * (len(shape) - 2)
+    )
+    y = b.add("conv", [x, b.constant(w, "w")], ConvAttributes(), "y")
+    compiled = compile(b.finish({"y": y}), threads=threads, algo="direct")
+    data = rng.integers(-9, 10, shape).astype(numpy_dtype(dtype))
+    np.testing.assert_array_equal(compiled.run({x: data})["y"], data)
+    moves = [s for s in compiled.manifest.steps if s.op == "reorder"]
+    assert len(moves) == 2

@@ -7,7 +7,8 @@ for batch, block of channels, row (parallel):
         y[columns, channels] = v                                and back alike, the vectors being points
 
 The last tile of a row reaches back into the one before it and writes the same once more. A cycle an element, as loads and stores of
-single ones take, becomes a quarter of one: the interleavings are one permutation of two registers each.
+single ones take, becomes a quarter of one: the interleavings are one permutation of two registers each. Of rows that are shorter than a
+block the tiles are narrower: vectors of fewer columns grow by being interleaved whole, and back alike their parts are stored.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ __all__ = ["schedule"]
 
 # Bytes of a vector of columns where a block of channels is narrower.
 _NARROW: Final = 16
+
+# Columns of the narrowest tile.
+_LEAST: Final = 4
 
 # Element types whose vectors LLVM interleaves in registers; bools and wider ones move one by one.
 _MOVED: Final = ("float32", "int32", "uint8", "int8", "uint16", "float16")
@@ -48,6 +52,8 @@ def schedule(func: tirx.PrimFunc, block: int, target: Target) -> tirx.PrimFunc:
     plain = read if to_blocks else written
     plain = plain[:-1] if ones else plain
     columns = max(block, _NARROW // dtype.itemsize) if to_blocks else block
+    while columns > max(_LEAST, plain[-1]):
+        columns //= 2
     if str(dtype) not in _MOVED or plain[-1] < columns or block & (block - 1):
         return elementwise.schedule_transpose(func, block, target)
     move = _Move(x, y, plain, block, columns, to_blocks=to_blocks, ones=ones)
@@ -69,6 +75,8 @@ class _Move:
         ones: bool,
     ) -> None:
         self.x, self.y, self.block, self.columns = x, y, block, columns
+        # Lanes of a vector on the blocked side: one point's channels, or several points' of narrow blocks.
+        self.wide = max(block, columns)
         self.to_blocks, self.ones = to_blocks, ones
         self.batch, self.channels, *self.rows, self.width = plain
         self.dtype = str(x.dtype)
@@ -114,7 +122,7 @@ class _Move:
 
     def _tile(self, name: str, place: Sequence[Any], column: Any, channels: int) -> Any:
         """Return the move of one tile: loads, interleavings and stores, each vector a variable."""
-        b, lanes = self.block, self.columns
+        b, lanes = self.block, self.columns if self.to_blocks else self.wide
         made: list[Any] = []
 
         def bound(stage: int, i: int, value: Any) -> Any:
@@ -123,23 +131,28 @@ class _Move:
             return var
 
         vectors = []
-        for i in range(b):
+        for i in range(b if self.to_blocks else self.columns):
             zero = tirx.Broadcast(tirx.const(0, self.dtype), lanes)
             value = self._load(place, column, i) if not self.to_blocks or i < channels else zero
             vectors.append(bound(0, i, value))
-        for stage in range(1, b.bit_length()):
-            pairs = zip(vectors[: b // 2], vectors[b // 2 :], strict=True)
-            made_of = [(low, *pair) for pair in pairs for low in (True, False)]
-            vectors = [
-                bound(stage, i, _interleaved(u, v, lanes, low=low))
-                for i, (low, u, v) in enumerate(made_of)
-            ]
-        stored = vectors if self.to_blocks else vectors[:channels]
-        made += [self._store(place, column, i, v) for i, v in enumerate(stored)]
+        for stage in range(1, len(vectors).bit_length()):
+            half = len(vectors) // 2
+            pairs = zip(vectors[:half], vectors[half:], strict=True)
+            if lanes < self.wide:
+                made_of = [tirx.Shuffle([u, v], _turns(0, lanes, lanes)) for u, v in pairs]
+                lanes *= 2
+            else:
+                halves = [_turns(at, lanes // 2, lanes) for at in (0, lanes // 2)]
+                made_of = [tirx.Shuffle([u, v], half) for u, v in pairs for half in halves]
+            vectors = [bound(stage, i, value) for i, value in enumerate(made_of)]
+        if not self.to_blocks:
+            parts = range(0, lanes, self.columns)
+            vectors = [_part(v, at, self.columns, lanes) for v in vectors for at in parts][:channels]
+        made += [self._store(place, column, i, v) for i, v in enumerate(vectors)]
         return tirx.SeqStmt(made)
 
     def _load(self, place: Sequence[Any], column: Any, i: int) -> Any:
-        kind = f"{self.dtype}x{self.columns}"
+        kind = f"{self.dtype}x{self.columns if self.to_blocks else self.wide}"
         return self.x.vload(self._index(place, column, i, plain=self.to_blocks), kind)
 
     def _store(self, place: Sequence[Any], column: Any, i: int, value: Any) -> Any:
@@ -153,12 +166,15 @@ class _Move:
             last = [column, tirx.Ramp(0, 1, self.columns)] if self.ones else [tirx.Ramp(column, 1, self.columns)]  # fmt: skip
             return [n, block * self.block + i, *at, *last]
         # Points of narrow blocks lie one behind the other.
-        points = self.columns // self.block
-        return [n, block, *at, column + i * points, tirx.Ramp(0, 1, self.columns)]
+        points = self.wide // self.block
+        return [n, block, *at, column + i * points, tirx.Ramp(0, 1, self.wide)]
 
 
-def _interleaved(u: Any, v: Any, lanes: int, *, low: bool) -> Any:
-    """Return the lower or upper halves of two vectors, one element of each by turns."""
-    begin = 0 if low else lanes // 2
-    order = [i for at in range(begin, begin + lanes // 2) for i in (at, lanes + at)]
-    return tirx.Shuffle([u, v], order)
+def _turns(begin: int, count: int, lanes: int) -> list[int]:
+    """Return the order that takes so many elements of two vectors from `begin` on, one of each by turns."""
+    return [i for at in range(begin, begin + count) for i in (at, lanes + at)]
+
+
+def _part(vector: Any, begin: int, count: int, lanes: int) -> Any:
+    """Return so many elements of a vector from `begin` on."""
+    return vector if count == lanes else tirx.Shuffle([vector], list(range(begin, begin + count)))

@@ -147,7 +147,7 @@ class ConvolutionCalls:
     def _data(self, source: str, wants: Operands, knobs: Knobs) -> Argument:
         """Return the data as the kernel sees them, pairs of channels where it reads such."""
         data = seen(self.places.read(source, wants.data.block, wants.border), wants.data)
-        return Argument(data.buffer, data.view.pairs()) if knobs.get("pairs") else data
+        return Argument(data.buffer, data.view.words(2)) if knobs.get("pairs") else data
 
     def _add(
         self,

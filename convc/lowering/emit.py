@@ -21,10 +21,7 @@ from convc.lowering.layouts import (
     chain_of,
     chain_of_nodes,
     chosen_op,
-    comes_first,
-    goes_last,
     gradient_row,
-    quantized_operands,
 )
 from convc.lowering.moves import channel_kernel, channels_last_kernel, permutation_kernel
 from convc.lowering.partition import Unit, partition
@@ -39,6 +36,7 @@ from convc.lowering.turned import Turned
 from convc.schedules import bottleneck, bottleneck_model, gated, permutation, pooled
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
+from convc.schedules.following import comes_first, goes_last, quantized_operands
 from convc.schedules.layout import Layout
 from convc.schedules.op_choice import OWN, op_key
 from convc.schedules.operators import OPERATORS, OpAlgorithm

@@ -15,7 +15,7 @@ from convc.ir.ops.logic import CastAttributes
 from convc.ir.spec import ConvSpec
 from convc.ir.types import HALVES, Shape, TensorType
 from convc.lowering.named_kernel import named_kernel
-from convc.lowering.partition import Unit, is_literal
+from convc.lowering.partition import Unit
 from convc.lowering.products import Product
 from convc.lowering.program import Kernel
 from convc.lowering.views import reads_back
@@ -24,6 +24,7 @@ from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import backend_of
 from convc.schedules.bfloat16_bits import SUMS
 from convc.schedules.bottleneck import Bottleneck
+from convc.schedules.following import is_literal
 from convc.schedules.layout import View
 from convc.schedules.library_call import refusable
 from convc.schedules.operators import OPERATORS, OpAlgorithm

@@ -10,19 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convc.ir.graph import CONSTANT, INPUT, Graph, Node
-from convc.ir.ops import OPS
-from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
 from convc.lowering.homes import Home, homes_of
-from convc.lowering.partition import Unit, is_literal
+from convc.lowering.partition import Unit
 from convc.lowering.pooled_step import PooledStep
-from convc.schedules import bottleneck, gated, pooled, quantized
-from convc.schedules.algorithm import Operands
+from convc.schedules import bottleneck, gated, pooled
 from convc.schedules.backend import backend_of
 from convc.schedules.bottleneck import Bottleneck
 from convc.schedules.chains import chain_problem
+from convc.schedules.following import comes_first, follows, quantized_operands
 from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.op_choice import op_algorithm
-from convc.schedules.operators import OPERATORS, OpAlgorithm
+from convc.schedules.operators import OpAlgorithm
 from convc.schedules.plan import Chain, Plan
 from convc.schedules.select import is_convolution, problem_for, problem_of
 from convc.schedules.weight_gradient_problem import weight_gradient_spec
@@ -35,10 +33,7 @@ __all__ = [
     "chain_of",
     "chain_of_nodes",
     "chosen_op",
-    "comes_first",
-    "goes_last",
     "gradient_row",
-    "quantized_operands",
 ]
 
 
@@ -162,29 +157,11 @@ class _Given:
             else:
                 found = self.wanted[unit.result.name]
                 chosen = chosen_op(unit, self.plan, self.target)
-                if found and not all(_follows(self.graph, n, found, chosen) for n in unit.nodes):
+                if found and not all(follows(self.graph, n, found, chosen) for n in unit.nodes):
                     found = 0
             if found > 1:
                 return found
         return 0
-
-
-def comes_first(node: Node, target: Target) -> bool:
-    """Whether a node brings the channels of an image from behind, and the target has a kernel that brings them into blocks."""
-    return _turns(node, target) and node.attributes.perm[1] == node.type.rank - 1  # type: ignore[attr-defined]
-
-
-def goes_last(node: Node, target: Target) -> bool:
-    """Whether a node brings the channels of an image behind it, likewise."""
-    return _turns(node, target) and node.attributes.perm[-1] == 1  # type: ignore[attr-defined]
-
-
-def _turns(node: Node, target: Target) -> bool:
-    if node.op != "transpose" or not node.type.is_image or not node.type.size:
-        return False
-    perm, axes = node.attributes.perm, range(node.type.rank)  # type: ignore[attr-defined]
-    turned = ((0, *axes[2:], 1), (0, axes[-1], *axes[1:-1]))
-    return perm in turned and "channels_last" in backend_of(target).schedules
 
 
 def chain_of(plan: Plan, unit: Unit) -> Chain | None:
@@ -206,18 +183,6 @@ def gradient_row(node: Node, plan: Plan, target: Target) -> WeightGradient | Non
     return weight_gradient_named(choice.algorithm, target)
 
 
-def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | None:
-    """Return the memory orders of a convolution of bytes, if the kernel on blocks of channels computes it."""
-    attributes = node.attributes
-    if not isinstance(attributes, QuantizedConvAttributes):
-        return None
-    data, *constants = graph.operands(node)[: 3 if attributes.dynamic else 4]
-    if "quantized" not in backend_of(target).schedules or any(n.op != CONSTANT for n in constants):
-        return None
-    spec = quantized.in_one_row(quantized_spec(data.type, constants[0].type, attributes))
-    return quantized.operands(spec, target, quantized.knobs(spec, target))
-
-
 def chosen_op(unit: Unit, plan: Plan, target: Target) -> OpAlgorithm | None:
     """Return the algorithm that computes a unit instead of its ops' own computation."""
     choice = plan.operations.get(unit.result.name)
@@ -233,16 +198,6 @@ def _followed(
     if not all(n.type.is_image for n in (*values, unit.result)):
         return 0
     for block in sorted({written[n.name] for n in values}, reverse=True):
-        if block and all(_follows(graph, node, block, algorithm) for node in unit.nodes):
+        if block and all(follows(graph, node, block, algorithm) for node in unit.nodes):
             return block
     return 0
-
-
-def _follows(graph: Graph, node: Node, block: int, algorithm: OpAlgorithm | None) -> bool:
-    operands = [graph[i] for i in node.inputs]
-    if OPS[node.op].elementwise:
-        operands = [n for n in operands if not is_literal(n)]
-    types = [n.type for n in operands]
-    if algorithm is not None:
-        return algorithm.follows(node, types, block)
-    return node.op in OPERATORS and OPERATORS[node.op].follows(node, types, block)

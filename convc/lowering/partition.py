@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from convc.ir.epilogue import is_small
-from convc.ir.graph import CONSTANT, Graph, Node
+from convc.ir.graph import Graph, Node
 from convc.ir.ops import OPS
 from convc.schedules.plan import Chain
 
-__all__ = ["Unit", "is_literal", "partition"]
+__all__ = ["Unit", "partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,6 @@ def partition(graph: Graph, chains: Iterable[Chain] = ()) -> tuple[Unit, ...]:
 def _functions(nodes: Iterable[Node]) -> list[str]:
     """Return the ops whose code may read an operand more than once."""
     return [n.op for n in nodes if len(set(n.inputs)) == 1]
-
-
-def is_literal(node: Node) -> bool:
-    """Whether an elementwise kernel writes this operand into its code: a constant of one float element."""
-    return node.op == CONSTANT and node.type.size == 1 and node.type.is_float
 
 
 def _joins(graph: Graph, inner: Node, user: Node) -> bool:

@@ -115,7 +115,7 @@ class Places:
         # Rows that are no whole vectors are moved as one row; threads want several of them each.
         lanes, shared = max(blocks), n * c // max(1, *blocks)
         if lanes > 1 and spatial[-1] % lanes and shared >= 4 * (self.target.cores - 1):
-            views = [a.view.in_one_row(len(spatial)) for a in (source, result)]
+            views = [a.view.rows_joined(len(spatial)) for a in (source, result)]
             if views[0] and views[1]:
                 source, result = (
                     Argument(source.buffer, views[0]),

@@ -92,7 +92,7 @@ def _as_read(view: View, knobs: Knobs) -> View:
     """Return the data as the instruction reads them: quads of channels, rows of bytes, or bytes of which the kernel makes quads."""
     if knobs.get("row"):
         return view.in_rows()
-    return view.quads() if knobs["dot"] and not knobs.get("taps") else view
+    return view.words(4) if knobs["dot"] and not knobs.get("taps") else view
 
 
 def _in_blocks(bias: np.ndarray, block: int) -> np.ndarray:

@@ -166,7 +166,7 @@ class Chooser:
         else:
             # What was measured is compared with what was, an estimate with estimates.
             rivals = sorted(
-                (o.seconds, o.algorithm)
+                (o.alone, o.algorithm)
                 for o in admissible(made, self.policy)
                 if o.algorithm != offer.algorithm
             )
@@ -192,9 +192,10 @@ class Chooser:
     def _beside(self, offer: Offer, rival: float, name: str) -> str:
         """Return why an offer is taken beside its fastest rival, which may be the faster one by itself."""
         verb = _VERBS[offer.source]
-        if offer.seconds <= rival:
-            return f"{verb} {rival / offer.seconds:.2f} x faster than {name}"
-        slower = f"{verb} {offer.seconds / rival:.2f} x slower than {name}"
+        own = offer.alone
+        if own <= rival:
+            return f"{verb} {rival / own:.2f} x faster than {name}"
+        slower = f"{verb} {own / rival:.2f} x slower than {name}"
         if all(o.algorithm != name for o in self.offers):
             return f"{slower}, which the policy leaves out"
         return f"{slower} by itself, but in its neighbours' blocks of channels"

@@ -17,19 +17,13 @@ from collections.abc import Iterator
 import numpy as np
 from tvm import te, tirx
 
-from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.scalar import apply_steps
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "Generic", "reorder_cycles"]
-
-
-def reorder_cycles(spec: ConvSpec) -> float:
-    """Return what plain data and results cost in two dimensions, where the other convolutions' are blocked: a cycle an element."""
-    return float(math.prod(spec.data) + math.prod(spec.output)) if spec.rank == 2 else 0.0
+__all__ = ["ALGORITHM", "Generic"]
 
 
 class Generic:
@@ -62,8 +56,7 @@ class Generic:
             # Every tap of every output point is tested: 512 channels of 4 x 4 from one point took 16 ms, 1.6 GFLOP/s.
             points, taps = math.prod(spec.output[2:]), math.prod(spec.weight)
             flops, efficiency = 2 * spec.data[0] * points * taps, 0.014
-        cycles = max(flops / target.flops_per_cycle / efficiency, spec.nbytes / target.core.data)
-        return cycles + reorder_cycles(spec)
+        return max(flops / target.flops_per_cycle / efficiency, spec.nbytes / target.core.data)
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""

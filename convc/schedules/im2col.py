@@ -24,7 +24,6 @@ from tvm import te, tirx
 
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem
-from convc.schedules.generic import reorder_cycles
 from convc.schedules.layout import PLAIN, Halo
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.requirements import float32_throughout
@@ -141,7 +140,7 @@ class Im2col:
         return _options(problem.spec, target)
 
     def cycles(self, problem: Problem, target: Target, knobs: Knobs) -> float:
-        """Return the cycles of planes, panels, products and results, and of the way to and from blocked layouts."""
+        """Return the cycles of planes, panels, products and results."""
         spec = problem.spec
         blocks = Blocks.of(spec, knobs)
         units = spec.data[0] * spec.group * math.prod(blocks.counts)
@@ -157,7 +156,7 @@ class Im2col:
         else:
             groups = -(-spec.out_channels // spec.group // knobs["channels"])
             cycles = cycles * turns(groups, target) + launches((2 if knobs["panel"] else 1) * units, target)  # fmt: skip
-        return cycles + reorder_cycles(spec)
+        return cycles
 
     def operands(self, problem: Problem, target: Target, knobs: Knobs) -> Operands:
         """Return plain layouts."""

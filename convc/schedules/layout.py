@@ -125,35 +125,26 @@ class View:
         (n, c, *_, b), (sn, sc, *_, sb) = self.shape, self.strides
         return replace(self, shape=(1, c, 1, n, b), strides=(n * sn, sc, n * sn, sn, sb))
 
-    def quads(self) -> View:
-        """Return the same bytes with four neighbouring 8-bit elements of the last axis seen as one int32.
+    def words(self, elements: int) -> View:
+        """Return the same bytes with so many neighbouring elements of the last axis, 32 bits, seen as one int32.
 
         Example:
-            >>> Layout(16).view((1, 32, 2, 2), "uint8").quads().shape
+            >>> Layout(16).view((1, 32, 2, 2), "uint8").words(4).shape
             (1, 2, 2, 2, 4)
-        """
-        *outer, lanes = self.shape
-        strides = (*(s // 4 for s in self.strides[:-1]), 1)
-        return replace(self, shape=(*outer, lanes // 4), strides=strides, dtype="int32")
-
-    def pairs(self) -> View:
-        """Return the same bytes with two neighbouring 16-bit elements of the last axis seen as one int32.
-
-        Example:
-            >>> Layout(16).view((1, 32, 2, 2), "bfloat16").pairs().shape
+            >>> Layout(16).view((1, 32, 2, 2), "bfloat16").words(2).shape
             (1, 2, 2, 2, 8)
         """
         *outer, lanes = self.shape
-        strides = (*(s // 2 for s in self.strides[:-1]), 1)
-        return replace(self, shape=(*outer, lanes // 2), strides=strides, dtype="int32")
+        strides = (*(s // elements for s in self.strides[:-1]), 1)
+        return replace(self, shape=(*outer, lanes // elements), strides=strides, dtype="int32")
 
-    def in_one_row(self, axes: int) -> View | None:
+    def rows_joined(self, axes: int) -> View | None:
         """Return the same bytes with so many spatial axes seen as one, or None if the rows do not lie one behind the other.
 
         Example:
-            >>> Layout(8).view((1, 16, 14, 14), "float32").in_one_row(2).shape
+            >>> Layout(8).view((1, 16, 14, 14), "float32").rows_joined(2).shape
             (1, 2, 196, 8)
-            >>> Layout(8, Halo(1, 1, 1, 1)).view((1, 16, 14, 14), "float32").in_one_row(2) is None
+            >>> Layout(8, Halo(1, 1, 1, 1)).view((1, 16, 14, 14), "float32").rows_joined(2) is None
             True
         """
         shape, strides = self.shape[2 : 2 + axes], self.strides[2 : 2 + axes]

@@ -13,7 +13,7 @@ from convc.schedules.dual import posed
 from convc.schedules.library_algorithm import OnRequest, are_knobs_of, completed
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
-from convc.schedules.properties import Properties, properties_of
+from convc.schedules.properties import breach, properties_of
 from convc.schedules.tuned import Measurement, Records, geometries, nearest
 from convc.target import Target
 
@@ -21,7 +21,6 @@ __all__ = [
     "Offer",
     "Offers",
     "admissible",
-    "breach",
     "estimated_seconds",
     "offers_of",
 ]
@@ -29,7 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One setting of one algorithm with its seconds, measured here or estimated; `in_network`: measured among other layers."""
+    """One setting of one algorithm with its seconds, measured here or estimated; `in_network`: measured among other layers.
+
+    `copies` is the part of them that brings plain images into blocks and back, where other layers are in blocks.
+    """
 
     algorithm: str
     knobs: Knobs
@@ -37,6 +39,12 @@ class Offer:
     source: Literal["record", "neighbour", "estimate"]
     reason: str
     in_network: bool = False
+    copies: float = 0.0
+
+    @property
+    def alone(self) -> float:
+        """Seconds of the kernel without copies."""
+        return self.seconds - self.copies
 
     @property
     def measured(self) -> bool:
@@ -122,12 +130,22 @@ def offers_of(
             continue
         made = _measured(algorithm, answer, target, policy, own)
         made = made or [_estimated(algorithm, answer, target, policy, like)]
+        made = [_with_copies(offer, algorithm, answer, target) for offer in made]
         vetoed = _veto(algorithm, answer, target, policy, made)
         offers += made
         best = min(made, key=lambda o: o.seconds)
         seconds = None if vetoed else best.seconds
         rows.append(Candidate(algorithm.name, vetoed or best.reason, best.knobs, seconds))
     return Offers(problem, tuple(offers), tuple(rows), any(o.measured for o in offers), settled)
+
+
+def _with_copies(offer: Offer, algorithm: Algorithm, problem: Problem, target: Target) -> Offer:
+    """Return an offer with the copies that plain data and results cost; in a network they were measured with it."""
+    wants = algorithm.operands(problem, target, offer.knobs)
+    if offer.in_network or wants.data.block or wants.result.block:
+        return offer
+    copies = backend_of(target).plain_seconds(problem.spec, target)
+    return replace(offer, seconds=offer.seconds + copies, copies=copies)
 
 
 def _veto(
@@ -151,28 +169,6 @@ def _veto(
         made[:] = kept
         return ""
     return refused(made[0])
-
-
-def breach(facts: Properties, policy: Policy, *, measured: bool = False) -> str:
-    """Return which limit of a policy a setting breaks; "" if none.
-
-    Args:
-        facts: of the setting.
-        policy: what the choice may be of.
-        measured: whether the setting has a record, which was already judged by its measured error.
-
-    Example:
-        >>> breach(Properties(1e6, 4096, 2e-6), Policy(workspace_limit=1024))
-        'workspace must be at most 1024 bytes; got 4096'
-    """
-    if policy.deterministic and not facts.deterministic:
-        return "not deterministic"
-    limit = policy.workspace_limit
-    if limit is not None and facts.workspace > limit:
-        return f"workspace must be at most {limit} bytes; got {facts.workspace}"
-    if policy.max_error is not None and not measured and facts.error > policy.max_error:
-        return f"expected error must be at most {policy.max_error:g}; got {facts.error:.1e}"
-    return ""
 
 
 def _measured(
@@ -202,9 +198,7 @@ def _measured(
             )
             best.setdefault(blocks, Offer(m.algorithm, knobs, m.seconds, "record", reason, in_network=True))  # fmt: skip
             continue
-        # Where other layers are in blocks, plain data and results cost a copy on each side that the kernel's own time does not have.
-        copies = 0.0 if any(blocks) else backend_of(target).plain_seconds(problem.spec, target)
-        seconds = m.seconds + copies + _packing_seconds(algorithm, problem, target, knobs)
+        seconds = m.seconds + _packing_seconds(algorithm, problem, target, knobs)
         offer = Offer(m.algorithm, knobs, seconds, "record", "tuned record")
         if blocks not in best or seconds < best[blocks].seconds:
             best[blocks] = offer

@@ -20,10 +20,10 @@ from convc.ir.graph import Graph, Node
 from convc.schedules import pooled_model as model
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.backend import Backend, backend_of
-from convc.schedules.offers import breach
 from convc.schedules.plan import Chain, Choice, Knobs, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.pooled import NAME, Pooled, window_of
+from convc.schedules.properties import breach
 from convc.schedules.sharing import LAUNCH
 from convc.schedules.tuned import Measurement, Records
 from convc.schedules.winograd import CAUTION

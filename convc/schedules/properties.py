@@ -10,9 +10,10 @@ from typing import Protocol, cast, runtime_checkable
 from convc.schedules import packing
 from convc.schedules.algorithm import Algorithm, Problem
 from convc.schedules.plan import Knobs
+from convc.schedules.policy import Policy
 from convc.target import Target
 
-__all__ = ["Properties", "Transforming", "direct_error", "properties_of", "sum_error"]
+__all__ = ["Properties", "Transforming", "breach", "direct_error", "properties_of", "sum_error"]
 
 # One chain of 2304 products (C = 256, 3 x 3), normal data: greatest |error| / greatest |result|, measured; 2.9e-7 for 72 products.
 # It grows with the square root of their number, as rounding errors of random sign do.
@@ -100,3 +101,25 @@ def properties_of(
 def _transforms(kind: type) -> bool:
     # Once a class: a protocol takes long to answer, and ranking a network's settings asks 16 000 times.
     return issubclass(kind, Transforming)
+
+
+def breach(facts: Properties, policy: Policy, *, measured: bool = False) -> str:
+    """Return which limit of a policy a setting breaks; "" if none.
+
+    Args:
+        facts: of the setting.
+        policy: what the choice may be of.
+        measured: whether the setting has a record, which was already judged by its measured error.
+
+    Example:
+        >>> breach(Properties(1e6, 4096, 2e-6), Policy(workspace_limit=1024))
+        'workspace must be at most 1024 bytes; got 4096'
+    """
+    if policy.deterministic and not facts.deterministic:
+        return "not deterministic"
+    limit = policy.workspace_limit
+    if limit is not None and facts.workspace > limit:
+        return f"workspace must be at most {limit} bytes; got {facts.workspace}"
+    if policy.max_error is not None and not measured and facts.error > policy.max_error:
+        return f"expected error must be at most {policy.max_error:g}; got {facts.error:.1e}"
+    return ""

@@ -123,7 +123,7 @@ def select(
         name: [_option(chooser, offer, backend, target) for offer in chooser.offers]
         for name, chooser in choosers.items()
     }
-    agreed = agree(graph, options, lambda value: backend.copy_seconds(value, target))
+    agreed = agree(graph, options, lambda v: backend.copy_seconds(v, target), target)
     choices = {
         name: replace(
             remarked(chooser.made.problem, chooser.choice(agreed[name]), target),
@@ -221,5 +221,8 @@ def _gradient(
 
 def _option(chooser: Chooser, offer: Offer, backend: Backend, target: Target) -> Option:
     algorithm = backend.algorithm(offer.algorithm)
-    wants = algorithm.operands(solved(chooser.made.problem, algorithm, target), target, offer.knobs)
-    return Option(offer.seconds, *(max(0, b - (b == 1)) for b in (wants.data.block, wants.result.block)))  # fmt: skip
+    problem = chooser.made.problem
+    wants = algorithm.operands(solved(problem, algorithm, target), target, offer.knobs)
+    reads, writes = (max(0, b - (b == 1)) for b in (wants.data.block, wants.result.block))
+    # The copies around it stand between the layers here.
+    return Option(offer.alone, reads, writes)

@@ -10,9 +10,10 @@ from convc.ir.spec import ConvSpec
 from convc.ir.types import TensorType
 from convc.schedules.backend import backend_of
 from convc.schedules.library_algorithm import are_knobs_of, completed
-from convc.schedules.offers import Offer, breach
+from convc.schedules.offers import Offer
 from convc.schedules.plan import Candidate, Knobs, Unsupported
 from convc.schedules.policy import Policy
+from convc.schedules.properties import breach
 from convc.schedules.tuned import Measurement, Records, geometries, nearest
 from convc.schedules.weight_gradient_problem import WEIGHT_GRADIENT, WeightGradientProblem
 from convc.schedules.weight_gradients import (

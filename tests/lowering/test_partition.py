@@ -7,7 +7,8 @@ from hypothesis import given, settings
 
 from convc.ir.ops import OPS
 from convc.ir.text import parse
-from convc.lowering.partition import is_literal, partition
+from convc.lowering.partition import partition
+from convc.schedules.following import is_literal
 from tests.lowering.image_graphs import image_graphs
 
 X = "%x = input : f32[1,3,4,4]  %s = constant splat(2.0) : f32[]  "

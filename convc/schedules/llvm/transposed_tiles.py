@@ -147,7 +147,9 @@ class _Move:
             vectors = [bound(stage, i, value) for i, value in enumerate(made_of)]
         if not self.to_blocks:
             parts = range(0, lanes, self.columns)
-            vectors = [_part(v, at, self.columns, lanes) for v in vectors for at in parts][:channels]
+            vectors = [_part(v, at, self.columns, lanes) for v in vectors for at in parts][
+                :channels
+            ]
         made += [self._store(place, column, i, v) for i, v in enumerate(vectors)]
         return tirx.SeqStmt(made)
 

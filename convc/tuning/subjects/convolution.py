@@ -17,10 +17,10 @@ from convc.schedules.backend import backend_of
 from convc.schedules.dual import dual_weight, posed
 from convc.schedules.layout import Layout
 from convc.schedules.library_algorithm import Settles
-from convc.schedules.offers import breach, estimated_seconds
+from convc.schedules.offers import estimated_seconds
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.policy import Policy
-from convc.schedules.properties import properties_of
+from convc.schedules.properties import breach, properties_of
 from convc.target import Target
 from convc.tuning.setting import Setting
 from convc.tuning.subjects.subject import Expected, Ready, blocked_vector, in_blocks, shaped

@@ -16,9 +16,9 @@ from convc.lowering.program import Kernel
 from convc.schedules.backend import backend_of
 from convc.schedules.layout import Layout, View
 from convc.schedules.library_algorithm import Settles
-from convc.schedules.offers import breach
 from convc.schedules.plan import Knobs
 from convc.schedules.policy import Policy
+from convc.schedules.properties import breach
 from convc.schedules.weight_gradient_problem import WeightGradientProblem
 from convc.schedules.weight_gradients import (
     PLAIN_LOOPS,

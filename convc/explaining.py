@@ -21,6 +21,7 @@ from convc.schedules.op_choice import op_key
 from convc.schedules.plan import Candidate, Choice, Unsupported
 from convc.schedules.policy import Policy
 from convc.schedules.properties import Properties, properties_of
+from convc.schedules.quantized_algorithm import LOOPS, Taken, quantized_layer
 from convc.schedules.select import AUTO, is_convolution, problem_of
 from convc.schedules.weight_gradient_problem import weight_gradient_spec
 from convc.schedules.weight_gradients import gradient_properties
@@ -103,7 +104,23 @@ def _reports(
     for name, choice in plan.operations.items():
         rows = tuple(_short_report(row, choice) for row in choice.candidates)
         reports.append(LayerReport(name, graph[name].op, op_key(graph, graph[name]), rows, area))
+    for node in graph.nodes:
+        if (taken := quantized_layer(graph, node, machine)) is not None:
+            rows = _quantized_reports(taken)
+            reports.append(LayerReport(node.name, node.op, taken.spec.key, rows, area))
     return reports
+
+
+def _quantized_reports(taken: Taken) -> tuple[CandidateReport, ...]:
+    """Return each algorithm's answer to a layer of bytes, and plain loops where all refuse it; sums are exact."""
+    name = LOOPS if taken.algorithm is None else taken.algorithm.name
+    rows = [
+        CandidateReport(c.algorithm, c.algorithm == name, c.seconds, None, None, c.reason)
+        for c in taken.candidates
+    ]
+    if taken.algorithm is None:
+        rows.append(CandidateReport(LOOPS, True, None, None, None, "no algorithm takes it"))
+    return tuple(rows)
 
 
 def _report(row: Candidate, choice: Choice, problem: Problem, machine: Target) -> CandidateReport:

@@ -325,6 +325,7 @@ def test_algorithms_files_and_schedules_agree():
     gradients = {f"weight_gradient_{row.NAME}" for row in cuda.BACKEND.weight_gradients}
     assert set(cuda.SCHEDULES) == {
         *(row.name for row in cuda.ALGORITHMS),
+        *(row.name for row in cuda.BACKEND.quantized),
         "dense",
         "packing",
         *gradients,

@@ -178,7 +178,7 @@ MESSAGES: list[tuple[type[ConvcError], Callable[[Path], object], str]] = [
     (
         errors.DTypeError,
         lambda _: ConvSpec.of((1, 1, 8), (1, 1, 3), dtype="int8"),
-        r"Conv element type must be one of float64, float32, float16, bfloat16, int32; got 'int8'\.",
+        r"Conv element type must be one of float64, float32, float16, bfloat16, int32, uint8; got 'int8'\.",
     ),
     (
         errors.TextError,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.gpu.byte_jobs import build_byte_layer
 from benchmarks.gpu.gradients import build_gradients
 from benchmarks.gpu.job import Case, Job, arrays
 from benchmarks.gpu.library_calls import build_calls
@@ -185,6 +186,8 @@ def _made(job: Job, folder: Path, target: Target) -> Job:
         job = msgspec.structs.replace(job, cases=cases)
     elif job.part == "models":
         job = msgspec.structs.replace(job, tolerance=build_network(job, folder, target))
+    elif job.part == "bytes":
+        job = msgspec.structs.replace(job, cases=build_byte_layer(job, folder, target))
     elif job.part != "compiled":
         job = msgspec.structs.replace(job, cases=_convolutions(job, folder, target))
     return msgspec.structs.replace(job, sm=str(target))

@@ -9,8 +9,8 @@ from typing import Final
 __all__ = ["PARTS", "parser_of"]
 
 # Named here, too: `benchmarks.gpu.plans` imports the compiler, which a device's machine need not have.
-PARTS: Final = "calls,refusals,grid,gradients,layers,models,compiled"
-_PLANS: Final = ("first",)
+PARTS: Final = "calls,refusals,grid,gradients,layers,bytes,models,compiled"
+_PLANS: Final = ("bytes", "first")
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
@@ -35,8 +35,8 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
         if name == "build":
             add = step.add_argument
             add("--sm", default="90", help="capabilities, as in `convc compile`; default 90")
-            add("--plan", choices=sorted(_PLANS), help="first: what is younger than the last run on a device, in the order in which its minutes are best spent; the options behind this one do not count then")  # fmt: skip
-            add("--parts", default=PARTS, help=f"of {PARTS}: cuDNN call by call, what is done where cuDNN refuses, the test grid, weight gradients of grid and layers, layers, networks, the same by torch.compile; default all")  # fmt: skip
+            add("--plan", choices=sorted(_PLANS), help="first: what is younger than the last run on a device, in the order in which its minutes are best spent; bytes: layers of bytes; the options behind this one do not count then")  # fmt: skip
+            add("--parts", default=PARTS, help=f"of {PARTS}: cuDNN call by call, what is done where cuDNN refuses, the test grid, weight gradients of grid and layers, layers, layers of bytes, networks, the same by torch.compile; default all")  # fmt: skip
             add(
                 "--layers", default="*", metavar="GLOB,...", help="only layers whose id matches one"
             )

@@ -15,7 +15,9 @@ from convc.schedules.error_bound import result_rounding
 
 __all__ = ["STARTED", "Case", "Job", "arrays", "beyond_rounding", "jobs_in", "worst_error"]
 
-Part: TypeAlias = Literal["calls", "refusals", "grid", "gradients", "layers", "models", "compiled"]
+Part: TypeAlias = Literal[
+    "calls", "refusals", "grid", "gradients", "layers", "bytes", "models", "compiled"
+]
 SUFFIX: Final = ".job.json"
 STARTED: Final = ".started"
 
@@ -51,7 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: also its files' stem.
         part: what is asked: calls of an external library, what is done where it refuses, right results, weight gradients, times of a
-            layer, a whole network, the same by torch.compile, which has no module.
+            layer, of a layer of bytes, a whole network, the same by torch.compile, which has no module.
         cases: in the order of the module's outputs y0, y1, ...; none for a network.
         model: the zoo's name of a network.
         batch, dtype: of the network; "float32" or "float16".

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.gpu.build import grid_jobs, layer_jobs
+from benchmarks.gpu.byte_jobs import byte_jobs
 from benchmarks.gpu.gradients import GRID, gradient_jobs
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.networks import compiled_jobs, model_jobs
@@ -73,6 +74,8 @@ def jobs_of(asked: Asked, target: Target) -> Iterator[Job]:
     for dtype, batch in product(asked.types, asked.batches) if "layers" in parts else ():
         yield from layer_jobs(chosen, batch, asked.settings, target, dtype, asked.algos)
     networks = [t for t in asked.types if t in ("float32", "float16")]
+    for batch in asked.batches if "bytes" in parts else ():
+        yield from byte_jobs(chosen, batch, asked.settings, target)
     if "models" in parts:
         yield from model_jobs(asked.models, asked.batches, networks)
     if "compiled" in parts:
@@ -111,7 +114,17 @@ _FIRST: Final = (
     Asked(("compiled",), batches=(1, 32), types=("float16",), models=_NETWORKS),
 )  # fmt: skip
 
-PLANS: Final = {"first": _FIRST}
+# Layers of bytes, none of which has run on a device: first and middle ones, small maps, strides; each beside float16.
+_BYTES: Final = (
+    Asked(
+        ("bytes",),
+        ("r50_stem", "r50_2_1x1c", "r50_[2345]_3x3", "r50_3_3x3s2", "r50_4_1x1[bc]", "r50_5_1x1b"),
+        (32, 1),
+        settings=8,
+    ),
+)
+
+PLANS: Final = {"first": _FIRST, "bytes": _BYTES}
 
 
 def planned(name: str, target: Target) -> Iterator[Job]:

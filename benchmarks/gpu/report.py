@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.byte_layers import HALVES
 from benchmarks.gpu.layer_table import first_runs, layers, microseconds
 from benchmarks.gpu.model_table import models, number
 from benchmarks.gpu.run import RESULT
@@ -41,6 +42,7 @@ def table(
         + _refusals(found)
         + _gradients(found)
         + layers(_of(found, "layers"))
+        + _bytes(found)
         + first_runs(_of(found, "layers"))
         + models(found, cut_off)
         + _calls(found)
@@ -111,6 +113,23 @@ def _gradients(found: Sequence[Result]) -> list[str]:
         wrong = ", ".join(n for n, c in found_by.items() if not c["ok"])
         lines.append(f"| {key} | {default} | {times} | {wrong} |")
     return [*lines, ""]
+
+
+def _bytes(found: Sequence[Result]) -> list[str]:
+    """Return layers of bytes: what the model takes and the fastest setting, beside our fastest kernel of float16 by the model."""
+    lines = []
+    for result in _of(found, "bytes"):
+        cases = [c for c in result.get("cases", ()) if c["ok"]]
+        own = [c for c in cases if c["algorithm"] != HALVES]
+        default = next((c["seconds"] for c in own if c["default"]), None)
+        best = min(own, key=lambda c: c["seconds"], default=None)
+        halves = next((c["seconds"] for c in cases if c["algorithm"] == HALVES), None)
+        setting = f"{best['algorithm']} {best['knobs']}" if best else ""
+        ratio = f"{halves / best['seconds']:.2f}" if best and halves else ""
+        times = (default, best["seconds"] if best else None, halves)
+        lines.append(f"| {result['job']['name']} | {' | '.join(map(microseconds, times))} | {ratio} | {setting} |")  # fmt: skip
+    head = ["## Layers of bytes, microseconds", "", "| layer | default | best | float16 | float16 / best | setting |", "|---|---|---|---|---|---|"]  # fmt: skip
+    return [*head, *lines, ""] if lines else []
 
 
 def _refusals(found: Sequence[Result]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from benchmarks.gpu.byte_layers import run_byte_layer
 from benchmarks.gpu.convolutions import run_convolutions
 from benchmarks.gpu.gradients import run_gradients
 from benchmarks.gpu.job import STARTED, Job, jobs_in
@@ -106,6 +107,8 @@ def _result(job: Job, folder: Path, peer: Peer | None) -> tuple[dict[str, Any], 
 def _found(job: Job, folder: Path, peer: Peer | None) -> dict[str, Any]:
     if job.part == "gradients":
         return run_gradients(job, folder)
+    if job.part == "bytes":
+        return run_byte_layer(job, folder)
     if job.part in ("grid", "layers"):
         return run_convolutions(job, folder, peer)
     with device_turn(folder, job):

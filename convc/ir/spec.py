@@ -36,7 +36,7 @@ class ConvSpec:
 
     Raises:
         ShapeError: if ranks, groups, or attribute lengths disagree, or the dilated filter is larger than the padded image.
-        DTypeError: if the element type is neither a float nor int32.
+        DTypeError: if the element type is neither a float nor int32 nor uint8.
 
     Source:
         ONNX Conv-11 and ConvTranspose-11, "strides", "pads", "dilations", "output_padding".
@@ -100,10 +100,10 @@ class ConvSpec:
             raise ShapeError(
                 f"{name} weight must have the data's rank {len(self.data)}; got {self.weight} for data {self.data}."
             )
-        # int32 is what quantised convolutions add up in; `generic` computes it.
-        if self.dtype not in (*FLOATS, "int32"):
+        # int32 is what quantised convolutions add up in, `generic` computes it; uint8 what their data have in memory.
+        if self.dtype not in (*FLOATS, "int32", "uint8"):
             raise DTypeError(
-                f"{name} element type must be one of {', '.join(FLOATS)}, int32; got '{self.dtype}'."
+                f"{name} element type must be one of {', '.join(FLOATS)}, int32, uint8; got '{self.dtype}'."
             )
         wanted = {"strides": n, "pads": 2 * n, "dilations": n}
         if self.transposed:

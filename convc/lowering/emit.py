@@ -121,8 +121,10 @@ class _Emitter:
                 self.graph, node, product, self.places, self.target, self.turned
             ):
                 self.calls.add(call)
-        elif (wants := quantized_operands(self.graph, node, self.target)) is not None:
-            self.calls.add(quantized_call(self.graph, node, wants, self.places, self.target))
+        elif (wants := quantized_operands(self.graph, node, self.target, self.plan)) is not None:
+            self.calls.add(
+                quantized_call(self.graph, node, wants, self.places, self.plan, self.target)
+            )
         else:
             self._other(unit)
 

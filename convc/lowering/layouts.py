@@ -139,7 +139,7 @@ class _Given:
         elif (row := gradient_row(node, plan, target)) is not None:
             spec = weight_gradient_spec(graph, node)
             wants, written = row.operands(spec, plan.gradients[node.name].knobs), 0
-        elif (wanted := quantized_operands(graph, node, target)) is not None:
+        elif (wanted := quantized_operands(graph, node, target, plan)) is not None:
             wants = wanted
         else:
             return None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tvm import te, tirx
 
     from convc.schedules.packing import Packing
+    from convc.schedules.quantized_algorithm import QuantizedAlgorithm
     from convc.schedules.weight_gradients import WeightGradient
 
 __all__ = [
@@ -69,6 +70,7 @@ class Backend:
         weight_gradients: that compete for weight gradients, likewise; no row where nothing but plain loops computes them.
         schedules: THE SCHEDULE of each of them, of "dense", "packing" and, as "weight_gradient_...", of weight gradients; of
             "dense_packing" where dense layers' weights of run time are packed, too.
+        quantized: algorithms that compete for layers of bytes, in order of preference on ties; plain loops compute what none takes.
         dense: THE ALGORITHM of dense layers.
         schedule_any: schedules whatever tensor expressions make, one or several results.
         schedule_transpose: schedules the move of an image between plain order and blocks of so many channels.
@@ -91,6 +93,7 @@ class Backend:
     algorithms: tuple[Algorithm, ...]
     packings: Mapping[str, Packing]
     weight_gradients: tuple[WeightGradient, ...]
+    quantized: tuple[QuantizedAlgorithm, ...]
     schedules: Mapping[str, Schedule]
     dense: Dense
     schedule_any: Callable[[tirx.PrimFunc, Target], tirx.PrimFunc] = field(repr=False)

@@ -1,18 +1,18 @@
 """In which blocks of channels an op that is no convolution can work, which decides where its result lies.
 
 An op follows its operands: it works in the widest of their blocks that it can work in, and is plain otherwise. A transpose that brings
-an image's channels to the end, or back, reads and writes any block. Convolutions of bytes have the blocks that their one kernel wants.
+an image's channels to the end, or back, reads and writes any block. Convolutions of bytes have the blocks that their kernel wants.
 """
 
 from __future__ import annotations
 
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import OPS
-from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
-from convc.schedules import quantized
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.operators import OPERATORS, OpAlgorithm
+from convc.schedules.plan import Plan
+from convc.schedules.quantized_algorithm import quantized_layer
 from convc.target import Target
 
 __all__ = ["comes_first", "follows", "goes_last", "is_literal", "quantized_operands"]
@@ -44,16 +44,14 @@ def goes_last(node: Node, target: Target) -> bool:
     return _turns(node, target) and node.attributes.perm[-1] == 1  # type: ignore[attr-defined]
 
 
-def quantized_operands(graph: Graph, node: Node, target: Target) -> Operands | None:
-    """Return the memory orders of a convolution of bytes, if the kernel on blocks of channels computes it."""
-    attributes = node.attributes
-    if not isinstance(attributes, QuantizedConvAttributes):
+def quantized_operands(
+    graph: Graph, node: Node, target: Target, plan: Plan | None = None
+) -> Operands | None:
+    """Return the memory orders of a convolution of bytes, if an algorithm computes it and not plain loops."""
+    taken = quantized_layer(graph, node, target, plan)
+    if taken is None or taken.algorithm is None:
         return None
-    data, *constants = graph.operands(node)[: 3 if attributes.dynamic else 4]
-    if "quantized" not in backend_of(target).schedules or any(n.op != CONSTANT for n in constants):
-        return None
-    spec = quantized.in_one_row(quantized_spec(data.type, constants[0].type, attributes))
-    return quantized.operands(spec, target, quantized.knobs(spec, target))
+    return taken.algorithm.operands(taken.posed, target, taken.knobs)
 
 
 def _turns(node: Node, target: Target) -> bool:

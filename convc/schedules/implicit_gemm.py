@@ -138,10 +138,12 @@ def together(spec: ConvSpec) -> int:
     return 4 if single and math.prod(spec.data[2:]) % 4 == 0 else 1
 
 
-def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: Callable[..., Expr]) -> Lookup:
+def lookup(
+    spec: ConvSpec, m: Matrices, knobs: Knobs, x: Callable[..., Expr], fill: int = 0
+) -> Lookup:
     """Return the right side of the products as a function; `start` is a multiple of the knob `step`, and `place` below it.
 
-    Both are apart, since a step may have one tap, whose address and conditions are then computed once.
+    Both are apart, since a step may have one tap, whose address and conditions are then computed once. Outside of the data lies `fill`.
     """
     per_group = spec.in_channels // spec.group
     taps = math.prod(m.taps)
@@ -186,7 +188,7 @@ def lookup(spec: ConvSpec, m: Matrices, knobs: Knobs, x: Callable[..., Expr]) ->
         element = x(n, group * per_group + c, *index)
         if not conditions:
             return element
-        return tirx.if_then_else(tirx.all(*conditions), element, tirx.const(0, spec.dtype))
+        return tirx.if_then_else(tirx.all(*conditions), element, tirx.const(fill, spec.dtype))
 
     return patch
 

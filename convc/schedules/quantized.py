@@ -32,8 +32,8 @@ from convc.schedules.algorithm import Operands, Problem, gathered_halo
 from convc.schedules.depthwise import ALGORITHM as DEPTHWISE
 from convc.schedules.depthwise import sums_over_data
 from convc.schedules.direct import ALGORITHM as DIRECT
-from convc.schedules.layout import Layout
-from convc.schedules.plan import Knobs
+from convc.schedules.layout import Layout, View
+from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.quads import QUAD, in_quads, multiply, seen_as, tile_knobs
 from convc.schedules.rank import raised
 from convc.schedules.register_tile import Tile, tile_cycles
@@ -41,16 +41,9 @@ from convc.schedules.requantized import Bias, finished
 from convc.schedules.span import Span
 from convc.target import Target
 
-__all__ = [
-    "compute",
-    "cycles",
-    "in_one_row",
-    "is_depthwise",
-    "knobs",
-    "operands",
-    "pack",
-    "saturates",
-]
+__all__ = ["as_read", "compute", "cycles", "is_depthwise", "knobs", "name", "of_layer", "operands", "pack", "posed", "reason", "remark", "saturates", "space", "supports"]  # fmt: skip
+
+name = "quantized"
 
 # Below it a float32 times 2^31 is a float32 below 2^31.
 _LEAST_UNSAFE: Final = 1.0
@@ -63,6 +56,11 @@ _MOST_ADDED: Final = 512
 
 # 255 x 128 each: the sum of so many is below 2^24, and every partial one whole.
 _EXACT_PRODUCTS: Final = 512
+
+
+def supports(spec: ConvSpec, target: Target) -> Unsupported | None:
+    """Return None: there is no layer of bytes that it does not take."""
+    return None
 
 
 def knobs(spec: ConvSpec, target: Target) -> Knobs:
@@ -84,14 +82,14 @@ def knobs(spec: ConvSpec, target: Target) -> Knobs:
     return tile_knobs(spec, target, *spec.output[-2:])
 
 
-def in_one_row(spec: ConvSpec) -> ConvSpec:
+def posed(spec: ConvSpec) -> ConvSpec:
     """Return a layer of images of one point each, the rows of a dense layer, as one of the points of one image; others as they are.
 
     The register tile is of points of an image: one of 197 images of one point (a transformer's tokens) ran at 39 % of the instruction's
     rate.
 
     Example:
-        >>> in_one_row(ConvSpec.of((197, 64, 1, 1), (192, 64, 1, 1))).output
+        >>> posed(ConvSpec.of((197, 64, 1, 1), (192, 64, 1, 1))).output
         (1, 192, 1, 197)
     """
     N, C, *points = spec.data
@@ -99,6 +97,11 @@ def in_one_row(spec: ConvSpec) -> ConvSpec:
     if N == 1 or spec.rank != 2 or spec.group > 1 or spec.transposed or not one:
         return spec
     return replace(spec, data=(1, C, 1, N), strides=(1, 1))
+
+
+def space(spec: ConvSpec, target: Target) -> tuple[Knobs, ...]:
+    """Return the one setting that there is."""
+    return (knobs(spec, target),)
 
 
 def is_depthwise(spec: ConvSpec) -> bool:
@@ -171,6 +174,41 @@ def saturates(attributes: QuantizedConvAttributes, factor: np.ndarray, target: T
     else:
         small = float(np.abs(factor).max(initial=0.0)) < _LEAST_UNSAFE
     return attributes.dtype != "float32" and small and "avx512bw" in target.features and target.lanes == 16  # fmt: skip
+
+
+def of_layer(
+    spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs, factor: np.ndarray | None, target: Target
+) -> Knobs:  # fmt: skip
+    """Return whether taps are skipped, see `clips`, whether scales are known at run time only, or else whether results are packed."""
+    clip = {"clip": 1} if clips(spec, attributes, knobs) else {}
+    if factor is None:
+        return {**clip, "dynamic": 1}
+    return {**clip, "packs": int(saturates(attributes, factor, target))}
+
+
+def as_read(view: View, knobs: Knobs) -> View:
+    """Return the data as the instruction reads them: quads of channels, rows of bytes, or bytes of which the kernel makes quads."""
+    if knobs.get("row"):
+        return view.in_rows()
+    return view.words(4) if knobs["dot"] and not knobs.get("taps") else view
+
+
+def reason(knobs: Knobs) -> str:
+    """Return how the kernel multiplies."""
+    if knobs.get("taps"):
+        return "four taps an instruction"
+    if knobs["dot"]:
+        return "four products an instruction"
+    if knobs.get("depthwise"):
+        return "exact sums in float32"
+    return "one product at a time: the CPU has no avx512vnni"
+
+
+def remark(knobs: Knobs, target: Target) -> str:
+    """Return that the CPU lacks the instruction, where a kernel needs it; depthwise ones do not."""
+    if knobs["dot"] or knobs.get("depthwise") or knobs.get("taps"):
+        return ""
+    return f"run one product at a time: {target.mcpu} has no instruction for four (avx512vnni). --dequantize may be faster."
 
 
 def pack(weight: np.ndarray, spec: ConvSpec, knobs: Knobs) -> np.ndarray:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.ir.graph import CONSTANT, Graph, Node
-from convc.ir.ops.quantized import QuantizedConvAttributes, quantized_spec
-from convc.schedules.backend import backend_of
-from convc.schedules.quads import has_dot
-from convc.schedules.quantized import is_depthwise
+from convc.ir.ops.quantized import QuantizedConvAttributes
+from convc.schedules.quantized_algorithm import quantized_layer
 from convc.target import Target
 
 __all__ = ["quantized_notes"]
@@ -23,34 +21,28 @@ def quantized_notes(graph: Graph, target: Target) -> tuple[str, ...]:
         graph: after all passes.
         target: the machine.
     """
-    # Depthwise layers have a kernel that needs no such instruction.
-    layers = [
-        n
-        for n in graph.nodes
-        if isinstance(n.attributes, QuantizedConvAttributes)
-        and (target.device is not None or not _by_floats(graph, n, n.attributes))
-    ]
-    notes = []
-    if layers and "quantized" not in backend_of(target).schedules:
-        notes.append(
-            f"{_named(layers)} run in plain integer loops: {target.kind} has no kernel of quantised layers. --dequantize computes them in floats."
-        )
-    elif layers and not has_dot(target):
-        notes.append(
-            f"{_named(layers)} run one product at a time: {target.mcpu} has no instruction for four (avx512vnni). "
-            "--dequantize may be faster."
-        )
+    layers = [n for n in graph.nodes if isinstance(n.attributes, QuantizedConvAttributes)]
+    remarks: dict[str, list[Node]] = {}
+    for node in layers:
+        taken = quantized_layer(graph, node, target)
+        if taken is None:
+            continue
+        if taken.algorithm is not None:
+            remark = taken.algorithm.remark(taken.knobs, target)
+        else:
+            reasons = "; ".join(dict.fromkeys(c.reason for c in taken.candidates))
+            remark = (
+                f"run in plain integer loops ({reasons}). --dequantize computes them in floats."
+            )
+        if remark:
+            remarks.setdefault(remark, []).append(node)
+    notes = [f"{_named(nodes)} {remark}" for remark, nodes in remarks.items()]
     in_floats = [
         n for n in graph.nodes if n.op in _LAYERS and graph[n.inputs[0]].op == "dequantize"
     ]
     if in_floats:
         notes.append(f"{_named(in_floats)} run in float32: {_reason(graph, in_floats[0])}.")
     return tuple(notes)
-
-
-def _by_floats(graph: Graph, node: Node, attributes: QuantizedConvAttributes) -> bool:
-    data, weight = (graph[i].type for i in node.inputs[:2])
-    return is_depthwise(quantized_spec(data, weight, attributes))
 
 
 def _named(layers: Sequence[Node]) -> str:

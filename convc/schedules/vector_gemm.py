@@ -29,7 +29,7 @@ from convc.schedules.plan import Knobs
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.scalar import apply_steps, cast
 
-__all__ = ["CACHED", "Element", "Product", "Sums", "compute", "lanes", "matrices", "pack", "packed_at"]  # fmt: skip
+__all__ = ["CACHED", "Element", "Product", "Products", "Sums", "compute", "lanes", "matrices", "pack", "packed_at", "weight_type"]  # fmt: skip
 
 Expr = Any  # TVM's scalar expressions have no common public class in 0.27
 # (product, where a step of the sum begins, block in the step, pixel, channel in the block) -> element
@@ -67,10 +67,20 @@ def lanes(dtype: str) -> int:
     """Return the channels of a block.
 
     Example:
-        >>> lanes("float16"), lanes("float32")
-        (8, 4)
+        >>> lanes("float16"), lanes("float32"), lanes("uint8")
+        (8, 4, 16)
     """
     return _BYTES // numpy_dtype(dtype).itemsize
+
+
+def weight_type(dtype: str) -> str:
+    """Return the element type of weights by which data are multiplied.
+
+    Example:
+        >>> weight_type("float16"), weight_type("uint8")
+        ('float16', 'int8')
+    """
+    return "int8" if dtype == "uint8" else dtype
 
 
 def matrices(spec: ConvSpec, knobs: Knobs) -> Matrices:
@@ -129,6 +139,125 @@ def packed_at(spec: ConvSpec, knobs: Knobs, read: Read) -> Callable[[Expr, Expr,
     return element
 
 
+@dataclass(frozen=True, slots=True)
+class Products:
+    """The products of a convolution on blocks of channels, and the order of its result.
+
+    Attributes:
+        spec: of two axes at least.
+        m: the products' extents.
+        data: in blocks of channels.
+        sums: the products.
+    """
+
+    spec: ConvSpec
+    m: Matrices
+    data: te.Tensor
+    sums: Sums
+
+    @staticmethod
+    def of(
+        spec: ConvSpec,
+        knobs: Knobs,
+        multiply: Product,
+        accumulator: str,
+        data: te.Tensor | None = None,
+        fill: int = 0,
+    ) -> Products:
+        """Return the products of a convolution.
+
+        Args:
+            spec: the convolution.
+            knobs: the products' tile.
+            multiply: makes them.
+            accumulator: type of the sums.
+            data: in blocks of channels, where it is computed.
+            fill: what lies outside of the data.
+        """
+        # A kernel sees blocks of a line as an image of height 1, see `View.raised`.
+        spec, e = raised(spec), lanes(spec.dtype)
+        blocks, m = _of_blocks(spec), matrices(spec, knobs)
+        name = f"data{CACHED if knobs.get('cached') else ''}"
+        x = te.placeholder((*blocks.data, e), spec.dtype, name=name) if data is None else data
+
+        def element(z: Expr, start: Expr, place: Expr, pixel: Expr, lane: Expr) -> Expr:
+            step = _in_blocks(spec, knobs)
+            return implicit_gemm.lookup(blocks, m, step, lambda *at: x(*at, lane), fill)(z, start, place, pixel)  # fmt: skip
+
+        return Products(spec, m, x, multiply(m, element, spec.dtype, accumulator))
+
+    def met(self, meet: Meeting) -> Products:
+        """Return the products whose parts are added up in their own kernel."""
+        return replace(self, sums=meet(self.m, self.sums), m=replace(self.m, split=1))
+
+    @property
+    def block(self) -> int:
+        """Channels of a block."""
+        return lanes(self.spec.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The result's shape in memory."""
+        n, k, *points = self.spec.output
+        return (n, -(-k // self.block), *points, self.block)
+
+    def gathered(self, values: te.Tensor) -> te.Tensor:
+        """Return values that are ordered as sums in the result's order; block `flat` [product][pixel][channel] comes between."""
+        m, sums, e = self.m, self.sums, self.block
+        flat = te.compute(
+            (m.products, m.padded_pixels, m.padded_channels),
+            lambda z, p, k: values(*sums.index(z, k, p)),
+            name="flat",
+        )
+
+        def logical(n: Expr, k: Expr, *at: Expr) -> tuple[Expr, Expr, tuple[Expr, ...]]:
+            return n, k * e + at[-1], at[:-1]
+
+        return gather(self.spec, m, self.shape, logical, lambda z, k, p: flat(z, p, k))
+
+    def _place(self, *index: Expr) -> tuple[list[Expr], Expr, list[Expr]]:
+        """Return conditions for being a result at all, its channel, and its index without the channel."""
+        m = self.m
+        z, _, pixel = self.sums.whose(*index)
+        inside, channel = self.channel(*index)
+        if m.padded_pixels != m.pixels:
+            inside = [pixel < m.pixels, *inside]
+        return inside, channel, point(self.spec, m, z, pixel)
+
+    def channel(self, *index: Expr) -> tuple[list[Expr], Expr]:
+        """Return conditions for the channel of a sum being in a block that there is, and the channel."""
+        m, e, blocks = self.m, self.block, self.shape[1]
+        z, k, _ = self.sums.whose(*index)
+        inside = [k // e < blocks] if m.padded_channels > blocks * e else []
+        return inside, z % m.groups * m.channels + k
+
+    def owned(self, extra: te.Tensor, name: str) -> te.Tensor:
+        """Return an operand of the epilogue in the order of the sums: block `own_<name>`; of two axes it is one of channels."""
+        e, by_channel = self.block, len(extra.shape) == 2
+
+        def read(*index: Expr) -> Expr:
+            inside, k, (n, *p) = self._place(*index)
+            value = extra[k // e, k % e] if by_channel else extra(n, k // e, *p, k % e)
+            if not inside:
+                return value
+            return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, extra.dtype))
+
+        return te.compute(self.sums.acc.shape, read, name=f"own_{name}")
+
+    def own(self, value: Callable[..., Expr]) -> te.Tensor:
+        """Return results in the order of the sums, whose owners compute them, zeros beyond the last channel: block `own`."""
+        channels = self.spec.out_channels
+
+        def kept(*index: Expr) -> Expr:
+            y = value(*index)
+            if channels % self.block == 0:
+                return y
+            _, k = self.channel(*index)
+            return tirx.Select(k < channels, y, tirx.const(0, str(y.ty.dtype)))
+
+        return te.compute(self.sums.acc.shape, kept, name="own")
+
+
 def compute(
     problem: Problem,
     knobs: Knobs,
@@ -145,86 +274,26 @@ def compute(
         data: in blocks of channels, where it is computed.
         meet: adds up the parts of split sums within the products' kernel; without it another one does.
     """
-    # A kernel sees blocks of a line as an image of height 1, see `View.raised`.
-    spec, e = raised(problem.spec), lanes(problem.spec.dtype)
-    blocks, m = _of_blocks(spec), matrices(spec, knobs)
-    name = f"data{CACHED if knobs.get('cached') else ''}"
-    x = te.placeholder((*blocks.data, e), spec.dtype, name=name) if data is None else data
-
-    def element(z: Expr, start: Expr, place: Expr, pixel: Expr, lane: Expr) -> Expr:
-        look = implicit_gemm.lookup(blocks, m, _in_blocks(spec, knobs), lambda *at: x(*at, lane))
-        return look(z, start, place, pixel)
-
-    sums = multiply(m, element, spec.dtype, problem.accumulator)
+    products = Products.of(problem.spec, knobs, multiply, problem.accumulator, data)
     if meet is not None:
-        sums, m = meet(m, sums), replace(m, split=1)
-    n, k, *points = spec.output
-    shape = (n, -(-k // e), *points, e)
-    extras = blocked_extras(problem, -(-k // e), e, shape)
-
-    def logical(n: Expr, k: Expr, *at: Expr) -> tuple[Expr, Expr, tuple[Expr, ...]]:
-        return n, k * e + at[-1], at[:-1]
-
-    if m.split > 1:
-        y = blocked_result(_gather(spec, m, shape, logical, sums, sums.acc), problem, extras)
+        products = products.met(meet)
+    shape, sums = products.shape, products.sums
+    extras = blocked_extras(problem, shape[1], products.block, shape)
+    if products.m.split > 1:
+        y = blocked_result(products.gathered(sums.acc), problem, extras)
     else:
-        y = _gather(spec, m, shape, logical, sums, _finish(problem, m, sums, extras))
-    return [x, sums.weight, *extras, y]
+        y = products.gathered(_finish(problem, products, extras))
+    return [products.data, sums.weight, *extras, y]
 
 
-def _gather(
-    spec: ConvSpec,
-    m: Matrices,
-    shape: Sequence[int],
-    logical: Callable[..., tuple[Expr, Expr, Sequence[Expr]]],
-    sums: Sums,
-    values: te.Tensor,
-) -> te.Tensor:
-    """Return values that are ordered as sums in the result's order; block `flat` [product][pixel][channel] comes between."""
-    flat = te.compute(
-        (m.products, m.padded_pixels, m.padded_channels),
-        lambda z, p, k: values(*sums.index(z, k, p)),
-        name="flat",
-    )
-    return gather(spec, m, shape, logical, lambda z, k, p: flat(z, p, k))
-
-
-def _finish(problem: Problem, m: Matrices, sums: Sums, extras: Sequence[te.Tensor]) -> te.Tensor:
-    """Return the epilogue in the order of the sums, whose owners compute it: block `own`, and `own_add` for a residual."""
-    spec, e = raised(problem.spec), lanes(problem.spec.dtype)
-    blocks, wide = -(-spec.out_channels // e), problem.accumulator
-
-    def place(*index: Expr) -> tuple[list[Expr], Expr, list[Expr]]:
-        """Return conditions for being a result at all, its channel, and its index without the channel."""
-        z, k, pixel = sums.whose(*index)
-        inside = []
-        if m.padded_pixels != m.pixels:
-            inside.append(pixel < m.pixels)
-        if m.padded_channels > blocks * e:
-            inside.append(k // e < blocks)
-        return inside, z % m.groups * m.channels + k, point(spec, m, z, pixel)
-
-    def owned(extra: te.Tensor, name: str) -> te.Tensor:
-        def read(*index: Expr) -> Expr:
-            inside, k, (n, *p) = place(*index)
-            value = extra[k // e, k % e] if name == "bias" else extra(n, k // e, *p, k % e)
-            if not inside:
-                return value
-            return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, spec.dtype))
-
-        return te.compute(sums.acc.shape, read, name=f"own_{name}")
+def _finish(problem: Problem, products: Products, extras: Sequence[te.Tensor]) -> te.Tensor:
+    """Return the epilogue in the order of the sums: block `own`, and `own_add` for a residual."""
 
     def bias(y: te.Tensor, b: te.Tensor) -> te.Tensor:
         return te.compute(y.shape, lambda *i: y(*i) + b(*i), name="bias_add")
 
     named = [step.name for step in problem.epilogue if step.takes_operand]
-    own = [cast(owned(x, name), wide) for x, name in zip(extras, named, strict=True)]
-    y = apply_steps(sums.acc, problem.epilogue, own, bias)
-    beyond = spec.out_channels % e != 0
-
-    def rounded(*index: Expr) -> Expr:
-        value = y(*index).astype(spec.dtype)
-        _, k, _ = place(*index)
-        return tirx.Select(k < spec.out_channels, value, tirx.const(0, spec.dtype)) if beyond else value  # fmt: skip
-
-    return te.compute(y.shape, rounded, name="own")
+    given = (products.owned(x, name) for x, name in zip(extras, named, strict=True))
+    own = [cast(x, problem.accumulator) for x in given]
+    y = apply_steps(products.sums.acc, problem.epilogue, own, bias)
+    return products.own(lambda *index: y(*index).astype(problem.spec.dtype))

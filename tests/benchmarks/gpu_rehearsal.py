@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.gpu.build import grid_jobs, layer_jobs, make
+from benchmarks.gpu.byte_jobs import byte_jobs
 from benchmarks.gpu.gradients import GRID, gradient_jobs
 from benchmarks.gpu.job import Job
 from benchmarks.gpu.networks import model_jobs
@@ -33,6 +34,7 @@ def rehearse(folder: str) -> list[str]:
     target, path, said = parse_target("cuda -arch=sm_90"), Path(folder), []
     layer = Layer("tiny", "net", ConvSpec.of((1, 8, 8, 8), (16, 8, 3, 3), pads=(1, 1, 1, 1)))
     jobs = [*grid_jobs(_GRID, target), *layer_jobs([layer], 1, 3, target)]
+    jobs += byte_jobs([layer], 2, 2, target)
     jobs += gradient_jobs(_GRID, target, f"{GRID}float32")
     jobs += gradient_jobs([layer.spec], target, "gradients-n1-float32-tiny")
     # cuDNN's convolutions have tests of their own: here its calls and what is done where it refuses.

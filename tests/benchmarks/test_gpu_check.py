@@ -120,6 +120,15 @@ def test_what_cudnn_is_made_to_refuse(rehearsed):
     )
 
 
+def test_layers_of_bytes_are_right_and_timed_beside_halves(rehearsed):
+    *own, halves = rehearsed.cases("bytes")
+    assert {c["algorithm"] for c in own} <= {"tensor_core_bytes", "tensor_core_bytes_folded"}
+    assert halves["algorithm"] == "float16"
+    assert [c["default"] for c in own] == [True, False]
+    assert all(c["ok"] and c["seconds"] > 0 for c in (*own, halves))
+    assert "| bytes-n2-tiny |" in table(list(rehearsed.results.values()), {}, 0)
+
+
 def test_layers_are_timed(rehearsed):
     cases = rehearsed.cases("layers")
     assert len(cases) >= 3

@@ -224,6 +224,19 @@ def _wgmma(block: _Block, match: re.Match[str], a: list[str]) -> str:
     )
 
 
+def _wgmma_bytes(block: _Block, match: re.Match[str], a: list[str]) -> str:
+    registers, n = _vector(a[0]), int(match[1])
+    # PTX ISA: of integers N is 8, 24, or a multiple of 16.
+    if len(registers) != n // 2 or len(a) != 4 or (n % 16 and n not in (8, 24)):
+        raise UnknownInstructionError(f"{match.group()} with {len(registers)} registers")
+    places = ", ".join(f"&ptx_{int(r[1:])}" for r in registers)
+    types = f"ptx::Type::{match[2]}, ptx::Type::{match[3]}"
+    return (
+        f"int* const d_[] = {{{places}}}; ptx::wgmma_64_bytes({types}, {n}, d_,"
+        f" {{{block.read(a[1])}, false}}, {{{block.read(a[2])}, false}}, {block.read(a[3])}, __LINE__);"
+    )
+
+
 def _compare(block: _Block, match: re.Match[str], a: list[str]) -> str:
     sign = {"ne": "!=", "eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}[match[1]]
     c_type = {"b": "uint", "u": "uint", "s": "int"}[match[2]] + match[3] + "_t"
@@ -288,6 +301,7 @@ _TABLE: Final[tuple[tuple[str, _Maker], ...]] = (
     (r"ldmatrix\.sync\.aligned\.m8n8\.x([124])(\.trans)?\.shared(?:::cta)?\.b16", _ldmatrix),
     (r"mma\.sync\.aligned\.m16n8k(\d+)\.row\.col(?:\.satfinite)?\.(f16|f32|s32)\.(\w+)\.(\w+)\.\w+", _mma),
     (r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.(f16|bf16)\.(\w+)", _wgmma),
+    (r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k32\.s32\.(u8|s8)\.(u8|s8)", _wgmma_bytes),
     (r"wgmma\.fence\.sync\.aligned", lambda b, m, a: "fence_registers();"),
     (r"fence\.proxy\.async(?:\.shared::cta)?", lambda b, m, a: "fence_proxy();"),
     (r"wgmma\.commit_group\.sync\.aligned", lambda b, m, a: "commit_products();"),

@@ -75,8 +75,8 @@ MMA = [("f16", 8, np.float16, 2), ("f16", 16, np.float16, 2), ("bf16", 8, ml_dty
        ("tf32", 4, np.float32, 1), ("tf32", 8, np.float32, 1), ("s8", 16, np.int8, 4), ("s8", 32, np.int8, 4), ("u8", 32, np.uint8, 4)]  # fmt: skip
 
 
-def mma_kernel(name: str, k: int, per: int, accumulator: str) -> str:
-    """Fragments are loaded element by element, by the PTX ISA's table of rows and columns."""
+def mma_kernel(name: str, k: int, per: int, accumulator: str, right: str = "") -> str:
+    """Fragments are loaded element by element, by the PTX ISA's table of rows and columns; `right`: B's type, where it has another."""
     a, b = k // (2 * per), k // (4 * per)
     d = 2 if accumulator == "f16" else 4
     sum_type = {"f16": "half", "f32": "float", "s32": "int"}[accumulator]
@@ -96,7 +96,7 @@ def mma_kernel(name: str, k: int, per: int, accumulator: str) -> str:
         return ", ".join(f'"{how}"({array}[{i}])' for i in range(count))
 
     text = (
-        f"mma.sync.aligned.m16n8k{k}.row.col.{accumulator}.{name}.{name}.{accumulator} "
+        f"mma.sync.aligned.m16n8k{k}.row.col.{accumulator}.{name}.{right or name}.{accumulator} "
         f"{registers(0, d)}, {registers(d, a)}, {registers(d + a, b)}, {registers(d + a + b, d)};"
     )
     carrier = "float" if accumulator == "f32" else "unsigned"
@@ -127,6 +127,21 @@ def test_mma(name, k, dtype, per, accumulator):
         np.testing.assert_array_equal(
             out, (a.astype(np.int64) @ b.astype(np.int64) + c.astype(np.int64)).astype(out_type)
         )
+
+
+@pytest.mark.parametrize(("left", "right"), list(itertools.product(("u8", "s8"), repeat=2)))
+def test_bytes_of_all_values_have_their_own_signs(left, right):
+    """A wrong sign, or a lane's four bytes in another order, gives other sums."""
+    types = {"u8": np.uint8, "s8": np.int8}
+    rng = np.random.default_rng(3)
+    a, b = (
+        rng.integers(np.iinfo(types[t]).min, np.iinfo(types[t]).max + 1, shape).astype(types[t])
+        for t, shape in ((left, (16, 32)), (right, (32, 8)))
+    )
+    c = rng.integers(-(2**30), 2**30, (16, 8)).astype(np.int32)
+    expected = (a.astype(np.int64) @ b.astype(np.int64) + c).astype(np.int32)
+    for *_, out in launch(mma_kernel(left, 32, 4, "s32", right), a, b, c, orders=("up", "down")):
+        np.testing.assert_array_equal(out, expected)
 
 
 def test_tf32_products_ignore_the_low_bits_and_rounding_keeps_ten():

@@ -21,18 +21,18 @@ def product(dtype: str, channels: int, by_terms: bool = False) -> WarpgroupProdu
     return WarpgroupProduct(dtype, DEPTH, PIXELS, channels, apart=True, by_terms=by_terms)
 
 
-def source(made: WarpgroupProduct, wait: str) -> str:
-    """Return a kernel of two warpgroups: operands into shared memory, the product, `wait`, the sums as lanes hold them."""
+def source(made: WarpgroupProduct, wait: str, sums: str = "float") -> str:
+    """Return a kernel of two warpgroups: operands into shared memory, the product, `wait`, the sums as lanes hold them, of type `sums`."""
     n = made.block_channels // 8
     body = f"""extern __shared__ uint4 rows[];
     for (int i = threadIdx.x; i < {DEPTH // 8 * (PIXELS + made.block_channels)}; i += blockDim.x) rows[i] = x[i];
     __syncthreads();
-    float sums[{4 * n}];
-    for (int i = 0; i < {4 * n}; ++i) sums[i] = 1.0f;
+    {sums} sums[{4 * n}];
+    for (int i = 0; i < {4 * n}; ++i) sums[i] = 1;
     {made.name}(sums, rows + threadIdx.x / 32 * {2 * DEPTH if made.by_terms else 16}, rows + {DEPTH // 8 * PIXELS});
     {wait}
     for (int i = 0; i < {4 * n}; ++i) y[threadIdx.x * {4 * n} + i] = sums[i];"""
-    return made.source + kernel(body, "const uint4* x, float* y")
+    return made.source + kernel(body, f"const uint4* x, {sums}* y")
 
 
 def operands(
@@ -54,7 +54,12 @@ def operands(
 def run(code: str, dtype: str, channels: int, by_terms: bool = False) -> list[np.ndarray]:
     """Return [pixel][channel] for each order of threads."""
     *_, memory = operands(dtype, channels, by_terms)
-    sums = np.zeros(256 * channels // 2, np.float32)
+    return launched(code, memory, channels, np.float32)
+
+
+def launched(code: str, memory: np.ndarray, channels: int, dtype: type) -> list[np.ndarray]:
+    """Return [pixel][channel] of a kernel's sums for each order of threads."""
+    sums = np.zeros(256 * channels // 2, dtype)
     shared = 2 * DEPTH * (PIXELS + channels)
     done = launch(code, memory, sums, block=(256, 1, 1), dynamic_shared=shared, orders=ALL_ORDERS)
     # A lane 4 a + b of warp w has [pixel 16 w + a + 8 r][channel 8 j + 2 b + p] as [r][j][p].
@@ -73,6 +78,24 @@ def test_products_of_two_warpgroups(by_terms, dtype, channels):
     made = product(dtype, channels, by_terms)
     for found in run(source(made, f"{made.name}_wait(sums);"), dtype, channels, by_terms):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+def test_products_of_bytes(channels):
+    """All values that bytes have, by their own signs; a row of 16 bytes is 16 terms of the sum, an instruction two of them."""
+    rng, depth = np.random.default_rng(channels), 2 * DEPTH
+    x = rng.integers(0, 256, (PIXELS, depth)).astype(np.uint8)
+    w = rng.integers(-128, 128, (channels, depth)).astype(np.int8)
+    rows = [a.reshape(len(a), depth // 16, 16).transpose(1, 0, 2).ravel() for a in (x, w)]
+    memory = np.concatenate([r.view(np.uint8) for r in rows]).view(np.uint32)
+    expected = 1 + x.astype(np.int32) @ w.astype(np.int32).T
+    made = WarpgroupProduct("uint8", depth, PIXELS, channels, apart=True)
+    code = source(made, f"{made.name}_wait(sums);", "int")
+    for found in launched(code, memory, channels, np.int32):
+        np.testing.assert_array_equal(found, expected)
+    other = code.replace(".s32.u8.s8", ".s32.s8.s8")
+    assert other != code
+    assert (launched(other, memory, channels, np.int32)[0] != expected).any()
 
 
 def test_an_operand_read_in_the_other_order_is_another_one():

@@ -70,7 +70,7 @@ REFUSALS = [
     (
         {"dtype": "int8"},
         DTypeError,
-        "Conv element type must be one of float64, float32, float16, bfloat16, int32; got 'int8'.",
+        "Conv element type must be one of float64, float32, float16, bfloat16, int32, uint8; got 'int8'.",
     ),
     (
         {"strides": (2,)},

@@ -12,13 +12,16 @@ from typing import Final
 
 from tvm import s_tir
 
+from convc.ir.types import numpy_dtype
 from convc.schedules.cuda.product import Block, Loop
 
-__all__ = ["EIGHT", "add_blocks", "add_eights"]
+__all__ = ["EIGHT", "add_blocks", "add_eights", "vectorize_store"]
 
 EIGHT: Final = 8
 # Few, as at batch 1 a result of 14 x 14 x 256 has 6272 eights.
 _THREADS: Final = 64
+# Of the widest store.
+_BYTES: Final = 16
 # Sums of 4 bytes in a load.
 _VECTOR: Final = 4
 
@@ -28,18 +31,27 @@ def add_blocks(sch: s_tir.Schedule, total: Block, out: Block) -> None:
     operands = [
         sch.cache_read(out, index, "local")
         for index, read in enumerate(sch.get(out).reads)
-        if read.source.name != "total" and int(read.source.shape[-1]) == EIGHT
+        if read.source.name != "total" and [int(n) for n in read.source.shape[-1:]] == [EIGHT]
     ]
     store = sch.cache_write(out, 0, "local")
     *others, lane = sch.get_loops(store)
     thread = _in_threads(sch, others, lane)
-    sch.vectorize(lane)
+    vectorize_store(sch, store, lane)
     sch.compute_at(out, thread, preserve_unit_loops=True)
     sch.unroll(sch.get_loops(out)[-1])
     for operand in operands:
         sch.compute_at(operand, thread, preserve_unit_loops=True)
         sch.vectorize(sch.get_loops(operand)[-1])
     _add(sch, total, thread)
+
+
+def vectorize_store(sch: s_tir.Schedule, store: Block, lane: Loop) -> None:
+    """Store so many neighbouring elements at once as 16 bytes hold: of floats in a block of bytes a part of the block."""
+    most = _BYTES // numpy_dtype(str(sch.get(store).writes[0].source.dtype)).itemsize
+    if int(sch.get(lane).extent) > most:
+        part, lane = sch.split(lane, [None, most])
+        sch.unroll(part)
+    sch.vectorize(lane)
 
 
 def add_eights(sch: s_tir.Schedule, total: Block, out: Block, axis: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from convc.schedules.cuda.adding import vectorize_store
 from convc.schedules.cuda.product import inline_all_but
 from convc.schedules.plan import Knobs
 from convc.schedules.tracing import begin
@@ -35,7 +36,7 @@ def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc
     sch.bind(block, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     sch.unroll(inner)
-    sch.vectorize(lane)
+    vectorize_store(sch, store, lane)
     at = thread
     for stage in (out, acc, window, weight):
         sch.compute_at(stage, at, preserve_unit_loops=True)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from tvm import te, tirx
 
+from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands, Problem
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.cuda.indices import indexed
@@ -25,7 +26,7 @@ from convc.schedules.rank import raised, raised_weight
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "DepthwiseBlocked"]
+__all__ = ["ALGORITHM", "DepthwiseBlocked", "window_rows"]
 
 _TYPES: Final = ("float16", "bfloat16")
 
@@ -86,9 +87,7 @@ class DepthwiseBlocked:
         points = spec.data[0] * -(-spec.out_channels // e) * math.prod(spec.output[2:])
         threads = points / spec.output[-2] * -(-spec.output[-2] // rows)
         # Rows of data are shared by the results of a column only where all of them are held.
-        loads = (
-            _window_rows(problem, rows) * taps / spec.kernel[-2] if knobs["held"] else rows * taps
-        )
+        loads = window_rows(spec, rows) * taps / spec.kernel[-2] if knobs["held"] else rows * taps
         wide = _WIDE * (1 if knobs["held"] else _ROW_BY_ROW)
         work = point_cycles(gpu, threads, threads * (loads + taps) * wide)
         less, more = sorted((work, memory_cycles(gpu, spec.nbytes)))
@@ -103,7 +102,7 @@ class DepthwiseBlocked:
             planes = math.prod(
                 (r - 1) * d + 1 for r, d in zip(spec.kernel[:-2], spec.dilations[:-2], strict=True)
             )
-            window, taps = _window_rows(problem, rows) * across * planes, math.prod(spec.kernel)
+            window, taps = window_rows(spec, rows) * across * planes, math.prod(spec.kernel)
         else:
             window, taps = rows * across, spec.kernel[-1]
         return half * (window + taps) + 2 * half * rows + 32
@@ -163,9 +162,8 @@ class DepthwiseBlocked:
         return [x, w, *extras, blocked_result(y, problem, extras)]
 
 
-def _window_rows(problem: Problem, rows: int) -> int:
-    """Return the rows of data that so many rows of results read, of one plane."""
-    spec = raised(problem.spec)
+def window_rows(spec: ConvSpec, rows: int) -> int:
+    """Return the rows of data that so many rows of results read, of one plane; of a convolution of two axes at least."""
     return (rows - 1) * spec.strides[-2] + (spec.kernel[-2] - 1) * spec.dilations[-2] + 1
 
 

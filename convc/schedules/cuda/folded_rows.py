@@ -1,7 +1,7 @@
 """THE SCHEDULE of `tensor_core_folded`: a kernel that folds the data, then `row_warps`.
 
 kernel 1    for n, block of channels, point, half of the block (threads, neighbours along memory):
-                4 elements in registers, looked up one by one;  folded[n, block, point, half 4 + ...] = ...         8 bytes a store
+                its elements in registers, looked up one by one;  folded[n, block, point, half ...] = ...         8 bytes a store
 kernel 2    `row_warps.row_product` on `folded`; a third where sums are in parts, `adding`
 """
 
@@ -20,9 +20,9 @@ from convc.target import Target
 __all__ = ["schedule"]
 
 _THREADS: Final = 128
-# Elements of a store, half a block: of a buffer that is only ever accessed by eight TVM makes one of vectors, in which it finds no
-# copies for cp.async.
-_VECTOR: Final = 4
+# Stores of a block: of a buffer that is only ever accessed by whole blocks TVM makes one of vectors, in which it finds no copies for
+# cp.async.
+_STORES: Final = 2
 
 
 def schedule(func: tirx.PrimFunc, knobs: Knobs, target: Target) -> tirx.PrimFunc:
@@ -40,7 +40,7 @@ def _fold(sch: s_tir.Schedule, folded: Block) -> None:
     # Looked up into registers and stored at once: TVM vectorises no condition.
     store = sch.cache_write(folded, 0, "local")
     *others, lane = sch.get_loops(store)
-    half, lane = sch.split(lane, [None, _VECTOR])
+    half, lane = sch.split(lane, [_STORES, None])
     block, thread = sch.split(sch.fuse(*others, half), [None, _THREADS])
     sch.bind(block, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")

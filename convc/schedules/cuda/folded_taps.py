@@ -93,11 +93,12 @@ class Folding:
         e = lanes(self.spec.dtype)
         return n * (-(-c // e) * e) * math.prod(extents)
 
-    def data(self, x: te.Tensor) -> te.Tensor:
-        """Return the folded data in blocks of channels, zeros beyond the last channel: block `folded`.
+    def data(self, x: te.Tensor, fill: int = 0) -> te.Tensor:
+        """Return the folded data in blocks of channels: block `folded`.
 
         Args:
             x: the plain data, of the convolution or of the one-dimensional one that it stands for.
+            fill: what lies outside of them, and beyond the last channel.
         """
         spec, rank = self.spec, len(x.shape) - 2
         (n, c, *extents), inner = self.folded.data, math.prod(self.taps)
@@ -119,7 +120,7 @@ class Folding:
             element = x(n, channel // inner, *index[spec.rank - rank :])
             if not inside:
                 return element
-            return tirx.if_then_else(tirx.all(*inside), element, tirx.const(0, spec.dtype))
+            return tirx.if_then_else(tirx.all(*inside), element, tirx.const(fill, spec.dtype))
 
         return te.compute((n, blocks, *extents, e), value, name="folded")
 

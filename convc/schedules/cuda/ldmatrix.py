@@ -1,7 +1,8 @@
 """A warp's product in CUDA C, both operands read by ldmatrix from rows of 16 bytes, as `rows` or `term_rows` lays them out.
 
-SOURCE  PTX ISA, "ldmatrix" and "mma.m16n8k16": matrices 0 to 3 of an ldmatrix.x4 are the registers a0 to a3 of 16 x 16 patches, and
-        b0, b1 of two times 16 x 8 weights; with .trans each matrix is read as if its rows were its columns
+SOURCE  PTX ISA, "ldmatrix", "mma.m16n8k16" and "mma.m16n8k32": matrices 0 to 3 of an ldmatrix.x4 are the
+        registers a0 to a3 of 16 x 16 patches, and b0, b1 of two times 16 x 8 weights; with .trans each matrix is read as
+        if its rows were its columns
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from convc.schedules.cuda.mma import KINDS, instruction, once
-from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
+from convc.schedules.cuda.rows import CHANNELS, PIXELS, depth_of
 
 __all__ = ["RowProduct"]
 
@@ -24,7 +25,7 @@ static __device__ __forceinline__ void {name}(unsigned* r, const void* row) {{
 
 # The tile's sums lie as [8 pixels][8 channels][pair]; an instruction takes two blocks of 8 pixels.
 _PRODUCT: Final = """\
-static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
+static __device__ __forceinline__ void {name}({sums}* sums, const void* patches, const void* weights) {{
   const int lane = threadIdx.x % 32;
   const uint4* x = static_cast<const uint4*>(patches) + {x};
   const uint4* w = static_cast<const uint4*>(weights) + {w};
@@ -39,9 +40,9 @@ static __device__ __forceinline__ void {name}(float* sums, const void* patches, 
     for (int i = 0; i < {m}; ++i)
 #pragma unroll
       for (int j = 0; j < {n}; ++j) {{
-        float* low = sums + (2 * i * {n} + j) * 2;
-        float* high = low + {n} * 2;
-        float d[4] = {{low[0], low[1], high[0], high[1]}};
+        {sums}* low = sums + (2 * i * {n} + j) * 2;
+        {sums}* high = low + {n} * 2;
+        {sums} d[4] = {{low[0], low[1], high[0], high[1]}};
         convc_mma_{type}(d, a[i], b[j]);
         low[0] = d[0]; low[1] = d[1]; high[0] = d[2]; high[1] = d[3];
       }}
@@ -55,7 +56,7 @@ class RowProduct:
     """One warp's step of a product.
 
     Attributes:
-        dtype: of the operands, half precision.
+        dtype: of the operands: half precision, or uint8 by int8.
         pixels, channels: of the warp's tile: whole instructions, channels two at once.
         depth: of the sum in a step, whole instructions.
         block_pixels, block_channels: of the tile in shared memory.
@@ -87,14 +88,14 @@ class RowProduct:
 
     @property
     def source(self) -> str:
-        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`: sums += patches weights."""
-        _, element = KINDS[self.dtype]
+        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`, of whole numbers int*: sums += patches weights."""
+        kind, depth = KINDS[self.dtype], depth_of(self.dtype)
         # Where a lane's row of each operand lies, and how far the next instruction's and the next tile's are from it.
         if self.by_terms:
             name, rows = "convc_ldmatrix_trans", self.depth
             x = f"lane / 8 % 2 * {rows} + lane / 16 * 8 + lane % 8"
             w = f"lane / 16 * {rows} + lane / 8 % 2 * 8 + lane % 8"
-            x_step, w_step, x_tile, w_tile = DEPTH, DEPTH, PIXELS // 8 * rows, rows
+            x_step, w_step, x_tile, w_tile = depth, depth, PIXELS // 8 * rows, rows
         else:
             name = "convc_ldmatrix"
             x = f"lane / 16 * {self.block_pixels} + lane % 16"
@@ -102,7 +103,7 @@ class RowProduct:
             x_step, w_step = 2 * self.block_pixels, 2 * self.block_channels
             x_tile, w_tile = PIXELS, CHANNELS
         body = _PRODUCT.format(
-            name=self.name, type=element, m=self.pixels // PIXELS, n=self.channels // CHANNELS, steps=self.depth // DEPTH,
+            name=self.name, type=kind.left, sums=kind.c_type, m=self.pixels // PIXELS, n=self.channels // CHANNELS, steps=self.depth // depth,
             load=name, x=x, w=w, x_step=x_step, w_step=w_step, x_tile=x_tile, w_tile=w_tile,
         )  # fmt: skip
         load = once(name, _LOAD.format(name=name, trans=".trans" if self.by_terms else ""))

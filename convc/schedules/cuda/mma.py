@@ -1,6 +1,7 @@
 """A warp's product in CUDA C: mma.sync on fragments that lie in shared memory as `fragments` packs them.
 
 float16, bfloat16   m16n8k16, sums in float32
+uint8 by int8       m16n8k32, sums in int32: a register has four numbers where it has two halves, and lanes' registers are the same
 float32             m16n8k8 on TF32, three times: each operand x is big + small, big = x rounded to 11 bits, small = x - big, of which
                     the unit reads 11 of at most 12 bits; a b = big big + big small + small big, and what is left out is at most
                     2^-21 |a b|: 2^-23 for the last bit of each small, 2^-22 for small small. Tensor cores cut sums off, so that long
@@ -21,26 +22,58 @@ from convc.schedules.cuda.fragments import CHANNELS, PIXELS, WORDS
 from convc.schedules.plan import Unsupported
 from convc.target import Target
 
-__all__ = ["KINDS", "WarpProduct", "instruction", "once", "row_words", "too_old"]
+__all__ = ["KINDS", "Instruction", "WarpProduct", "instruction", "once", "row_words", "too_old"]
 
-# Both instructions are there from 8.0 on.
+# All instructions are there from 8.0 on.
 _LEAST_SM: Final = 80
 
-# Kind -> (shape, element type)
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction: element types as PTX names them.
+
+    Attributes:
+        shape: of a product.
+        left, right: the operands' types.
+        sums: their type.
+    """
+
+    shape: str
+    left: str
+    right: str
+    sums: str = "f32"
+
+    @property
+    def whole(self) -> bool:
+        """Whether sums are whole numbers."""
+        return self.sums == "s32"
+
+    @property
+    def c_type(self) -> str:
+        """The sums' type in CUDA C."""
+        return "int" if self.whole else "float"
+
+    @property
+    def constraint(self) -> str:
+        """How inline assembly names a register of sums."""
+        return "r" if self.whole else "f"
+
+
 KINDS: Final = {
-    "float16": ("m16n8k16", "f16"),
-    "bfloat16": ("m16n8k16", "bf16"),
-    "float32": ("m16n8k8", "tf32"),
-    "tf32": ("m16n8k8", "tf32"),
+    "float16": Instruction("m16n8k16", "f16", "f16"),
+    "bfloat16": Instruction("m16n8k16", "bf16", "bf16"),
+    "float32": Instruction("m16n8k8", "tf32", "tf32"),
+    "tf32": Instruction("m16n8k8", "tf32", "tf32"),
+    "uint8": Instruction("m16n8k32", "u8", "s8", "s32"),
 }
 
 # Four rows of patches are read at once, 8 words of each: 8 words of padding put them into different banks.
 _PADDING: Final = 8
 
 _MMA: Final = """\
-static __device__ __forceinline__ void convc_mma_{type}(float* d, const unsigned* a, const unsigned* b) {{
-  asm("mma.sync.aligned.{shape}.row.col.f32.{type}.{type}.f32 {{%0, %1, %2, %3}}, {{%4, %5, %6, %7}}, {{%8, %9}}, {{%0, %1, %2, %3}};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+static __device__ __forceinline__ void convc_mma_{left}({c_type}* d, const unsigned* a, const unsigned* b) {{
+  asm("mma.sync.aligned.{shape}.row.col.{sums}.{left}.{right}.{sums} {{%0, %1, %2, %3}}, {{%4, %5, %6, %7}}, {{%8, %9}}, {{%0, %1, %2, %3}};"
+      : "+{r}"(d[0]), "+{r}"(d[1]), "+{r}"(d[2]), "+{r}"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }}
 """
@@ -162,7 +195,7 @@ class WarpProduct:
     @property
     def source(self) -> str:
         """CUDA C of `void name(float* sums, const void* weights, const void* patches)`: sums += weights patches."""
-        _, element = KINDS[self.kind]
+        element = KINDS[self.kind].left
         m, n = self.channels // CHANNELS, self.pixels // PIXELS
         parts = (("a", m, 4), ("b", n, 2))
         split, multiply = "", _INTO_SUMS.format(type=element)
@@ -180,9 +213,12 @@ class WarpProduct:
 
 
 def instruction(kind: str) -> str:
-    """Return CUDA C of the instruction of a row of `KINDS`, `convc_mma_<element type>`, defined once in a file."""
-    shape, element = KINDS[kind]
-    return once(f"convc_mma_{element}", _MMA.format(type=element, shape=shape))
+    """Return CUDA C of the instruction of a row of `KINDS`, `convc_mma_<type of the left side>`, defined once in a file."""
+    i = KINDS[kind]
+    text = _MMA.format(
+        shape=i.shape, left=i.left, right=i.right, sums=i.sums, c_type=i.c_type, r=i.constraint
+    )
+    return once(f"convc_mma_{i.left}", text)
 
 
 def once(name: str, text: str) -> str:

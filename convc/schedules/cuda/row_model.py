@@ -27,7 +27,7 @@ from convc.schedules.cuda.row_tiles import (
     resident_blocks_of,
     warps_of,
 )
-from convc.schedules.cuda.rows import CHANNELS, DEPTH, PIXELS
+from convc.schedules.cuda.rows import CHANNELS, PIXELS, depth_of
 from convc.schedules.cuda.wgmma import WARPS
 from convc.schedules.plan import Knobs
 from convc.schedules.vector_gemm import lanes
@@ -124,16 +124,17 @@ def row_cycles(
         return math.inf
     size = numpy_dtype(dtype).itemsize
     m, n = knobs["warp_pixels"] // PIXELS, knobs["warp_channels"] // CHANNELS
-    warps, instructions = warps_of(knobs), knobs["step"] // DEPTH
+    depth_of_one = depth_of(dtype)
+    warps, instructions = warps_of(knobs), knobs["step"] // depth_of_one
     patches, weights = (knobs[side] * knobs["step"] * size for side in ("pixels", "channels"))
     copies = (patches + weights) / (size * lanes(dtype))
     chain = _CHAIN * copies / (warps * gpu.warp)
     products = knobs["pixels"] * knobs["channels"] * knobs["step"]
     issue = copies * _COPY / gpu.fp32_lanes
     if group_of(knobs) > 1:
-        multiply = products / _GROUP_MACS
+        multiply = products / (_GROUP_MACS * 2 / size)
         groups = warps // group_of(knobs)
-        moved = groups * instructions * DEPTH * size * (PIXELS * WARPS + knobs["channels"])
+        moved = groups * instructions * depth_of_one * size * (PIXELS * WARPS + knobs["channels"])
         own = multiply + _GROUP_LATENCY
     else:
         multiply = products / (gpu.tf32_macs * 4 / size)

@@ -31,14 +31,15 @@ __all__ = [
 _WARPS: Final = tuple(itertools.product((16, 32, 64), (16, 32, 64)))
 _BLOCK_PIXELS: Final = (16, 32, 64, 128, 256)
 _BLOCK_CHANNELS: Final = (16, 32, 64, 128, 256)
-_STEPS: Final = (32, 64)
+# Bytes of a row.
+_STEPS: Final = (64, 128)
 _STAGES: Final = (2, 3, 4)
 _MOST_WARPS: Final = 8
 _WARP: Final = 32
 
 # Of warpgroups: a block's tile is one to four of 64 pixels.
 _GROUP_PIXELS: Final = (64, 128, 256)
-_GROUP_STEPS: Final = (64, 128)
+_GROUP_STEPS: Final = (128, 256)
 _GROUP_STAGES: Final = (2, 3, 4, 5)
 
 # Registers of a thread beside sums and operands (ptxas: 31 to 52; of a warpgroup's, which has no operands in registers, up to 46).
@@ -86,8 +87,9 @@ def row_tiles(
             where it cannot be compiled.
     """
     alone: Knobs = {"group": 1} if warpgroups else {}
-    tiles = ({**tile, **alone} for tile in _warp_tiles())
-    for tile in itertools.chain(tiles, _group_tiles() if warpgroups else ()):
+    size = numpy_dtype(dtype).itemsize
+    tiles = ({**tile, **alone} for tile in _warp_tiles(size))
+    for tile in itertools.chain(tiles, _group_tiles(size) if warpgroups else ()):
         tile_pixels, tile_channels = tile["pixels"], tile["channels"]
         if tile_channels >= max(2 * _BLOCK_CHANNELS[0], 2 * channels):
             continue
@@ -105,20 +107,20 @@ def row_tiles(
             yield tile
 
 
-def _warp_tiles() -> Iterator[Knobs]:
+def _warp_tiles(size: int) -> Iterator[Knobs]:
     blocks = itertools.product(_WARPS, _BLOCK_PIXELS, _BLOCK_CHANNELS, _STEPS, _STAGES)
     for (warp_pixels, warp_channels), pixels, channels, step, stages in blocks:
         warps = pixels / warp_pixels * (channels / warp_channels)
         if pixels % warp_pixels == channels % warp_channels == 0 and warps <= _MOST_WARPS:
-            yield _knobs(pixels, channels, step, warp_pixels, warp_channels, stages)
+            yield _knobs(pixels, channels, step // size, warp_pixels, warp_channels, stages)
 
 
-def _group_tiles() -> Iterator[Knobs]:
-    """Yield tiles of warpgroups: 16 pixels of each warp, and the channels of the block."""
+def _group_tiles(size: int) -> Iterator[Knobs]:
+    """Yield tiles of warpgroups, of elements of so many bytes: 16 pixels of each warp, and the channels of the block."""
     for pixels, channels, step, stages in itertools.product(
         _GROUP_PIXELS, _BLOCK_CHANNELS, _GROUP_STEPS, _GROUP_STAGES
     ):
-        yield {**_knobs(pixels, channels, step, PIXELS, channels, stages), "group": WARPS}
+        yield {**_knobs(pixels, channels, step // size, PIXELS, channels, stages), "group": WARPS}
 
 
 def _knobs(

@@ -21,7 +21,6 @@ from convc.schedules.cuda.cluster_call import meet
 from convc.schedules.cuda.ldmatrix import RowProduct
 from convc.schedules.cuda.product import Block, Loop, blocks_of, overlap, pipeline, schedule_with
 from convc.schedules.cuda.row_tiles import group_of
-from convc.schedules.cuda.rows import CHANNELS
 from convc.schedules.cuda.warp_call import Region, region, replace_by_call, wait_apart
 from convc.schedules.cuda.wgmma import WarpgroupProduct
 from convc.schedules.plan import Knobs
@@ -56,12 +55,13 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     sch.cache_write(sch.get_sblock(last), 0, "local")
     sch.reverse_compute_inline(sch.get_sblock("flat"))
     store, acc, patch = (sch.get_sblock(name) for name in (f"{last}_local", "acc", "patch"))
-    z, m, a, k, b, pair = sch.get_loops(store)
+    z, m, a, k, b, *inner = sch.get_loops(store)
+    fragment, e = 5 + len(inner), lanes(dtype)
     rows, cols = knobs["pixels"] // knobs["warp_pixels"], knobs["channels"] // knobs["warp_channels"]  # fmt: skip
     share = knobs["warp_channels"] // (knobs["split"] if "met" in names else 1)
     m_block, m_warp, m = sch.split(m, [None, rows, knobs["warp_pixels"] // 8])
-    k_block, k_warp, k = sch.split(k, [None, cols, share // CHANNELS])
-    sch.reorder(z, k_block, m_block, m_warp, k_warp, a, b, m, k, pair)
+    k_block, k_warp, k = sch.split(k, [None, cols, share // e])
+    sch.reorder(z, k_block, m_block, m_warp, k_warp, a, b, m, k, *inner)
     sch.bind(z, "blockIdx.z")
     sch.bind(k_block, "blockIdx.y")
     sch.bind(m_block, "blockIdx.x")
@@ -69,23 +69,24 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     sch.bind(thread, "threadIdx.x")
     # The loop that ends a pipeline of three stages or more has to be written out: its waits count down, and are part of the instruction.
     sch.annotate(thread, "pragma_unroll_explicit", 1)
-    # Two channels at a time: the residual read and the result written at once, what lies between one by one, since TVM prints a Select of
-    # vectors wrongly (it declares the condition with the type of the result).
+    # Two channels at a time, of bytes four: the residual read and the result written at once, what lies between one by one, since
+    # TVM prints a Select of vectors wrongly (it declares the condition with the type of the result).
     for name in ("own", "own_add"):
         if name in names:
             block = sch.get_sblock(name)
             sch.set_scope(block, 0, "local")
             sch.compute_at(block, k, preserve_unit_loops=True)
-            inner = sch.get_loops(block)[-1]
-            sch.vectorize(inner) if name == "own_add" else sch.unroll(inner)
+            lane = _together(sch, sch.get_loops(block)[-len(inner) :])
+            sch.vectorize(lane) if name == "own_add" else sch.unroll(lane)
     # By terms what lies together are pixels.
-    sch.unroll(pair) if by_terms else sch.vectorize(pair)
+    lane = _together(sch, inner)
+    sch.unroll(lane) if by_terms else sch.vectorize(lane)
     if "met" in names:
         meet(sch, thread, knobs["split"], rows * cols * 32)
     sch.set_scope(acc, 0, "local")
     sch.compute_at(acc, thread, preserve_unit_loops=True)
-    *tile, step, t, h, e = sch.get_loops(acc)[-10:]
-    sch.reorder(step, *tile, t, h, e)
+    *tile, step, t, h, term = sch.get_loops(acc)[-fragment - 4 :]
+    sch.reorder(step, *tile, t, h, term)
     sch.set_scope(patch, 0, _SCOPE)
     sch.compute_at(patch, step, preserve_unit_loops=True)
     if by_terms:
@@ -98,10 +99,10 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     for loop in (m, k):
         sch.unroll(loop)
     init = sch.decompose_reduction(acc, step)
-    for loop in sch.get_loops(init)[-5:]:
+    for loop in sch.get_loops(init)[1 - fragment :]:
         sch.unroll(loop)
     made = _product(dtype, knobs, by_terms)
-    _replace(sch, made)
+    _replace(sch, made, fragment + 2)
     if made.apart:
         wait_apart(sch, step, made.name)
         overlap(sch, step, rests, knobs["stages"])
@@ -110,6 +111,11 @@ def row_product(sch: s_tir.Schedule, knobs: Knobs, out: Block | None) -> None:
     if out is not None:
         # Last: with the condition of padded tiles, TVM no longer sees that the loops are affine.
         sch.reverse_compute_inline(out)
+
+
+def _together(sch: s_tir.Schedule, loops: list[Loop]) -> Loop:
+    """Return one loop over what a lane has beside each other."""
+    return sch.fuse(*loops) if len(loops) > 1 else loops[0]
 
 
 def _fill(sch: s_tir.Schedule, block: Block, threads: int) -> Loop:
@@ -128,8 +134,8 @@ def _product(dtype: str, knobs: Knobs, by_terms: bool) -> RowProduct | Warpgroup
     return RowProduct(dtype, knobs["warp_pixels"], knobs["warp_channels"], step, pixels, channels, by_terms)  # fmt: skip
 
 
-def _replace(sch: s_tir.Schedule, made: RowProduct | WarpgroupProduct) -> None:
-    """Put the warp's call in the place of the loops of `acc_update`."""
+def _replace(sch: s_tir.Schedule, made: RowProduct | WarpgroupProduct, loops: int) -> None:
+    """Put the warp's call in the place of so many innermost loops of `acc_update`."""
 
     def operands(acc: Region, patch: Region, weight: Region) -> tuple[Region, Region]:
         z, pixels, _, channels, *_ = acc.region
@@ -141,10 +147,10 @@ def _replace(sch: s_tir.Schedule, made: RowProduct | WarpgroupProduct) -> None:
                 region(weight, *weight.region[:2], channels, terms, Range(e)),
             )
         rows = Range.from_min_extent(pixels.min * 8, pixels.extent * 8)
-        cols = Range.from_min_extent(channels.min * CHANNELS, channels.extent * CHANNELS)
+        cols = Range.from_min_extent(channels.min * e, channels.extent * e)
         return (
             region(patch, *patch.region[:3], rows, Range(e)),
             region(weight, z, weight.region[1], cols, Range(e)),
         )
 
-    replace_by_call(sch, 8, ("patch", "weight"), operands, made.call, made.source)
+    replace_by_call(sch, loops, ("patch", "weight"), operands, made.call, made.source)

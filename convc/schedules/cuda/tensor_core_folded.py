@@ -36,10 +36,10 @@ from convc.schedules.rank import raised
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "TensorCoreFolded", "folding_of"]
+__all__ = ["ALGORITHM", "KNOBS", "TensorCoreFolded", "folding_of"]
 
 # Taps of an axis that become channels, per axis from the last on.
-_KNOBS: Final = ("fold_w", "fold_h", "fold_d")
+KNOBS: Final = ("fold_w", "fold_h", "fold_d")
 
 
 class TensorCoreFolded:
@@ -75,7 +75,7 @@ class TensorCoreFolded:
         """Yield the foldings with the legal tiles of their products."""
         for folding in foldings(problem.spec):
             if indexed(folding.folded, lanes(folding.spec.dtype)) is None:
-                fold = dict(zip(_KNOBS, reversed(folding.taps), strict=False))
+                fold = dict(zip(KNOBS, reversed(folding.taps), strict=False))
                 for tile in BLOCKED.space(replace(problem, spec=folding.folded), target):
                     # Few blocks of channels lie close together anyway, and first layers' maps are large enough for whole sums.
                     if not tile.get("cached") and cluster_of(tile) == 1:
@@ -129,7 +129,7 @@ def folding_of(spec: ConvSpec, knobs: Knobs) -> Folding:
         (8, 6, 7, 4)
     """
     spec = raised(spec)
-    return Folding(spec, tuple(knobs[name] for name in reversed(_KNOBS[: spec.rank])))
+    return Folding(spec, tuple(knobs[name] for name in reversed(KNOBS[: spec.rank])))
 
 
 ALGORITHM = TensorCoreFolded()

@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm import te
 
-from convc.schedules.cuda.rows import CHANNELS, DEPTH
+from convc.schedules.cuda.rows import CHANNELS, depth_of
 from convc.schedules.cuda.weight_products import Side
 from convc.schedules.matrices import Matrices
 from convc.schedules.vector_gemm import lanes
@@ -44,12 +44,13 @@ def product(m: Matrices, weight: Any, patch: Any, dtype: str, accumulator: str) 
         return te.compute((m.products, steps, blocks, m.step, e), element, name=name)
 
     left, right = rows(weight, m.padded_channels, "weight"), rows(patch, m.padded_pixels, "patch")
-    extents = (("s", steps), ("t", m.step // DEPTH), ("h", DEPTH // e), ("e", e))
+    depth = depth_of(dtype)
+    extents = (("s", steps), ("t", m.step // depth), ("h", depth // e), ("e", e))
     axes = [te.reduce_axis((0, n), name) for name, n in extents]
 
     def term(z: Expr, p: Expr, a: Expr, k: Expr, b: Expr, pair: Expr) -> Expr:
         s, t, h, i = axes
-        at = t * DEPTH + h * e + i
+        at = t * depth + h * e + i
         x, dy = right[z, s, p, at, a], left[z, s, k, at, b * 2 + pair]
         return te.sum(x.astype(accumulator) * dy.astype(accumulator), axis=axes)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from convc.schedules.cuda.mma import KINDS, once
-from convc.schedules.cuda.rows import CHANNELS, DEPTH
+from convc.schedules.cuda.rows import CHANNELS, depth_of
 
 __all__ = [
     "ARCHITECTURE",
@@ -52,7 +52,7 @@ static __device__ __forceinline__ unsigned convc_core_matrices(const void* rows,
 # memory may be written again. `{name}_now` is both.
 _FENCE: Final = '  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");\n'
 _PRODUCT: Final = """\
-static __device__ __forceinline__ void {name}(float* sums, const void* patches, const void* weights) {{
+static __device__ __forceinline__ void {name}({sums}* sums, const void* patches, const void* weights) {{
   const uint4* x = static_cast<const uint4*>(patches) - threadIdx.x / 32 % {warps} * {warp_rows};
   const uint4* w = static_cast<const uint4*>(weights);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -64,16 +64,16 @@ static __device__ __forceinline__ void {name}(float* sums, const void* patches, 
   for (int s = 0; s < {steps}; ++s) {{
     const unsigned long long a = apart | (first_a + s * {x_step}), b = apart | (first_b + s * {w_step});
     asm volatile("{{\\n.reg .pred add;\\nsetp.ne.b32 add, %{count_b}, 0;\\n"
-        "{instruction}.sync.aligned.m64n{channels}k16.f32.{type}.{type} {{{registers}}}, %{count}, %{count_a}, add, 1, 1, {across}, {across};\\n}}"
+        "{instruction}.sync.aligned.{form} {{{registers}}}, %{count}, %{count_a}, add{order};\\n}}"
         : {outputs}
         : "l"(a), "l"(b), "r"(1));
   }}
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }}
-static __device__ __forceinline__ void {name}_wait(float* sums) {{
+static __device__ __forceinline__ void {name}_wait({sums}* sums) {{
   asm volatile("wgmma.wait_group.sync.aligned 0;" : {outputs} : : "memory");
 }}
-static __device__ __forceinline__ void {name}_now(float* sums, const void* patches, const void* weights) {{
+static __device__ __forceinline__ void {name}_now({sums}* sums, const void* patches, const void* weights) {{
   {name}(sums, patches, weights);
   {name}_wait(sums);
 }}
@@ -100,7 +100,7 @@ class WarpgroupProduct:
     """A warpgroup's step of a product; 64 pixels, 16 of each warp, and all channels of the block's tile.
 
     Attributes:
-        dtype: of the operands, half precision.
+        dtype: of the operands: half precision, or uint8 by int8.
         depth: of the sum in a step, whole instructions.
         block_pixels, block_channels: of the tile in shared memory; channels are the instruction's: multiples of 8, 256 at most.
         apart: whether the wait for a step stands apart from its call, behind the next copies.
@@ -126,8 +126,11 @@ class WarpgroupProduct:
 
     @property
     def source(self) -> str:
-        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`, sums += patches weights, and the other two."""
-        _, element = KINDS[self.dtype]
+        """CUDA C of `void name(float* sums, const void* patches, const void* weights)`, of whole numbers int*, and the other two.
+
+        The first is sums += patches weights.
+        """
+        kind, depth = KINDS[self.dtype], depth_of(self.dtype)
         n = self.block_channels // CHANNELS
         # The sums lie as [8 pixels][8 channels][pair], the instruction's registers as [8 channels][8 pixels][pair].
         places = [(r * n + j) * 2 + pair for j in range(n) for r in range(2) for pair in range(2)]
@@ -135,16 +138,19 @@ class WarpgroupProduct:
         if self.by_terms:
             # [block of 8][term]: a core matrix is 8 terms, the next 8 follow it.
             across, stride, x_leading, w_leading = 1, self.depth, CHANNELS, CHANNELS
-            x_step, w_step, warp_rows = DEPTH, DEPTH, _PIXELS // CHANNELS * self.depth
+            x_step, w_step, warp_rows = depth, depth, _PIXELS // CHANNELS * self.depth
         else:
             # [8 terms][pixel or channel]
             across, stride, x_leading, w_leading = 0, CHANNELS, self.block_pixels, self.block_channels  # fmt: skip
             x_step, w_step, warp_rows = 2 * x_leading, 2 * w_leading, _PIXELS
+        form = f"m64n{self.block_channels}k{depth}.{kind.sums}.{kind.left}.{kind.right}"
+        # Whole numbers are read along the depth alone, and not negated.
+        order = "" if kind.whole else f", 1, 1, {across}, {across}"
         body = _PRODUCT.format(
-            name=self.name, instruction=_INSTRUCTION, type=element, warps=WARPS, warp_rows=warp_rows, steps=self.depth // DEPTH,
-            x_step=x_step, w_step=w_step, x_leading=x_leading, w_leading=w_leading, stride=stride, across=across,
-            channels=self.block_channels, count=count, count_a=count + 1, count_b=count + 2,
+            name=self.name, instruction=_INSTRUCTION, form=form, sums=kind.c_type, warps=WARPS, warp_rows=warp_rows, steps=self.depth // depth,
+            x_step=x_step, w_step=w_step, x_leading=x_leading, w_leading=w_leading, stride=stride, order=order,
+            count=count, count_a=count + 1, count_b=count + 2,
             registers=", ".join(f"%{i}" for i in range(count)),
-            outputs=", ".join(f'"+f"(sums[{place}])' for place in places),
+            outputs=", ".join(f'"+{kind.constraint}"(sums[{place}])' for place in places),
         )  # fmt: skip
         return once(self.name, once("convc_core_matrices", _DESCRIPTOR) + body)

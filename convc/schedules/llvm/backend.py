@@ -8,6 +8,7 @@ from typing import Final
 from convc.ir.spec import ConvSpec
 from convc.ir.types import TensorType
 from convc.schedules import dense, weight_gradient, weight_gradient_lanes
+from convc.schedules import quantized as quantized_algorithm
 from convc.schedules.backend import Backend
 from convc.schedules.llvm import (
     channel_moves,
@@ -61,6 +62,7 @@ BACKEND: Final = Backend(
     algorithms=ALGORITHMS,
     packings=PACKINGS,
     weight_gradients=(weight_gradient, weight_gradient_lanes),
+    quantized=(quantized_algorithm,),
     schedules={
         **SCHEDULES,
         **local.SCHEDULES,

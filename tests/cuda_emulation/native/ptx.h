@@ -35,6 +35,8 @@ struct Operand {
   bool transposed;
 };
 void wgmma_64(Type type, int n, float* const* d, Operand a, Operand b, bool add, int line);
+// wgmma.mma_async.sync.aligned.m64nNk32.s32 of bytes, likewise, K-major; sums wrap around
+void wgmma_64_bytes(Type a_type, Type b_type, int n, int* const* d, Operand a, Operand b, bool add, int line);
 // ldmatrix.sync.aligned.m8n8.xCOUNT[.trans].shared.b16
 void ldmatrix(bool transposed, int count, uint32_t address, uint32_t* registers, int line);
 

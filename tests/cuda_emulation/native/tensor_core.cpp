@@ -123,6 +123,11 @@ struct Rows {
     memcpy(&bits, shared_pointer(start + row / 8 * stride + k / 8 * leading + within, 2, line), 2);
     return element(type, bits, 0);
   }
+  int byte_at(Type type, int row, int k, int line) const {
+    uint8_t bits;
+    memcpy(&bits, shared_pointer(start + row / 8 * stride + k / 16 * leading + row % 8 * 16 + k % 16, 1, line), 1);
+    return type == Type::s8 ? static_cast<int8_t>(bits) : bits;
+  }
 };
 
 struct Descriptors {
@@ -138,11 +143,30 @@ void compare(void* const* lanes, uint32_t) {
   }
 }
 
-void wgmma_64(Type type, int n, float* const* d, Operand a, Operand b, bool add, int line) {
+void check_warpgroup(const Operand& a, const Operand& b, int line) {
   if (block_dim.x * block_dim.y * block_dim.z % 128) fail("wgmma in a block that is not whole warpgroups", line);
   Descriptors mine = {a.descriptor, b.descriptor, false};
   whole_warp(compare, &mine, line);
   if (mine.differ) fail("wgmma with descriptors that differ in a warp", line);
+}
+
+void wgmma_64_bytes(Type a_type, Type b_type, int n, int* const* d, Operand a, Operand b, bool add, int line) {
+  check_warpgroup(a, b, line);
+  const unsigned lane = current->id % WARP, warp = current->id / WARP % 4;
+  std::vector<int*> registers(d, d + n / 2);
+  product_async([=] {
+    const Rows left(a, line), right(b, line);
+    for (int q = 0; q < n / 2; ++q) {
+      const int row = 16 * warp + lane / 4 + 8 * (q >> 1 & 1), column = q / 4 * 8 + lane % 4 * 2 + (q & 1);
+      uint32_t sum = add ? *registers[q] : 0;
+      for (int k = 0; k < 32; ++k) sum += left.byte_at(a_type, row, k, line) * right.byte_at(b_type, column, k, line);
+      *registers[q] = static_cast<int>(sum);
+    }
+  }, line);
+}
+
+void wgmma_64(Type type, int n, float* const* d, Operand a, Operand b, bool add, int line) {
+  check_warpgroup(a, b, line);
   const unsigned lane = current->id % WARP, warp = current->id / WARP % 4;
   std::vector<float*> registers(d, d + n / 2);
   product_async([=] {

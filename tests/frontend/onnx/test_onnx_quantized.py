@@ -238,7 +238,10 @@ def test_where_quantised_layers_are_slow_it_is_said() -> None:
         "1 quantised layer ('y/conv') run one product at a time: x86-64-v3 has no instruction"
         in notes(text)
     )
-    assert "plain integer loops: cuda has no kernel" in notes(text, "host", "cuda -arch=90")
+    assert notes(text, "host", "cuda -arch=90") == ""
+    old = notes(text, "host", "cuda -arch=75")
+    assert "run in plain integer loops (group must equal C and K; got group = 1" in old
+    assert "; sm must be at least 80 for tensor cores; got 75)" in old
     assert notes(text, dequantize=True) == ""
     assert notes(text, "sapphirerapids") == ""
     # Of several CPUs one may lack it; and a layer with one filter is no depthwise one.

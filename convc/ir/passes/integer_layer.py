@@ -86,8 +86,9 @@ def integer_layer(
         scale: of the result; 1 for a float.
     """
     a = layer.attributes
-    kinds = ConvAttributes | ConvTransposeAttributes | DenseAttributes | MatmulAttributes
-    if not isinstance(a, kinds):
+    if not isinstance(
+        a, ConvAttributes | ConvTransposeAttributes | DenseAttributes | MatmulAttributes
+    ):
         return None
     if [s.name for s in a.epilogue] not in ([], ["bias"]):
         return None

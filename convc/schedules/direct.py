@@ -38,7 +38,7 @@ from convc.schedules.algorithm import (
 )
 from convc.schedules.blocked_epilogue import blocked_extras, blocked_result
 from convc.schedules.channel_parts import MOST_OF_L2, added, scratch_bytes
-from convc.schedules.direct_data import DOT_BF16, PAIRED, gathered, ways
+from convc.schedules.direct_data import DOT_BF16, PAIRED, gathered, lines_from_l2, ways
 from convc.schedules.layout import Layout
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.properties import Properties, direct_error
@@ -142,6 +142,7 @@ class Direct:
             uncovered = min(_PANELS_UNCOVERED, uncovered)
         work = max(compute, stream) + uncovered * min(compute, stream)
         kept = 2 * 4 * parts * math.prod(spec.output) / core.l2 if parts > 1 else 0.0
+        work += lines_from_l2(spec, target, tile, vectors) if knobs["data_block"] == 1 else 0.0
         cycles = gathered + kept + max(work, spec.nbytes / core.data)
         return cycles * turns(shared_units(spec, knobs), target)
 

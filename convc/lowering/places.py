@@ -112,9 +112,10 @@ class Places:
         """Copy an image, `node`'s value or of the given type, from one block to another."""
         type = type or node.type
         n, c, *spatial = type.shape if type.is_image else (1, 1)
-        # Rows that are no whole vectors are moved as one row; threads want several of them each.
+        # On CPUs rows that are no whole vectors are moved as one row; threads want several of them each.
         lanes, shared = max(blocks), n * c // max(1, *blocks)
-        if lanes > 1 and spatial[-1] % lanes and shared >= 4 * (self.target.cores - 1):
+        vectors = self.target.device is None and lanes > 1
+        if vectors and spatial[-1] % lanes and shared >= 4 * (self.target.cores - 1):
             views = [a.view.rows_joined(len(spatial)) for a in (source, result)]
             if views[0] and views[1]:
                 source, result = (

@@ -11,7 +11,10 @@ Convc = Callable[..., Result]
 
 
 def test_explain_gives_every_algorithm_a_reason(convc: Convc, models: Path) -> None:
-    (layer,) = convc("explain", models / "tiny.cvc", "--json").document["layers"]
+    layer, mean = convc("explain", models / "tiny.cvc", "--json").document["layers"]
+    assert [c["reason"] for c in mean["candidates"] if not c["chosen"]] == [
+        "the axis must be the last alone, 3; got [2, 3]"
+    ]
     assert layer["key"].startswith("conv2d-f32-n1c4h8w8-k8r3s3")
     assert sum(c["chosen"] for c in layer["candidates"]) == 1
     assert all(c["reason"] for c in layer["candidates"])

@@ -102,7 +102,7 @@ def test_dtype(convc: Convc, net: Path, tmp_path: Path) -> None:
     assert refused.code == 2
     assert "bf16; got fp16" in refused.err
     assert convc("verify", out, net, "--tolerance", "1e-9").code == 4
-    (layer,) = convc("explain", net, "--dtype", "fp16", "--json").document["layers"]
+    layer = convc("explain", net, "--dtype", "fp16", "--json").document["layers"][0]
     assert layer["key"].startswith("conv2d-f16-")
     (task,) = convc("tune", net, "--dtype", "bf16", "--list-tasks", "--json").document["tasks"]
     assert task["workload"].startswith("conv2d-bf16-")

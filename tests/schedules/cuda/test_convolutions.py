@@ -53,7 +53,9 @@ def test_every_kind_of_convolution_has_an_algorithm_of_its_own():
 
 def test_every_algorithm_has_a_schedule():
     gradients = {f"weight_gradient_{row.NAME}" for row in BACKEND.weight_gradients}
-    assert set(SCHEDULES) == {*(a.name for a in ALGORITHMS), "dense", "packing", *gradients}
+    of_bytes = {row.name for row in BACKEND.quantized}
+    names = {*(a.name for a in ALGORITHMS), "dense", "packing", *gradients, *of_bytes}
+    assert set(SCHEDULES) == names
 
 
 @pytest.mark.parametrize("chosen", [pytest.param(slice(SAMPLE), id="sample"), *GRID])

@@ -83,6 +83,24 @@ def test_a_quantised_model_is_the_same_at_every_size() -> None:
         assert len(np.unique(wanted)) > 50
 
 
+def test_a_layer_of_bytes_with_taps_far_apart_is_the_same_at_every_size() -> None:
+    """Taps that are dead at small sizes are at work at others."""
+    body = """q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  w = DequantizeLinear<axis=0>(f, ws)
+      a = Conv<pads=[12,12,12,12], dilations=[12,12]>(d, w)  aq = QuantizeLinear(a, s, z)  y = DequantizeLinear(aq, s, z)"""
+    rng, made = np.random.default_rng(3), model(body)
+    for name, value in {
+        "s": np.array(0.03, np.float32),
+        "z": np.array(110, np.uint8),
+        "ws": rng.uniform(0.001, 0.004, 20).astype(np.float32),
+        "f": rng.integers(-127, 128, (20, 3, 3, 3)).astype(np.int8),
+    }.items():
+        made.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    module = compile(made, shapes=SHAPES, threads=1).load(threads=1)
+    for size in ((40, 36), (13, 29), (8, 8)):
+        fixed = compile(made, shapes={"x": (1, 3, *size)}, threads=1).load(threads=1)
+        np.testing.assert_array_equal(module(image(*size)), fixed(image(*size)))
+
+
 def image(*size: int) -> np.ndarray:
     return np.random.default_rng(sum(size)).normal(size=(1, 3, *size)).astype(np.float32)
 

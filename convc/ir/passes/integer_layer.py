@@ -18,7 +18,7 @@ from convc.ir.ops.conv import (
 from convc.ir.ops.definition import Array
 from convc.ir.ops.linear import MatmulAttributes
 from convc.ir.ops.quantized import QuantizedConvAttributes
-from convc.ir.ops.shape import PadAttributes, ReshapeAttributes
+from convc.ir.ops.shape import ReshapeAttributes
 from convc.ir.passes.quantized_ends import scaled
 from convc.ir.passes.rewrite import Rewriter
 
@@ -122,22 +122,16 @@ def integer_layer(
         flat = ReshapeAttributes(layer.type.shape)
         return r.add(r.unique(f"{layer.name}_flat"), "reshape", [y], flat)
     spec = conv_spec(data.type, graph[layer.inputs[1]].type, a)
-    pads, n, zero = spec.pads, spec.rank, given[1]
-    covers = any(t > e for t, e in zip(spec.effective_kernel, spec.data[2:], strict=True))
-    if zero and covers and not spec.transposed:
-        # A kernel that sums over the data reads nothing around them.
-        border: Attributes = PadAttributes((0, 0, *pads[:n], 0, 0, *pads[n:]), float(zero))
-        x = r.add(r.unique(f"{layer.name}_padded"), "pad", [x], border)
-        pads = (0,) * len(pads)
+    zero = given[1]
     geometry = replace(
         form,
         strides=spec.strides,
-        pads=pads,
+        pads=spec.pads,
         dilations=spec.dilations,
         group=spec.group,
         transposed=spec.transposed,
         output_padding=spec.output_padding,
-        pad=zero if any(pads) or spec.transposed else 0,
+        pad=zero if any(spec.pads) or spec.transposed else 0,
     )
     filters = r.constant(f"{layer.name}_weight", stored)
     return r.add(layer.name, "conv_quantized", [x, filters, *constants], geometry)

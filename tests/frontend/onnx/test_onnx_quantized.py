@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from convc.compiler import compile
 from convc.frontend.onnx import from_onnx
 from convc.ir import Graph
+from convc.ir.passes import run_passes
 from convc.ir.passes.quantize_layers import quantize_layers
 from convc.ir.reference import interpret
 from convc.ir.types import Shape
@@ -108,6 +109,26 @@ def test_within_a_step_of_onnxruntime(dtype: str) -> None:
     assert np.abs(got - wanted).max() <= 0.02 * 1.001
     assert np.abs(got - exact).max() <= 0.02 * 1.001
     assert np.mean(got == exact.astype(np.float32)) > 0.9
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("group", [1, 20])
+def test_filters_that_exceed_the_data_pad_by_themselves(group: int, dtype: str) -> None:
+    """What they read beside the data is the zero point; taps that read nothing else are in the bias."""
+    n = _Net(dtype)
+    weights = n.weights(20, 20 // group, 3, 3)
+    ends = {"dilations": [6, 4], "pads": [6, 4, 6, 4]}
+    y = n.node("Conv", n.pair("x", 0.02, 114), *weights, group=group, **ends)
+    model = n.model(y, (2, 20, 5, 7))
+    graph = load_graph(model)
+    ops = Counter(node.op for node in graph.nodes)
+    assert (ops["conv_quantized"], ops["pad"]) == (1, 0)
+    (layer,) = (node for node in run_passes(graph).nodes if node.op == "conv_quantized")
+    assert layer.attributes.pads == (0, 4, 0, 4)  # type: ignore[attr-defined]
+    got, exact, wanted = _three(model, graph, (2, 20, 5, 7))
+    np.testing.assert_allclose(got, exact, rtol=3 * 2**-24, atol=0)
+    # ONNX Runtime adds floats up.
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
 
 def _decoder(dtype: str) -> onnx.ModelProto:

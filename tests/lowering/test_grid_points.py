@@ -55,6 +55,22 @@ def test_within_rounding_of_float64(run):
         assert np.abs(actual[f"y{i}"] - exact[f"y{i}"]).max() <= bound, CASES[i]
 
 
+@pytest.mark.parametrize("place", [np.inf, -np.inf, np.nan])
+def test_places_that_are_no_places(run, place):
+    """The reference reads something, too, and both see NaN and zeros at the same points."""
+    graph, module = run
+    generator = np.random.default_rng(2)
+    fed = {}
+    for i, (shape, out, _) in enumerate(CASES):
+        fed[f"x{i}"] = generator.normal(size=shape).astype(np.float32)
+        grid = generator.uniform(-0.9, 0.9, (shape[0], *out, len(out))).astype(np.float32)
+        grid[:, 0] = place
+        fed[f"grid{i}"] = grid
+    exact, actual = interpret(graph, fed), module.run(fed)
+    for i in range(len(CASES)):
+        np.testing.assert_allclose(actual[f"y{i}"], exact[f"y{i}"], atol=1e-3, err_msg=str(CASES[i]))  # fmt: skip
+
+
 def test_points_of_the_data_are_read_exactly(run):
     graph, module = run
     generator = np.random.default_rng(1)

@@ -103,6 +103,7 @@ def _reflected(place: Array, extent: int, align_corners: bool) -> Array:
     return np.minimum(p, (period if align_corners else period - 1) - p)
 
 
+@np.errstate(invalid="ignore")  # infinity has no share of a point and is reflected to no number
 def _grid_sample(arrays: Sequence[Array], a: GridAttributes) -> Array:
     x, grid = arrays
     n = x.ndim - 2
@@ -115,8 +116,10 @@ def _grid_sample(arrays: Sequence[Array], a: GridAttributes) -> Array:
             if a.padding == "reflection":
                 place = _reflected(place, extent, a.align_corners)
             if a.padding == "zeros":
-                weight = weight * ((place >= 0) & (place < extent))
-            taps.append((np.clip(place, 0, extent - 1).astype(np.int64), weight))
+                weight = np.where((place >= 0) & (place < extent), weight, 0)
+            # A place that is no number, as infinity reflected, is the first one, as in compiled code.
+            inside = np.where(place >= 0, np.minimum(place, extent - 1), 0)
+            taps.append((inside.astype(np.int64), weight))
         axes.append(taps)
     batch = np.arange(x.shape[0]).reshape(-1, *(1,) * n)
     y = np.zeros((*x.shape[:1], *grid.shape[1:-1], x.shape[1]), x.dtype)

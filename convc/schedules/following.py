@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from convc.ir.graph import CONSTANT, Graph, Node
 from convc.ir.ops import OPS
+from convc.ir.ops.shape import TransposeAttributes
+from convc.ir.types import Shape
 from convc.schedules.algorithm import Operands
 from convc.schedules.backend import backend_of
 from convc.schedules.operators import OPERATORS, OpAlgorithm
@@ -36,12 +38,12 @@ def is_literal(node: Node) -> bool:
 
 def comes_first(node: Node, target: Target) -> bool:
     """Whether a node brings the channels of an image from behind, and the target has a kernel that brings them into blocks."""
-    return _turns(node, target) and node.attributes.perm[1] == node.type.rank - 1  # type: ignore[attr-defined]
+    return _turned(node, target)[1:2] == (node.type.rank - 1,)
 
 
 def goes_last(node: Node, target: Target) -> bool:
     """Whether a node brings the channels of an image behind it, likewise."""
-    return _turns(node, target) and node.attributes.perm[-1] == 1  # type: ignore[attr-defined]
+    return _turned(node, target)[-1:] == (1,)
 
 
 def quantized_operands(
@@ -54,9 +56,15 @@ def quantized_operands(
     return taken.algorithm.operands(taken.posed, target, taken.knobs)
 
 
-def _turns(node: Node, target: Target) -> bool:
-    if node.op != "transpose" or not node.type.is_image or not node.type.size:
-        return False
-    perm, axes = node.attributes.perm, range(node.type.rank)  # type: ignore[attr-defined]
+def _turned(node: Node, target: Target) -> Shape:
+    """Return the order of axes of a transpose that brings channels to the other end, () of everything else."""
+    attributes, axes = node.attributes, range(node.type.rank)
+    if (
+        not isinstance(attributes, TransposeAttributes)
+        or not node.type.is_image
+        or not node.type.size
+    ):
+        return ()
     turned = ((0, *axes[2:], 1), (0, axes[-1], *axes[1:-1]))
-    return perm in turned and "channels_last" in backend_of(target).schedules
+    able = "channels_last" in backend_of(target).schedules
+    return attributes.perm if able and attributes.perm in turned else ()

@@ -57,7 +57,7 @@ def test_within_rounding_of_float64(run):
 
 @pytest.mark.parametrize("place", [np.inf, -np.inf, np.nan])
 def test_places_that_are_no_places(run, place):
-    """The reference reads something, too, and both see NaN and zeros at the same points."""
+    """The reference reads something, too: both see the same element, zero or NaN there."""
     graph, module = run
     generator = np.random.default_rng(2)
     fed = {}
@@ -68,7 +68,8 @@ def test_places_that_are_no_places(run, place):
         fed[f"grid{i}"] = grid
     exact, actual = interpret(graph, fed), module.run(fed)
     for i in range(len(CASES)):
-        np.testing.assert_allclose(actual[f"y{i}"], exact[f"y{i}"], atol=1e-3, err_msg=str(CASES[i]))  # fmt: skip
+        there = exact[f"y{i}"][:, :, 0].astype(np.float32)
+        np.testing.assert_array_equal(actual[f"y{i}"][:, :, 0], there, err_msg=str(CASES[i]))
 
 
 def test_points_of_the_data_are_read_exactly(run):

@@ -26,7 +26,7 @@ from convc.schedules.rank import raised, raised_weight
 from convc.schedules.vector_gemm import lanes
 from convc.target import Target
 
-__all__ = ["ALGORITHM", "DepthwiseBlocked", "window_rows"]
+__all__ = ["ALGORITHM", "DepthwiseBlocked", "window_of", "window_rows"]
 
 _TYPES: Final = ("float16", "bfloat16")
 
@@ -124,30 +124,12 @@ class DepthwiseBlocked:
         # A kernel sees blocks of a line as an image of height 1, see `View.raised`.
         spec, e = raised(problem.spec), lanes(problem.spec.dtype)
         n, c, *extents = spec.data
-        blocks, rank, wide = -(-c // e), spec.rank, problem.accumulator
+        blocks, wide = -(-c // e), problem.accumulator
         x = te.placeholder((n, blocks, *extents, e), spec.dtype, name="data")
         w = te.placeholder((blocks, *spec.kernel, e), spec.dtype, name="weight")
         result = (n, blocks, *spec.output[2:], e)
         extras = blocked_extras(problem, blocks, e, result)
-        begins = spec.pads[:rank]
-        reach = [
-            (out - 1) * stride + (taps - 1) * dilation + 1
-            for out, stride, taps, dilation in zip(spec.output[2:], spec.strides, spec.kernel, spec.dilations, strict=True)
-        ]  # fmt: skip
-
-        def seen(n: Any, k: Any, *at: Any) -> Any:
-            *places, lane = at
-            index = [p - begin for p, begin in zip(places, begins, strict=True)]
-            inside = []
-            for i, begin, extent, last in zip(index, begins, extents, reach, strict=True):
-                inside += [i >= 0] if begin else []
-                inside += [i < extent] if last - begin > extent else []
-            value = x(n, k, *index, lane)
-            if not inside:
-                return value
-            return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, spec.dtype))
-
-        window = te.compute((n, blocks, *reach, e), seen, name="window")
+        window = window_of(x, spec, 0)
         taps = [te.reduce_axis((0, r), f"r{i}") for i, r in enumerate(spec.kernel)]
 
         def term(n: Any, k: Any, *at: Any) -> Any:
@@ -165,6 +147,28 @@ class DepthwiseBlocked:
 def window_rows(spec: ConvSpec, rows: int) -> int:
     """Return the rows of data that so many rows of results read, of one plane; of a convolution of two axes at least."""
     return (rows - 1) * spec.strides[-2] + (spec.kernel[-2] - 1) * spec.dilations[-2] + 1
+
+
+def window_of(x: te.Tensor, spec: ConvSpec, fill: int) -> te.Tensor:
+    """Return blocked data as far as the results' taps reach, `fill` outside of it: block `window`."""
+    n, blocks, *_, lanes = x.shape
+    begins = spec.pads[: spec.rank]
+    axes = zip(spec.output[2:], spec.strides, spec.kernel, spec.dilations, strict=True)
+    reach = [(out - 1) * stride + (taps - 1) * apart + 1 for out, stride, taps, apart in axes]
+
+    def seen(n: Any, k: Any, *at: Any) -> Any:
+        *places, lane = at
+        index = [p - begin for p, begin in zip(places, begins, strict=True)]
+        inside = []
+        for i, begin, extent, last in zip(index, begins, spec.data[2:], reach, strict=True):
+            inside += [i >= 0] if begin else []
+            inside += [i < extent] if last - begin > extent else []
+        value = x(n, k, *index, lane)
+        if not inside:
+            return value
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(fill, x.dtype))
+
+    return te.compute((n, blocks, *reach, lanes), seen, name="window")
 
 
 ALGORITHM = DepthwiseBlocked()

@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-from tvm import te, tirx
+from tvm import te
 
 from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.spec import ConvSpec
 from convc.schedules.algorithm import Operands
-from convc.schedules.cuda.depthwise_blocked import window_rows
+from convc.schedules.cuda.depthwise_blocked import window_of, window_rows
 from convc.schedules.cuda.indices import indexed
 from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, point_cycles
 from convc.schedules.layout import Halo, Layout, View
@@ -127,27 +127,12 @@ class DepthwiseBytes:
         """Return data, weight, bias, factor, zero point or what is added, result; blocks `window`, `acc`."""
         spec = raised(spec)
         n, c, *extents = spec.data
-        blocks, rank = -(-c // _BLOCK), spec.rank
+        blocks = -(-c // _BLOCK)
         x = te.placeholder((n, blocks, *extents, _WORDS), "int32", name="data")
         w = te.placeholder((blocks, *spec.kernel, _WORDS), "int32", name="weight")
-        result, begins = (n, blocks, *spec.output[2:], _BLOCK), spec.pads[:rank]
-        axes = zip(spec.output[2:], spec.strides, spec.kernel, spec.dilations, strict=True)
-        reach = [(o - 1) * stride + (r - 1) * d + 1 for o, stride, r, d in axes]
+        result = (n, blocks, *spec.output[2:], _BLOCK)
         pad = int(np.full(QUAD, attributes.pad, np.uint8).view(np.int32)[0])
-
-        def seen(n: Any, k: Any, *at: Any) -> Any:
-            *places, word = at
-            index = [p - begin for p, begin in zip(places, begins, strict=True)]
-            inside = []
-            for i, begin, extent, last in zip(index, begins, extents, reach, strict=True):
-                inside += [i >= 0] if begin else []
-                inside += [i < extent] if last - begin > extent else []
-            value = x(n, k, *index, word)
-            if not inside:
-                return value
-            return tirx.if_then_else(tirx.all(*inside), value, tirx.const(pad, "int32"))
-
-        window = te.compute((n, blocks, *reach, _WORDS), seen, name="window")
+        window = window_of(x, spec, pad)
         taps = [te.reduce_axis((0, r), f"r{i}") for i, r in enumerate(spec.kernel)]
 
         def term(n: Any, k: Any, *at: Any) -> Any:

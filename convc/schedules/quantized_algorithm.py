@@ -28,7 +28,7 @@ LOOPS: Final = "plain loops"
 
 
 class QuantizedAlgorithm(Protocol):
-    """A way to compute a layer of bytes, `conv_quantized`; a module may be one.
+    """A way to compute a layer of bytes, `conv_quantized`; a module may be one, and a class inherits what most of them answer.
 
     Specs are those of `quantized_spec`, behind `posed`. THE SCHEDULE is the backend's under the same name.
     """
@@ -37,7 +37,7 @@ class QuantizedAlgorithm(Protocol):
 
     def posed(self, spec: ConvSpec) -> ConvSpec:
         """Return the geometry that the algorithm computes in a layer's place: the same products, seen otherwise."""
-        ...
+        return spec
 
     def supports(self, spec: ConvSpec, target: Target) -> Unsupported | None:
         """Return why not, or None."""
@@ -73,11 +73,11 @@ class QuantizedAlgorithm(Protocol):
         self, spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs, factor: np.ndarray | None, target: Target
     ) -> Knobs:  # fmt: skip
         """Return further knobs, which the layer's form and its scales decide; None where these are known at run time only."""
-        ...
+        return {}
 
     def as_read(self, view: View, knobs: Knobs) -> View:
         """Return the data as the kernel reads them."""
-        ...
+        return view
 
     def reason(self, knobs: Knobs) -> str:
         """Return how the kernel multiplies."""
@@ -85,7 +85,7 @@ class QuantizedAlgorithm(Protocol):
 
     def remark(self, knobs: Knobs, target: Target) -> str:
         """Return what a user is told of a slow kernel behind the names of its layers, "" if it is none."""
-        ...
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

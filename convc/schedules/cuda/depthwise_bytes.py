@@ -27,6 +27,7 @@ from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles, point_cycl
 from convc.schedules.layout import Halo, Layout, View
 from convc.schedules.plan import Knobs, Unsupported
 from convc.schedules.quads import QUAD
+from convc.schedules.quantized_algorithm import QuantizedAlgorithm
 from convc.schedules.rank import raised, raised_weight
 from convc.schedules.requantized import Bias, finished
 from convc.target import Target
@@ -49,14 +50,10 @@ _ROW_BY_ROW: Final = 4
 _TILES: Final = ((1, 1), (2, 1), (1, 0))
 
 
-class DepthwiseBytes:
+class DepthwiseBytes(QuantizedAlgorithm):
     """See the module's text."""
 
     name = "depthwise_bytes"
-
-    def posed(self, spec: ConvSpec) -> ConvSpec:
-        """Return the layer as it is."""
-        return spec
 
     def supports(self, spec: ConvSpec, target: Target) -> Unsupported | None:
         """Return why not, or None."""
@@ -153,12 +150,6 @@ class DepthwiseBytes:
 
         return finished(attributes, (x, w, bias), result, whole, spec.out_channels)
 
-    def of_layer(
-        self, spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs, factor: np.ndarray | None, target: Target
-    ) -> Knobs:  # fmt: skip
-        """Return no further knobs."""
-        return {}
-
     def as_read(self, view: View, knobs: Knobs) -> View:
         """Return the data as int32 of four channels each."""
         return view.words(4)
@@ -166,10 +157,6 @@ class DepthwiseBytes:
     def reason(self, knobs: Knobs) -> str:
         """Return how the kernel multiplies."""
         return "a thread adds up 16 channels"
-
-    def remark(self, knobs: Knobs, target: Target) -> str:
-        """Return nothing: it is not slow."""
-        return ""
 
 
 ALGORITHM = DepthwiseBytes()

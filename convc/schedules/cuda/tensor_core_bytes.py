@@ -28,9 +28,10 @@ from convc.schedules.cuda.mma import too_old
 from convc.schedules.cuda.requirements import whole_tiles
 from convc.schedules.cuda.row_model import launched_rows, patch_rate, row_cycles
 from convc.schedules.cuda.row_tiles import fills_stages, group_of, row_tiles
-from convc.schedules.layout import Halo, Layout, View
+from convc.schedules.layout import Halo, Layout
 from convc.schedules.matrices import Matrices
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.quantized_algorithm import QuantizedAlgorithm
 from convc.schedules.requantized import Bias, finished, stored
 from convc.schedules.vector_gemm import Products, lanes
 from convc.target import Target
@@ -43,14 +44,10 @@ SUMS: Final = "int32"
 _SPLITS: Final = (1, 2, 4, 8, 16)
 
 
-class TensorCoreBytes:
+class TensorCoreBytes(QuantizedAlgorithm):
     """See the module's text."""
 
     name = "tensor_core_bytes"
-
-    def posed(self, spec: ConvSpec) -> ConvSpec:
-        """Return the layer as it is."""
-        return spec
 
     def supports(self, spec: ConvSpec, target: Target) -> Unsupported | None:
         """Return why not, or None."""
@@ -120,23 +117,9 @@ class TensorCoreBytes:
         products = Products.of(_of_bytes(spec), knobs, rows.product, SUMS, fill=attributes.pad)
         return finish(products, attributes)
 
-    def of_layer(
-        self, spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs, factor: np.ndarray | None, target: Target
-    ) -> Knobs:  # fmt: skip
-        """Return no further knobs."""
-        return {}
-
-    def as_read(self, view: View, knobs: Knobs) -> View:
-        """Return the bytes as they are."""
-        return view
-
     def reason(self, knobs: Knobs) -> str:
         """Return how the kernel multiplies."""
         return "products of bytes on tensor cores"
-
-    def remark(self, knobs: Knobs, target: Target) -> str:
-        """Return nothing: it is not slow."""
-        return ""
 
 
 def finish(products: Products, attributes: QuantizedConvAttributes) -> list[te.Tensor]:

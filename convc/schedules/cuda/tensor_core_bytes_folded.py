@@ -27,22 +27,19 @@ from convc.schedules.cuda.model import LAUNCH_SECONDS, memory_cycles
 from convc.schedules.cuda.tensor_core_bytes import ALGORITHM as BYTES
 from convc.schedules.cuda.tensor_core_bytes import DTYPE, SUMS, finish
 from convc.schedules.cuda.tensor_core_folded import KNOBS, folding_of
-from convc.schedules.layout import PLAIN, Halo, Layout, View
+from convc.schedules.layout import PLAIN, Halo, Layout
 from convc.schedules.plan import Knobs, Unsupported
+from convc.schedules.quantized_algorithm import QuantizedAlgorithm
 from convc.schedules.vector_gemm import Products, lanes
 from convc.target import Target
 
 __all__ = ["ALGORITHM", "TensorCoreBytesFolded"]
 
 
-class TensorCoreBytesFolded:
+class TensorCoreBytesFolded(QuantizedAlgorithm):
     """See the module's text."""
 
     name = "tensor_core_bytes_folded"
-
-    def posed(self, spec: ConvSpec) -> ConvSpec:
-        """Return the layer as it is."""
-        return spec
 
     def supports(self, spec: ConvSpec, target: Target) -> Unsupported | None:
         """Return why not, or None."""
@@ -96,23 +93,9 @@ class TensorCoreBytesFolded:
         _, *others = finish(Products.of(folding.folded, knobs, rows.product, SUMS, data), attributes)  # fmt: skip
         return [x, *others]
 
-    def of_layer(
-        self, spec: ConvSpec, attributes: QuantizedConvAttributes, knobs: Knobs, factor: np.ndarray | None, target: Target
-    ) -> Knobs:  # fmt: skip
-        """Return no further knobs."""
-        return {}
-
-    def as_read(self, view: View, knobs: Knobs) -> View:
-        """Return the bytes as they are."""
-        return view
-
     def reason(self, knobs: Knobs) -> str:
         """Return how the kernel multiplies."""
         return "products of bytes on tensor cores, taps as channels"
-
-    def remark(self, knobs: Knobs, target: Target) -> str:
-        """Return nothing: it is not slow."""
-        return ""
 
 
 def _foldings(spec: ConvSpec) -> tuple[Folding, ...]:

@@ -137,17 +137,20 @@ def _calls() -> dict[str, tuple[Callable[..., object], dict[str, Any]]]:
         object_ = made(**arguments)
         taken = {k: v for k, v in given.items() if k in inspect.signature(object_).parameters}
         found[f"{made.__name__}()()"] = object_, taken
-        found[made.__name__] = _made_and_called(made, taken), arguments
+        found[made.__name__] = _MadeAndCalled(made, taken), arguments
     found["GpuDnnConvDesc"] = nnet.GpuDnnConvDesc, {"border_mode": "valid"}
     return found
 
 
-def _made_and_called(made: type, taken: dict[str, Any]) -> Callable[..., object]:
-    def function(**arguments: Any) -> object:
-        return made(**arguments)(**taken)
+class _MadeAndCalled:
+    """A class and its object's call, in one; what it takes is what the class takes."""
 
-    function.__signature__ = inspect.signature(made)  # type: ignore[attr-defined]
-    return function
+    def __init__(self, made: type, taken: dict[str, Any]) -> None:
+        self._made, self._taken = made, taken
+        self.__signature__ = inspect.signature(made)
+
+    def __call__(self, **arguments: Any) -> object:
+        return self._made(**arguments)(**self._taken)
 
 
 CALLS: Final = _calls()

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from convc.compiler import compile
 from convc.frontend.onnx import from_onnx
 from convc.ir import Graph
+from convc.ir.ops.quantized import QuantizedConvAttributes
 from convc.ir.passes import run_passes
 from convc.ir.passes.quantize_layers import quantize_layers
 from convc.ir.reference import interpret
@@ -124,7 +125,8 @@ def test_filters_that_exceed_the_data_pad_by_themselves(group: int, dtype: str) 
     ops = Counter(node.op for node in graph.nodes)
     assert (ops["conv_quantized"], ops["pad"]) == (1, 0)
     (layer,) = (node for node in run_passes(graph).nodes if node.op == "conv_quantized")
-    assert layer.attributes.pads == (0, 4, 0, 4)  # type: ignore[attr-defined]
+    assert isinstance(layer.attributes, QuantizedConvAttributes)
+    assert layer.attributes.pads == (0, 4, 0, 4)
     got, exact, wanted = _three(model, graph, (2, 20, 5, 7))
     np.testing.assert_allclose(got, exact, rtol=3 * 2**-24, atol=0)
     # ONNX Runtime adds floats up.
